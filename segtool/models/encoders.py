@@ -1,0 +1,133 @@
+"""Encoders: an image becomes feature maps, finest first.
+
+A new encoder is a class here:
+
+    @register("encoder", "mine")
+    class MyEncoder(Encoder):
+        \"\"\"What it is.
+
+        Args:
+            depth: What a person who sets `model.encoder.depth` should know.
+        \"\"\"
+
+        def __init__(self, in_channels: int, *, depth: int = 4) -> None: ...
+
+It is then known to `segtool list encoders`, to the config and to the tests, which run it with every decoder.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from segtool.errors import ConfigError, Problem
+from segtool.models.blocks import Activation, Norm, conv_block, conv_unit
+from segtool.registry import register
+
+PATH = "model.encoder"
+MAX_LEVELS = 10
+
+
+class Features(NamedTuple):
+    """What an encoder returns."""
+
+    maps: list[Tensor]
+    """Finest first: N channels[i] H/strides[i] W/strides[i]."""
+    pool_indices: list[Tensor]
+    """Item i: where the max pooling from map i to the next level found its maxima, as `F.max_pool2d` numbers them.
+    Empty where nobody asked (`keep_indices`), or where the encoder does not get every level by max pooling."""
+
+
+class Encoder(nn.Module):
+    """The contract of an encoder.
+
+    It is built from the number of image channels; everything after `*` in its `__init__` may be set in a config.
+
+    * `channels` and `strides` have one item for each map, finest first. Each stride divides the next, and the map at
+      stride s of an image whose sides are multiples of the last stride has exactly H/s and W/s pixels. The first
+      stride may be above 1, and strides may leave out powers of two: decoders go by the ratios.
+    * A map that was returned is not written to afterwards (mind activations in place).
+    * `keep_indices` is called by the Segmenter, before the first forward, where the decoder unpools. An encoder that
+      max-pools between all its levels returns the indices from then on; one that does not leaves the method as it
+      is, and max unpooling is a ConfigError.
+    * It initialises its own weights.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def forward(self, images: Tensor) -> Features:
+        """Returns the feature maps of images N C H W, H and W multiples of the last stride."""
+        raise NotImplementedError
+
+    def keep_indices(self) -> None:
+        """Makes `forward` return the indices of its max poolings from now on, where it has them."""
+
+
+@register("encoder", "conv")
+class ConvEncoder(Encoder):
+    """Plain convolutional levels from stride 1, each at half the size of the one before; trained from scratch.
+
+    Args:
+        channels: Width of each level, finest first; their number is the depth. n levels give a stride of 2^(n-1).
+        downsample: What halves the map between levels: max pooling, average pooling (both 2x2), or a 3x3 convolution
+            of stride 2 that keeps the width.
+        activation: Function after each convolution.
+        norm: Normalisation after each convolution; group is of at most 8 groups.
+        blocks: Convolutions per level.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        channels: tuple[int, ...] = (32, 64, 128, 256, 512),
+        downsample: Literal["max", "avg", "stride"] = "max",
+        activation: Activation = "relu",
+        norm: Norm = "batch",
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1:
+            found = list(channels)
+            raise ConfigError(Problem(f"{PATH}.channels", f"expected one or more positive widths, found {found}"))
+        if len(channels) > MAX_LEVELS:
+            message = (
+                f"expected at most {MAX_LEVELS} levels (a stride of {2 ** (MAX_LEVELS - 1)}), found {len(channels)}"
+            )
+            raise ConfigError(Problem(f"{PATH}.channels", message))
+        self.channels = tuple(channels)
+        self.strides = tuple(2**level for level in range(len(channels)))
+        widths = (in_channels, *channels)
+        self.levels = nn.ModuleList(
+            conv_block(widths[i], widths[i + 1], activation=activation, norm=norm, blocks=blocks, path=PATH)
+            for i in range(len(channels))
+        )
+        self.downs = nn.ModuleList(
+            _downsample(downsample, width, activation=activation, norm=norm) for width in channels[:-1]
+        )
+
+    def forward(self, images: Tensor) -> Features:
+        maps = [self.levels[0](images)]
+        pool_indices = []
+        for down, level in zip(self.downs, self.levels[1:], strict=True):
+            pooled = down(maps[-1])
+            if isinstance(pooled, tuple):
+                pooled, indices = pooled
+                pool_indices.append(indices)
+            maps.append(level(pooled))
+        return Features(maps, pool_indices)
+
+    def keep_indices(self) -> None:
+        for down in self.downs:
+            if isinstance(down, nn.MaxPool2d):
+                down.return_indices = True
+
+
+def _downsample(kind: Literal["max", "avg", "stride"], width: int, *, activation: Activation, norm: Norm) -> nn.Module:
+    if kind == "max":
+        return nn.MaxPool2d(2)
+    if kind == "avg":
+        return nn.AvgPool2d(2)
+    return conv_unit(width, width, activation=activation, norm=norm, stride=2)

@@ -1,0 +1,438 @@
+"""Networks: every combination that makes sense, at odd sizes, and their parts against slow and obvious versions."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segtool import registry
+from segtool.config import Model
+from segtool.errors import ConfigError, Problem
+from segtool.models.blocks import conv_unit
+from segtool.models.decoders import FCN, UNet
+from segtool.models.encoders import ConvEncoder, Encoder, Features
+from segtool.models.segmenter import Segmenter, build_model, pad_to_multiple, verify
+from segtool.models.trace import trace
+from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
+from segtool.registry import Component
+
+SMALL = (4, 6, 8)
+SIZES = [(37, 53), (1, 1), (5, 3)]
+UPSAMPLES = [*registry.names("upsampler"), {"name": "transposed", "kernel": 3}, {"name": "transposed", "kernel": 4}]
+DECODERS = [(name, {}) for name in registry.names("decoder")] + [("fcn", {"skips": skips}) for skips in (0, 1)]
+
+
+def conv_model(
+    decoder="unet", upsample="transposed", *, downsample="max", channels=SMALL, encoder=None, **options
+) -> Model:
+    encoder = {"channels": list(channels), "downsample": downsample, **(encoder or {})}
+    return Model(Component("conv", encoder), Component(decoder, {"upsample": upsample, **options}))
+
+
+def problems(error: pytest.ExceptionInfo[ConfigError]) -> dict[str, str]:
+    return {detail.path: detail.message for detail in error.value.details if isinstance(detail, Problem)}
+
+
+@pytest.mark.parametrize("upsample", UPSAMPLES, ids=str)
+@pytest.mark.parametrize(("decoder", "options"), DECODERS, ids=str)
+@pytest.mark.parametrize("downsample", ["max", "avg", "stride"])
+def test_every_combination_runs_forward_and_backward_at_odd_sizes_or_is_a_config_error(
+    downsample, decoder, options, upsample
+):
+    model = conv_model(decoder, upsample, downsample=downsample, **options)
+    if upsample == "max_unpool" and downsample != "max":
+        with pytest.raises(ConfigError) as error:
+            build_model(model, 5)
+        assert "downsample: max" in problems(error)["model.decoder.upsample"]
+        return
+    network = build_model(model, 5)
+    for height, width in SIZES:
+        logits = network(torch.randn(2, 3, height, width))
+        assert logits.shape == (2, 5, height, width)
+        network.zero_grad()
+        logits.square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    network.eval()
+    for height, width in SIZES:
+        assert network(torch.randn(1, 3, height, width)).shape == (1, 5, height, width)
+
+
+@pytest.mark.parametrize("name", registry.names("encoder"))
+def test_an_encoder_gives_maps_of_the_channels_and_strides_that_it_states(name):
+    encoder = registry.build("encoder", Component(name), 3, path="model.encoder").eval()
+    size = 2 * encoder.strides[-1]
+    maps = encoder(torch.randn(1, 3, size, size)).maps
+    expected = [(1, c, size // s, size // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)]
+    assert [tuple(m.shape) for m in maps] == expected
+
+
+class Strided(Encoder):
+    """As a backbone does: starts at stride 2 and leaves one out."""
+
+    channels = (4, 6)
+    strides = (2, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.body = nn.Conv2d(4, 6, 4, stride=4)
+
+    def forward(self, images: Tensor) -> Features:
+        stem = self.stem(images)
+        return Features([stem, self.body(stem)], [])
+
+
+@pytest.mark.parametrize("upsample", [name for name in registry.names("upsampler") if name != "max_unpool"])
+@pytest.mark.parametrize(("decoder", "options"), [(UNet, {}), (FCN, {"skips": 0}), (FCN, {"skips": 1})])
+def test_decoders_go_by_the_ratios_of_any_strides_and_end_at_stride_1(decoder, options, upsample):
+    encoder = Strided()
+    network = Segmenter(encoder, decoder((4, 6), (2, 8), upsample=Component(upsample), **options), 3).eval()
+    assert network.stride == 8
+    assert network(torch.randn(1, 3, 13, 21)).shape == (1, 3, 13, 21)
+
+
+def test_max_unpooling_behind_an_encoder_without_indices_is_a_config_error():
+    with pytest.raises(ConfigError, match="max_unpool needs the indices"):
+        Segmenter(Strided(), UNet((4, 6), (2, 8), upsample=Component("max_unpool")), 3)
+
+
+def test_max_unpooling_with_indices_of_another_width_is_a_config_error_with_both_shapes():
+    class Widening(ConvEncoder):
+        def forward(self, images: Tensor) -> Features:
+            maps, indices = super().forward(images)
+            return Features(maps, [i.repeat(1, 2, 1, 1) for i in indices])
+
+    encoder = Widening(3, channels=(4, 6))
+    with pytest.raises(ConfigError, match=r"\(4, 2, 2\) .* \(8, 2, 2\)"):
+        Segmenter(encoder, UNet((4, 6), (1, 2), upsample=Component("max_unpool")), 3)
+
+
+def test_pooling_indices_are_made_only_where_the_decoder_unpools():
+    assert build_model(conv_model(upsample="max_unpool"), 2).encoder(torch.randn(2, 3, 8, 8)).pool_indices
+    assert not build_model(conv_model(upsample="nearest"), 2).encoder(torch.randn(2, 3, 8, 8)).pool_indices
+
+
+def test_a_single_level_is_a_network_too():
+    assert build_model(conv_model(channels=(4,)), 2)(torch.randn(2, 3, 3, 5)).shape == (2, 2, 3, 5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "instance", "none"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "leaky_relu", "gelu", "silu"])
+@pytest.mark.parametrize("decoder", registry.names("decoder"))
+def test_every_activation_and_norm_predicts_from_1x1_up_and_starts_near_ln_k(decoder, activation, norm):
+    style = {"activation": activation, "norm": norm}
+    network = build_model(conv_model(decoder, encoder=style, **style), 7)
+    logits = network(torch.randn(2, 3, 16, 16))
+    loss = F.cross_entropy(logits, torch.randint(7, (2, 16, 16)))
+    assert loss.item() == pytest.approx(math.log(7), abs=0.1)
+    loss.backward()
+    assert network.eval()(torch.randn(1, 3, 1, 1)).isfinite().all()
+
+
+def test_a_convolution_has_a_bias_exactly_where_no_norm_follows():
+    assert conv_unit(3, 4, activation="relu", norm="batch")[0].bias is None
+    assert conv_unit(3, 4, activation="relu", norm="none")[0].bias is not None
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "leaky_relu", "gelu", "silu"])
+def test_initial_weights_keep_the_size_of_what_passes_through_without_norms(activation):
+    torch.manual_seed(0)
+    units = [conv_unit(64, 64, activation=activation, norm="none") for _ in range(4)]
+    x = first = units[0].activation(torch.randn(1, 64, 24, 24))
+    for unit in units:
+        x = unit(x)
+    assert 0.6 < (x[..., 6:-6, 6:-6].square().mean() / first.square().mean()).item() < 1.6
+
+
+@pytest.mark.parametrize(("kernel", "ratio"), [(2, 2), (4, 2), (3, 3), (5, 2), (4, 4)])
+def test_a_transposed_convolution_starts_with_the_size_of_its_input(kernel, ratio):
+    torch.manual_seed(0)
+    y = Transposed(256, 64, ratio, kernel=kernel)(torch.randn(1, 256, 20, 20))[..., 8:-8, 8:-8]
+    assert 0.7 < y.square().mean().item() < 1.4
+
+
+def test_the_parameters_of_a_unet_are_those_counted_by_hand():
+    level_0 = (3 * 4 * 9 + 4 * 4 * 9) + 2 * (4 + 4)
+    level_1 = (4 * 8 * 9 + 8 * 8 * 9) + 2 * (8 + 8)
+    level_2 = (8 * 16 * 9 + 16 * 16 * 9) + 2 * (16 + 16)
+    up_1 = (16 * 8 * 4 + 8) + (16 * 8 * 9 + 8 * 8 * 9) + 2 * (8 + 8)
+    up_0 = (8 * 4 * 4 + 4) + (8 * 4 * 9 + 4 * 4 * 9) + 2 * (4 + 4)
+    head = 4 * 3 + 3
+    network = build_model(conv_model(channels=(4, 8, 16)), 3)
+    assert sum(p.numel() for p in network.parameters()) == level_0 + level_1 + level_2 + up_1 + up_0 + head == 7559
+
+
+def test_fcn_skips_are_the_deepest_encoder_maps_in_a_sum():
+    """With all its weights but one projection's set to zero, FCN-16s passes on exactly that encoder map."""
+    decoder = FCN((2, 3, 4, 5), (1, 2, 4, 8), skips=1, norm="none", upsample=Component("nearest"))
+    assert [tuple(p.weight.shape) for p in decoder.skips] == [(4, 4, 1, 1)]
+    seen = []
+    decoder.levels[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    maps = [torch.randn(1, c, 16 // s, 16 // s) for c, s in zip((2, 3, 4, 5), (1, 2, 4, 8), strict=True)]
+    below = decoder.reduces[0](maps[3]).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    decoder(Features(maps, []))
+    torch.testing.assert_close(seen[0], below + decoder.skips[0](maps[2]))
+
+
+def test_a_unet_level_sees_the_encoders_map_and_the_upsampled_one_side_by_side():
+    decoder = UNet((2, 3), (1, 2), upsample=Component("nearest"))
+    seen = []
+    decoder.levels[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    maps = [torch.randn(2, 2, 4, 4), torch.randn(2, 3, 2, 2)]
+    decoder(Features(maps, []))
+    torch.testing.assert_close(seen[0], torch.cat([maps[0], decoder.ups[0](maps[1])], dim=1))
+
+
+@pytest.mark.parametrize(("kernel", "ratio"), [(1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (3, 3), (4, 3), (6, 4), (8, 4)])
+def test_a_transposed_convolution_is_zero_insertion_and_a_convolution_with_the_turned_kernel(kernel, ratio):
+    up = Transposed(2, 3, ratio, kernel=kernel).double()
+    x = torch.randn(1, 2, 4, 5, dtype=torch.float64)
+    padding, extra = up.conv.padding[0], up.conv.output_padding[0]
+    spread = torch.zeros(1, 2, ratio * 3 + 1, ratio * 4 + 1, dtype=torch.float64)
+    spread[..., ::ratio, ::ratio] = x
+    near, far = kernel - 1 - padding, kernel - 1 - padding + extra
+    turned = up.conv.weight.flip(2, 3).transpose(0, 1)
+    expected = F.conv2d(F.pad(spread, (near, far, near, far)), turned, up.conv.bias)
+    torch.testing.assert_close(up(x), expected)
+    assert up(x).shape == (1, 3, 4 * ratio, 5 * ratio)
+    assert 4 * ratio == ratio * (4 - 1) + kernel - 2 * padding + extra
+
+
+def test_overlapping_outputs_of_a_transposed_convolution_are_summed():
+    up = Transposed(1, 1, 2, kernel=3, padding=1)
+    nn.init.ones_(up.conv.weight)
+    row = up(torch.tensor([[1.0, 10.0]]).view(1, 1, 1, 2))[0, 0, 0]
+    assert row.tolist() == [1, 11, 10, 10]
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(5, 0), (2, 1), (2, -1), (0, None), (4, 3)])
+def test_a_kernel_and_padding_that_cannot_upsample_by_the_ratio_are_a_config_error_with_the_numbers(kernel, padding):
+    with pytest.raises(ConfigError) as error:
+        build_model(conv_model(upsample={"name": "transposed", "kernel": kernel, "padding": padding}), 2)
+    ((path, message),) = problems(error).items()
+    assert path.startswith("model.decoder.upsample.")
+    assert str(kernel) in message
+
+
+def test_bed_of_nails_by_hand():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 2, 2)
+    assert BedOfNails(1, 1, 2)(x)[0, 0].tolist() == [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]
+
+
+def test_nearest_by_hand():
+    x = torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2)
+    assert Nearest(1, 1, 3)(x)[0, 0].tolist() == [[1, 1, 1, 2, 2, 2]] * 3
+
+
+def test_bilinear_by_hand():
+    x = torch.tensor([[0.0, 4.0]]).view(1, 1, 1, 2)
+    assert Bilinear(1, 1, 2)(x)[0, 0].tolist() == [[0, 1, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_max_unpooling_puts_each_value_where_the_maximum_was(deterministic, layout):
+    image = torch.tensor([[1.0, 5.0, 2.0, 0.0], [3.0, 4.0, 0.0, 1.0]]).view(1, 1, 2, 4)
+    image = torch.cat([image, -image], dim=1).contiguous(memory_format=layout)
+    _, indices = F.max_pool2d(image, 2, return_indices=True)
+    x = torch.tensor([7.0, 8.0, 9.0, 6.0]).view(1, 2, 1, 2).contiguous(memory_format=layout)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        y = MaxUnpool(2, 2, 2)(x, indices)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert y[0].tolist() == [[[0, 7, 8, 0], [0, 0, 0, 0]], [[9, 0, 0, 6], [0, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bed_of_nails", "max_unpool"])
+def test_a_fixed_upsampler_has_a_1x1_convolution_only_where_the_width_changes(name):
+    def weights(in_channels: int, out_channels: int) -> list[tuple[int, ...]]:
+        up = registry.build("upsampler", Component(name), in_channels, out_channels, 2, path="")
+        return [tuple(p.shape) for p in up.parameters()]
+
+    assert weights(4, 4) == []
+    assert weights(4, 6) == [(6, 4, 1, 1), (6,)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 8), (1, 1), (3, 5), (16, 4), (4, 7)])
+def test_padding_reflects_where_the_side_is_long_enough_and_repeats_where_not(height, width):
+    images = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
+    padded = pad_to_multiple(images, 8)
+    assert padded.shape == (1, 1, -(-height // 8) * 8, -(-width // 8) * 8)
+
+    def source(place: int, size: int) -> int:
+        if place < size:
+            return place
+        return 2 * (size - 1) - place if -size % 8 < size else size - 1
+
+    for y, x in product(range(padded.shape[2]), range(padded.shape[3])):
+        assert padded[0, 0, y, x] == images[0, 0, source(y, height), source(x, width)]
+
+
+@pytest.mark.parametrize("upsample", UPSAMPLES, ids=str)
+@pytest.mark.parametrize(("decoder", "options"), DECODERS, ids=str)
+def test_logits_do_not_change_with_the_image_outside_the_receptive_field(decoder, options, upsample):
+    network = build_model(conv_model(decoder, upsample, **options), 3).double().eval()
+    reach = network.receptive_field // 2
+    images = torch.randn(1, 3, 4, 131, dtype=torch.float64)
+    before = network(images)
+    for place in range(60, 64):
+        outside = images.clone()
+        outside[..., : place - reach] = torch.randn_like(outside[..., : place - reach])
+        outside[..., place + reach + 1 :] = torch.randn_like(outside[..., place + reach + 1 :])
+        torch.testing.assert_close(network(outside)[..., place], before[..., place], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("upsample", [up for up in UPSAMPLES if up != "max_unpool"], ids=str)
+@pytest.mark.parametrize(("decoder", "options"), DECODERS, ids=str)
+@pytest.mark.parametrize("downsample", ["avg", "stride"])
+def test_the_traced_field_is_exactly_where_gradients_are_not_zero(downsample, decoder, options, upsample):
+    network = build_model(
+        conv_model(decoder, upsample, downsample=downsample, encoder={"norm": "none"}, norm="none", **options), 1
+    )
+    for parameter in network.double().parameters():
+        nn.init.constant_(parameter, 0.5)
+    field = trace(network, (3, 4, 160), period=4)[-1].field
+    assert field is not None
+    images = torch.ones(1, 3, 4, 160, dtype=torch.float64, requires_grad=True)
+    row = network(images)[0, 0].sum(dim=0)
+    for phase in range(4):
+        (gradient,) = torch.autograd.grad(row[80 + phase], images, retain_graph=True)
+        seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
+        assert (seen.min() - 80, seen.max() - 80) == (field.low[phase], field.high[phase])
+    assert network.receptive_field == 2 * field.reach + 1
+
+
+@pytest.mark.parametrize("downsample", ["avg", "stride"])
+def test_the_encoders_stride_and_field_are_those_of_its_gradients(downsample):
+    encoder = ConvEncoder(1, channels=(2, 2, 2, 2), downsample=downsample, norm="none")
+    for parameter in encoder.double().parameters():
+        nn.init.constant_(parameter, 0.5)
+    images = torch.ones(1, 1, 8, 256, dtype=torch.float64, requires_grad=True)
+    row = encoder(images).maps[-1].sum(dim=(0, 1, 2))
+    spans = []
+    for place in (15, 16):
+        (gradient,) = torch.autograd.grad(row[place], images, retain_graph=True)
+        seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
+        spans.append((seen.min().item(), seen.max().item()))
+    assert spans[1][0] - spans[0][0] == encoder.strides[-1] == 8
+    classic, jump = 1, 1  # r += (k - 1) * jump
+    for level in range(4):
+        if level:
+            classic += ((2 if downsample == "avg" else 3) - 1) * jump
+            jump *= 2
+        classic += 2 * 2 * jump
+    assert spans[0][1] - spans[0][0] + 1 == classic
+
+
+@pytest.mark.parametrize("upsample", registry.names("upsampler"))
+def test_an_image_has_the_same_logits_alone_as_in_a_batch(upsample):
+    network = build_model(conv_model(upsample=upsample), 3).eval()
+    images = torch.randn(3, 3, 11, 9)
+    torch.testing.assert_close(network(images)[1:2], network(images[1:2]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("upsample", registry.names("upsampler"))
+@pytest.mark.parametrize("decoder", registry.names("decoder"))
+def test_logits_are_equal_in_channels_last(decoder, upsample):
+    network = build_model(conv_model(decoder, upsample), 3).eval()
+    images = torch.randn(2, 3, 21, 30)
+    expected = network(images)
+    found = network.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("upsample", registry.names("upsampler"))
+def test_bf16_autocast_trains_every_upsampler(upsample):
+    network = build_model(conv_model(upsample=upsample), 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(torch.randn(2, 3, 21, 30))
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "bed_of_nails", "max_unpool"])
+def test_the_network_is_one_graph_for_the_compiler(upsample):
+    network = build_model(conv_model("fcn", upsample, channels=(2, 3), skips=1), 3).eval()
+    images = torch.randn(1, 3, 7, 6)
+    expected = network(images)
+    keys = list(network.state_dict())
+    network.compile(backend="eager", fullgraph=True)
+    torch.testing.assert_close(network(images), expected)
+    assert list(network.state_dict()) == keys
+
+
+def test_building_again_from_the_same_seed_gives_the_same_weights():
+    def weights() -> list[Tensor]:
+        torch.manual_seed(3)
+        verify(conv_model(), 3)  # draws nothing from the generator
+        return list(build_model(conv_model(), 3).state_dict().values())
+
+    assert all(map(torch.equal, weights(), weights()))
+
+
+def test_verify_takes_no_memory_for_a_network_that_would_not_fit():
+    network = verify(conv_model(channels=(1024, 8192, 65536)), 3, crop=(64, 64))
+    assert all(parameter.is_meta for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("crop", "batch", "path"),
+    [((8, 3), 8, "augment.crop"), ((4, 4), 1, "train.batch_size"), ((4, 4), 2, None), ((4, 5), 1, None)],
+)
+def test_a_crop_that_cannot_be_trained_on_is_a_config_error(crop, batch, path):
+    if path is None:
+        verify(conv_model(), 3, crop=crop, batch=batch)
+        build_model(conv_model(), 3)(torch.randn(batch, 3, *crop))
+        return
+    with pytest.raises(ConfigError) as error:
+        verify(conv_model(), 3, crop=crop, batch=batch)
+    assert list(problems(error)) == [path]
+
+
+def test_a_single_value_per_channel_is_fine_without_batch_norm():
+    style = {"norm": "group"}
+    verify(conv_model(encoder=style, **style), 3, crop=(4, 4), batch=1)
+    build_model(conv_model(encoder=style, **style), 3)(torch.randn(1, 3, 4, 4)).sum().backward()
+
+
+def test_problems_of_encoder_and_decoder_are_told_at_once():
+    model = conv_model(channels=(), encoder={"chanels": 3}, skip=2, decoder="fcn")
+    with pytest.raises(ConfigError) as error:
+        build_model(model, 3)
+    assert set(problems(error)) == {"model.encoder.chanels", "model.decoder.skip"}
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        (conv_model(channels=()), "model.encoder.channels"),
+        (conv_model(channels=(4, 0)), "model.encoder.channels"),
+        (conv_model(channels=(4,) * 11), "model.encoder.channels"),
+        (conv_model(encoder={"blocks": 0}), "model.encoder.blocks"),
+        (conv_model(blocks=0), "model.decoder.blocks"),
+        (conv_model("fcn", channels=(4, 8)), "model.decoder.skips"),
+        (conv_model("fcn", skips=3), "model.decoder.skips"),
+        (conv_model(upsample="bilinaer"), "model.decoder.upsample"),
+        (conv_model(upsample={"name": "nearest", "kernel": 2}), "model.decoder.upsample.kernel"),
+        (conv_model(upsample=3), "model.decoder.upsample"),
+        (conv_model(downsample="min"), "model.encoder.downsample"),
+    ],
+)
+def test_an_option_that_cannot_be_is_a_config_error_at_its_path(model, path):
+    with pytest.raises(ConfigError) as error:
+        build_model(model, 3)
+    assert list(problems(error)) == [path]
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "upsampler"])
+def test_every_option_of_a_component_is_documented(kind):
+    for name in registry.names(kind):
+        cls = registry.lookup(kind, name, path="")
+        assert all(option.doc for option in registry.options(cls).values()), name
