@@ -1,0 +1,228 @@
+"""Pictures for people: overlays with a legend, image beside truth beside prediction, and sheets of pictures.
+
+No picture is resampled: a pixel of the image is a pixel (or, enlarged, a square of pixels) of the picture.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from segtool.data.labels import IGNORE
+
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Indices: TypeAlias = NDArray[np.integer]
+Rgb: TypeAlias = tuple[int, int, int]
+
+_PAPER, _INK, _FRAME = (255, 255, 255), (32, 32, 32), (120, 120, 120)
+_HATCH = ((64, 64, 64), (112, 112, 112))
+_LONGEST_NAME = 32  # characters
+_BAND = 1 << 20  # pixels blended at a time: a picture of 200 million takes no float copy of itself
+
+
+def overlay(
+    image: NDArray[np.generic], indices: Indices, colors: ArrayLike, names: Sequence[str], *, alpha: float = 0.5
+) -> Image.Image:
+    """Returns the image under the colours of its classes, with a legend of the classes that occur.
+
+    The image keeps its size and lies in the upper left corner: `picture.crop((0, 0, W, H))` is the overlay alone. The
+    legend lies below it, so the picture is higher than the image, and wider where the image is narrower than a name.
+    Where classes meet, the pixels above and left of the border bear the full colour. Ignored pixels show the image.
+
+    Args:
+        image: H W, or H W with 1, 3 or 4 channels; uint8, or floats in 0 to 255. A fourth channel is not shown.
+        indices: H W, class indices; 255 where ignored.
+        colors: K 3, 0 to 255.
+        names: K names.
+        alpha: Share of the class's colour, 0 to 1.
+
+    Raises:
+        ValueError: Sizes that differ, or an index that has no colour.
+    """
+    table = _color_table(colors, indices)
+    blended = Image.fromarray(_blend(_rgb(image), indices, table, alpha))
+    present = [index for index in np.unique(indices).tolist() if index != IGNORE]
+    entries = [(names[index], _as_rgb(table[index])) for index in present]
+    if not entries:
+        return blended
+    return _stacked(blended, legend(entries, width=blended.width))
+
+
+def sample(
+    image: NDArray[np.generic], truth: Indices, prediction: Indices, colors: ArrayLike, *, scale: int = 1
+) -> Image.Image:
+    """Returns image, truth and prediction side by side, each with its caption below; ignored pixels are hatched.
+
+    Args:
+        image: H W, or H W with 1, 3 or 4 channels; uint8, or floats in 0 to 255.
+        truth: H W, class indices; 255 where ignored.
+        prediction: H W, class indices.
+        colors: K 3, 0 to 255.
+        scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.
+
+    Raises:
+        ValueError: Sizes that differ, or an index that has no colour.
+    """
+    rgb = _rgb(image)
+    panels = {
+        "image": rgb,
+        "truth": _colored(truth, _color_table(colors, truth)),
+        "prediction": _colored(prediction, _color_table(colors, prediction)),
+    }
+    for name, panel in panels.items():
+        _require_same_size(name, panel, rgb)
+    pictures = [Image.fromarray(_enlarged(panel, scale)) for panel in panels.values()]
+    font = _font(pictures[0].width)
+    captioned = [_stacked(picture, _caption(name, font)) for name, picture in zip(panels, pictures, strict=True)]
+    return contact_sheet(captioned, columns=len(captioned), gap=max(2, round(0.4 * _size(font))))
+
+
+def legend(entries: Sequence[tuple[str, Rgb]], *, width: int) -> Image.Image:
+    """Returns swatches with names, in as many columns as fit; wider than `width` only where one name is.
+
+    Args:
+        entries: Name and colour of each; a name that is long is cut, what cannot be printed becomes a box.
+        width: Of the picture it belongs to, in pixels; the letters grow with it.
+    """
+    font = _font(width)
+    size = _size(font)
+    room = max(width - 3 * size, 7 * size)
+    labels = [_fitted(name, font, room) for name, _ in entries]
+    cell_width = 3 * size + max((round(font.getlength(label)) for label in labels), default=0)
+    cell_height = round(1.6 * size)
+    columns = max(1, min(len(entries), (width - size // 2) // cell_width))
+    rows = -(-len(entries) // columns)
+    picture = Image.new("RGB", (max(width, columns * cell_width), rows * cell_height + size // 2), _PAPER)
+    pen = ImageDraw.Draw(picture)
+    for position, (label, (_, color)) in enumerate(zip(labels, entries, strict=True)):
+        row, column = divmod(position, columns)
+        x, y = column * cell_width + size // 2, row * cell_height + size // 2
+        pen.rectangle((x, y, x + round(1.4 * size), y + size), fill=color, outline=_FRAME)
+        pen.text((x + 2 * size, y + size // 2), label, fill=_INK, font=font, anchor="lm")
+    return picture
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, *, gap: int = 4) -> Image.Image:
+    """Returns the pictures in rows on white, each in the upper left corner of its cell, `gap` pixels apart.
+
+    Raises:
+        ValueError: No picture, or no column.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"{len(images)} pictures in {columns} columns; expected at least one of each")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    cell_width, cell_height = max(i.width for i in images), max(i.height for i in images)
+    sheet = Image.new("RGB", (columns * (cell_width + gap) - gap, rows * (cell_height + gap) - gap), _PAPER)
+    for position, picture in enumerate(images):
+        row, column = divmod(position, columns)
+        sheet.paste(picture, (column * (cell_width + gap), row * (cell_height + gap)))
+    return sheet
+
+
+def _rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    pixels = image[..., None] if image.ndim == 2 else image
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+        raise ValueError(f"image of shape {image.shape}; expected H W, or H W with 1, 3 or 4 channels")
+    whole = pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels.astype(np.float32), 0, 255))
+    shown = whole[..., [0, 0, 0]] if whole.shape[2] == 1 else whole[..., :3]
+    return np.ascontiguousarray(shown, dtype=np.uint8)
+
+
+def _color_table(colors: ArrayLike, indices: Indices) -> NDArray[np.uint8]:
+    """Returns a colour for each value of a byte, 256 3; those after the last class are never shown."""
+    given = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
+    known = (indices >= 0) & (indices < len(given)) | (indices == IGNORE)
+    if not known.all():
+        raise ValueError(f"class index {indices[~known][0]} has no colour; expected 0 to {len(given) - 1}, or {IGNORE}")
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(given)] = given
+    return table
+
+
+def _blend(rgb: NDArray[np.uint8], indices: Indices, table: NDArray[np.uint8], alpha: float) -> NDArray[np.uint8]:
+    _require_same_size("indices", indices, rgb)
+    borders = _borders(indices, thickness=max(1, round(min(indices.shape) / 500)))
+    blended = np.empty_like(rgb)
+    step = max(1, _BAND // rgb.shape[1])
+    for top in range(0, len(rgb), step):
+        rows = slice(top, top + step)
+        share = np.where(borders[rows], 1.0, alpha).astype(np.float32)
+        share[indices[rows] == IGNORE] = 0.0
+        below = rgb[rows].astype(np.float32)
+        blended[rows] = np.rint(below + share[..., None] * (table[indices[rows]] - below))
+    return blended
+
+
+def _borders(indices: Indices, *, thickness: int) -> NDArray[np.bool_]:
+    """Returns where another class lies at most `thickness` pixels further right or further down."""
+    borders = np.zeros(indices.shape, bool)
+    for reach in range(1, thickness + 1):
+        borders[:, :-reach] |= indices[:, :-reach] != indices[:, reach:]
+        borders[:-reach] |= indices[:-reach] != indices[reach:]
+    return borders
+
+
+def _colored(indices: Indices, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colored = table[indices]
+    y, x = np.nonzero(indices == IGNORE)
+    colored[y, x] = np.asarray(_HATCH, np.uint8)[(y + x) // 3 % 2]
+    return colored
+
+
+def _enlarged(pixels: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _stacked(above: Image.Image, below: Image.Image) -> Image.Image:
+    picture = Image.new("RGB", (max(above.width, below.width), above.height + below.height), _PAPER)
+    picture.paste(above, (0, 0))
+    picture.paste(below, (0, above.height))
+    return picture
+
+
+def _caption(text: str, font: Font) -> Image.Image:
+    size = _size(font)
+    picture = Image.new("RGB", (round(font.getlength(text)) + size, round(1.6 * size)), _PAPER)
+    ImageDraw.Draw(picture).text((size // 4, picture.height // 2), text, fill=_INK, font=font, anchor="lm")
+    return picture
+
+
+def _font(width: int) -> Font:
+    """Returns Pillow's own font for a picture of this width: readable at 100 pixels, and when a wide one is shrunk."""
+    return ImageFont.load_default(size=min(max(11, width // 40), 256))
+
+
+def _size(font: Font) -> int:
+    return round(getattr(font, "size", 11))
+
+
+def _fitted(name: str, font: Font, room: int) -> str:
+    """Returns the name on one line, cut so that it takes at most `room` pixels."""
+    text = "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(c) else c for c in " ".join(name.split()))
+    fits = len(text) <= _LONGEST_NAME and font.getlength(text) <= room
+    if fits:
+        return text
+    text = text[: _LONGEST_NAME - 3]
+    while text and font.getlength(f"{text}...") > room:
+        text = text[:-1]
+    return f"{text.rstrip()}..."
+
+
+def _unprintable(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Cf", "Cn", "Co")
+
+
+def _require_same_size(name: str, pixels: NDArray[np.generic], image: NDArray[np.generic]) -> None:
+    if pixels.shape[:2] != image.shape[:2]:
+        raise ValueError(f"{name} of {pixels.shape[:2]} pixels, image of {image.shape[:2]}; expected the same")
+
+
+def _as_rgb(color: NDArray[np.uint8]) -> Rgb:
+    red, green, blue = color.tolist()
+    return red, green, blue

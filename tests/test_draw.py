@@ -1,0 +1,215 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtool.draw import contact_sheet, legend, overlay, sample
+from segtool.palette import COLORS
+
+RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
+THREE = np.array([RED, BLUE, GREEN], np.uint8)
+NAMES = ["red", "blue", "green"]
+
+
+def grey(height, width, value=100):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def part(picture, height, width):
+    return np.asarray(picture)[:height, :width]
+
+
+def has(picture, color):
+    return bool((np.asarray(picture) == color).all(axis=2).any())
+
+
+def test_inside_a_class_image_and_colour_are_mixed():
+    picture = overlay(grey(20, 30), np.zeros((20, 30), np.uint8), THREE, NAMES, alpha=0.25)
+    assert part(picture, 20, 30).reshape(-1, 3).tolist() == [[125, 75, 75]] * 600  # 0.75 * 100 + 0.25 * colour
+
+
+def test_a_border_bears_the_full_colour_above_and_left_of_it():
+    indices = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2], [2, 2, 2, 2]], np.uint8)
+    shown = part(overlay(grey(4, 4), indices, THREE, NAMES), 4, 4)
+    mixed = {index: [round(0.5 * 100 + 0.5 * c) for c in THREE[index]] for index in range(3)}
+    full = {index: THREE[index].tolist() for index in range(3)}
+    assert shown.tolist() == [
+        [mixed[0], full[0], mixed[1], mixed[1]],
+        [full[0], full[0], full[1], full[1]],
+        [mixed[2]] * 4,
+        [mixed[2]] * 4,
+    ]
+
+
+def test_ignored_pixels_show_the_image_even_along_borders():
+    indices = np.zeros((9, 9), np.uint8)
+    indices[3:6, 3:6] = 255
+    shown = part(overlay(grey(9, 9), indices, THREE, NAMES), 9, 9)
+    assert (shown[3:6, 3:6] == 100).all()
+    assert not (shown == 100).all(axis=2)[indices == 0].any()
+
+
+def test_no_colour_at_all_leaves_the_image_and_full_colour_hides_it():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 8, 3), np.uint8)
+    indices = np.zeros((12, 8), np.uint8)
+    assert np.array_equal(part(overlay(image, indices, THREE, NAMES, alpha=0.0), 12, 8), image)
+    assert (part(overlay(image, indices, THREE, NAMES, alpha=1.0), 12, 8) == RED).all()
+
+
+def test_bands_of_rows_are_blended_like_the_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    image, indices = rng.integers(0, 256, (23, 10, 3), np.uint8), rng.integers(0, 3, (23, 10), np.uint8)
+    whole = overlay(image, indices, THREE, NAMES)
+    monkeypatch.setattr("segtool.draw._BAND", 30)
+    assert np.array_equal(overlay(image, indices, THREE, NAMES), whole)
+
+
+def test_grey_float_and_alpha_images_are_shown_like_rgb():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (6, 7, 1), np.uint8)
+    indices = np.zeros((6, 7), np.uint8)
+    expected = np.asarray(overlay(np.concatenate([values] * 3, axis=2), indices, THREE, NAMES))
+    transparent = np.concatenate([values, values, values, np.zeros_like(values)], axis=2)
+    for same in (values, values[..., 0], values.astype(np.float32) + 0.25, transparent):
+        assert np.array_equal(np.asarray(overlay(same, indices, THREE, NAMES)), expected)
+
+
+def test_the_legend_shows_the_classes_that_occur_and_no_other():
+    indices = np.zeros((60, 90), np.uint8)
+    indices[:30] = 2
+    picture = overlay(grey(60, 90), indices, THREE, NAMES)
+    below = picture.crop((0, 60, picture.width, picture.height))
+    assert has(below, RED)
+    assert has(below, GREEN)
+    assert not has(below, BLUE)
+
+
+def test_where_everything_is_ignored_there_is_no_legend():
+    picture = overlay(grey(5, 6), np.full((5, 6), 255, np.uint8), THREE, NAMES)
+    assert np.array_equal(np.asarray(picture), grey(5, 6))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1), (7, 5), (96, 128), (700, 900)])
+def test_any_size_works_and_the_image_keeps_its_own(height, width):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    indices = rng.integers(0, 3, (height, width)).astype(np.uint8)
+    indices[0, 0] = 255
+    picture = overlay(image, indices, THREE, NAMES)
+    assert picture.mode == "RGB"
+    assert picture.width >= width
+    assert picture.height >= height
+    assert part(picture, 1, 1).tolist() == image[:1, :1].tolist()
+    assert sample(image, indices, indices, THREE).height > height
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "two\nlines",
+        "tab\there",
+        "\x00\x1b[31m",
+        "道路",
+        "\ud800",
+        "🚗",
+        "שלום",
+        "e\u0301",
+        "x" * 5000,
+    ],
+)
+def test_no_name_breaks_the_legend(name):
+    picture = legend([(name, RED), ("road", BLUE)], width=128)
+    assert has(picture, RED)
+    assert has(picture, BLUE)
+
+
+def test_a_long_name_is_cut_to_the_width_of_the_image():
+    assert legend([("x" * 5000, RED)], width=300).width == 300
+    cut, by_hand = legend([("x" * 5000, RED)], width=2000), legend([("x" * 29 + "...", RED)], width=2000)
+    assert np.array_equal(np.asarray(cut), np.asarray(by_hand))
+
+
+def test_letters_grow_with_the_image():
+    assert legend([("road", RED)], width=2000).height > 3 * legend([("road", RED)], width=200).height
+
+
+def test_many_classes_are_all_in_the_legend():
+    entries = [(f"class {index}", (index, 255 - index, 7)) for index in range(200)]
+    colors = {tuple(color) for color in np.asarray(legend(entries, width=128)).reshape(-1, 3).tolist()}
+    assert {color for _, color in entries} <= colors
+
+
+def test_a_sample_shows_image_truth_and_prediction_in_this_order():
+    image = grey(40, 120)
+    truth, prediction = np.zeros((40, 120), np.uint8), np.ones((40, 120), np.uint8)
+    picture = np.asarray(sample(image, truth, prediction, THREE))
+    step = (picture.shape[1] - 120) // 2
+    assert (picture[:40, :120] == image).all()
+    assert (picture[:40, step : step + 120] == RED).all()
+    assert (picture[:40, 2 * step :] == BLUE).all()
+    assert (picture[:40, 120:step] == 255).all()
+    assert (picture[40:] < 128).any(axis=(0, 2))[:120].any()  # a caption
+
+
+def test_a_sample_hatches_what_the_truth_ignores():
+    truth = np.zeros((40, 120), np.uint8)
+    truth[:, 60:] = 255
+    picture = np.asarray(sample(grey(40, 120), truth, np.zeros_like(truth), THREE))
+    step = (picture.shape[1] - 120) // 2
+    panel = picture[:40, step : step + 120]
+    assert (panel[:, :60] == RED).all()
+    hatched = panel[:, 60:].reshape(-1, 3)
+    assert {tuple(color) for color in hatched.tolist()} == {(64, 64, 64), (112, 112, 112)}
+
+
+def test_a_sample_can_be_enlarged_to_squares():
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    picture = np.asarray(sample(image, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), THREE, scale=50))
+    for y in range(2):
+        for x in range(2):
+            assert (picture[50 * y : 50 * y + 50, 50 * x : 50 * x + 50] == image[y, x]).all()
+
+
+def test_pictures_lie_in_rows_with_gaps():
+    pictures = [Image.new("RGB", (3, 2), color) for color in (RED, BLUE, GREEN)]
+    sheet = np.asarray(contact_sheet(pictures, columns=2, gap=1))
+    assert sheet.shape == (5, 7, 3)
+    expected = np.full((5, 7, 3), 255, np.uint8)
+    expected[0:2, 0:3], expected[0:2, 4:7], expected[3:5, 0:3] = RED, BLUE, GREEN
+    assert np.array_equal(sheet, expected)
+
+
+def test_few_pictures_take_no_more_columns_than_they_need():
+    assert contact_sheet([Image.new("RGB", (3, 2))], columns=5).size == (3, 2)
+
+
+def test_what_does_not_fit_together_is_named():
+    image, indices = grey(4, 4), np.zeros((4, 4), np.uint8)
+    with pytest.raises(ValueError, match="class index 3 has no colour"):
+        overlay(image, indices + 3, THREE, NAMES)
+    with pytest.raises(ValueError, match="indices of"):
+        overlay(image, indices[:3], THREE, NAMES)
+    with pytest.raises(ValueError, match="prediction of"):
+        sample(image, indices, indices[:, :3], THREE)
+    with pytest.raises(ValueError, match="image of shape"):
+        overlay(np.zeros((4, 4, 2), np.uint8), indices, THREE, NAMES)
+    with pytest.raises(ValueError, match="0 pictures"):
+        contact_sheet([], columns=1)
+
+
+def test_the_palette_serves_twenty_classes():
+    assert len(set(COLORS)) == len(COLORS) >= 20
+    indices = np.arange(20, dtype=np.uint8)[None].repeat(4, axis=0)
+    assert part(overlay(grey(4, 20), indices, COLORS, [str(i) for i in range(20)], alpha=1), 4, 20)[0].tolist() == [
+        list(color) for color in COLORS[:20]
+    ]
+
+
+def test_drawing_needs_no_torch():
+    program = "import sys, segtool.draw; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
