@@ -287,17 +287,17 @@ def _box(u: Floats, v: Floats, along: float, across: float) -> Floats:
 
 def _value_noise(rng: np.random.Generator, height: int, width: int, cell: float) -> Floats:
     """Returns random values of a lattice, -1 to 1, blended by smoothstep between its points; H W."""
-    rows, columns = _blend(height, cell, rng.random()), _blend(width, cell, rng.random())
-    lattice = 2 * rng.random((rows.shape[1], columns.shape[1])) - 1
-    return rows @ lattice @ columns.T
+    top, down = _lattice_position(height, cell, rng.random())
+    left, right = _lattice_position(width, cell, rng.random())
+    lattice = 2 * rng.random((int(top[-1]) + 2, int(left[-1]) + 2)) - 1
+    # Written out: a product of matrices adds up in an order that differs between machines.
+    rows = lattice[top] + down[:, None] * (lattice[top + 1] - lattice[top])
+    return rows[:, left] + right * (rows[:, left + 1] - rows[:, left])
 
 
-def _blend(length: int, cell: float, phase: float) -> Floats:
+def _lattice_position(length: int, cell: float, phase: float) -> tuple[NDArray[np.intp], Floats]:
+    """Returns the lattice point before each pixel, and the weight of the next one."""
     position = np.arange(length) / cell + phase
-    left = np.floor(position).astype(int)
-    share = position - left
-    share = share * share * (3 - 2 * share)
-    weights = np.zeros((length, int(left[-1]) + 2))
-    weights[np.arange(length), left] = 1 - share
-    weights[np.arange(length), left + 1] = share
-    return weights
+    before = np.floor(position)
+    share = position - before
+    return before.astype(np.intp), share * share * (3 - 2 * share)
