@@ -1,0 +1,387 @@
+"""The config: its sections as frozen dataclasses, read from YAML and `--set`, and written back.
+
+The types are the standard library's; pydantic parses them at the YAML boundary only (`load_config`), strictly and with
+unknown keys forbidden. The docstring under each field becomes its entry in `docs/config.md` and in the JSON Schema.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from segtool.errors import ConfigError
+from segtool.overrides import Origins, apply
+from segtool.parsing import Fault, examine
+from segtool.registry import Component
+from segtool.yaml_io import dump, join, load_file, walk
+
+DEFAULT_EPOCHS = 100.0
+_CONV = Component("conv")
+_UNET = Component("unet")
+
+
+@dataclass(frozen=True)
+class LossTerm(Component):
+    """A loss and its weight in the sum."""
+
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where one split's images and masks are: two folders, or a list of pairs."""
+
+    images: str | None = None
+    """Folder of images, relative to `data.root`; searched with its subfolders."""
+    masks: str | None = None
+    """Folder of masks, relative to `data.root`."""
+    list: str | None = None
+    """With `data.format: list`: a CSV or text file with an image and a mask on each line, relative to `data.root`;
+    the paths in it are relative to `data.root` too."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How pairs are held out where no folder does it."""
+
+    val: float = 0.2
+    """Share of the training pairs held out for validation when `data.val` is not given. 0 to below 1."""
+    test: float = 0.0
+    """Share held out for the test when `data.test` is not given. 0 to below 1."""
+    seed: int = 0
+    """Seed of the permutation that decides."""
+    group: str | None = None
+    """A regular expression on the stem; what its first group matches is kept in one split (frames of one video,
+    slices of one patient)."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How an image finds its mask: by stem, after these are taken off."""
+
+    image_prefix: str = ""
+    """Taken off the front of an image's stem before stems are compared."""
+    image_suffix: str = ""
+    """Taken off the end of an image's stem."""
+    mask_prefix: str = ""
+    """Taken off the front of a mask's stem."""
+    mask_suffix: str = ""
+    """Taken off the end of a mask's stem, such as `_mask`."""
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One class: its name, and the stored values or colours that mean it."""
+
+    name: str
+    """Shown in tables and legends."""
+    values: tuple[int | str, ...] = ()
+    """With `encoding: index` or `threshold`: stored values, or ranges such as `1..65535`. The first is what
+    predictions are written with."""
+    colors: tuple[str, ...] = ()
+    """With `encoding: palette` or `rgb`: stored colours as `#rrggbb`. The first is what predictions are written
+    with."""
+    color: str | None = None
+    """Colour in overlays and sample pictures, `#rrggbb`; null: the first of `colors`, else one of a colour-blind-safe
+    palette."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images and masks are, and what the stored masks mean."""
+
+    root: str = "."
+    """Folder of the data, relative to the config file."""
+    format: Literal["folders", "list"] = "folders"
+    """`folders`: pairs found by stem in two folders; `list`: pairs named in a file."""
+    train: Folders = Folders()
+    """Training pairs."""
+    val: Folders | None = None
+    """Validation pairs; null: a share of the training pairs (`data.split`)."""
+    test: Folders | None = None
+    """Test pairs; null: a share of the training pairs, if `data.split.test` is above 0."""
+    split: Split = Split()
+    """How pairs are held out where no folder does it."""
+    pairing: Pairing = Pairing()
+    """How an image finds its mask."""
+    encoding: Literal["index", "threshold", "palette", "rgb"] = "index"
+    """What a stored mask's pixels are. `index`: integers, palette indices included; `threshold`: grey values, each
+    taken as the nearest of the classes' values; `palette`: the colours of a palette image; `rgb`: colours."""
+    nearest: bool = False
+    """With `palette` or `rgb`: a colour that is not listed counts as the nearest one that is (exact otherwise).
+    Needed for masks stored as JPEG."""
+    classes: tuple[ClassSpec, ...] = ()
+    """The classes; the order is the class index."""
+    ignore: tuple[int | str, ...] = ()
+    """Stored values (or ranges such as `200..255`, or `#rrggbb` colours) that are not trained on and not scored."""
+    exif: Literal["apply", "ignore", "error"] = "apply"
+    """What becomes of a photograph's EXIF orientation: `apply` turns the image as a viewer shows it, `ignore` keeps
+    the stored grid, `error` refuses such a file."""
+    channels: int = 3
+    """Channels given to the network: 1 (grey), 3 (RGB), 4 (RGBA); a grey image becomes 3 equal channels, a colour
+    image becomes luminance when 1."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, in 0..1; null: of the encoder's weights, else measured on the training images and written
+    to the run's config."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each channel, in 0..1; null: as `mean`."""
+    mask_mode: Literal["L", "P", "1", "I;16", "RGB"] | None = None
+    """Pixel format that predictions are written with; null: that of the first training mask."""
+    palette: str | None = None
+    """Palette that predictions are written with when `mask_mode` is `P`, as hexadecimal RGB triples without
+    separators; null: that of the first training mask."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network: an encoder and a decoder by name. `segtool list encoders` and `decoders` show their options."""
+
+    encoder: Component = _CONV
+    """Encoder and its options."""
+    decoder: Component = _UNET
+    """Decoder and its options."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of the training images. All geometry is one resampling; a mask moves with its image."""
+
+    crop: tuple[int, int] | None = None
+    """Height and width in pixels of the training crop; null: the size of the first training image. Where the image
+    does not reach, the mask is ignored."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the zoom, drawn log-uniformly."""
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    """Mirrored with probability 1/2 along each named axis."""
+    rotate: float = 0.0
+    """Largest rotation in degrees, to either side."""
+    color: float = 0.0
+    """Largest relative change of brightness, contrast and saturation, each drawn on its own."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer and its learning rate."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """`adamw` or `sgd`."""
+    lr: float = 1e-3
+    """Largest learning rate, reached at the end of the warm-up."""
+    weight_decay: float = 1e-2
+    """Decoupled for AdamW, an L2 term for SGD; not applied to norms and biases."""
+    momentum: float = 0.9
+    """Of SGD; AdamW's first beta."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    """How the learning rate falls after the warm-up."""
+    power: float = 0.9
+    """Exponent of `poly`."""
+    warmup: int = 0
+    """Steps of linear warm-up; cut to a tenth of the run where it is longer."""
+    clip: float | None = None
+    """Largest norm of the gradient; null: not clipped."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long and how to train."""
+
+    epochs: float | None = None
+    """Length in passes over the training images; 100 where neither this nor `steps` is given."""
+    steps: int | None = None
+    """Length in optimizer steps; excludes `epochs`."""
+    batch_size: int = 8
+    """Images in one optimizer step, over all processes."""
+    eval_every: float = 1.0
+    """Epochs between two validations; one more is made at the end."""
+    patience: int | None = None
+    """Validations without a better mean IoU after which training ends; null: never."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; `auto`: bf16 where the processor computes it faster, else fp32."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether torch.compile makes the step faster; `auto`: where the run is long enough to repay the compilation."""
+    ema: float | None = 0.999
+    """Decay of the averaged weights, which are the ones validated and predicted with; null: the last weights."""
+    seed: int = 0
+    """Seed of the weights, the order of the images and every augmentation."""
+    workers: Literal["auto"] | int = "auto"
+    """Processes that load training images; 0 loads in the main one. Does not change the result."""
+    keep: int = 2
+    """Checkpoints kept besides the best one."""
+    samples: int = 4
+    """Validation images drawn as image, truth and prediction at each validation."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Guards against files that would take all memory."""
+
+    max_pixels: int = 200_000_000
+    """Largest number of pixels of an image or mask."""
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The sections of a config file; every one may be left out, `data` aside."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    data: Data = Data()
+    """Where the images and masks are, and what the stored masks mean."""
+    model: Model = Model()
+    """The network."""
+    loss: tuple[LossTerm, ...] = (LossTerm("cross_entropy"),)
+    """Losses that are summed: names, or mappings with `name`, `weight` (1.0 by default) and the loss's options.
+    `segtool list losses` shows them."""
+    augment: Augment = Augment()
+    """Random changes of the training images."""
+    optim: Optim = Optim()
+    """The optimizer and its learning rate."""
+    train: Train = Train()
+    """How long and how to train."""
+    limits: Limits = Limits()
+    """Guards against files that would take all memory."""
+
+
+@dataclass(frozen=True)
+class Config(Sections):
+    """Everything that decides a run, and where each value came from."""
+
+    origins: Origins = field(default_factory=Origins, compare=False, repr=False)
+    """Not part of the file: places for messages and for `show`."""
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Returns the config of a YAML file with `--set` overrides applied.
+
+    `data.root` stays as written; it is relative to the folder of `path`, whether the file or an override gives it.
+
+    Args:
+        path: The file, as messages shall name it.
+        overrides: `KEY=VALUE`, as given to `--set`.
+
+    Raises:
+        ConfigError: with every problem, each as `camvid.yaml:12: data.encodng: unknown key; did you mean 'encoding'?`.
+    """
+    document = load_file(path)
+    places = {at: f"{path}:{line}" for at, line in document.lines.items()}
+    data, places = apply(document.data, places, overrides, defaults=plain(Config()))
+    return parse_config(data, Origins(str(path), places))
+
+
+def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Config:
+    """Returns the config of plain data, as `load_config` does.
+
+    Raises:
+        ConfigError: with every problem of structure and between values; `origins` tells their places.
+    """
+    from segtool.rules import problems
+
+    origins = origins or Origins()
+    sections, faults = examine(Sections, raw)
+    for whole_lists in (False, True):
+        if sections is None:
+            sections, _ = examine(Sections, _without(raw, faults, whole_lists=whole_lists))
+    found = [fault.problem for fault in faults]
+    if sections is not None:
+        found += problems(_config(sections, origins), unread=[fault.key for fault in faults])
+    if sections is None or found:
+        found = sorted(dict.fromkeys(found), key=lambda problem: origins.rank(problem.path))
+        raise ConfigError(*(origins.locate(problem) for problem in found))
+    return _with_length(_config(sections, origins))
+
+
+@contextmanager
+def located(config: Config) -> Iterator[None]:
+    """Gives the problems of a ConfigError that is raised inside, such as by a component's options, their places."""
+    try:
+        yield
+    except ConfigError as error:
+        if all(isinstance(detail, str) for detail in error.details):
+            raise
+        raise ConfigError(*(config.origins.locate(detail) for detail in error.details)) from error
+
+
+def plain(value: Any) -> Any:
+    """Returns a config, or a part of one, as plain data for YAML or JSON; its origins are left out."""
+    if isinstance(value, Component):
+        return value.plain()
+    if dataclasses.is_dataclass(value):
+        kept = [f for f in dataclasses.fields(value) if f.compare]
+        if isinstance(value, ClassSpec | Folders):
+            kept = [f for f in kept if getattr(value, f.name) != f.default]
+        return {f.name: plain(getattr(value, f.name)) for f in kept}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def dump_config(config: Config) -> str:
+    """Returns the YAML text of a config, every value resolved, that loads to an equal one."""
+    return dump(plain(config))
+
+
+def show(config: Config) -> list[tuple[str, Any, str]]:
+    """Returns each value as (dotted key, plain value, where it came from: `camvid.yaml:12`, `--set KEY` or
+    `default`)."""
+    return [(path, value, config.origins.of(path)) for path, value in _leaves(plain(config), "")]
+
+
+def schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a config file, for editors."""
+    from segtool.schema import json_schema
+
+    return {**json_schema(Sections, plain=plain), "title": "segtool config"}
+
+
+def reference() -> str:
+    """Returns Markdown that lists every key with its type, default and meaning."""
+    from segtool.schema import reference
+
+    return reference(Sections, plain=plain)
+
+
+def _config(sections: Sections, origins: Origins) -> Config:
+    return Config(**vars(sections), origins=origins)
+
+
+def _with_length(config: Config) -> Config:
+    train = config.train
+    if train.epochs is not None or train.steps is not None:
+        return config
+    return dataclasses.replace(config, train=dataclasses.replace(train, epochs=DEFAULT_EPOCHS))
+
+
+def _without(raw: Mapping[str, Any], faults: Sequence[Fault], *, whole_lists: bool) -> dict[str, Any]:
+    """Returns the data without what could not be read, so that the rest can be looked at in the same pass.
+
+    An item is not taken out of its list, which would move those behind it. Where a list's item cannot do without what
+    is taken out, the list goes whole.
+    """
+    data = copy.deepcopy(dict(raw))
+    for fault in faults:
+        names = fault.problem.path.split(".")
+        positions = [index for index, name in enumerate(names) if name.isdigit()]
+        if positions and (whole_lists or names[-1].isdigit()):
+            names = names[: positions[0 if whole_lists else -1]] or names
+        holder = walk(data, ".".join(names[:-1])) if names[1:] else data
+        if isinstance(holder, dict):
+            holder.pop(names[-1], None)
+    return data
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yields what is no section: scalars, lists of scalars, and what is empty."""
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = ((str(index), item) for index, item in enumerate(value))
+    if not items:
+        yield path, value
+    for key, item in items:
+        yield from _leaves(item, join(path, key))
