@@ -30,6 +30,7 @@ class LossTerm(Component):
     """A loss and its weight in the sum."""
 
     weight: float = 1.0
+    """Factor of this loss in the sum, 0 or more."""
 
 
 @dataclass(frozen=True)

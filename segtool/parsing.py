@@ -17,7 +17,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from segtool.errors import ConfigError, Problem
 from segtool.yaml_io import flow, join
 
-_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+_WORDS = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_PLURALS = {"a whole number": "whole numbers", "a number": "numbers"}
+_LISTS = (tuple, list, Sequence)
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,8 @@ def examine(annotation: Any, data: Any, *, path: str = "") -> tuple[Any, list[Fa
 
 
 def describe(annotation: Any) -> str:
-    """Returns what `annotation` accepts, in words: "a list of 2 whole numbers, or null"."""
-    if annotation in _WORDS:
-        return _WORDS[annotation]
-    if get_origin(annotation) is Literal:
-        return _alternatives([flow(choice) for choice in get_args(annotation)])
-    if _is_union(annotation):
-        return _alternatives([describe(member) for member in get_args(annotation)])
-    if get_origin(annotation) in (tuple, list, Sequence):
-        return _describe_list(annotation)
-    if is_dataclass(annotation):
-        return getattr(annotation, "EXPECTED", None) or f"a mapping with {_alternatives(_field_names(annotation))}"
-    return getattr(annotation, "__name__", str(annotation))
+    """Returns what `annotation` accepts, in words: "a list of 2 whole numbers or null"."""
+    return _alternatives(_choices(annotation))
 
 
 def suggest(word: str, known: Iterable[str], *, elsewhere: Sequence[str] = ()) -> str:
@@ -158,7 +150,7 @@ def _annotation_at(annotation: Any, keys: Sequence[Any]) -> Any:
 
 def _item(annotation: Any, index: int) -> Any:
     for member in _members(annotation):
-        if get_origin(member) in (tuple, list, Sequence):
+        if get_origin(member) in _LISTS:
             args = get_args(member)
             return args[0] if len(args) == 1 or args[-1] is Ellipsis else args[min(index, len(args) - 1)]
     return Any
@@ -207,7 +199,7 @@ def _remedy(annotation: Any, value: Any) -> str:
     if isinstance(value, str) and bool in members and value.lower() in ("yes", "no", "on", "off", "true", "false"):
         return "; write true or false, without quotes"
     if isinstance(value, str):
-        close = _close(value, choices, 0.5)
+        close = _close(value, choices, 0.6)
         return f"; did you mean '{close[0]}'?" if close else ""
     return ""
 
@@ -226,12 +218,30 @@ def _close(word: str, names: Sequence[str], cutoff: float) -> list[str]:
     return difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
 
 
-def _describe_list(annotation: Any) -> str:
-    args = get_args(annotation)
-    if len(args) == 1 or args[-1] is Ellipsis:
-        return f"a list, each item {describe(args[0])}"
-    kinds = {describe(arg).removeprefix("a ") for arg in args}
-    return f"a list of {len(args)} {_alternatives(sorted(kinds))}s"
+def _choices(annotation: Any) -> list[str]:
+    """Returns what `annotation` accepts, one phrase for each alternative."""
+    if annotation is bool:
+        return ["true", "false"]
+    if annotation in _WORDS:
+        return [_WORDS[annotation]]
+    if get_origin(annotation) is Literal:
+        return [flow(choice) for choice in get_args(annotation)]
+    if _is_union(annotation):
+        return [choice for member in get_args(annotation) for choice in _choices(member)]
+    if get_origin(annotation) in _LISTS:
+        return [f"a list of {_items(get_args(annotation))}"]
+    if is_dataclass(annotation):
+        return [getattr(annotation, "EXPECTED", "") or f"a mapping with {_alternatives(_field_names(annotation))}"]
+    return [getattr(annotation, "__name__", str(annotation))]
+
+
+def _items(args: Sequence[Any]) -> str:
+    """Returns the plural of a list's items, with their number where it is fixed."""
+    kinds = dict.fromkeys(choice for arg in args if arg is not Ellipsis for choice in _choices(arg))
+    plural = _alternatives(
+        [_PLURALS.get(kind, kind.replace("a mapping", "mappings").replace("a name", "names")) for kind in kinds]
+    )
+    return plural if len(args) == 1 or args[-1] is Ellipsis else f"{len(args)} {plural}"
 
 
 def _alternatives(words: Sequence[str]) -> str:

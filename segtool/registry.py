@@ -35,7 +35,7 @@ class Component:
     gives them: lists for tuples, a bare name or a mapping for a component.
     """
 
-    EXPECTED: ClassVar[str] = "a name, or a mapping with `name` and its options"
+    EXPECTED: ClassVar[str] = "a name or a mapping with `name` and its options"
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)

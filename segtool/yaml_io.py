@@ -24,6 +24,7 @@ from segtool.errors import ConfigError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_PROBLEMS = 20
+MAX_MESSAGE = 400
 WIDTH = 100
 
 _CONSTANTS = {"": None, "~": None} | dict.fromkeys(("null", "Null", "NULL"))
@@ -114,7 +115,7 @@ class _Reader:
         self.sources: list[str] | None = None
 
     def problem(self, line: int, message: str) -> None:
-        self.problems.append(f"{self.where(line)}: {message}")
+        self.problems.append(f"{self.where(line)}: {_cut(message, MAX_MESSAGE)}")
         if len(self.problems) >= MAX_PROBLEMS:
             raise _Stop
 
@@ -192,8 +193,7 @@ class _Reader:
         try:
             return resolve(event.value)
         except ValueError as error:
-            shown = event.value if len(event.value) < 40 else event.value[:40] + "…"
-            self.problem(_line(event), f"{shown} is {error}; put quotes around it if it is text")
+            self.problem(_line(event), f"{_cut(event.value, 40)} is {error}; put quotes around it if it is text")
             return event.value
 
     def refuse(self, event: yaml.Event) -> None:
@@ -239,6 +239,10 @@ def walk(data: Any, path: str) -> Any:
         else:
             return None
     return data
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _line(event: yaml.Event) -> int:

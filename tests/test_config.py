@@ -220,11 +220,15 @@ def test_every_key_misspelt_by_one_letter_is_named_with_its_line_and_the_right_w
     for wrong in {key[:-1] + "q", key[0] + key[2:], key + "x", key[0] + "z" + key[1:]} - others:
         if wrong[:-1] in others:
             continue  # `colorq` is as near to `color` as to `colors`
-        rows: list[str] = EVERYTHING.splitlines()
+        rows = rows_of(EVERYTHING)
         rows[line - 1] = rows[line - 1].replace(f"{key}:", f"{wrong}:", 1)
         found = problems(written(tmp_path, "\n".join(rows)))
         expected = rf"streets\.yaml:{line}: ([\w.]+\.)?{wrong}: unknown key; did you mean '([a-z.]+\.)?{key}'\?"
         assert any(re.fullmatch(expected, problem) for problem in found), (wrong, found)
+
+
+def rows_of(text: str) -> list[str]:
+    return text.splitlines()
 
 
 def word_of(row: str) -> str:
@@ -315,14 +319,14 @@ def test_every_field_refuses_every_other_type(path: str, tmp_path: Path) -> None
         ("batch_size: 8", "batch_size: true", "expected a whole number, found true"),
         ("lr: 1e-3", "lr: .inf", "expected a number, found '.inf'"),
         ("lr: 1e-3", "lr: 1_000", "expected a number, found '1_000'; write a plain decimal number"),
-        ("compile: auto", "compile: on", "expected auto or true or false, found 'on'; write true or false"),
+        ("compile: auto", "compile: on", "expected auto, true or false, found 'on'; write true or false"),
         ("schedule: poly", "schedule: ploy", "found 'ploy'; did you mean 'poly'?"),
         ("name: sky,", "name: 3,", "expected text, found 3; put quotes around it if it is text"),
         ("crop: [352, 480]", "crop: 352", "expected a list of 2 whole numbers or null, found 352"),
         ("crop: [352, 480]", "crop: [352]", "expected a list of 2 whole numbers or null, found [352]"),
         ("crop: [352, 480]", "crop: [1, 2, 3]", "expected a list of 2 whole numbers or null, found [1, 2, 3]"),
         ("decoder: unet", "decoder: {upsample: nearest}", "model.decoder.name: missing"),
-        ("decoder: unet", "decoder:", "expected a name, or a mapping with `name` and its options, found null"),
+        ("decoder: unet", "decoder:", "expected a name or a mapping with `name` and its options, found null"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_line_and_remedy(key: str, written_as: str, said: str, tmp_path: Path) -> None:

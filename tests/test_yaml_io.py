@@ -98,6 +98,7 @@ def test_a_scalar_is_what_is_written(written: str, meant: Any, loader: Any) -> N
         ("a: 1\nb: !!python/object/apply:os.system [id]\n", 2, "tags"),
         ("a: !!str 010\n", 1, "tags"),
         ("a: ! x\n", 1, "tags"),
+        ("a: " + "!" * 9000 + "\n", 1, "tags"),
         ("a:\n\t- 1\n", 2, "use spaces"),
         ("a: 1\n---\nb: 2\n", 2, "second document"),
         ("a: [1,\nb: 2\n", 3, "begun in line 1"),
@@ -121,6 +122,7 @@ def test_what_would_mean_something_else_is_refused_with_its_line(text: str, line
     message = refusal(text, loader)
     assert words in message
     assert f"c.yaml:{line}: " in message
+    assert len(message) < 1000
 
 
 def test_all_problems_that_do_not_stop_the_parser_are_told_at_once() -> None:
