@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -340,10 +341,10 @@ def _scalar(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return _number(value)
+    if isinstance(value, numbers.Integral):  # NumPy's too, whose str() and repr() are their own
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        return _number(float(value))
     assert isinstance(value, str), f"no YAML for a {type(value).__name__}"
     return value if _is_plain(value) else _quoted(value)
 

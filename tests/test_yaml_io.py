@@ -292,3 +292,8 @@ def test_a_dump_breaks_long_sections_and_keeps_short_ones_on_a_line() -> None:
         ]
     )
     assert dump(data) == expected
+
+
+def test_numbers_of_numpy_are_written_as_numbers() -> None:
+    numpy = pytest.importorskip("numpy")
+    assert dump({"a": numpy.float64(0.1), "b": numpy.int64(3), "c": numpy.float32(0.5)}) == "a: 0.1\nb: 3\nc: 0.5\n"
