@@ -1,0 +1,452 @@
+"""What `segtool init` writes: a config with the reasons, from a look at a folder of images and masks."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from segtool.config import Folders, Limits, Pairing, Split
+from segtool.data.evidence import Guess, guess_encoding, hex_color, percent
+from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
+from segtool.data.formats import hold_out
+from segtool.data.layout import find_layout
+from segtool.data.names import NamesFile, find_names, is_void
+from segtool.data.opening import shown
+from segtool.data.pairs import Pairs, find_pairs
+from segtool.errors import DataError, SegtoolError
+from segtool.yaml_io import flow
+
+WIDTH = 118
+LARGEST_CROP = 512
+BATCH_PIXELS = 8 * 352 * 480  # what a U-Net of 16 to 256 channels trains on in a few GB
+TARGET_STEPS = 3000
+LONG_RUN = 2000  # steps from which the usual averaging over 1000 steps fits
+CHANNELS = (16, 32, 64, 128, 256)
+MANY_PAIRS = 50
+RARE_SHARE = 0.01
+VERY_RARE_SHARE = 5e-4
+GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
+ALPHA_MODES = ("LA", "La", "RGBA", "PA", "P")
+MAX_PIXELS = Limits().max_pixels
+NUM_SEEDS = 32
+MODELS = ("unet", "fcn")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set as it lies there."""
+
+    root: Path
+    folders: dict[str, Folders]
+    pairing: Pairing
+    pairs: dict[str, Pairs]
+    images: dict[Path, ImageFacts]
+    """Headers only."""
+    masks: dict[Path, MaskFacts]
+    names: NamesFile | None
+    notes: tuple[str, ...]
+    """What was left out."""
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """How pairs are held out, and what is left to train on."""
+
+    num_train: int
+    split: dict[str, float | int] | None = None
+    """As `data.split`; None where folders divide the pairs."""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the config, with the comment that stands above it."""
+
+    text: str
+    comment: str = ""
+    indent: int = 2
+
+
+def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
+    """Returns a commented config, as YAML, that trains on the images and masks in a folder as it is.
+
+    Files that cannot be read or have no partner are left to `check`.
+
+    Args:
+        root: the data set.
+        model: decoder, `unet` or `fcn`.
+        config_dir: where the config will lie; `data.root` is written relative to it.
+
+    Raises:
+        DataError: no images and masks are found, or the masks are no class masks; says how to go on.
+    """
+    if model not in MODELS:
+        raise SegtoolError(f"--model {shown(model)}: expected {' or '.join(MODELS)}")
+    found = look(root)
+    rows = [row.text for row in _place_rows(found, config_dir)]
+    guess = guess_encoding(list(found.masks.values()), place=rows)
+    split = choose_split(found, guess)
+    sections = [
+        [Row("# Written by `segtool init`. It trains as it is; each comment says why, and what was counted.", "", 0)],
+        _data_rows(found, guess, split, config_dir),
+        _training_rows(found, guess, split, model),
+    ]
+    return "\n".join(line for rows in sections for row in rows for line in _lines(row)) + "\n"
+
+
+def _lines(row: Row) -> list[str]:
+    margin = " " * row.indent
+    wrapped = textwrap.wrap(row.comment, WIDTH - row.indent - 2, break_long_words=False, break_on_hyphens=False)
+    return [f"{margin}# {line}" for line in wrapped] + [f"{margin}{row.text}"]
+
+
+# ------------------------------------------------------------------------------------------------- what is there
+
+
+def look(root: Path) -> Found:
+    """Returns the files of a data set and their facts. Raises DataError where nothing pairs."""
+    if not root.is_dir():
+        raise DataError(f"{shown(root)}: no such folder; expected one with images and masks")
+    layout = find_layout(root)
+    if layout is None:
+        raise DataError(_no_layout(root))
+    folders = {split: Folders(images=images, masks=masks) for split, (images, masks) in layout.splits.items()}
+    pairs = {split: find_pairs(root / i, root / m, layout.pairing) for split, (i, m) in layout.splits.items()}
+    records = [record for part in pairs.values() for record in part.records]
+    images = look_at_all(
+        [record.image for record in records], lambda path: look_at_header(path, exif="apply", max_pixels=MAX_PIXELS)
+    )
+    masks = look_at_all(
+        [record.mask for record in records if record.mask], lambda path: look_at_mask(path, max_pixels=MAX_PIXELS)
+    )
+    if all(facts.error for facts in images.values()):
+        first = list(images.values())[:5]
+        raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
+    return Found(root, folders, layout.pairing, pairs, images, masks, find_names(root), layout.notes)
+
+
+def _no_layout(root: Path) -> str:
+    there = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = f"folders {', '.join(there[:8])}" if there else "no folder"
+    return (
+        f"{shown(root)}: no images with masks of the same names found (there: {shown(found)}). Expected images/ and "
+        "masks/, or train/images, train/masks, val/images, val/masks, with one stem for each pair (a.jpg, a.png); for "
+        "anything else write a config by hand: data/README.md has examples"
+    )
+
+
+def choose_split(found: Found, guess: Guess) -> SplitChoice:
+    """Returns what is held out where folders do not do it: a fifth, or with many pairs 15 % and 15 % for a test."""
+    num = len(found.pairs["train"].records)
+    if "val" in found.folders:
+        return SplitChoice(num)
+    if num == 1:
+        return SplitChoice(1, {"val": 0.0}, "One pair only: nothing can be held out, so nothing is measured.")
+    shares = {"val": 0.2}
+    if num >= MANY_PAIRS and "test" not in found.folders:
+        shares = {"val": 0.15, "test": 0.15}
+    seed = _choose_seed(found, guess, shares)
+    parts = hold_out(found.pairs["train"].records, shares, Split(seed=seed))
+    counts = ", ".join(f"{len(records)} to {name}" for name, records in parts.items())
+    why = f"No folder for validation: {counts}."
+    if seed:
+        why += f" Seed {seed} is the first whose parts hold as many classes as those of any of {NUM_SEEDS} seeds."
+    why += " Where several images show one thing (a video, a patient), `group` keeps them together."
+    return SplitChoice(len(parts["train"]), {**shares, "seed": seed}, why)
+
+
+def _choose_seed(found: Found, guess: Guess, shares: dict[str, float]) -> int:
+    """Returns the first seed that puts the most classes into train, then into the other parts."""
+    if guess.nearest or guess.encoding not in ("index", "rgb") or guess.totals.num_files > 5000:
+        return 0
+    records = found.pairs["train"].records
+    codes = {record.mask: set(found.masks[record.mask].values.tolist()) for record in records if record.mask}
+    best, chosen = (-1, -1), 0
+    for seed in range(NUM_SEEDS):
+        parts = hold_out(records, shares, Split(seed=seed))
+        seen = [len(set().union(*(codes[r.mask] for r in part if r.mask))) for part in parts.values()]
+        score = (seen[0], sum(seen[1:]))
+        if score > best:
+            best, chosen = score, seed
+    return chosen
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def choose_crop(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Returns height and width of the training crop: multiples of 32 within the median image, at most 512.
+
+    An image under 32 pixels a side keeps its size, rounded up to 8.
+    """
+    return _crop_side([height for height, _ in sizes]), _crop_side([width for _, width in sizes])
+
+
+def _crop_side(lengths: Sequence[int]) -> int:
+    length = int(median(lengths))
+    if length < 32:
+        return -(-length // 8) * 8
+    return min(length // 32 * 32, LARGEST_CROP)
+
+
+def choose_channels(crop: tuple[int, int]) -> tuple[int, ...]:
+    """Returns the widths of the encoder's levels: five, fewer where the deepest map would be under 4 pixels a side."""
+    levels = 1
+    while levels < len(CHANNELS) and min(crop) >= 4 * 2**levels:
+        levels += 1
+    return CHANNELS[: max(levels, 2)]
+
+
+def choose_batch(num_images: int, crop: tuple[int, int]) -> int:
+    """Returns the largest power of two that memory and the number of images allow, at most 16."""
+    largest = min(num_images, BATCH_PIXELS // (crop[0] * crop[1]), 16)
+    return 1 << max(largest.bit_length() - 1, 0)
+
+
+def choose_epochs(num_images: int, batch: int) -> int:
+    """Returns the epochs that make about 3000 steps, within 20 to 400."""
+    return min(max(round(TARGET_STEPS * batch / num_images), 20), 400)
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+def _place_rows(found: Found, config_dir: Path) -> list[Row]:
+    path = _relative(found.root, config_dir)
+    notes = [f"{shown(note)}." for note in found.notes]
+    relative = [] if Path(path).is_absolute() else ["Relative to this file."]
+    rows = [Row(f"root: {flow(path)}", " ".join(relative + notes))]
+    for name, folders in found.folders.items():
+        rows.append(Row(f"{name}: {flow(_folders(folders))}", _pairs_comment(found.pairs[name])))
+    if found.pairing != Pairing():
+        affixes = {key: text for key, text in asdict(found.pairing).items() if text}
+        rows.append(Row(f"pairing: {flow(affixes)}", "Taken off the file names before they are compared."))
+    return rows
+
+
+def _data_rows(found: Found, guess: Guess, split: SplitChoice, config_dir: Path) -> list[Row]:
+    rows = [Row("data:", "", 0), *_place_rows(found, config_dir)]
+    if split.split is not None:
+        rows.append(Row(f"split: {flow(split.split)}", split.reason))
+    if guess.nearest:
+        rows.append(Row(f"encoding: {guess.encoding}", _sentence(guess.reason)))
+        rows.append(Row("nearest: true", _sentence("; ".join(guess.notes))))
+    else:
+        rows.append(Row(f"encoding: {guess.encoding}", _sentence("; ".join([guess.reason, *guess.notes]))))
+    return rows + _class_rows(found, guess) + [_channels_row(found)]
+
+
+def _relative(root: Path, config_dir: Path) -> str:
+    """Returns the root relative to the config, or absolute where they share nothing but the file system's root."""
+    there, here = root.resolve(), config_dir.resolve()
+    shared = Path(os.path.commonpath([there, here])) if there.anchor == here.anchor else None
+    path = there.as_posix() if shared in (None, Path(there.anchor)) else Path(os.path.relpath(there, here)).as_posix()
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{shown(path)}: the name is not UTF-8 and cannot stand in a config; rename the folder"
+        ) from None
+    return path
+
+
+def _folders(folders: Folders) -> dict[str, str]:
+    return {key: text for key, text in asdict(folders).items() if text is not None}
+
+
+def _pairs_comment(pairs: Pairs) -> str:
+    alone = len(pairs.images_without_mask) + len(pairs.masks_without_image)
+    more = f"; {alone} files have no partner: see `segtool check`" if alone else ""
+    return f"{len(pairs.records)} pairs{more}."
+
+
+def _class_rows(found: Found, guess: Guess) -> list[Row]:
+    names = class_names(guess, found.names)
+    void = [code for codes in guess.codes for code in codes if is_void(names.get(code, ""))]
+    used = [codes for codes in guess.codes if codes[0] not in void]
+    if len(used) < 2:
+        used, void = list(guess.codes), []
+    key = "colors" if guess.encoding in ("rgb", "palette") else "values"
+    rows = [Row("classes:", _names_comment(found, guess, names))]
+    taken: Counter[str] = Counter()
+    for codes in used:
+        name = names.get(codes[0]) or _default_name(codes[0], key)
+        taken[name] += 1
+        name = f"{name}_{taken[name]}" if taken[name] > 1 else name
+        spec: dict[str, object] = {"name": name, key: [_code(code, key) for code in codes]}
+        if key == "values" and codes[0] in guess.colors and _distinct(guess, used):
+            spec["color"] = hex_color(guess.colors[codes[0]])
+        rows.append(Row(f"- {flow(spec)}  # {percent(guess.shares[guess.codes.index(codes)])} of the pixels", "", 4))
+    ignored = [*guess.ignore, *void]
+    if ignored:
+        named = (
+            f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
+        )
+        reason = ". ".join(_sentence(text).rstrip(".") for text in (guess.ignore_reason, named) if text)
+        rows.append(Row(f"ignore: {flow([_code(code, key) for code in ignored])}", f"{reason}."))
+    return rows
+
+
+def class_names(guess: Guess, file: NamesFile | None) -> dict[int, str]:
+    """Returns the names that a file beside the data gives to the first codes of all classes, or none."""
+    if file is None:
+        return {}
+    codes = [codes[0] for codes in guess.codes]
+    if guess.encoding in ("rgb", "palette"):
+        return file.of_colors(codes)
+    if file.by_color and set(codes) <= set(guess.colors):
+        by_color = file.of_colors([guess.colors[code] for code in codes])
+        return {code: by_color[guess.colors[code]] for code in codes} if by_color else {}
+    return file.of_values(codes) or file.of_values([*codes, *guess.ignore])
+
+
+def _names_comment(found: Found, guess: Guess, names: dict[int, str]) -> str:
+    if not names:
+        told = "values" if guess.encoding in ("index", "threshold") else "colours"
+        return f"The order is the class index. Named after the stored {told}: rename as you like."
+    assert found.names is not None
+    absent = len(found.names.by_order or found.names.by_color or found.names.by_value) - len(names)
+    more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
+    return f"The order is the class index. Names from {shown(found.names.path.name)}.{more}"
+
+
+def _default_name(code: int, key: str) -> str:
+    return f"class_{code}" if key == "values" else f"class_{code:06x}"
+
+
+def _code(code: int, key: str) -> int | str:
+    return code if key == "values" else hex_color(code)
+
+
+def _distinct(guess: Guess, used: Sequence[tuple[int, ...]]) -> bool:
+    colors = [guess.colors.get(codes[0]) for codes in used]
+    return len(set(colors)) == len(colors)
+
+
+def _channels_row(found: Found) -> Row:
+    readable = [facts for facts in found.images.values() if not facts.error]
+    modes = Counter(facts.mode for facts in readable)
+    listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
+    if modes and all(mode in GREY_MODES for mode in modes):
+        return Row("channels: 1", f"All images are grey: {listed}.")
+    if _needs_alpha(readable):
+        return Row("channels: 4", f"Some images are not opaque, and their colour alone would not be theirs: {listed}.")
+    grey = "; grey ones become three equal channels" if any(mode in GREY_MODES for mode in modes) else ""
+    return Row("channels: 3", f"Images are stored as {listed}{grey}.")
+
+
+def _needs_alpha(images: Sequence[ImageFacts]) -> bool:
+    """Whether three channels are refused and four are not, for one of the images that may have alpha."""
+    doubtful = [facts.path for facts in images if facts.mode in ALPHA_MODES]
+    for path in doubtful:
+        three, four = (look_at_image(path, channels=n, exif="apply", max_pixels=MAX_PIXELS).error for n in (3, 4))
+        if three and not four:
+            return True
+    return False
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+def _training_rows(found: Found, guess: Guess, split: SplitChoice, model: str) -> list[Row]:
+    sizes = [facts.size for facts in found.images.values() if not facts.error]
+    crop = choose_crop(sizes)
+    channels = choose_channels(crop)
+    batch = choose_batch(split.num_train, crop)
+    epochs = choose_epochs(split.num_train, batch)
+    steps = -(-epochs * split.num_train // batch)
+    grey = all(facts.mode in GREY_MODES for facts in found.images.values() if not facts.error)
+    return [
+        *_model_rows(model, channels, crop),
+        *_loss_rows(guess),
+        *_augment_rows(sizes, crop, grey=grey),
+        Row("optim:", "", 0),
+        Row("name: adamw"),
+        Row("lr: 1e-3", "The usual rate of AdamW for a network without pretrained weights."),
+        Row("schedule: poly", "Falls to 0 at the end; the first 50 steps rise to it."),
+        Row("warmup: 50"),
+        Row("clip: 1.0", "Longer gradients are cut to this norm: a bad batch cannot ruin the weights."),
+        *_length_rows(split.num_train, batch, epochs, steps, crop),
+    ]
+
+
+def _model_rows(model: str, channels: tuple[int, ...], crop: tuple[int, int]) -> list[Row]:
+    deepest = [-(-side // 2 ** (len(channels) - 1)) for side in crop]
+    size = f"{len(channels)} levels: of a {crop[1]}x{crop[0]} crop the deepest map is {deepest[1]}x{deepest[0]}"
+    encoder = {"name": "conv", "channels": list(channels), "downsample": "max"}
+    decoder: dict[str, object] = {"name": "unet", "upsample": "transposed"}
+    comment = "U-Net: every level's maps are joined on the way up."
+    if model == "fcn":
+        decoder = {"name": "fcn", "skips": min(2, len(channels) - 1)}
+        comment = "FCN: the coarse prediction is enlarged, and finer ones are added to it."
+    return [
+        Row("model:", "", 0),
+        Row(f"encoder: {flow(encoder)}", f"{size}. Wider levels learn more and take longer."),
+        Row(f"decoder: {flow(decoder)}", comment),
+    ]
+
+
+def _loss_rows(guess: Guess) -> list[Row]:
+    rarest, codes = min(zip(guess.shares, guess.codes, strict=True))
+    key = "values" if guess.encoding in ("index", "threshold") else "colors"
+    what = f"The rarest class ({_code(codes[0], key)}) covers {percent(rarest)} of the pixels"
+    if rarest >= RARE_SHARE:
+        first = Row("- cross_entropy", f"{what}: no class weights needed.")
+    elif rarest >= VERY_RARE_SHARE:
+        term = {"name": "cross_entropy", "class_weights": "median_frequency", "weight_exponent": 0.5}
+        first = Row(f"- {flow(term)}", f"{what}: rare classes weigh more, softened.")
+    else:
+        term = {"name": "cross_entropy", "class_weights": "enet"}
+        first = Row(f"- {flow(term)}", f"{what}: rare classes weigh more, at most 50 times.")
+    dice = Row("- {name: dice, weight: 0.5}", "Overlap by class, whatever its size; IoU is what will be measured.")
+    return [Row("loss:", "", 0), first, dice]
+
+
+def _augment_rows(sizes: Sequence[tuple[int, int]], crop: tuple[int, int], *, grey: bool) -> list[Row]:
+    heights, widths = zip(*sizes, strict=True)
+    span = f"Images are {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}"
+    if len(set(sizes)) == 1:
+        span = f"All images are {widths[0]}x{heights[0]}"
+    flip = "both" if grey else "horizontal"
+    why = (
+        "Grey images, as of microscopes and scanners, have no up; `horizontal` where yours have."
+        if grey
+        else "Photographs have an up; `both` for pictures from above."
+    )
+    return [
+        Row("augment:", "", 0),
+        Row(f"crop: [{crop[0]}, {crop[1]}]", f"Height and width. {span}."),
+        Row("scale: [0.75, 1.5]", "Zoom, so that size is not learned by heart."),
+        Row(f"flip: {flip}", why),
+        Row("rotate: 10", "Degrees to either side."),
+        Row("color: 0.2", "Brightness, contrast and saturation, by up to a fifth."),
+    ]
+
+
+def _length_rows(num_train: int, batch: int, epochs: int, steps: int, crop: tuple[int, int]) -> list[Row]:
+    every = max(1, round(epochs / 50))
+    ema = 0.999 if steps >= LONG_RUN else 0.99
+    rows = [
+        Row("train:", "", 0),
+        Row(f"epochs: {epochs}", f"{num_train} training images in batches of {batch}: {steps} steps in all."),
+        Row(
+            f"batch_size: {batch}",
+            f"Fits {crop[1]}x{crop[0]} crops in a few GB; less takes less.",
+        ),
+        Row(f"ema: {ema}", f"Averages the weights over about {round(1 / (1 - ema))} steps: steadier scores."),
+        Row("seed: 0", "The same seed gives the same run."),
+    ]
+    if every > 1:
+        rows.insert(
+            2, Row(f"eval_every: {every}", "Epochs between two validations, which take longer than so short an epoch.")
+        )
+    return rows
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""

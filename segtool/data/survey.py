@@ -1,0 +1,278 @@
+"""One pass over a data set: which files there are, what each holds, and what it means under the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segtool.config import Config, Folders
+from segtool.data.codes import IGNORE
+from segtool.data.facts import ImageFacts, MaskFacts, Progress, look_at_all, look_at_image, look_at_mask
+from segtool.data.formats import SPLITS, data_root, hold_out, read_list, split_records
+from segtool.data.labels import Labels
+from segtool.data.opening import shown
+from segtool.data.pairs import Pairs, Record, find_pairs
+from segtool.errors import DataError
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a mask means under the config."""
+
+    pixels: np.ndarray
+    """K: pixels of each class."""
+    ignored: int = 0
+    """Pixels that do not count."""
+    unknown: dict[int, int] = field(default_factory=dict)
+    """Pixels of each stored value (or packed colour) that is neither a class nor ignored."""
+    error: str = ""
+    """Why the encoding does not read this kind of mask at all."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which files the config names, as far as they are there."""
+
+    pairs: dict[str, Pairs]
+    """Of each split that the config gives."""
+    records: dict[str, list[Record]]
+    """Of each split, after holding out."""
+    missing: dict[Path, str]
+    """Folders and lists that are not there, with a sentence about each."""
+    list_problems: list[str]
+    """Lines of lists that name no pair."""
+    split_problems: list[str]
+    """What a training would say of the splits."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that the checks look at."""
+
+    config: Config
+    root: Path
+    labels: Labels
+    listing: Listing
+    images: dict[Path, ImageFacts]
+    masks: dict[Path, MaskFacts]
+    uses: dict[Path, Use]
+    """Of each readable mask."""
+
+    @property
+    def pairs(self) -> dict[str, Pairs]:
+        """Of each split that the config gives."""
+        return self.listing.pairs
+
+    @property
+    def records(self) -> dict[str, list[Record]]:
+        """Of each split, after holding out."""
+        return self.listing.records
+
+    def name(self, path: Path) -> str:
+        """Returns a path for people: relative to the data's root where it lies there, escaped."""
+        return shown(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path)
+
+    def uses_of(self, split: str) -> Iterator[Use]:
+        """Yields what each mask of a split means, of those that can be read."""
+        for record in self.records.get(split, ()):
+            if record.mask in self.uses:
+                yield self.uses[record.mask]
+
+    def class_pixels(self, split: str) -> np.ndarray:
+        """Returns the pixels of each class in a split, K int64."""
+        start = np.zeros(self.labels.num_classes, np.int64)
+        return sum((use.pixels for use in self.uses_of(split)), start)
+
+
+def survey_files(config: Config, base: Path, *, progress: Progress | None = None) -> Survey:
+    """Returns what one pass over all files finds; nothing is raised for bad files.
+
+    Args:
+        base: directory of the config file.
+        progress: called with the number of files done and their total.
+
+    Raises:
+        ConfigError: classes or splits that the config does not describe soundly.
+    """
+    labels = Labels.from_config(config.data)
+    listing = _list_files(config, base)
+    kept = [record for pairs in listing.pairs.values() for record in pairs.records]
+    images = [record.image for record in kept]
+    masks = [record.mask for record in kept if record.mask]
+    for pairs in listing.pairs.values():
+        images += pairs.images_without_mask
+        masks += pairs.masks_without_image
+    total = len(set(images)) + len(set(masks))
+    data, max_pixels = config.data, config.limits.max_pixels
+
+    def look(path: Path) -> ImageFacts:
+        return look_at_image(path, channels=data.channels, exif=data.exif, max_pixels=max_pixels)
+
+    image_facts = look_at_all(images, look, _shifted(progress, 0, total))
+    mask_facts = look_at_all(
+        masks, lambda path: look_at_mask(path, max_pixels=max_pixels), _shifted(progress, len(image_facts), total)
+    )
+    decoder = Decoder(labels)
+    uses = {path: decoder.use(facts) for path, facts in mask_facts.items() if not facts.error}
+    return Survey(config, data_root(data, base), labels, listing, image_facts, mask_facts, uses)
+
+
+def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
+    return (lambda done, _: progress(start + done, total)) if progress else None
+
+
+# ------------------------------------------------------------------------------------------------- listing
+
+
+def _list_files(config: Config, base: Path) -> Listing:
+    """Returns the files of a config; where a training would stop, still all that can be found."""
+    found = Listing({}, {}, {}, [], [])
+    try:
+        records = split_records(config, base)
+        trouble: list[str] = []
+    except DataError as error:
+        records, trouble = {}, list(error.problems)
+    for split in SPLITS:
+        part = getattr(config.data, split)
+        if part is not None:
+            _list_part(config, data_root(config.data, base), part, split, found)
+    found.records.update(records or _fallback(config, found))
+    found.split_problems.extend(trouble if not _explained(found) else [])
+    return found
+
+
+def _list_part(config: Config, root: Path, part: Folders, split: str, found: Listing) -> None:
+    if config.data.format == "list":
+        path = root / str(part.list)
+        try:
+            found.pairs[split] = Pairs(tuple(read_list(path, root)), (), (), ())
+        except DataError as error:
+            if path.is_file():
+                found.list_problems.extend(error.problems)
+            else:
+                found.missing[path] = f"data.{split}.list: no file {shown(path)}"
+        return
+    folders = {key: root / str(getattr(part, key)) for key in ("images", "masks")}
+    absent = {
+        path: f"data.{split}.{key}: no folder {shown(path)}" for key, path in folders.items() if not path.is_dir()
+    }
+    found.missing.update(absent)
+    if not absent:
+        found.pairs[split] = find_pairs(folders["images"], folders["masks"], config.data.pairing)
+
+
+def _fallback(config: Config, found: Listing) -> dict[str, list[Record]]:
+    """Returns the splits of the pairs that are there; all in train where holding out fails."""
+    data = config.data
+    given = {split: list(pairs.records) for split, pairs in found.pairs.items()}
+    shares = {"val": data.split.val, "test": data.split.test}
+    shares = {name: share for name, share in shares.items() if share > 0 and getattr(data, name) is None}
+    try:
+        return given | hold_out(given.get("train", []), shares, data.split)
+    except DataError:
+        return given
+
+
+def _explained(found: Listing) -> bool:
+    """Whether files missing, unpaired or doubled are why a training would stop."""
+    unpaired = any(p.images_without_mask or p.masks_without_image or p.ambiguous for p in found.pairs.values())
+    empty = any(not pairs.records for pairs in found.pairs.values())
+    return bool(unpaired or empty or found.missing or found.list_problems)
+
+
+# ------------------------------------------------------------------------------------------------- meaning
+
+
+class Decoder:
+    """Counts classes from histograms; a value that is no class is looked at once for all masks of its kind."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self._known: dict[tuple[object, ...], tuple[int, int]] = {}
+
+    def use(self, mask: MaskFacts) -> Use:
+        """Returns what a readable mask means."""
+        pixels = np.zeros(self.labels.num_classes + 1, np.int64)  # the last: ignored
+        if reason := self.labels.misfit(mask.stored(mask.values)):
+            return Use(pixels[:-1], error=reason)
+        try:
+            indices = self.labels.decode(mask.stored(mask.values), mask.path)[0]
+        except DataError:
+            return self._use_by_value(mask, pixels)
+        np.add.at(pixels, np.where(indices == IGNORE, self.labels.num_classes, indices), mask.counts)
+        return Use(pixels[:-1], int(pixels[-1]))
+
+    def _use_by_value(self, mask: MaskFacts, pixels: np.ndarray) -> Use:
+        unknown: dict[int, int] = {}
+        for value, count in zip(mask.values.tolist(), mask.counts.tolist(), strict=True):
+            index, code = self._decode(mask, value)
+            if index < 0:
+                unknown[code] = unknown.get(code, 0) + count
+            else:
+                pixels[self.labels.num_classes if index == IGNORE else index] += count
+        return Use(pixels[:-1], int(pixels[-1]), unknown)
+
+    def _decode(self, mask: MaskFacts, value: int) -> tuple[int, int]:
+        """Returns a value's class index, or -1 and the value or packed colour that is no class."""
+        key = (value, mask.mode, mask.colored, mask.palette)
+        if key not in self._known:
+            stored = mask.stored(np.array([value]))
+            unknown = self.labels.unknown(stored)
+            index = -1 if unknown else int(self.labels.decode(stored, mask.path)[0, 0])
+            self._known[key] = index, next(iter(unknown), value)
+        return self._known[key]
+
+
+# ------------------------------------------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """Figures of one split, over the files that can be read."""
+
+    pairs: int
+    sizes: dict[str, tuple[int, int]]
+    """H, W of the smallest, median and largest image by area; empty where none can be read."""
+    pixels: dict[str, int]
+    """Pixels of each class."""
+    ignored: int
+
+    def share(self, name: str) -> float:
+        """Returns the share of a class among the pixels that count; 0 where there are none."""
+        return self.pixels[name] / max(1, sum(self.pixels.values()))
+
+    @property
+    def share_ignored(self) -> float:
+        """Share of the ignored among all pixels."""
+        return self.ignored / max(1, self.ignored + sum(self.pixels.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures as plain data; sizes as [height, width]."""
+        sizes = {label: list(size) for label, size in self.sizes.items()}
+        return {"pairs": self.pairs, "sizes": sizes, "pixels": self.pixels, "ignored": self.ignored}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of a data set."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, SplitSummary]
+
+
+def summarize(survey: Survey) -> Summary:
+    """Returns the figures of each split."""
+    return Summary(survey.labels.names, {split: _summarize(survey, split) for split in survey.records})
+
+
+def _summarize(survey: Survey, split: str) -> SplitSummary:
+    records = survey.records[split]
+    facts: Iterable[ImageFacts] = (survey.images[record.image] for record in records)
+    sizes = sorted((image.size for image in facts if not image.error), key=lambda size: (size[0] * size[1], size))
+    three = {"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]} if sizes else {}
+    pixels = dict(zip(survey.labels.names, survey.class_pixels(split).tolist(), strict=True))
+    return SplitSummary(len(records), three, pixels, sum(use.ignored for use in survey.uses_of(split)))

@@ -1,0 +1,456 @@
+"""`check` finds each planted fault, names file, pixel and value, and says nothing of a clean set."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split
+from segtool.data.check import CHECKS, Finding, check, examine, render, summary, to_json
+from segtool.errors import ConfigError
+
+REAL = Path(__file__).parent.parent.parent / "shared" / "data"
+SIZE = (24, 32)
+CLASSES = (ClassSpec("soil", (0,)), ClassSpec("leaf", (1,)), ClassSpec("pod", (2,)))
+
+
+def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
+
+
+def truth(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Returns a mask in which each class has at least 1 % of the pixels."""
+    mask = np.random.default_rng(seed).integers(0, 2, size).astype(np.uint8)
+    mask[:3, :4] = 2
+    return mask
+
+
+def make(root: Path, *, train: int = 8, val: int = 3, test: int = 2) -> Config:
+    """Writes a clean set with split folders and returns its config; the base directory is `root`'s parent."""
+    seed = 0
+    for split, num in (("train", train), ("val", val), ("test", test)):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+        for index in range(num):
+            seed += 1
+            picture(seed).save(root / split / "images" / f"{split}_{index}.png")
+            Image.fromarray(truth(seed)).save(root / split / "masks" / f"{split}_{index}.png")
+    folders = {s: Folders(images=f"{s}/images", masks=f"{s}/masks") for s in ("train", "val", "test")}
+    return Config(data=Data(root=root.name, classes=CLASSES, **folders))
+
+
+def found(config: Config, base: Path) -> dict[str, Finding]:
+    """Returns the findings by code; each code is told once."""
+    findings = check(config, base)
+    codes = [finding.code for finding in findings]
+    assert len(codes) == len(set(codes)), codes
+    return {finding.code: finding for finding in findings}
+
+
+def edit(path: Path, change: Callable[[np.ndarray], None]) -> None:
+    """Changes a mask's pixels in place."""
+    mask = np.array(Image.open(path))
+    change(mask)
+    Image.fromarray(mask).save(path)
+
+
+def test_a_clean_set_gives_no_finding_at_all(tmp_path: Path) -> None:
+    assert check(make(tmp_path / "set"), tmp_path) == []
+
+
+def test_a_value_outside_the_classes_is_told_with_file_pixel_and_count(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+
+    def plant(mask: np.ndarray) -> None:
+        mask[7, 19] = mask[9, 3] = 9
+
+    edit(tmp_path / "set/train/masks/train_4.png", plant)
+    finding = found(config, tmp_path)["SEG302"]
+    assert finding.severity == "error"
+    assert finding.files == ("train/masks/train_4.png",)
+    assert finding.example == "train/masks/train_4.png: 9 at (19, 7), 2 pixels in this file"
+    assert "9 (2 pixels in 1 file)" in finding.message
+    assert "data.ignore" in finding.remedy
+
+
+def test_unknown_values_of_many_files_are_one_finding_with_a_table(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for index in range(7):
+        edit(tmp_path / f"set/train/masks/train_{index}.png", lambda mask: mask[3:5].fill(9))
+    edit(tmp_path / "set/val/masks/val_0.png", lambda mask: mask[5, 5:6].fill(8))
+    finding = found(config, tmp_path)["SEG302"]
+    assert (finding.count, len(finding.files)) == (8, 5)
+    assert "9 (448 pixels in 7 files), 8 (1 pixel in 1 file)" in finding.message
+
+
+def test_masks_of_0_and_255_under_classes_0_and_1_get_the_hint(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for path in (tmp_path / "set").glob("*/masks/*.png"):
+        Image.fromarray(np.where(truth(1) > 0, 255, 0).astype(np.uint8)).save(path)
+    config = replace(config, data=replace(config.data, classes=CLASSES[:2]))
+    assert "values: [255]" in found(config, tmp_path)["SEG302"].remedy
+
+
+def test_instance_ids_and_soft_edges_get_their_hints(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    ids = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
+    Image.fromarray(ids).save(tmp_path / "set/train/masks/train_0.png")
+    assert "[1..65535]" in found(config, tmp_path)["SEG302"].remedy
+    Image.fromarray((ids // 4).astype(np.uint8)).save(tmp_path / "set/train/masks/train_0.png")
+    assert "threshold" in found(config, tmp_path)["SEG302"].remedy
+
+
+def test_unknown_colours_are_told_as_colours(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    table = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+    for path in (tmp_path / "set").glob("*/masks/*.png"):
+        Image.fromarray(table[np.array(Image.open(path))]).save(path)
+    classes = tuple(ClassSpec(n, colors=(c,)) for n, c in (("a", "#000000"), ("b", "#ff0000"), ("c", "#0000ff")))
+    config = replace(config, data=replace(config.data, encoding="rgb", classes=classes))
+    assert check(config, tmp_path) == []
+    edit(tmp_path / "set/val/masks/val_1.png", lambda mask: mask[4, 6:7].fill(17))
+    finding = found(config, tmp_path)["SEG302"]
+    assert finding.example == "val/masks/val_1.png: #111111 at (6, 4), 1 pixel in this file"
+    nearest = replace(config, data=replace(config.data, nearest=True))
+    assert "SEG302" not in found(nearest, tmp_path)
+
+
+def test_rgb_masks_under_index_are_one_finding_that_names_the_encoding(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for path in (tmp_path / "set/train/masks").iterdir():
+        picture(1).save(path)
+    findings = found(config, tmp_path)
+    assert findings["SEG301"].count == 8
+    assert "rgb" in findings["SEG301"].remedy
+    assert "SEG302" not in findings
+
+
+def test_jpeg_masks_are_refused_and_under_threshold_a_warning(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    Image.fromarray(truth(5) * 100).save(tmp_path / "set/train/masks/train_0.jpg")
+    (tmp_path / "set/train/masks/train_0.png").unlink()
+    finding = found(config, tmp_path)["SEG301"]
+    assert "lossy" in finding.example
+    for path in (tmp_path / "set").glob("*/masks/*.png"):
+        Image.fromarray(np.array(Image.open(path)) * 100).save(path)
+    soft = tuple(ClassSpec(spec.name, (100 * index,)) for index, spec in enumerate(CLASSES))
+    config = replace(config, data=replace(config.data, encoding="threshold", classes=soft))
+    assert {code: f.severity for code, f in found(config, tmp_path).items()} == {"SEG303": "warning"}
+
+
+def test_files_without_a_partner_are_told_by_kind(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    (tmp_path / "set/train/masks/train_2.png").unlink()
+    (tmp_path / "set/train/images/train_3.png").unlink()
+    (tmp_path / "set/val/images/val_1.png").unlink()
+    findings = found(config, tmp_path)
+    assert findings["SEG103"].files == ("train/images/train_2.png",)
+    assert findings["SEG104"].files == ("train/masks/train_3.png", "val/masks/val_1.png")
+    assert {findings[code].severity for code in ("SEG103", "SEG104")} == {"error"}
+    assert "SEG106" not in findings
+
+
+def test_two_images_of_one_stem_are_ambiguous(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    picture(99).save(tmp_path / "set/train/images/train_0.jpg")
+    finding = found(config, tmp_path)["SEG105"]
+    assert set(finding.files) == {"train/images/train_0.jpg", "train/images/train_0.png"}
+
+
+def test_files_without_the_configured_suffix_are_told_as_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", val=0, test=0)
+    data = replace(config.data, val=None, test=None, pairing=Pairing(mask_suffix="_m"))
+    for path in list((tmp_path / "set/train/masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_m.png"))
+    picture(3).save(tmp_path / "set/train/masks/preview.png")
+    findings = found(replace(config, data=data), tmp_path)
+    assert {code: f.severity for code, f in findings.items()} == {"SEG108": "note"}
+    assert findings["SEG108"].files == ("train/masks/preview.png",)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(b"", "empty"), (b"<html>404</html>", "web page"), (b"%PDF-1.4 x", "PDF")]
+)
+def test_foreign_files_are_unreadable_and_nothing_else_stops(tmp_path: Path, content: bytes, word: str) -> None:
+    config = make(tmp_path / "set")
+    (tmp_path / "set/train/images/train_1.png").write_bytes(content)
+    (tmp_path / "set/train/masks/train_5.png").write_bytes(content)
+    findings = found(config, tmp_path)
+    assert findings["SEG201"].files == ("train/images/train_1.png",)
+    assert findings["SEG202"].files == ("train/masks/train_5.png",)
+    assert word in findings["SEG201"].example
+
+
+def test_truncated_files_are_unreadable(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for kind in ("images", "masks"):
+        path = tmp_path / f"set/train/{kind}/train_6.png"
+        path.write_bytes(path.read_bytes()[:-40])
+    assert {"SEG201", "SEG202"} <= set(found(config, tmp_path))
+
+
+def test_a_folder_named_like_an_image_is_unreadable(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    (tmp_path / "set/train/images/train_1.png").unlink()
+    (tmp_path / "set/train/images/train_1.png").mkdir()
+    assert "folder" in found(config, tmp_path)["SEG201"].example
+
+
+def test_an_image_above_the_limit_is_told_without_being_decoded(tmp_path: Path) -> None:
+    config = replace(make(tmp_path / "set"), limits=Limits(max_pixels=SIZE[0] * SIZE[1]))
+    picture(1, (40, 40)).save(tmp_path / "set/train/images/train_1.png")
+    assert "limits.max_pixels" in found(config, tmp_path)["SEG201"].example
+
+
+@pytest.mark.parametrize(
+    ("size", "hint"),
+    [((32, 24), "rotated?"), ((12, 16), "scaled by 0.5?"), ((23, 32), "cropped"), ((48, 64), "scaled by 2?")],
+)
+def test_sizes_that_differ_are_told_with_both_and_a_guess(tmp_path: Path, size: tuple[int, int], hint: str) -> None:
+    config = make(tmp_path / "set")
+    Image.fromarray(truth(3, size)).save(tmp_path / "set/train/masks/train_3.png")
+    finding = found(config, tmp_path)["SEG203"]
+    assert f"{size[1]}x{size[0]}" in finding.example
+    assert "32x24" in finding.example
+    assert hint in finding.example
+    assert finding.files == ("train/masks/train_3.png",)
+
+
+def test_a_mask_on_the_stored_grid_of_a_turned_photograph_mentions_exif(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "set/train/images/train_3.png").unlink()
+    picture(3).save(tmp_path / "set/train/images/train_3.jpg", exif=exif)
+    finding = found(config, tmp_path)["SEG203"]
+    assert "EXIF orientation 6" in finding.example
+    assert "data.exif to ignore" in finding.remedy
+    assert "SEG203" not in found(replace(config, data=replace(config.data, exif="ignore")), tmp_path)
+
+
+def test_missing_folders_are_told_with_the_place_that_was_looked_at(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    gone = replace(config, data=replace(config.data, val=Folders(images="vall/images", masks="val/masks")))
+    finding = found(gone, tmp_path)["SEG101"]
+    assert finding.files == ("vall/images",)
+    nowhere = replace(config, data=replace(config.data, root="elsewhere"))
+    finding = found(nowhere, tmp_path)["SEG101"]
+    assert finding.count == 6
+    assert "data.root" in finding.example
+
+
+def test_empty_folders_are_told(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", val=0)
+    assert found(config, tmp_path)["SEG102"].message.startswith("val: no pair")
+
+
+def test_a_share_that_cannot_be_held_out_is_an_error(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", train=1, val=0, test=0)
+    config = replace(config, data=replace(config.data, val=None, test=None, split=Split(val=0.2)))
+    findings = found(config, tmp_path)
+    assert findings["SEG106"].severity == "error"
+
+
+def test_a_list_with_bad_lines_is_told_by_line(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    rows = [f"train/images/train_{i}.png,train/masks/train_{i}.png" for i in range(8)]
+    (tmp_path / "set/train.csv").write_text("\n".join(rows))
+    parts = {"train": Folders(list="train.csv"), "val": None, "test": None}
+    listed = replace(config, data=replace(config.data, format="list", **parts))
+    assert {f.severity for f in check(listed, tmp_path)} <= {"note"}
+    (tmp_path / "set/train.csv").write_text("\n".join([*rows, "train/images/no.png,train/masks/no.png"]))
+    finding = found(listed, tmp_path)["SEG107"]
+    assert "train.csv:9" in finding.example
+
+
+def test_classes_that_never_occur_are_told_for_each_split(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, classes=(*CLASSES, ClassSpec("root", (3,)))))
+    for path in (tmp_path / "set/val/masks").iterdir():
+        edit(path, lambda mask: mask[:3].fill(1))
+    findings = found(config, tmp_path)
+    assert findings["SEG401"].message == "1 class never occurs in the train masks: root"
+    assert findings["SEG402"].message == "1 class never occurs in the val masks: pod"
+    assert {findings["SEG401"].severity, findings["SEG402"].severity} == {"warning"}
+
+
+def test_a_rare_class_is_a_note_with_its_share(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for split in ("train", "val", "test"):
+        for index, path in enumerate(sorted((tmp_path / f"set/{split}/masks").iterdir())):
+            edit(path, lambda mask: mask[:3, :4].fill(0))
+            if index == 0:
+                edit(path, lambda mask: mask[0, :1].fill(2))
+    findings = found(config, tmp_path)
+    assert list(findings) == ["SEG403"]
+    assert "pod 0.016 %" in findings["SEG403"].message  # 1 of 8 * 768
+
+
+def test_masks_ignored_as_a_whole_are_a_warning_and_blank_ones_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, ignore=(255,)))
+    edit(tmp_path / "set/train/masks/train_0.png", lambda mask: mask.fill(255))
+    edit(tmp_path / "set/train/masks/train_1.png", lambda mask: mask.fill(1))
+    findings = found(config, tmp_path)
+    assert {code: (f.severity, f.files) for code, f in findings.items()} == {
+        "SEG304": ("warning", ("train/masks/train_0.png",)),
+        "SEG305": ("note", ("train/masks/train_1.png",)),
+    }
+
+
+def test_one_picture_in_two_splits_is_told_even_when_stored_in_another_format(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    (tmp_path / "set/val/images/val_0.png").unlink()
+    Image.open(tmp_path / "set/train/images/train_5.png").save(tmp_path / "set/val/images/val_0.bmp")
+    finding = found(config, tmp_path)["SEG501"]
+    assert (finding.severity, finding.count) == ("warning", 1)
+    assert finding.files == ("train/images/train_5.png", "val/images/val_0.bmp")
+
+
+def rename(root: Path, pattern: str) -> None:
+    for split in ("train", "val", "test"):
+        for kind in ("images", "masks"):
+            for index, path in enumerate(sorted((root / split / kind).iterdir())):
+                path.rename(path.with_name(pattern.format(index, "abcdefghijk"[index]) + ".png"))
+
+
+def test_numbering_that_starts_again_in_each_split_is_no_finding(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    rename(tmp_path / "set", "frame_{0:04d}")
+    assert check(config, tmp_path) == []
+
+
+def test_the_same_words_for_different_pictures_are_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    rename(tmp_path / "set", "site_{1}")
+    findings = found(config, tmp_path)
+    assert {code: f.severity for code, f in findings.items()} == {"SEG502": "note"}
+    assert findings["SEG502"].count == 3
+
+
+def test_few_training_pairs_and_too_large_a_crop_are_told(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", train=4)
+    assert {code: f.severity for code, f in found(config, tmp_path).items()} == {"SEG503": "warning"}
+    (tmp_path / "b").mkdir()
+    config = replace(make(tmp_path / "b/set"), augment=Augment(crop=(32, 32)))
+    assert check(config, tmp_path / "b") == []
+    config = replace(config, augment=Augment(crop=(64, 32)))
+    assert {code: f.severity for code, f in found(config, tmp_path / "b").items()} == {"SEG601": "note"}
+
+
+def test_a_mixture_of_pixel_formats_is_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    picture(50).convert("L").save(tmp_path / "set/train/images/train_2.png")
+    finding = found(config, tmp_path)["SEG204"]
+    assert finding.severity == "note"
+    assert finding.files == ("train/images/train_2.png",)
+
+
+def test_errors_come_first_and_every_finding_says_what_to_do(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", train=4)
+    (tmp_path / "set/train/images/train_0.png").write_bytes(b"")
+    edit(tmp_path / "set/train/masks/train_1.png", lambda mask: mask.fill(1))
+    findings = check(config, tmp_path)
+    order = [("error", "warning", "note").index(finding.severity) for finding in findings]
+    assert order == sorted(order)
+    assert len(set(order)) == 3
+    assert all(finding.message and finding.example and finding.remedy and finding.count for finding in findings)
+
+
+def test_a_config_without_classes_is_a_config_error(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    with pytest.raises(ConfigError, match="classes"):
+        check(replace(config, data=replace(config.data, classes=())), tmp_path)
+
+
+def test_a_new_check_is_a_decorated_function() -> None:
+    assert len(CHECKS) >= 20
+    assert all(function.__doc__ and "SEG" in function.__doc__ for function in CHECKS)
+
+
+def test_every_code_is_in_the_documentation_with_its_severity() -> None:
+    here = Path(__file__).parent.parent
+    source = (here / "segtool/data/check.py").read_text()
+    text = (here / "data/README.md").read_text()
+    codes = set(re.findall(r"SEG\d{3}", source))
+    assert len(codes) >= 20
+    assert [code for code in sorted(codes) if code not in text] == []
+
+
+def test_the_summary_counts_as_a_slow_loop_counts(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, ignore=(255,)))
+    picture(70, (30, 40)).save(tmp_path / "set/train/images/train_0.png")
+    large = truth(70, (30, 40))
+    large[-2:] = 255
+    Image.fromarray(large).save(tmp_path / "set/train/masks/train_0.png")
+    figures = summary(config, tmp_path)
+    masks = [np.array(Image.open(path)) for path in (tmp_path / "set/train/masks").iterdir()]
+    train = figures.splits["train"]
+    assert train.pixels == {n: sum(int((m == k).sum()) for m in masks) for k, n in enumerate(figures.classes)}
+    assert train.ignored == 80
+    assert train.sizes == {"smallest": (24, 32), "median": (24, 32), "largest": (30, 40)}
+    assert {name: part.pairs for name, part in figures.splits.items()} == {"train": 8, "val": 3, "test": 2}
+
+
+def test_json_holds_findings_counts_and_splits_as_plain_data(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    (tmp_path / "set/train/images/train_0.png").write_bytes(b"")
+    report = examine(config, tmp_path)
+    document = json.loads(json.dumps(to_json(report.findings, report.summary)))
+    assert set(document["findings"][0]) == {"code", "severity", "message", "count", "files", "example", "remedy"}
+    assert document["findings"][0]["files"] == ["train/images/train_0.png"]
+    assert document["counts"] == {"error": 1, "warning": 0, "note": 0}
+    assert document["splits"]["val"]["pairs"] == 3
+    assert sum(document["splits"]["val"]["pixels"].values()) == 3 * 24 * 32
+
+
+def test_progress_counts_every_file_once(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    examine(make(tmp_path / "set"), tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 26) for done in range(1, 27)]
+
+
+def test_file_names_are_printed_as_text_without_control_characters(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    name = "[red]x[bold]\x1b[2J.png"
+    picture(60).save(tmp_path / "set/train/images" / name)
+    report = examine(config, tmp_path)
+    console = Console(width=200, record=True, force_terminal=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        render(console, report.findings, report.summary)
+    text = console.export_text()
+    assert "[red]x[bold]\\x1b[2J.png" in text
+    assert "\x1b" not in text
+    assert "\x1b" not in json.dumps(to_json(report.findings))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "ignore"),
+    [("camvid", range(11), (11,)), ("em_membrane", (0, 255), ()), ("samples/suim", (), ())],
+)
+def test_real_sets_under_a_right_config_give_no_error_and_no_untrue_warning(
+    name: str, classes: tuple[int, ...], ignore: tuple[int, ...]
+) -> None:
+    root = REAL / name
+    if not root.is_dir():
+        pytest.skip(f"{root} is not there")
+    specs = tuple(ClassSpec(f"c{value}", (value,)) for value in classes)
+    data = Data(root=str(root), train=Folders("images", "masks"), classes=specs, ignore=ignore)
+    if name == "camvid":  # the test images double as training images here, to keep this test short
+        data = replace(data, train=Folders("val/images", "val/masks"))
+    if name == "samples/suim":
+        colors = ("#000000", "#0000ff", "#00ffff", "#ff0000", "#ff00ff", "#ffff00")
+        data = replace(data, encoding="rgb", classes=tuple(ClassSpec(c, colors=(c,)) for c in colors))
+    findings = check(Config(data=data), Path("/"))
+    assert [f for f in findings if f.severity == "error"] == []
+    warnings = [f.code for f in findings if f.severity == "warning"]
+    assert warnings == (["SEG402"] if name == "samples/suim" else [])

@@ -1,0 +1,493 @@
+"""`init` looks at a folder and writes a config that trains as it is; refused where it would guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtool.config import Config, load_config
+from segtool.data.check import check
+from segtool.data.evidence import guess_encoding
+from segtool.data.facts import histogram, look_at_mask
+from segtool.data.formats import split_records
+from segtool.data.labels import Labels
+from segtool.data.names import find_names
+from segtool.data.scaffold import choose_batch, choose_channels, choose_crop, choose_epochs, scaffold
+from segtool.errors import DataError, SegtoolError
+
+REAL = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def regions(seed: int, values: list[int], size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    """Returns H W rectangles of the values on the first one; each value has at least one block of its own."""
+    rng = np.random.default_rng(seed)
+    mask = np.full(size, values[0], np.int64)
+    for value in values[1:]:
+        y, x = rng.integers(0, size[0] - 8), rng.integers(0, size[1] - 8)
+        mask[y : y + 8, x : x + 8] = value
+    for column, value in enumerate(values):  # none is covered by the others
+        mask[:4, 4 * column : 4 * column + 4] = value
+    return mask
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (48, 64), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (*size, 3) if mode == "RGB" else size
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, np.uint8)).save(path)
+
+
+def write_mask(path: Path, mask: np.ndarray, *, colors: np.ndarray | None = None, palette: bool = False) -> None:
+    """Writes values as L, or I;16 above 255; with colours as a palette image or RGB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if colors is None:
+        image = Image.fromarray(mask.astype(np.uint16 if mask.max() > 255 else np.uint8))
+    elif palette:
+        image = Image.fromarray(mask.astype(np.uint8))
+        image.putpalette(colors.astype(np.uint8).tobytes())
+    else:
+        image = Image.fromarray(colors.astype(np.uint8)[mask])
+    image.save(path)
+
+
+def make_set(root: Path, masks: list[np.ndarray], **options: object) -> Path:
+    """Writes images/ and masks/ of the same stems."""
+    for index, mask in enumerate(masks):
+        write_image(root / f"images/p{index}.png", index, mask.shape)
+        write_mask(root / f"masks/p{index}.png", mask, **options)  # type: ignore[arg-type]
+    return root
+
+
+def init(root: Path, **options: str) -> Config:
+    """Returns the loaded config that init writes beside the data."""
+    path = root.parent / "config.yaml"
+    path.write_text(scaffold(root, config_dir=root.parent, **options), encoding="utf-8")
+    return load_config(path)
+
+
+def problems(config: Config, root: Path) -> list[str]:
+    return [f"{f.code} {f.message}" for f in check(config, root.parent) if f.severity != "note"]
+
+
+def test_index_masks_with_gaps_become_one_class_a_value_and_check_clean(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 3, 7, 200]) for i in range(10)])
+    config = init(root)
+    assert config.data.encoding == "index"
+    assert [spec.values for spec in config.data.classes] == [(0,), (3,), (7,), (200,)]
+    assert [spec.name for spec in config.data.classes] == ["class_0", "class_3", "class_7", "class_200"]
+    assert config.data.ignore == ()
+    assert problems(config, root) == []
+
+
+@pytest.mark.parametrize("values", [[0, 255], [0, 1], [1, 2], [1, 255]])
+def test_two_values_are_two_classes_whatever_they_are(tmp_path: Path, values: list[int]) -> None:
+    root = make_set(tmp_path / "set", [regions(i, values) for i in range(8)])
+    config = init(root)
+    assert [spec.values for spec in config.data.classes] == [(v,) for v in values]
+    assert config.data.ignore == ()
+    assert problems(config, root) == []
+
+
+def test_bilevel_masks_are_read_as_0_and_1(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(6)])
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)).astype(bool)).save(path)
+    config = init(root)
+    assert [spec.values for spec in config.data.classes] == [(0,), (1,)]
+    assert problems(config, root) == []
+
+
+def test_255_beside_small_values_is_void_with_its_share_in_the_comment(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 255]) for i in range(10)])
+    config = init(root)
+    assert [spec.values for spec in config.data.classes] == [(0,), (1,), (2,)]
+    assert config.data.ignore == (255,)
+    assert "# 255 covers" in (tmp_path / "config.yaml").read_text()
+    assert problems(config, root) == []
+
+
+def test_255_of_a_mixture_of_0_1_and_0_255_masks_is_the_object_in_another_spelling(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1 if i % 2 else 255]) for i in range(10)])
+    config = init(root)
+    assert [spec.values for spec in config.data.classes] == [(0,), (1, 255)]
+    assert problems(config, root) == []
+
+
+def test_255_among_spaced_values_is_a_class(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 128, 255]) for i in range(10)])
+    assert [spec.values for spec in init(root).data.classes] == [(0,), (128,), (255,)]
+
+
+def test_sixteen_bit_masks_with_few_values_are_classes(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1000, 60000]) for i in range(8)])
+    config = init(root)
+    assert [spec.values for spec in config.data.classes] == [(0,), (1000,), (60000,)]
+    assert problems(config, root) == []
+
+
+@pytest.mark.parametrize("num", [2, 3, 5, 8])
+def test_tiny_sets_keep_a_validation_pair_and_a_batch_that_fits(tmp_path: Path, num: int) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(num)])
+    config = init(root)
+    splits = split_records(config, tmp_path)
+    assert len(splits["val"]) >= 1
+    assert 1 <= config.train.batch_size <= len(splits["train"])
+    assert len(splits["train"]) + len(splits["val"]) == num
+
+
+def test_a_single_pair_trains_without_validation(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(0, [0, 1])])
+    config = init(root)
+    assert config.data.split.val == 0
+    assert list(split_records(config, tmp_path)) == ["train"]
+
+
+def test_many_pairs_without_a_test_folder_hold_out_a_test(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1], (16, 16)) for i in range(60)])
+    splits = split_records(init(root), tmp_path)
+    assert {name: len(records) for name, records in splits.items()} == {"train": 42, "val": 9, "test": 9}
+
+
+def test_the_seed_of_the_split_puts_every_class_into_train_and_val_where_one_does(tmp_path: Path) -> None:
+    masks = [regions(i, [0, 1, 2] if i in (3, 4) else [0, 1]) for i in range(10)]
+    root = make_set(tmp_path / "set", masks)
+    config = init(root)
+    splits = split_records(config, tmp_path)
+    rare = {f"p{i}" for i in (3, 4)}
+    assert all(rare & {record.stem for record in splits[name]} for name in ("train", "val"))
+
+
+def test_split_folders_with_other_names_are_taken_as_they_are(tmp_path: Path) -> None:
+    for split, num in (("train", 6), ("valid", 3), ("test", 2)):
+        for i in range(num):
+            write_image(tmp_path / f"set/{split}/img/{split}{i}.png", hash((split, i)) % 1000)
+            write_mask(tmp_path / f"set/{split}/labels/{split}{i}_mask.png", regions(i, [0, 1]))
+    config = init(tmp_path / "set")
+    assert config.data.val is not None
+    assert config.data.val.images == "valid/img"
+    assert config.data.pairing.mask_suffix == "_mask"
+    assert {k: len(v) for k, v in split_records(config, tmp_path).items()} == {"train": 6, "val": 3, "test": 2}
+    assert problems(config, tmp_path / "set") == []
+
+
+COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [60, 60, 255]])
+
+
+def test_rgb_masks_become_classes_by_colour(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 3]) for i in range(8)], colors=COLORS)
+    config = init(root)
+    assert (config.data.encoding, config.data.nearest) == ("rgb", False)
+    assert [spec.colors for spec in config.data.classes] == [("#000000",), ("#00ff00",), ("#3c3cff",), ("#ff0000",)]
+    assert problems(config, root) == []
+
+
+def test_palette_images_are_read_by_index_with_the_colours_of_the_palette(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)], colors=COLORS, palette=True)
+    config = init(root)
+    assert config.data.encoding == "index"
+    assert [(spec.values, spec.color) for spec in config.data.classes] == [
+        ((0,), "#000000"),
+        ((1,), "#ff0000"),
+        ((2,), "#00ff00"),
+    ]
+    assert problems(config, root) == []
+
+
+def test_palette_images_whose_palettes_disagree_are_read_by_colour(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    truth = {}
+    for i in range(8):
+        order = np.random.default_rng(i).permutation(3)
+        indices = regions(i, [0, 1, 2])
+        truth[f"p{i}"] = COLORS[order][indices]
+        write_image(root / f"images/p{i}.png", i)
+        write_mask(root / f"masks/p{i}.png", indices, colors=COLORS[order], palette=True)
+    config = init(root)
+    assert config.data.encoding == "palette"
+    assert [spec.colors for spec in config.data.classes] == [("#000000",), ("#00ff00",), ("#ff0000",)]
+    assert problems(config, root) == []
+    labels = Labels.from_config(config.data)
+    for stem, colors in truth.items():
+        assert np.array_equal(labels.colors[labels.read(root / f"masks/{stem}.png")], colors)
+
+
+def test_rgb_and_palette_masks_together_are_read_by_colour(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)], colors=COLORS)
+    write_mask(root / "masks/p0.png", regions(0, [0, 1, 2]), colors=COLORS, palette=True)
+    config = init(root)
+    assert config.data.encoding == "rgb"
+    assert problems(config, root) == []
+
+
+def test_rgb_masks_with_soft_edges_keep_the_true_colours_and_take_the_nearest(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(6):
+        write_image(root / f"images/p{i}.png", i, (96, 128))
+        large = Image.fromarray(COLORS.astype(np.uint8)[regions(i, [0, 1, 2, 3])]).resize(
+            (128, 96), Image.Resampling.BILINEAR
+        )
+        (root / "masks").mkdir(exist_ok=True)
+        large.save(root / f"masks/p{i}.png")
+    config = init(root)
+    assert (config.data.encoding, config.data.nearest) == ("rgb", True)
+    assert {spec.colors[0] for spec in config.data.classes} == {"#000000", "#ff0000", "#00ff00", "#3c3cff"}
+    assert problems(config, root) == []
+
+
+def test_jpeg_masks_in_colour_become_nearest_with_the_true_number_of_classes(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(6):
+        write_image(root / f"images/p{i}.png", i, (96, 128))
+        big = np.kron(regions(i, [0, 1, 2, 3], (24, 32)), np.ones((4, 4), np.int64))
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(COLORS.astype(np.uint8)[big]).save(root / f"masks/p{i}.jpg", quality=85)
+    config = init(root)
+    assert (config.data.encoding, config.data.nearest) == ("rgb", True)
+    found = np.array([[int(spec.colors[0][k : k + 2], 16) for k in (1, 3, 5)] for spec in config.data.classes])
+    gaps = np.linalg.norm(found[:, None].astype(float) - COLORS[None], axis=-1)
+    assert len(found) == 4
+    assert gaps.min(0).max() < 12
+    assert {"#000000", "#ff0000", "#00ff00"} < {spec.colors[0] for spec in config.data.classes}
+    assert [p.split()[0] for p in problems(config, root)] == ["SEG303"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_grey_masks_with_soft_edges_become_threshold(tmp_path: Path, suffix: str) -> None:
+    root = tmp_path / "set"
+    for i in range(6):
+        write_image(root / f"images/p{i}.png", i, (96, 128))
+        small = Image.fromarray((regions(i, [0, 1]) * 255).astype(np.uint8))
+        (root / "masks").mkdir(exist_ok=True)
+        small.resize((128, 96), Image.Resampling.BICUBIC).save(root / f"masks/p{i}.{suffix}")
+    config = init(root)
+    assert config.data.encoding == "threshold"
+    low, high = (spec.values[0] for spec in config.data.classes)
+    assert isinstance(low, int)
+    assert isinstance(high, int)
+    assert (low, high) == (0, 255)
+    assert [p for p in problems(config, root) if not p.startswith("SEG303")] == []
+
+
+def test_thin_classes_that_form_no_areas_are_classes_nevertheless(tmp_path: Path) -> None:
+    masks = [np.zeros((64, 64), np.int64) for _ in range(6)]
+    for i, mask in enumerate(masks):
+        mask[32:] = 1
+        mask[10 + i, :] = 2
+        mask[:, 20 + i] = 3
+    config = init(make_set(tmp_path / "set", masks))
+    assert config.data.encoding == "index"
+    assert [spec.values for spec in config.data.classes] == [(0,), (1,), (2,), (3,)]
+
+
+def test_a_hundred_and_fifty_classes_are_not_taken_for_instances_or_noise(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    masks = []
+    for _ in range(12):
+        used = rng.choice(150, 40, replace=False)
+        masks.append(np.kron(rng.choice(used, (8, 10)), np.ones((8, 8), np.int64)))
+    config = init(make_set(tmp_path / "set", masks))
+    assert config.data.encoding == "index"
+    assert len(config.data.classes) == len(np.unique(masks))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_instance_ids_are_refused_with_the_classes_to_write(tmp_path: Path, large: bool) -> None:
+    masks = [regions(i, list(range(12 + i)), (64, 96)) for i in range(6)]
+    if large:
+        masks = [np.kron(np.arange(100).reshape(10, 10) * 7, np.ones((4, 4), np.int64)) for _ in range(2)]
+    root = make_set(tmp_path / "set", masks)
+    with pytest.raises(DataError) as caught:
+        init(root)
+    message = str(caught.value)
+    assert "instance ids" in message
+    block = message[message.index("data:\n") :]
+    config = tmp_path / "by_hand.yaml"
+    config.write_text(block, encoding="utf-8")
+    assert [f.code for f in check(load_config(config), tmp_path) if f.severity == "error"] == []
+    labels = Labels.from_config(load_config(config).data)
+    assert labels.names == ("background", "object")
+    decoded = labels.read(root / "masks/p0.png")
+    assert np.array_equal(decoded, masks[0] > 0)
+
+
+def test_photographs_in_the_folder_of_masks_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(4):
+        write_image(root / f"images/p{i}.png", i)
+        write_image(root / f"masks/p{i}.png", i + 50)
+    with pytest.raises(DataError, match="as in photographs"):
+        init(root)
+
+
+def test_masks_of_one_value_are_refused(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [np.zeros((32, 32), np.int64)] * 3)
+    with pytest.raises(DataError, match="one value 0"):
+        init(root)
+
+
+def test_a_folder_without_pairs_says_what_was_found_and_expected(tmp_path: Path) -> None:
+    (tmp_path / "set/stuff").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"there: folders stuff.*Expected images/ and masks/"):
+        init(tmp_path / "set")
+    with pytest.raises(DataError, match="no such folder"):
+        scaffold(tmp_path / "nowhere", config_dir=tmp_path)
+
+
+def test_broken_and_unpaired_files_are_left_to_check(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(8)])
+    (root / "masks/p3.png").write_bytes(b"not an image")
+    write_image(root / "images/alone.png")
+    config = init(root)
+    assert sorted({p.split()[0] for p in problems(config, root)}) == ["SEG103", "SEG202"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("classes.txt", "sky\nroad\ncar\n"),
+        ("class_names.txt", "__ignore__\nsky\nroad\ncar"),
+        ("codes.txt", "sky\r\nroad\r\ncar\r\n"),
+        ("labels.txt", "0 sky\n1 road\n2 car\n"),
+        ("dataset.json", '{"labels": {"sky": 0, "road": 1, "car": 2}}'),
+        ("dataset.json", '{"labels": {"0": "sky", "1": "road", "2": "car"}}'),
+    ],
+)
+def test_names_come_from_a_file_beside_the_data_or_above_it(tmp_path: Path, file: str, text: str) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
+    for folder in (root, root.parent):
+        (folder / file).write_text(text, encoding="utf-8")
+        assert [spec.name for spec in init(root).data.classes] == ["sky", "road", "car"]
+        (folder / file).unlink()
+
+
+def test_names_whose_number_does_not_fit_are_not_used(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
+    (root / "classes.txt").write_text("sky\nroad\n")
+    assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
+
+
+def test_names_by_colour_reach_rgb_and_palette_masks(tmp_path: Path) -> None:
+    for palette in (False, True):
+        root = make_set(
+            tmp_path / f"set{palette}", [regions(i, [0, 1, 2]) for i in range(8)], colors=COLORS, palette=palette
+        )
+        (root / "labelmap.txt").write_text(
+            "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:255,0,0::\ndog:0,255,0::\n"
+        )
+        names = {(*spec.values, *spec.colors)[0]: spec.name for spec in init(root).data.classes}
+        keys = [0, 1, 2] if palette else ["#000000", "#ff0000", "#00ff00"]
+        assert [names[key] for key in keys] == ["background", "cat", "dog"]
+
+
+def test_a_class_named_void_is_ignored(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
+    (root / "codes.txt").write_text("Sky\nRoad\nVoid\n")
+    config = init(root)
+    assert [spec.name for spec in config.data.classes] == ["Sky", "Road"]
+    assert config.data.ignore == (2,)
+    assert problems(config, root) == []
+
+
+def test_names_that_yaml_would_misread_come_through(tmp_path: Path) -> None:
+    names = ["no", "#1: a, b", 'quo"ted', "1e3", "null"]
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 3, 4]) for i in range(8)])
+    (root / "classes.txt").write_text("\n".join(names).replace("#1", "\\#1"))
+    found = find_names(root)
+    assert found is not None
+    assert [spec.name for spec in init(root).data.classes] == list(found.by_order)
+    assert len(found.by_order) == 5
+
+
+def test_grey_images_give_one_channel_and_transparent_ones_four(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(6)])
+    assert init(root).data.channels == 3
+    for i in range(6):
+        write_image(root / f"images/p{i}.png", i, mode="L")
+    assert init(root).data.channels == 1
+    for i in range(6):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (48, 64, 4), np.uint8)).save(
+            root / f"images/p{i}.png"
+        )
+    config = init(root)
+    assert config.data.channels == 4
+    assert problems(config, root) == []
+
+
+def test_fcn_is_written_on_request_and_nothing_else_is_known(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(6)])
+    decoder = init(root, model="fcn").model.decoder
+    assert (decoder.name, decoder.options["skips"]) == ("fcn", 2)
+    with pytest.raises(SegtoolError, match="expected unet or fcn"):
+        scaffold(root, model="segnet", config_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "crop", "levels"),
+    [
+        ([(360, 480)], (352, 480), 5),
+        ([(2000, 3000)], (512, 512), 5),
+        ([(64, 64)], (64, 64), 5),
+        ([(32, 40)], (32, 32), 4),
+        ([(20, 300)], (24, 288), 3),
+        ([(5, 5)], (8, 8), 2),
+        ([(100, 100), (400, 500), (410, 600)], (384, 480), 5),
+    ],
+)
+def test_crop_and_depth_follow_the_median_size(
+    sizes: list[tuple[int, int]], crop: tuple[int, int], levels: int
+) -> None:
+    assert choose_crop(sizes) == crop
+    assert len(choose_channels(crop)) == levels
+    assert min(crop) % 2 ** (levels - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("num", "crop", "batch", "epochs"),
+    [(367, (352, 480), 8, 65), (2, (64, 64), 2, 400), (24, (512, 512), 4, 400), (100_000, (256, 256), 16, 20)],
+)
+def test_batch_and_epochs_follow_the_number_of_images(num: int, crop: tuple[int, int], batch: int, epochs: int) -> None:
+    assert choose_batch(num, crop) == batch
+    assert choose_epochs(num, batch) == epochs
+
+
+def test_the_root_is_relative_to_the_config_or_absolute_where_nothing_is_shared(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "a/set", [regions(i, [0, 1]) for i in range(4)])
+    (tmp_path / "b").mkdir()
+    assert "root: ../a/set\n" in scaffold(root, config_dir=tmp_path / "b")
+    assert f"root: {root}\n" in scaffold(root, config_dir=Path("/elsewhere"))
+
+
+def test_solid_blocks_are_counted_as_a_slow_loop_counts_them() -> None:
+    mask = np.random.default_rng(0).integers(0, 3, (9, 11))
+    mask[2:6, 3:8] = 2
+    values, counts, solid = histogram(mask.astype(np.uint8))
+    for value, count, blocks in zip(values, counts, solid, strict=True):
+        slow = sum((mask[y : y + 2, x : x + 2] == value).all() for y in range(8) for x in range(10))
+        assert (count, blocks) == ((mask == value).sum(), slow)
+
+
+@pytest.mark.parametrize("name", ["camvid", "em_membrane", "crackforest", "samples/suim", "samples/voc_palette"])
+def test_real_sets_give_a_config_that_loads_and_has_no_error(name: str, tmp_path: Path) -> None:
+    root = REAL / name
+    if not root.is_dir():
+        pytest.skip(f"{root} is not there")
+    path = tmp_path / "config.yaml"
+    path.write_text(scaffold(root, config_dir=tmp_path), encoding="utf-8")
+    config = load_config(path)
+    masks = sorted((root / "masks" if (root / "masks").is_dir() else root / "val/masks").iterdir())[:8]
+    labels = Labels.from_config(config.data)
+    for mask in masks:
+        labels.read(mask)
+    if name == "samples/voc_palette":
+        assert config.data.ignore == (255,)
+        assert [spec.name for spec in config.data.classes][:2] == ["background", "bottle"]
+
+
+def test_real_instance_ids_are_refused() -> None:
+    folder = REAL / "samples/tif16/masks"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    with pytest.raises(DataError, match="instance ids"):
+        guess_encoding([look_at_mask(path, max_pixels=10**8) for path in sorted(folder.iterdir())])
