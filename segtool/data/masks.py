@@ -1,0 +1,96 @@
+"""The one reader of masks: stored values exactly as they are, never as a picture of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segtool.data.images import has_usual_samples
+from segtool.data.opening import Opened, load_pixels, open_image, photometric, read_orientation, sample_format, shown
+from segtool.errors import DataError
+
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "JPEG")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMask:
+    """What a mask file holds, before it is known what that means."""
+
+    values: np.ndarray
+    """H W integers (grey values, bits as 0 and 1, palette indices), or H W 3 uint8 colours."""
+    mode: str
+    """Pillow's name of the pixel format, without alpha: 1, L, P, I;16, I or RGB."""
+    palette: bytes | None = None
+    """RGB triples, of mode P."""
+    lossy: bool = False
+    """Stored as JPEG: near edges the values are not those that were drawn."""
+
+
+def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
+    """Returns the stored values of a PNG, BMP, TIFF, single-frame GIF or JPEG.
+
+    Grey of 1, 2 and 4 bits comes as its small integers, 0 to 1, 3 or 15; whether JPEG is acceptable is the encoding's
+    business (`Labels.decode`). A mask has no orientation of its own: it is drawn on the grid it is stored on, and a
+    tag that says otherwise is an error, as nobody can tell for which of the two grids it was drawn.
+
+    Raises:
+        DataError: an unreadable file, an orientation tag, alpha that is not opaque, floating-point or CMYK samples, or
+            16-bit colour.
+    """
+    with open_image(path, formats=MASK_FORMATS, max_pixels=max_pixels) as opened:
+        if opened.format not in ("BMP", "GIF") and (orientation := read_orientation(opened)) != 1:
+            raise DataError(
+                f"{shown(path)}: a mask with EXIF orientation {orientation}; turn it upright where it does not fit its "
+                f"image, and save it without the tag"
+            )
+        _refuse_inexact(opened)
+        image = _without_alpha(load_pixels(opened), path)
+        palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
+        mode = "I;16" if image.mode.startswith("I;16") else image.mode
+        return StoredMask(_values(image, opened), mode, palette, opened.format == "JPEG")
+
+
+def _refuse_inexact(opened: Opened) -> None:
+    mode, found = opened.image.mode, ""
+    if (opened.format == "PNG" and opened.bits == 16 and opened.samples > 1) or not has_usual_samples(opened):
+        found = f"{opened.samples} samples of {opened.bits} bits a pixel"
+    elif mode == "F":
+        found = "floating-point values"
+    elif mode not in ("1", "L", "LA", "P", "I", "RGB", "RGBA") and not mode.startswith("I;16"):
+        found = f"{opened.bits}-bit samples (mode {mode})"
+    elif photometric(opened) == 0 and opened.bits > 1:
+        found = "grey with white as zero"  # readers disagree about whether to invert it
+    if found:
+        raise DataError(
+            f"{shown(opened.path)}: {opened.format} mask with {found}; save it as PNG with one integer a pixel "
+            f"(8 or 16 bits), a palette, or 8-bit RGB colours"
+        )
+
+
+def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    alpha = image.getchannel("A")
+    if alpha.getextrema() != (255, 255):
+        count = image.width * image.height - alpha.histogram()[255]
+        raise DataError(
+            f"{shown(path)}: a mask with {count:,} pixels that are not opaque, so their value is not certain; fill the "
+            f"transparent parts with the value or colour they mean and save it without alpha"
+        )
+    return image.convert(image.mode[:-1])
+
+
+def _values(image: Image.Image, opened: Opened) -> np.ndarray:
+    values = np.array(image)
+    if image.mode == "1":
+        return values.astype(np.uint8)
+    if image.mode == "L" and opened.bits in (2, 4) and opened.format in ("PNG", "TIFF"):
+        return values // (85 if opened.bits == 2 else 17)  # Pillow has stretched them to 0..255
+    if image.mode == "L" and sample_format(opened) == 2:
+        return values.view(np.int8)
+    if image.mode == "I" and opened.bits == 32 and sample_format(opened) == 1:
+        return values.view(np.uint32).astype(np.int64)
+    return values.astype(np.uint16, copy=False) if image.mode.startswith("I;16") else values

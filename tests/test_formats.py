@@ -1,0 +1,512 @@
+"""Pairing, splits, lists and layouts, on empty files: only names matter here."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segtool.config import Config, Data, Folders, Pairing, Split
+from segtool.data.formats import Record, find_layout, find_pairs, hold_out, read_list, split_records
+from segtool.data.layout import guess_pairing
+from segtool.errors import ConfigError, DataError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+NONE = Pairing()
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def folders(root: Path, images: tuple[str, ...], masks: tuple[str, ...]) -> tuple[Path, Path]:
+    touch(root / "images", *images)
+    touch(root / "masks", *masks)
+    return root / "images", root / "masks"
+
+
+def config(root: Path, **data: object) -> Config:
+    given: dict[str, object] = {"train": Folders("images", "masks"), **data}
+    return Config(data=Data(root=str(root), **given))  # type: ignore[arg-type]
+
+
+def numbered(root: Path, count: int, images: str = "images", masks: str = "masks") -> Path:
+    touch(root / images, *(f"{i:03}.jpg" for i in range(count)))
+    touch(root / masks, *(f"{i:03}.png" for i in range(count)))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a.jpg", "a.png"),
+        ("a.JPG", "a.png"),
+        ("a.jpg", "a.PNG"),
+        ("a.b.c.jpg", "a.b.c.png"),
+        ("seq1/deep/a.jpg", "seq1/deep/a.png"),
+        ("img[1].png", "img[1].png"),
+        ("a*?.png", "a*?.png"),
+        ("with space .jpg", "with space .png"),
+        (unicodedata.normalize("NFC", "café.jpg"), unicodedata.normalize("NFD", "café.png")),
+        (os.fsdecode(b"bad\xff.jpg"), os.fsdecode(b"bad\xff.png")),
+    ],
+)
+def test_an_image_finds_the_mask_of_its_stem(tmp_path: Path, image: str, mask: str) -> None:
+    images, masks = folders(tmp_path, (image, "other.jpg"), (mask, "other.png"))
+    pairs = find_pairs(images, masks, NONE)
+    assert {(r.image, r.mask) for r in pairs.records} == {
+        (images / image, masks / mask),
+        (images / "other.jpg", masks / "other.png"),
+    }
+    assert (pairs.images_without_mask, pairs.masks_without_image, pairs.ambiguous) == ((), (), ())
+
+
+def test_a_stem_is_the_path_within_the_folder_without_its_suffix(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("seq1/a.b.jpg",), ("seq1/a.b.png",))
+    assert find_pairs(images, masks, NONE).records[0].stem == "seq1/a.b"
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "pairing"),
+    [
+        ("a.jpg", "a_mask.png", Pairing(mask_suffix="_mask")),
+        ("s/a.jpg", "s/mask_a.png", Pairing(mask_prefix="mask_")),
+        ("a_leftImg8bit.png", "a_gtFine.png", Pairing(image_suffix="_leftImg8bit", mask_suffix="_gtFine")),
+        ("img_1.png", "1.png", Pairing(image_prefix="img_")),
+        ("a.jpg", "a.jpg.png", Pairing(mask_suffix=".jpg")),
+    ],
+)
+def test_configured_prefixes_and_suffixes_are_taken_off(
+    tmp_path: Path, image: str, mask: str, pairing: Pairing
+) -> None:
+    images, masks = folders(tmp_path, (image,), (mask,))
+    pairs = find_pairs(images, masks, pairing)
+    assert [(r.image.name, r.mask.name) for r in pairs.records if r.mask] == [(Path(image).name, Path(mask).name)]
+    assert not find_pairs(images, masks, NONE).records
+
+
+def test_one_does_not_match_ten(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("1.jpg", "10.jpg"), ("10.png", "11.png"))
+    pairs = find_pairs(images, masks, NONE)
+    assert [r.stem for r in pairs.records] == ["10"]
+    assert [p.name for p in pairs.images_without_mask] == ["1.jpg"]
+    assert [p.name for p in pairs.masks_without_image] == ["11.png"]
+
+
+def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
+    junk = (".a.jpg", "._b.jpg", "Thumbs.db", "__MACOSX/c.jpg", ".cache/d.jpg", "notes.txt")
+    images, masks = folders(tmp_path, ("a.jpg", *junk), ("a.png", *junk))
+    assert [r.stem for r in find_pairs(images, masks, NONE).records] == ["a"]
+
+
+def test_two_files_of_one_stem_are_ambiguous_and_both_named(tmp_path: Path) -> None:
+    folders(tmp_path, ("a.jpg", "a.png", "b.jpg"), ("a.png", "b.png", "b.bmp"))
+    with pytest.raises(DataError) as caught:
+        split_records(config(tmp_path), tmp_path)
+    text = str(caught.value)
+    assert all(name in text for name in ("images/a.jpg", "images/a.png", "masks/b.png", "masks/b.bmp"))
+
+
+def test_all_missing_and_extra_files_are_told_at_once_with_counts(tmp_path: Path) -> None:
+    folders(tmp_path, ("a.jpg", "b.jpg", "c.jpg"), ("a.png", "z.png"))
+    with pytest.raises(DataError) as caught:
+        split_records(config(tmp_path), tmp_path)
+    text = str(caught.value)
+    assert "2 of 3 images" in text
+    assert "b, c" in text
+    assert "1 of 2 masks" in text
+    assert "z" in text
+    assert caught.value.exit_code == 3
+
+
+def test_an_error_about_names_suggests_the_suffix_that_would_pair(tmp_path: Path) -> None:
+    folders(tmp_path, ("a.jpg", "b.jpg"), ("a_gt.png", "b_gt.png"))
+    with pytest.raises(DataError, match=r"data.pairing \{mask_suffix: '_gt'\} would make 2 pairs"):
+        split_records(config(tmp_path), tmp_path)
+
+
+def test_an_error_about_names_tells_when_only_case_differs(tmp_path: Path) -> None:
+    folders(tmp_path, ("IMG_1.jpg",), ("img_1.png",))
+    with pytest.raises(DataError, match="upper and lower case"):
+        split_records(config(tmp_path), tmp_path)
+
+
+def test_names_that_are_no_utf8_are_printed_escaped(tmp_path: Path) -> None:
+    folders(tmp_path, (os.fsdecode(b"bad\xff.jpg"), "a\x1b]0;x.jpg"), ("b.png",))
+    with pytest.raises(DataError) as caught:
+        split_records(config(tmp_path), tmp_path)
+    str(caught.value).encode("utf-8")
+    assert "bad\\udcff" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_missing_folders_are_all_told_with_key_and_absolute_path(tmp_path: Path) -> None:
+    touch(tmp_path, "pictures/a.jpg")
+    with pytest.raises(DataError) as caught:
+        split_records(config(tmp_path, val=Folders("v/images", "pictures")), tmp_path)
+    text = str(caught.value)
+    assert f"data.train.images: no folder {tmp_path / 'images'}" in text
+    assert "data.train.masks" in text
+    assert "data.val.images" in text
+    assert "has pictures" in text
+
+
+def test_a_folder_without_images_is_told_with_what_it_holds(tmp_path: Path) -> None:
+    folders(tmp_path, ("a.heic",), ("a.png",))
+    with pytest.raises(DataError, match=r"no image file in .*found .heic"):
+        split_records(config(tmp_path), tmp_path)
+
+
+def test_a_split_without_folders_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.train\.masks"):
+        split_records(config(tmp_path, train=Folders("images")), tmp_path)
+
+
+def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("s/a.jpg",), ("s/a.png", "far/b.png"))
+    touch(tmp_path / "elsewhere", "b.jpg")
+    (images / "far").symlink_to(tmp_path / "elsewhere")
+    (images / "s" / "loop").symlink_to(images)
+    (images / "alias").symlink_to(images / "s")
+    pairs = find_pairs(images, masks, NONE)
+    assert [r.stem for r in pairs.records] == ["far/b", "s/a"]
+    assert not pairs.images_without_mask
+
+
+def test_a_folder_or_dead_link_named_like_an_image_is_left_to_the_reader(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("a.jpg",), ("a.png", "b.png", "c.png"))
+    (images / "b.png").mkdir()
+    (images / "c.png").symlink_to(tmp_path / "nowhere.png")
+    assert [r.stem for r in find_pairs(images, masks, NONE).records] == ["a", "b", "c"]
+
+
+def test_masks_within_the_folder_of_images_are_no_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "masks/a.png")
+    pairs = find_pairs(tmp_path, tmp_path / "masks", NONE)
+    assert [r.stem for r in pairs.records] == ["a"]
+    assert not pairs.images_without_mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "pairing"),
+    [("a_mask.png", Pairing(mask_suffix="_mask")), ("a.png", NONE), ("m_a.jpg", Pairing("", "", "m_"))],
+)
+def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path, mask: str, pairing: Pairing) -> None:
+    touch(tmp_path, "a.jpg", mask)
+    (record,) = find_pairs(tmp_path, tmp_path, pairing).records
+    assert (record.image.name, record.mask and record.mask.name) == ("a.jpg", mask)
+
+
+def test_files_without_the_configured_suffix_are_told_apart(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("a.jpg",), ("a_labelIds.png", "a_color.png"))
+    pairs = find_pairs(images, masks, Pairing(mask_suffix="_labelIds"))
+    assert len(pairs.records) == 1
+    assert [p.name for p in pairs.unnamed] == ["a_color.png"]
+    assert not pairs.masks_without_image
+
+
+# --- splits
+
+
+def stems(records: list[Record]) -> set[str]:
+    return {record.stem for record in records}
+
+
+def make_records(names: list[str]) -> list[Record]:
+    return [Record(Path(f"/i/{name}.png"), Path(f"/m/{name}.png"), name) for name in names]
+
+
+def test_six_of_thirty_pairs_are_held_out_by_a_fifth(tmp_path: Path) -> None:
+    parts = split_records(config(numbered(tmp_path, 30)), tmp_path)
+    assert list(parts) == ["train", "val"]
+    assert {name: len(part) for name, part in parts.items()} == {"train": 24, "val": 6}
+    expected = np.random.default_rng(0).permutation(30)[:6]
+    assert stems(parts["val"]) == {f"{i:03}" for i in expected}
+
+
+def test_given_folders_are_the_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("val", 2), ("test", 3)):
+        numbered(tmp_path / split, count)
+    places = {split: Folders(f"{split}/images", f"{split}/masks") for split in ("train", "val", "test")}
+    parts = split_records(config(tmp_path, **places), tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 5, "val": 2, "test": 3}
+    assert [r.stem for r in parts["train"]] == ["000", "001", "002", "003", "004"]
+
+
+def test_the_root_is_relative_to_the_config(tmp_path: Path) -> None:
+    numbered(tmp_path / "data", 4)
+    (tmp_path / "configs").mkdir()
+    settings = Config(data=Data(root="../data", train=Folders("images", "masks")))
+    assert len(split_records(settings, tmp_path / "configs")["train"]) == 3
+
+
+@given(
+    count=st.integers(3, 60),
+    val=st.floats(0.01, 0.9),
+    test=st.floats(0.01, 0.9),
+    seed=st.integers(0, 99),
+)
+def test_held_out_shares_are_a_partition_that_leaves_something_to_train(
+    count: int, val: float, test: float, seed: int
+) -> None:
+    records = make_records([f"{i}" for i in range(count)])
+    parts = hold_out(records, {"val": val, "test": test}, Split(seed=seed))
+    assert sorted(r.stem for part in parts.values() for r in part) == sorted(r.stem for r in records)
+    assert all(parts.values())
+    assert parts == hold_out(records[::-1], {"val": val, "test": test}, Split(seed=seed))
+
+
+def test_a_share_for_the_test_leaves_the_validation_share_as_it_was() -> None:
+    records = make_records([f"{i}" for i in range(20)])
+    alone = hold_out(records, {"val": 0.25}, Split())
+    both = hold_out(records, {"val": 0.25, "test": 0.25}, Split())
+    assert alone["val"] == both["val"]
+    assert len(both["test"]) == 5
+
+
+def test_another_seed_holds_out_others() -> None:
+    records = make_records([f"{i}" for i in range(40)])
+    assert hold_out(records, {"val": 0.5}, Split(seed=0)) != hold_out(records, {"val": 0.5}, Split(seed=1))
+
+
+def test_a_group_is_on_one_side() -> None:
+    records = make_records([f"video{v}_{i}" for v in range(6) for i in range(5)])
+    parts = hold_out(records, {"val": 0.2}, Split(group=r"(video\d+)_"))
+    sides = [{stem.split("_")[0] for stem in stems(part)} for part in parts.values()]
+    assert not sides[0] & sides[1]
+    assert len(parts["val"]) == 10  # 6 wanted: two groups of five
+
+
+def test_stems_that_the_group_does_not_match_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"data.split.group.*1 of 3 stems: c"):
+        hold_out(make_records(["a1", "b1", "c"]), {"val": 0.2}, Split(group=r"\w(\d)"))
+    with pytest.raises(ConfigError, match="regular expression"):
+        hold_out(make_records(["a1", "b1"]), {"val": 0.2}, Split(group="("))
+
+
+def test_too_few_pairs_to_hold_out_are_an_error_with_the_remedy() -> None:
+    with pytest.raises(DataError, match=r"data.split.val: 0"):
+        hold_out(make_records(["a"]), {"val": 0.2}, Split())
+
+
+# --- lists
+
+
+def write_list(root: Path, text: str | bytes) -> Path:
+    path = root / "list.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "i/a.jpg,m/x.png\ni/b.jpg,m/y.png\n",
+        "image,mask\ni/a.jpg,m/x.png\ni/b.jpg,m/y.png",
+        "\ufeffimage,mask\r\ni/a.jpg,m/x.png\r\ni/b.jpg,m/y.png\r\n",
+        "# pairs\n\ni/a.jpg m/x.png\ni/b.jpg   m/y.png\n",
+        "i/a.jpg\tm/x.png\ni/b.jpg\tm/y.png\n",
+        "i/a.jpg;m/x.png\ni/b.jpg;m/y.png\n",
+        'id,mask_path,image_path\n1,m/x.png,"i/a.jpg"\n2,m/y.png,i/b.jpg\n',
+        "i\\a.jpg,m\\x.png\ni/b.jpg,./m/y.png\n",
+    ],
+)
+def test_a_list_names_pairs_in_csv_or_text(tmp_path: Path, text: str) -> None:
+    touch(tmp_path, "i/a.jpg", "i/b.jpg", "m/x.png", "m/y.png")
+    records = read_list(write_list(tmp_path, text), tmp_path)
+    assert [(r.image, r.mask, r.stem) for r in records] == [
+        (tmp_path / "i/a.jpg", tmp_path / "m/x.png", "i/a"),
+        (tmp_path / "i/b.jpg", tmp_path / "m/y.png", "i/b"),
+    ]
+
+
+def test_every_wrong_line_of_a_list_is_told_with_its_number(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.png")
+    path = write_list(tmp_path, "image,mask\na.jpg,a.png\na.jpg\n# note\nno.jpg,a.png\na.jpg,a.png\n")
+    with pytest.raises(DataError) as caught:
+        read_list(path, tmp_path)
+    one, two, three = caught.value.problems
+    assert one.startswith(f"{path}:3: ")
+    assert two.startswith(f"{path}:5: no such file: {tmp_path / 'no.jpg'}")
+    assert three.startswith(f"{path}:6: ")
+    assert "line 2" in three
+
+
+def test_a_list_that_is_missing_or_empty_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_list(tmp_path / "none.csv", tmp_path)
+    with pytest.raises(DataError, match="names no pair"):
+        read_list(write_list(tmp_path, "image,mask\n"), tmp_path)
+
+
+def test_the_stem_of_a_listed_image_outside_the_root_stays_inside_any_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "out/a.jpg", "root/a.png")
+    (record,) = read_list(write_list(tmp_path, "../out/a.jpg,a.png\n"), tmp_path / "root")
+    assert not Path(record.stem).is_absolute()
+    assert ".." not in record.stem
+
+
+def test_a_listed_training_set_is_split_too(tmp_path: Path) -> None:
+    numbered(tmp_path, 10)
+    (tmp_path / "all.txt").write_text("".join(f"images/{i:03}.jpg masks/{i:03}.png\n" for i in range(10)))
+    parts = split_records(config(tmp_path, format="list", train=Folders(list="all.txt")), tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 8, "val": 2}
+
+
+# --- layouts
+
+
+def lay_out(root: Path, places: dict[tuple[str, str], tuple[str, str]], count: int = 4) -> None:
+    for (images, masks), (image, mask) in places.items():
+        touch(root / images, *(image.format(i) for i in range(count)))
+        touch(root / masks, *(mask.format(i) for i in range(count)))
+
+
+PLAIN = ("{}.jpg", "{}.png")
+
+
+@pytest.mark.parametrize(
+    "split_folders",
+    [
+        {"train": ("images", "masks")},
+        {"train": ("img", "labels")},
+        {"train": ("Imgs", "Annotations")},
+        {"train": ("JPEGImages", "SegmentationClass")},
+        {"train": ("x", "y")},
+        {"train": ("pictures", "ground_truth")},
+        {"train": ("photos", "GT")},
+        {"train": ("inputs", "targets")},
+        {"train": ("data/images", "data/masks")},
+        {"train": ("my-set/images", "my-set/masks")},
+        {"train": (".", "masks")},
+        {"train": ("scans2019", "masks")},
+        {"train": ("images", "tissue")},
+        {"train": ("train_images", "train_masks"), "val": ("val_images", "val_masks")},
+        {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")},
+        {"train": ("images_train", "masks_train"), "val": ("images_valid", "masks_valid")},
+        {"train": ("train", "trainannot"), "val": ("val", "valannot"), "test": ("test", "testannot")},
+        {"train": ("train", "train_labels"), "val": ("val", "val_labels"), "test": ("test", "test_labels")},
+        {"train": ("images/training", "annotations/training"), "val": ("images/validation", "annotations/validation")},
+        {"train": ("train2017/img", "train2017/gt"), "val": ("val2017/img", "val2017/gt")},
+        {"train": ("set/Train/Images", "set/Train/Labels"), "test": ("set/Testing/Images", "set/Testing/Labels")},
+        {"train": ("training/images", "training/masks"), "val": ("dev/images", "dev/masks")},
+    ],
+    ids=lambda value: " ".join("+".join(pair) for pair in value.values()),
+)
+def test_usual_folder_names_are_found(tmp_path: Path, split_folders: dict[str, tuple[str, str]]) -> None:
+    lay_out(tmp_path, dict.fromkeys(split_folders.values(), PLAIN))
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == split_folders
+    assert layout.pairing == NONE
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "pairing"),
+    [
+        ("{}.jpg", "{}_mask.png", Pairing(mask_suffix="_mask")),
+        ("{}.jpg", "{}_GT.png", Pairing(mask_suffix="_GT")),
+        ("{}.jpg", "mask_{}.png", Pairing(mask_prefix="mask_")),
+        ("{}.jpg", "{}.jpg.png", Pairing(mask_suffix=".jpg")),
+        ("img{}.jpg", "{}.png", Pairing(image_prefix="img")),
+        ("{}_sat.jpg", "{}_mask.png", Pairing(image_suffix="_sat", mask_suffix="_mask")),
+        ("image_{}.png", "label_{}.png", Pairing(image_prefix="image_", mask_prefix="label_")),
+        (
+            "s/{}_leftImg8bit.png",
+            "s/{}_gt_labelIds.png",
+            Pairing(image_suffix="_leftImg8bit", mask_suffix="_gt_labelIds"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("folders_", [("images", "masks"), ("train/images", "train/masks"), (".", ".")])
+def test_prefixes_and_suffixes_are_guessed_by_what_pairs(
+    tmp_path: Path, image: str, mask: str, pairing: Pairing, folders_: tuple[str, str]
+) -> None:
+    lay_out(tmp_path, {folders_: (image, mask)}, count=12)
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": folders_}
+    pairs = find_pairs(tmp_path / folders_[0], tmp_path / folders_[1], layout.pairing)
+    expected = {(image.format(i), mask.format(i)) for i in range(12)}
+    found = {
+        (r.image.relative_to(tmp_path / folders_[0]).as_posix(), r.mask.relative_to(tmp_path / folders_[1]).as_posix())
+        for r in pairs.records
+        if r.mask
+    }
+    assert found == expected
+    if folders_ != (".", "."):
+        assert layout.pairing == pairing
+
+
+@pytest.mark.parametrize(
+    "names", [PLAIN, ("{}.jpg", "{}_mask.png"), ("{}.tif", "{}_mask.tif"), ("p{0}/{0}.tif", "p{0}/{0}_mask.tif")]
+)
+def test_images_and_masks_side_by_side_are_found_in_splits_too(tmp_path: Path, names: tuple[str, str]) -> None:
+    lay_out(tmp_path, {("train", "train"): names, ("test", "test"): names})
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("train", "train"), "test": ("test", "test")}
+    assert len(find_pairs(tmp_path / "train", tmp_path / "train", layout.pairing).records) == 4
+
+
+def test_class_ids_are_preferred_to_colours_and_instances(tmp_path: Path) -> None:
+    touch(tmp_path / "images", "a_x.png", "b_x.png")
+    for kind in ("color", "instanceIds", "labelIds"):
+        touch(tmp_path / "gtFine", f"a_{kind}.png", f"b_{kind}.png")
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.pairing == Pairing(image_suffix="_x", mask_suffix="_labelIds")
+
+
+def test_the_masks_that_pair_are_chosen_and_the_others_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, {("images", "masks"): PLAIN})
+    touch(tmp_path / "masks_mat", *(f"{i}.mat" for i in range(4)))
+    touch(tmp_path / "gt_old", "0.png")
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("images", "masks")}
+    assert set(layout.unused) == {"masks_mat", "gt_old"}
+
+
+def test_an_unlabelled_test_set_is_left_out_with_a_note(tmp_path: Path) -> None:
+    lay_out(tmp_path, {("train/images", "train/masks"): PLAIN})
+    touch(tmp_path / "test" / "images", "x.jpg")
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("train/images", "train/masks")}
+    assert any("test/images" in note and "1 images without masks, left out" in note for note in layout.notes)
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("a.txt",), ("images/a.jpg",), ("images/a.jpg", "masks/b.png"), ("a.jpg", "b.jpg")]
+)
+def test_nothing_that_pairs_is_no_layout(tmp_path: Path, names: tuple[str, ...]) -> None:
+    touch(tmp_path, *names)
+    assert find_layout(tmp_path) is None
+
+
+def test_guessing_takes_nothing_off_where_that_pairs_as_many() -> None:
+    names = [f"2011_{i:04}" for i in range(30)]
+    assert guess_pairing(names, names[:20]) == (NONE, 20)
+
+
+@pytest.mark.parametrize("name", ["camvid", "crackforest", "em_membrane", "samples/suim", "samples/voc_palette"])
+def test_real_data_sets_are_laid_out_and_pair_completely(name: str) -> None:
+    root = SHARED / name
+    if not root.is_dir():
+        pytest.skip(f"{root} is not here")
+    layout = find_layout(root)
+    assert layout is not None
+    for images, masks in layout.splits.values():
+        pairs = find_pairs(root / images, root / masks, layout.pairing)
+        assert pairs.records
+        assert (pairs.images_without_mask, pairs.masks_without_image, pairs.ambiguous) == ((), (), ())
