@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segtool.config import Config, Data, Folders, Pairing, Split
+from segtool.data.affixes import guess_pairing
 from segtool.data.formats import Record, find_layout, find_pairs, hold_out, read_list, split_records
-from segtool.data.layout import guess_pairing
 from segtool.errors import ConfigError, DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -389,6 +389,9 @@ PLAIN = ("{}.jpg", "{}.png")
         {"train": ("my-set/images", "my-set/masks")},
         {"train": (".", "masks")},
         {"train": ("scans2019", "masks")},
+        {"train": ("data", "masks")},
+        {"train": ("512x512/images", "512x512/masks")},
+        {"train": ("tiles/train/rgb", "tiles/train/gt"), "val": ("tiles/val/rgb", "tiles/val/gt")},
         {"train": ("images", "tissue")},
         {"train": ("train_images", "train_masks"), "val": ("val_images", "val_masks")},
         {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")},

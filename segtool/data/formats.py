@@ -16,8 +16,9 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from segtool.config import Config, Data, Folders, Pairing, Split
+from segtool.data.affixes import guess_pairing
 from segtool.data.images import IMAGE_SUFFIXES
-from segtool.data.layout import Layout, find_layout, guess_pairing
+from segtool.data.layout import Layout, find_layout
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_files, stem_of
 from segtool.errors import ConfigError, DataError, Problem

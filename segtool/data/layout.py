@@ -8,58 +8,19 @@ folder around everything.
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segtool.config import Pairing
-from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of, strip, tell_apart
+from segtool.data.affixes import count_pairs, guess_apart, guess_pairing, length_of
+from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of, tell_apart
+from segtool.data.words import SPLITS, parts_of, roles_in
 
-SPLITS = ("train", "val", "test")
-_WORDS = {
-    "images": "images image img imgs imagery jpegimages pngimages inputs input photos photo pictures pics frames frame "
-    "scans slices raw rgb x leftimg8bit original originals source",
-    "masks": "masks mask maskes labels label labeled labelled annotations annotation annots annot annotated gt gts "
-    "groundtruth groundtruths truth truths segmentation segmentations segmentationclass segmentationclassaug seg segs "
-    "segmaps targets target y gtfine gtcoarse trimaps trimap manual labelids semantic",
-    "train": "train training tr trn trainval",
-    "val": "val valid validation dev eval vl",
-    "test": "test testing tests ts te tst",
-}
-_MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_MASK_AFFIXES = (
-    "_mask",
-    "_masks",
-    "_Mask",
-    "-mask",
-    "_GT",
-    "_gt",
-    "_annotation",
-    "_annotations",
-    "_label",
-    "_labels",
-    "_labelIds",
-    "_seg",
-    "_segmentation",
-    "_manual",
-    "_trimap",
-    "_target",
-    "_truth",
-    "_L",
-    "_color",
-    "_matte",
-    "_binary",
-)
-_LAST_CHOICE = re.compile(r"colou?r|instance|rgb|overlay|vis|preview|edge", re.IGNORECASE)
-_CONTAINERS = frozenset(("data", "dataset", "datasets"))
 _MAX_UNKNOWN = 24
-_SAMPLE = 400
-_LIKELY = 12
 
 
 @dataclass(frozen=True)
@@ -182,7 +143,7 @@ class _Finder:
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
             if relative.count("/") >= 4:
                 folders.clear()
-            if relative != "." and "masks" in _roles(PurePosixPath(relative).name):
+            if relative != "." and "masks" in roles_in(PurePosixPath(relative).name):
                 found.append(relative)
         return found
 
@@ -195,7 +156,7 @@ class _Finder:
                 pairing, count = self._guess_folders(images, masks)
                 best[pairing] = max(best[pairing], count)
             counts += best
-        return max(counts, key=lambda pairing: (counts[pairing], -_length(pairing)), default=Pairing())
+        return max(counts, key=lambda pairing: (counts[pairing], -length_of(pairing)), default=Pairing())
 
     def _guess_folders(self, images: str, masks: str) -> tuple[Pairing, int]:
         if images == masks:
@@ -238,7 +199,7 @@ class _Finder:
         """Returns folders whose names say nothing, within a data set: its own folder, and those directly in it."""
         prefix = f"{scope}/" if scope else ""
         inside = {path[len(prefix) :].split("/")[0] for path in self.files if path.startswith(prefix) and path != "."}
-        unknown = [prefix + name for name in inside if name and not any(_parts(name))]
+        unknown = [prefix + name for name in inside if name and not any(parts_of(name))]
         own = scope or "."
         return [own, *sorted(unknown)] if len(unknown) <= _MAX_UNKNOWN else [own]
 
@@ -266,7 +227,7 @@ def _candidates(direct: str) -> Iterator[str]:
     """Yields a folder and those around it that a role or a split is named by."""
     parts = [] if direct == "." else direct.split("/")
     for end in range(1, len(parts) + 1):
-        if any(_parts(parts[end - 1])):
+        if any(parts_of(parts[end - 1])):
             yield "/".join(parts[:end])
 
 
@@ -274,43 +235,15 @@ def _read_name(path: str) -> _Folder:
     role = split = None
     rest = []
     for part in path.split("/"):
-        here_role, here_split = _parts(part)
+        here_role, here_split = parts_of(part)
         role, split = here_role or role, here_split or split
         if not (here_role or here_split):
             rest.append(part)
     return _Folder(path, role, split, "/".join(rest))
 
 
-def _parts(name: str) -> tuple[str | None, str | None]:
-    """Returns the role and the split that a folder's name tells; (None, None) where a word of it is neither."""
-    words = _words(name)
-    meanings = [_MEANING.get(word) for word in words]
-    if not words or None in meanings:
-        return None, None
-    splits = [meaning for meaning in meanings if meaning in SPLITS]
-    roles = [meaning for meaning in meanings if meaning not in SPLITS]
-    role = "masks" if "masks" in roles else roles[0] if roles else None
-    return role, splits[0] if splits else None
-
-
-def _roles(name: str) -> set[str]:
-    return {_MEANING[word] for word in _words(name) if word in _MEANING}
-
-
-def _words(name: str) -> list[str]:
-    """Returns a name's words in lower case, `trainannot` and `imagesTr` as two, years and versions left out."""
-    whole = re.sub(r"[^a-z]", "", name.lower())
-    if whole in _MEANING:
-        return [whole]
-    words = []
-    for word in re.findall(r"[a-z]+", name.lower()):
-        cut = next((i for i in range(2, len(word) - 1) if {word[:i], word[i:]} <= set(_MEANING)), None)
-        words += [word] if word in _MEANING or cut is None else [word[:cut], word[cut:]]
-    return words
-
-
 def _is_plain(path: str) -> bool:
-    return _parts(PurePosixPath(path).name)[0] == "masks" or path == "."
+    return parts_of(PurePosixPath(path).name)[0] == "masks" or path == "."
 
 
 def _within(path: str, folder: str) -> bool:
@@ -320,135 +253,3 @@ def _within(path: str, folder: str) -> bool:
 def _overlap(one: Layout, other: Layout) -> bool:
     pairs = product(sum(one.splits.values(), ()), sum(other.splits.values(), ()))
     return any(_within(a, b) or _within(b, a) for a, b in pairs)
-
-
-# --- prefixes and suffixes
-
-
-def guess_pairing(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, int]:
-    """Returns what to take off the stems of images and masks so that most pair, and the number of pairs.
-
-    Of equal numbers the least that is taken off wins; nothing is taken off where that pairs no more.
-    """
-    if not images or not masks or count_pairs(images, masks, Pairing()) == min(len(images), len(masks)):
-        return Pairing(), count_pairs(images, masks, Pairing())
-    candidates = {Pairing(), *_contained(images, masks), *_both_sided(images, masks)}
-    known = {unicodedata.normalize("NFC", stem) for stem in masks}
-    sampled = {pairing: _count_sample(images, known, pairing) for pairing in candidates}
-    likely = sorted(candidates, key=lambda pairing: (-sampled[pairing], _length(pairing)))[:_LIKELY]
-    return _best(likely, {pairing: count_pairs(images, masks, pairing) for pairing in likely})
-
-
-def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
-    """Returns what tells images and masks in one folder apart, and the number of pairs that gives."""
-    stems = [stem_of(file, folder) for file in files]
-    candidates = {Pairing(), *(Pairing(mask_suffix=affix) for affix in _MASK_AFFIXES)}
-    candidates |= {Pairing(mask_prefix=affix.strip("_-") + "_") for affix in _MASK_AFFIXES}
-    tails, heads = _affixes(stems, end=True, least=0.2), _affixes(stems, end=False, least=0.2)
-    candidates |= {Pairing(image_suffix=a, mask_suffix=b) for a, b in product(tails, tails) if a != b}
-    candidates |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in product(heads, heads) if a != b}
-    counts = {}
-    for pairing in candidates:
-        images, masks = tell_apart(files, pairing)
-        counts[pairing] = count_pairs(
-            [stem_of(path, folder) for path in images], [stem_of(path, folder) for path in masks], pairing
-        )
-    return _best([pairing for pairing in candidates if _sounds_like_masks(pairing)], counts)
-
-
-def count_pairs(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> int:
-    """Returns how many stems pair one to one."""
-    one = Counter(strip(stem, pairing.image_prefix, pairing.image_suffix) for stem in images)
-    other = Counter(strip(stem, pairing.mask_prefix, pairing.mask_suffix) for stem in masks)
-    return sum(1 for stem, count in one.items() if stem is not None and count == 1 and other[stem] == 1)
-
-
-def _count_sample(images: Sequence[str], masks: set[str], pairing: Pairing) -> int:
-    """Returns how many of some images have a mask, without a pass over all masks."""
-    count = 0
-    for stem in images[:: len(images) // _SAMPLE + 1]:
-        if key := strip(stem, pairing.image_prefix, pairing.image_suffix):
-            folder, slash, name = key.rpartition("/")
-            count += f"{folder}{slash}{pairing.mask_prefix}{name}{pairing.mask_suffix}" in masks
-    return count
-
-
-def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple[Pairing, int]:
-    def rank(pairing: Pairing) -> tuple[object, ...]:
-        values = tuple(vars(pairing).values())
-        telling = not any(map(_LAST_CHOICE.search, values)), _words_fit(pairing)
-        return counts[pairing], *telling, -_length(pairing), values
-
-    best = max(candidates, key=rank)
-    return best, counts[best]
-
-
-def _words_fit(pairing: Pairing) -> int:
-    """Returns how well the words taken off each side speak of that side."""
-    image = _roles(f"{pairing.image_prefix} {pairing.image_suffix}")
-    mask = _roles(f"{pairing.mask_prefix} {pairing.mask_suffix}")
-    return ("images" in image and "masks" not in image) + ("masks" in mask)
-
-
-def _sounds_like_masks(pairing: Pairing) -> bool:
-    """Returns whether of two kinds of file in one folder the chosen one is that of the masks, by its words."""
-    image = _roles(f"{pairing.image_prefix} {pairing.image_suffix}")
-    mask = _roles(f"{pairing.mask_prefix} {pairing.mask_suffix}")
-    some = bool(pairing.mask_prefix + pairing.mask_suffix) or "images" in image or pairing == Pairing()
-    return some and "masks" not in image and not ("images" in mask and "masks" not in mask)
-
-
-def _contained(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
-    """Returns the differences between names where one stem contains the other: `a` and `a_mask`."""
-    found: set[Pairing] = set()
-    own, others = set(images[:_SAMPLE]), set(masks[:_SAMPLE])
-    for stem in list(others)[:40]:
-        found |= {Pairing(mask_prefix=head, mask_suffix=tail) for head, tail in _around(stem, own)}
-    for stem in list(own)[:40]:
-        found |= {Pairing(image_prefix=head, image_suffix=tail) for head, tail in _around(stem, others)}
-    return found
-
-
-def _around(stem: str, shorter: set[str]) -> Iterator[tuple[str, str]]:
-    """Yields what stands before and behind each of the shorter stems within one."""
-    folder, slash, name = stem.rpartition("/")
-    for start in range(len(name)):
-        for end in range(start + 1, len(name) + 1):
-            inner = folder + slash + name[start:end]
-            if end - start < len(name) and inner in shorter and _is_joint(name, start) and _is_joint(name, end):
-                yield name[:start], name[end:]
-
-
-def _is_joint(name: str, place: int) -> bool:
-    """Returns whether two words of a name meet there, or it ends."""
-    if place in (0, len(name)):
-        return True
-    left, right = name[place - 1], name[place]
-    return not (left.isalpha() and right.isalpha() and left.isupper() == right.isupper()) and not (
-        left.isdigit() and right.isdigit()
-    )
-
-
-def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
-    """Returns pairings by frequent ends of both names, `_leftImg8bit` and `_gtFine_labelIds`, or beginnings."""
-    tails = product(_affixes(images, end=True, least=0.9), _affixes(masks, end=True, least=0.15))
-    heads = product(_affixes(images, end=False, least=0.9), _affixes(masks, end=False, least=0.15))
-    found = {Pairing(image_suffix=a, mask_suffix=b) for a, b in tails}
-    return found | {Pairing(image_prefix=a, mask_prefix=b) for a, b in heads}
-
-
-def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
-    """Returns the ends (or beginnings) at a boundary of words that at least that share of the stems has, and ""."""
-    names = [stem.rpartition("/")[2] for stem in stems[:_SAMPLE]]
-    counts: Counter[str] = Counter()
-    for name in names:
-        cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\d)(?=[^\W\d_])", name)]
-        if not end:
-            cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
-        counts.update({name[cut:] if end else name[:cut] for cut in cuts})
-    frequent = [affix for affix, count in counts.items() if count >= max(least * len(names), min(2, len(names)))]
-    return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:8]]
-
-
-def _length(pairing: Pairing) -> int:
-    return sum(map(len, vars(pairing).values()))

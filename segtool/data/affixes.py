@@ -1,0 +1,171 @@
+"""Which prefixes and suffixes tell the names of images and masks apart, proved by the pairs that they give."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from segtool.config import Pairing
+from segtool.data.pairs import stem_of, strip, tell_apart
+from segtool.data.words import roles_in
+
+_MASK_AFFIXES = (
+    "_mask",
+    "_masks",
+    "_Mask",
+    "-mask",
+    "_GT",
+    "_gt",
+    "_annotation",
+    "_annotations",
+    "_label",
+    "_labels",
+    "_labelIds",
+    "_seg",
+    "_segmentation",
+    "_manual",
+    "_trimap",
+    "_target",
+    "_truth",
+    "_L",
+    "_color",
+    "_matte",
+    "_binary",
+)
+_LAST_CHOICE = re.compile(r"colou?r|instance|rgb|overlay|vis|preview|edge", re.IGNORECASE)
+_SAMPLE = 400
+_LIKELY = 12
+
+
+def guess_pairing(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, int]:
+    """Returns what to take off the stems of images and masks so that most pair, and the number of pairs.
+
+    Of equal numbers the least that is taken off wins; nothing is taken off where that pairs no more.
+    """
+    if not images or not masks or count_pairs(images, masks, Pairing()) == min(len(images), len(masks)):
+        return Pairing(), count_pairs(images, masks, Pairing())
+    candidates = {Pairing(), *_contained(images, masks), *_both_sided(images, masks)}
+    known = {unicodedata.normalize("NFC", stem) for stem in masks}
+    sampled = {pairing: _count_sample(images, known, pairing) for pairing in candidates}
+    likely = sorted(candidates, key=lambda pairing: (-sampled[pairing], length_of(pairing)))[:_LIKELY]
+    return _best(likely, {pairing: count_pairs(images, masks, pairing) for pairing in likely})
+
+
+def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
+    """Returns what tells images and masks in one folder apart, and the number of pairs that gives."""
+    stems = [stem_of(file, folder) for file in files]
+    candidates = {Pairing(), *(Pairing(mask_suffix=affix) for affix in _MASK_AFFIXES)}
+    candidates |= {Pairing(mask_prefix=affix.strip("_-") + "_") for affix in _MASK_AFFIXES}
+    tails, heads = _affixes(stems, end=True, least=0.2), _affixes(stems, end=False, least=0.2)
+    candidates |= {Pairing(image_suffix=a, mask_suffix=b) for a, b in product(tails, tails) if a != b}
+    candidates |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in product(heads, heads) if a != b}
+    counts = {}
+    for pairing in candidates:
+        images, masks = tell_apart(files, pairing)
+        counts[pairing] = count_pairs(
+            [stem_of(path, folder) for path in images], [stem_of(path, folder) for path in masks], pairing
+        )
+    return _best([pairing for pairing in candidates if _sounds_like_masks(pairing)], counts)
+
+
+def count_pairs(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> int:
+    """Returns how many stems pair one to one."""
+    one = Counter(strip(stem, pairing.image_prefix, pairing.image_suffix) for stem in images)
+    other = Counter(strip(stem, pairing.mask_prefix, pairing.mask_suffix) for stem in masks)
+    return sum(1 for stem, count in one.items() if stem is not None and count == 1 and other[stem] == 1)
+
+
+def _count_sample(images: Sequence[str], masks: set[str], pairing: Pairing) -> int:
+    """Returns how many of some images have a mask, without a pass over all masks."""
+    count = 0
+    for stem in images[:: len(images) // _SAMPLE + 1]:
+        if key := strip(stem, pairing.image_prefix, pairing.image_suffix):
+            folder, slash, name = key.rpartition("/")
+            count += f"{folder}{slash}{pairing.mask_prefix}{name}{pairing.mask_suffix}" in masks
+    return count
+
+
+def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple[Pairing, int]:
+    def rank(pairing: Pairing) -> tuple[object, ...]:
+        values = tuple(vars(pairing).values())
+        telling = not any(map(_LAST_CHOICE.search, values)), _words_fit(pairing)
+        return counts[pairing], *telling, -length_of(pairing), values
+
+    best = max(candidates, key=rank)
+    return best, counts[best]
+
+
+def _words_fit(pairing: Pairing) -> int:
+    """Returns how well the words taken off each side speak of that side."""
+    image = roles_in(f"{pairing.image_prefix} {pairing.image_suffix}")
+    mask = roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix}")
+    return ("images" in image and "masks" not in image) + ("masks" in mask)
+
+
+def _sounds_like_masks(pairing: Pairing) -> bool:
+    """Returns whether of two kinds of file in one folder the chosen one is that of the masks, by its words."""
+    image = roles_in(f"{pairing.image_prefix} {pairing.image_suffix}")
+    mask = roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix}")
+    some = bool(pairing.mask_prefix + pairing.mask_suffix) or "images" in image or pairing == Pairing()
+    return some and "masks" not in image and not ("images" in mask and "masks" not in mask)
+
+
+def _contained(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
+    """Returns the differences between names where one stem contains the other: `a` and `a_mask`."""
+    found: set[Pairing] = set()
+    own, others = set(images[:_SAMPLE]), set(masks[:_SAMPLE])
+    for stem in list(others)[:40]:
+        found |= {Pairing(mask_prefix=head, mask_suffix=tail) for head, tail in _around(stem, own)}
+    for stem in list(own)[:40]:
+        found |= {Pairing(image_prefix=head, image_suffix=tail) for head, tail in _around(stem, others)}
+    return found
+
+
+def _around(stem: str, shorter: set[str]) -> Iterator[tuple[str, str]]:
+    """Yields what stands before and behind each of the shorter stems within one."""
+    folder, slash, name = stem.rpartition("/")
+    for start in range(len(name)):
+        for end in range(start + 1, len(name) + 1):
+            inner = folder + slash + name[start:end]
+            if end - start < len(name) and inner in shorter and _is_joint(name, start) and _is_joint(name, end):
+                yield name[:start], name[end:]
+
+
+def _is_joint(name: str, place: int) -> bool:
+    """Returns whether two words of a name meet there, or it ends."""
+    if place in (0, len(name)):
+        return True
+    left, right = name[place - 1], name[place]
+    return not (left.isalpha() and right.isalpha() and left.isupper() == right.isupper()) and not (
+        left.isdigit() and right.isdigit()
+    )
+
+
+def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
+    """Returns pairings by frequent ends of both names, `_leftImg8bit` and `_gtFine_labelIds`, or beginnings."""
+    tails = product(_affixes(images, end=True, least=0.9), _affixes(masks, end=True, least=0.15))
+    heads = product(_affixes(images, end=False, least=0.9), _affixes(masks, end=False, least=0.15))
+    found = {Pairing(image_suffix=a, mask_suffix=b) for a, b in tails}
+    return found | {Pairing(image_prefix=a, mask_prefix=b) for a, b in heads}
+
+
+def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
+    """Returns the ends (or beginnings) at a boundary of words that at least that share of the stems has, and ""."""
+    names = [stem.rpartition("/")[2] for stem in stems[:_SAMPLE]]
+    counts: Counter[str] = Counter()
+    for name in names:
+        cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\d)(?=[^\W\d_])", name)]
+        if not end:
+            cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
+        counts.update({name[cut:] if end else name[:cut] for cut in cuts})
+    frequent = [affix for affix, count in counts.items() if count >= max(least * len(names), min(2, len(names)))]
+    return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:8]]
+
+
+def length_of(pairing: Pairing) -> int:
+    """Returns how many characters a pairing takes off."""
+    return sum(map(len, vars(pairing).values()))
