@@ -21,10 +21,11 @@ from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.layout import Layout, find_layout
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_files, stem_of
+from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
 
 __all__ = [
-    "FORMATS",
+    "SPLITS",
     "Layout",
     "Pairs",
     "Record",
@@ -36,12 +37,6 @@ __all__ = [
     "split_records",
 ]
 
-FORMATS = {
-    "folders": "pairs found by stem in a folder of images and a folder of masks, subfolders included",
-    "list": "pairs named in a CSV or text file, an image and a mask a line",
-}
-"""What `data.format` may be, and what it means."""
-SPLITS = ("train", "val", "test")
 FEW = 5
 
 
