@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from segtool.config import Config, load_config
 from segtool.data.check import check
@@ -270,6 +270,71 @@ def test_grey_masks_with_soft_edges_become_threshold(tmp_path: Path, suffix: str
     assert [p for p in problems(config, root) if not p.startswith("SEG303")] == []
 
 
+def test_close_colours_survive_soft_edges(tmp_path: Path) -> None:
+    truck, car, bus = (0, 0, 70), (0, 0, 142), (0, 0, 110)
+    colors = np.array([(128, 64, 128), truck, car, bus], np.uint8)
+    root = tmp_path / "set"
+    for i in range(8):
+        blocks = np.random.default_rng(i).integers(0, 4, (6, 8))
+        write_image(root / f"images/p{i}.png", i, (140, 170))
+        (root / "masks").mkdir(exist_ok=True)
+        small = Image.fromarray(colors[np.kron(blocks, np.ones((16, 16), np.int64))])
+        small.resize((170, 140), Image.Resampling.BILINEAR).save(root / f"masks/p{i}.png")
+    config = init(root)
+    assert config.data.nearest
+    assert {spec.colors[0] for spec in config.data.classes} == {"#804080", "#000046", "#00008e", "#00006e"}
+
+
+def test_thin_blurred_lines_that_never_reach_255_are_two_classes(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        canvas = Image.new("L", (128, 96))
+        rng = np.random.default_rng(i)
+        for _ in range(6):
+            ends = [tuple(map(int, rng.integers(0, [128, 96]))) for _ in range(2)]
+            ImageDraw.Draw(canvas).line(ends, fill=255, width=2)
+        write_image(root / f"images/p{i}.png", i, (96, 128))
+        (root / "masks").mkdir(exist_ok=True)
+        canvas.filter(ImageFilter.GaussianBlur(1)).save(root / f"masks/p{i}.png")
+    config = init(root)
+    assert config.data.encoding == "threshold"
+    assert [spec.values for spec in config.data.classes] == [(0,), (255,)]
+
+
+def test_a_few_specks_beside_0_and_255_do_not_become_a_class(tmp_path: Path) -> None:
+    masks = [regions(i, [0, 255]) for i in range(8)]
+    masks[2][40, 60] = 254
+    masks[3][41, 5] = 3
+    config = init(make_set(tmp_path / "set", masks))
+    assert config.data.encoding == "threshold"
+    assert [spec.values for spec in config.data.classes] == [(0,), (255,)]
+
+
+def test_a_rare_value_far_from_the_others_is_a_class(tmp_path: Path) -> None:
+    masks = [regions(i, [0, 255]) for i in range(8)]
+    masks[2][40, 60] = 128
+    config = init(make_set(tmp_path / "set", masks))
+    assert [spec.values for spec in config.data.classes] == [(0,), (128,), (255,)]
+
+
+def test_masks_drawn_on_the_stored_grid_of_turned_photographs_set_exif_to_ignore(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(6)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for index in (1, 4):
+        image = Image.open(root / f"images/p{index}.png")
+        image.save(root / f"images/p{index}.jpg", exif=exif)
+        (root / f"images/p{index}.png").unlink()
+    config = init(root)
+    assert config.data.exif == "ignore"
+    assert problems(config, root) == []
+    for index in (1, 4):  # drawn on the picture as it is shown
+        write_mask(root / f"masks/p{index}.png", regions(index, [0, 1], (64, 48)))
+    config = init(root)
+    assert config.data.exif == "apply"
+    assert problems(config, root) == []
+
+
 def test_thin_classes_that_form_no_areas_are_classes_nevertheless(tmp_path: Path) -> None:
     masks = [np.zeros((64, 64), np.int64) for _ in range(6)]
     for i, mask in enumerate(masks):
@@ -312,11 +377,12 @@ def test_instance_ids_are_refused_with_the_classes_to_write(tmp_path: Path, larg
     assert np.array_equal(decoded, masks[0] > 0)
 
 
-def test_photographs_in_the_folder_of_masks_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_photographs_in_the_folder_of_masks_are_refused(tmp_path: Path, mode: str) -> None:
     root = tmp_path / "set"
     for i in range(4):
         write_image(root / f"images/p{i}.png", i)
-        write_image(root / f"masks/p{i}.png", i + 50)
+        write_image(root / f"masks/p{i}.png", i + 50, mode=mode)
     with pytest.raises(DataError, match="as in photographs"):
         init(root)
 

@@ -120,6 +120,8 @@ def _guess_values(masks: Sequence[MaskFacts], place: Sequence[str]) -> Guess:
     if any(mask.lossy for mask in masks) or _has_soft_edges(totals):
         palettes = any(mask.mode == "P" for mask in masks)
         return _guess_colors(masks, "rgb", "soft-edged masks") if palettes else _guess_threshold(masks, totals)
+    if _is_blur(totals):
+        return _guess_blurred(masks, totals)
     void, why = _find_void(masks, totals)
     codes, note = _merge_binary(masks, totals, [int(v) for v in totals.values if v not in void])
     reason = f"{len(totals.values)} distinct values in {_num(masks)} of mode {_modes(masks)}"
@@ -130,25 +132,57 @@ def _guess_values(masks: Sequence[MaskFacts], place: Sequence[str]) -> Guess:
 
 
 def _guess_threshold(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
-    kept = _dominant(totals, totals.values[:, None].astype(float), distance=32)
+    lossy = any(mask.lossy for mask in masks)
+    kept = _dominant(totals, totals.values[:, None].astype(float), distance=32 if lossy else 16)
     if len(kept) < 2 or totals.share(kept) < 0.3:
         _refuse_picture(masks, totals)
     moved = percent(1 - totals.share(kept))
-    what = "JPEG" if any(mask.lossy for mask in masks) else "soft-edged"
+    what = "JPEG" if lossy else "soft-edged"
     reason = f"{what} masks: {_listed(kept)} hold all but {moved} of the pixels; each of those counts as the nearest"
-    codes = _snapped(kept) if any(mask.lossy for mask in masks) else kept
+    codes = _snapped(kept) if lossy else kept
     shares = _nearest_shares(totals, totals.values[:, None], np.array(codes)[:, None])
     return Guess("threshold", reason, tuple((int(code),) for code in codes), shares, totals)
+
+
+def _is_blur(totals: Totals) -> bool:
+    """Whether there are many values, and all but the frequent ones form no areas."""
+    few = totals.shares < COMMON_SHARE
+    return len(totals.values) > MANY_VALUES and totals.solid[few].sum() < SOFT * totals.pixels[few].sum()
+
+
+def _guess_blurred(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
+    """Returns 0 and 255 where one of them is the background of thin things whose soft edges meet in the middle."""
+    low, high = int(totals.values.min()), int(totals.values.max())
+    background = totals.share([value for value in totals.values if value < SNAP or value > 255 - SNAP])
+    if low >= SNAP or not 192 <= high <= 255 or background < 0.5 or any(mask.mode == "P" for mask in masks):
+        _refuse_picture(masks, totals)
+    reason = (
+        f"values {low} to {high}, all but {percent(1 - background)} of the pixels near 0 or 255: taken as masks of 0 "
+        "and 255 with soft edges, each pixel as the nearer of the two; look at a mask to see that it is so"
+    )
+    shares = _nearest_shares(totals, totals.values[:, None], np.array([[0], [255]]))
+    return Guess("threshold", reason, ((0,), (255,)), shares, totals)
 
 
 def _has_soft_edges(totals: Totals) -> bool:
     """Whether most values form no areas and lie between few that do, far apart: an anti-aliased or rescaled mask."""
     stray = (totals.shares < COMMON_SHARE) & (totals.solidity < SOFT)
+    if _has_specks(totals, stray):
+        return True
     kept = totals.values[~stray]
     if stray.sum() < max(4, len(stray) / 2) or len(kept) < 2 or kept.max() - kept.min() < 32:
         return False
     between = (totals.values[stray] > kept.min() - 32) & (totals.values[stray] < kept.max() + 32)
     return bool(between.all()) and float(totals.shares[~stray].sum()) > 0.5
+
+
+def _has_specks(totals: Totals, stray: np.ndarray) -> bool:
+    """Whether a few values of hardly any pixels stand close to others, which are far apart: 3 or 254 beside 0, 255."""
+    kept = totals.values[~stray]
+    if not stray.any() or len(kept) < 2 or np.diff(kept).min() < 64 or (totals.shares[stray] > RARE_SHARE).any():
+        return False
+    gaps = np.abs(totals.values[stray][:, None] - kept[None]).min(1)
+    return bool((gaps <= 16).all()) and not bool((totals.files[stray] * 2 > totals.num_files).any())
 
 
 def _dominant(totals: Totals, points: np.ndarray, *, distance: float, noisy: bool = False) -> list[int]:
@@ -184,6 +218,9 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
 
     Pure {0, 255} is a binary mask; {0, 1} in some files and {0, 255} in others is one too, in two spellings.
     """
+    negative = tuple(int(value) for value in totals.values if value < 0)
+    if negative and len(totals.values) - len(negative) >= 2:
+        return negative, f"negative values cover {percent(totals.share(negative))} of the pixels: taken as void"
     others = totals.values[totals.values != VOID]
     if VOID not in totals.values or len(others) < 2 or others.max() >= MANY_VALUES or _two_spellings(masks, totals):
         return (), ""
@@ -248,7 +285,7 @@ def _instance_evidence(masks: Sequence[MaskFacts], totals: Totals) -> str | None
     if num > MANY_VALUES and wide:
         return what
     lone = float((totals.files[totals.values != 0] == 1).mean()) if num else 0.0
-    if num > 16 and len(masks) >= 3 and lone > 0.8:
+    if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8:
         return f"{what}, {percent(lone)} of them in one file only"
     if num >= 10 and _counts_up(masks):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
@@ -281,7 +318,8 @@ def _refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> None:
 def _guess_colors(masks: Sequence[MaskFacts], encoding: str, what: str) -> Guess:
     colored = [_in_colors(mask) for mask in masks]
     totals = total(colored)
-    exact = np.setdiff1d(totals.values, _stray_colors(totals, noisy=_is_noisy(masks, totals)))
+    lossy = any(mask.lossy for mask in masks)
+    exact = np.setdiff1d(totals.values, _stray_colors(totals, noisy=lossy or _is_noisy(totals), lossy=lossy))
     if len(totals.values) == 1:
         raise DataError(
             f"all masks hold the one colour {hex_color(int(totals.values[0]))}: there is nothing to tell apart; "
@@ -289,7 +327,7 @@ def _guess_colors(masks: Sequence[MaskFacts], encoding: str, what: str) -> Guess
         )
     if len(exact) < 2 or len(exact) > 256 or totals.share(exact) < 0.3:
         _refuse_picture(masks, totals)
-    nearest = len(exact) < len(totals.values) or any(mask.lossy for mask in masks)
+    nearest = len(exact) < len(totals.values) or lossy
     reason = f"{what}: {len(totals.values)} distinct colours in {_num(masks)}"
     notes: tuple[str, ...] = ()
     if nearest:
@@ -298,23 +336,23 @@ def _guess_colors(masks: Sequence[MaskFacts], encoding: str, what: str) -> Guess
             f"{what}: {len(totals.values)} distinct colours, {len(exact)} of which hold all but {moved} of the pixels"
         )
         notes = (f"{moved} of the mask pixels have a colour of no class and count as the nearest one",)
-        exact = pack(_snapped(unpack(exact))) if any(mask.lossy for mask in masks) else exact
+        exact = pack(_snapped(unpack(exact))) if lossy else exact
     shares = _nearest_shares(totals, unpack(totals.values), unpack(exact))
     codes = tuple((int(color),) for color in exact)
     return Guess(encoding, reason, codes, shares, totals, nearest=nearest, notes=notes)
 
 
-def _is_noisy(masks: Sequence[MaskFacts], totals: Totals) -> bool:
+def _is_noisy(totals: Totals) -> bool:
     stray = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT)
     many = len(stray) > 32 and stray.sum() > len(stray) / 2
-    return any(mask.lossy for mask in masks) or many or len(stray) > 256
+    return many or len(stray) > 256
 
 
-def _stray_colors(totals: Totals, *, noisy: bool) -> np.ndarray:
+def _stray_colors(totals: Totals, *, noisy: bool, lossy: bool) -> np.ndarray:
     """Returns the colours that stand for no class: noise around the frequent ones, or mixtures on soft edges."""
     points = unpack(totals.values).astype(float)
     if noisy:
-        return np.setdiff1d(totals.values, _dominant(totals, points, distance=40, noisy=True))
+        return np.setdiff1d(totals.values, _dominant(totals, points, distance=24 if lossy else 10, noisy=True))
     doubtful = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT)
     everywhere = totals.files * 2 >= totals.num_files
     mixtures = doubtful.sum() >= max(4, (~doubtful).sum())

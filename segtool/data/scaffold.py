@@ -6,9 +6,10 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from segtool.config import Folders, Limits, Pairing, Split
 from segtool.data.evidence import Guess, guess_encoding, hex_color, percent
@@ -17,7 +18,7 @@ from segtool.data.formats import hold_out
 from segtool.data.layout import find_layout
 from segtool.data.names import NamesFile, find_names, is_void
 from segtool.data.opening import shown
-from segtool.data.pairs import Pairs, find_pairs
+from segtool.data.pairs import Pairs, Record, find_pairs
 from segtool.errors import DataError, SegtoolError
 from segtool.yaml_io import flow
 
@@ -51,6 +52,7 @@ class Found:
     names: NamesFile | None
     notes: tuple[str, ...]
     """What was left out."""
+    exif: Literal["apply", "ignore"] = "apply"
 
 
 @dataclass(frozen=True)
@@ -118,16 +120,35 @@ def look(root: Path) -> Found:
     folders = {split: Folders(images=images, masks=masks) for split, (images, masks) in layout.splits.items()}
     pairs = {split: find_pairs(root / i, root / m, layout.pairing) for split, (i, m) in layout.splits.items()}
     records = [record for part in pairs.values() for record in part.records]
-    images = look_at_all(
-        [record.image for record in records], lambda path: look_at_header(path, exif="apply", max_pixels=MAX_PIXELS)
-    )
+    images = _look_at_headers(records, "apply")
     masks = look_at_all(
         [record.mask for record in records if record.mask], lambda path: look_at_mask(path, max_pixels=MAX_PIXELS)
     )
     if all(facts.error for facts in images.values()):
         first = list(images.values())[:5]
         raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
-    return Found(root, folders, layout.pairing, pairs, images, masks, find_names(root), layout.notes)
+    found = Found(root, folders, layout.pairing, pairs, images, masks, find_names(root), layout.notes)
+    if _masks_fit_stored_grid(records, images, masks):
+        return replace(found, exif="ignore", images=_look_at_headers(records, "ignore"))
+    return found
+
+
+def _look_at_headers(records: Sequence[Record], exif: str) -> dict[Path, ImageFacts]:
+    paths = [record.image for record in records]
+    return look_at_all(paths, lambda path: look_at_header(path, exif=exif, max_pixels=MAX_PIXELS))
+
+
+def _masks_fit_stored_grid(
+    records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]
+) -> bool:
+    """Whether the masks of all photographs that EXIF turns on their side have the size before the turn."""
+    sizes = [
+        (images[record.image].size, masks[record.mask].size)
+        for record in records
+        if record.mask and images[record.image].orientation >= 5 and not masks[record.mask].error
+    ]
+    decided = [(image, mask) for image, mask in sizes if image[0] != image[1]]
+    return bool(decided) and all(mask == image[::-1] for image, mask in decided)
 
 
 def _no_layout(root: Path) -> str:
@@ -238,7 +259,10 @@ def _data_rows(found: Found, guess: Guess, split: SplitChoice, config_dir: Path)
         rows.append(Row("nearest: true", _sentence("; ".join(guess.notes))))
     else:
         rows.append(Row(f"encoding: {guess.encoding}", _sentence("; ".join([guess.reason, *guess.notes]))))
-    return rows + _class_rows(found, guess) + [_channels_row(found)]
+    rows += [*_class_rows(found, guess), _channels_row(found)]
+    if found.exif == "ignore":
+        rows.append(Row("exif: ignore", "The masks of photographs that EXIF would turn have the size before the turn."))
+    return rows
 
 
 def _relative(root: Path, config_dir: Path) -> str:
