@@ -99,7 +99,7 @@ def verify(
     with torch.device("meta"):
         segmenter = build_model(model, num_classes, in_channels)
     if crop is not None:
-        _check_crop(segmenter, crop, batch)
+        check_crop(segmenter, crop, batch)
     return segmenter
 
 
@@ -117,7 +117,7 @@ def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
     return images
 
 
-def _check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
+def check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
     stride = segmenter.stride
     if min(crop) < stride:
         raise ConfigError(

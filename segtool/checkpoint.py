@@ -1,0 +1,346 @@
+"""Checkpoints: a directory of safetensors and JSON, committed by one rename and verified by sha256. No pickle.
+
+step-00001200/
+  model.safetensors      weights and buffers that training goes on from
+  ema.safetensors        averaged weights, where the config has them
+  optimizer.safetensors  the optimizer's state, as `parameter.key`
+  config.yaml            the resolved config
+  state.json             format version, step, score and what else training needs to go on
+  manifest.json          size and sha256 of each of the above; written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from segtool.config import Config, dump_config, load_config
+from segtool.errors import CheckpointError
+
+FORMAT = 1
+STEP = re.compile(r"step-(\d{8,})")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: everything that continuing needs beside tensors and config."""
+
+    step: int = 0
+    steps: int = 0
+    score: float | None = None
+    """Mean IoU on the validation split of the weights saved here; None where they were not scored."""
+    best: float | None = None
+    """Best score up to here."""
+    stale: int = 0
+    """Validations since the best one."""
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint saves of a training, and what loading one writes into."""
+
+    model: nn.Module
+    ema: nn.Module | None
+    optimizer: torch.optim.Optimizer
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint, read into memory on the CPU."""
+
+    path: Path
+    config: Config
+    progress: Progress
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """By file: `model`, `optimizer` and perhaps `ema`."""
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights to predict with: averaged where there are such."""
+        return self.tensors.get("ema", self.tensors["model"])
+
+    def restore(self, state: TrainState) -> None:
+        """Writes the saved weights, averages and optimizer state into those of a fresh training."""
+        state.model.load_state_dict(dict(self.tensors["model"]))
+        if state.ema is not None:
+            state.ema.load_state_dict(dict(self.tensors["ema"]))
+        _restore_optimizer(state, self.tensors["optimizer"])
+
+
+def save(directory: Path, state: TrainState, config: Config, progress: Progress) -> Path:
+    """Commits a checkpoint as `directory/step-…` and returns its path; an existing one is left as it is.
+
+    Raises:
+        CheckpointError: the disk did not take it; nothing of it is left, and earlier checkpoints are intact.
+    """
+    target = directory / f"step-{progress.step:08d}"
+    if target.exists():
+        return target
+    temporary = directory / f".tmp-{target.name}-{os.getpid()}"
+    files = _contents(state, config, progress)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, content in files.items():
+            _write(temporary / name, content)
+        _sync_directory(temporary)
+        os.rename(temporary, target)
+        _sync_directory(directory)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(_write_failed(directory, target, files, error)) from error
+    return target
+
+
+def load(path: Path) -> Checkpoint:
+    """Returns the checkpoint in a directory, after its sizes and sha256 sums are verified.
+
+    Raises:
+        CheckpointError: it is not a checkpoint, is damaged, or is of a newer format.
+    """
+    contents = _verified(path)
+    state = _json_object(path / "state.json", contents.get("state.json", b""))
+    if state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: checkpoint format {state.get('format')!r}, but this segtool reads format {FORMAT}; upgrade segtool"
+        )
+    fields = {field.name for field in dataclasses.fields(Progress)}
+    progress = Progress(**{key: value for key, value in state.items() if key in fields})
+    tensors = {}
+    for name in ("model", "optimizer", "ema"):
+        if f"{name}.safetensors" in contents:
+            tensors[name] = _tensors(path / f"{name}.safetensors", contents[f"{name}.safetensors"])
+    if "model" not in tensors:
+        raise CheckpointError(f"{path}: has no model.safetensors; it is no checkpoint of a training")
+    return Checkpoint(path, load_config(path / "config.yaml"), progress, tensors)
+
+
+def last(directory: Path, *, warn: Any = None) -> Checkpoint | None:
+    """Returns the checkpoint of the highest step that verifies; None where there is none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of them verifies.
+    """
+    paths = committed(directory)
+    problems = []
+    for path in reversed(paths):
+        try:
+            return load(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            if warn:
+                warn(f"{error}; falling back to the checkpoint before it")
+    if problems:
+        raise CheckpointError(*problems, f"{directory}: no checkpoint verifies; start afresh with another --run")
+    return None
+
+
+def best(directory: Path) -> Checkpoint | None:
+    """Returns the checkpoint with the best recorded score, the first among equals; the last where none was scored.
+
+    Raises:
+        CheckpointError: it does not verify, or the score of another does not, which might then be the best.
+    """
+    scored = [(score, path) for path in committed(directory) if (score := _verified_score(path)) is not None]
+    if not scored:
+        return last(directory)
+    top = max(score for score, _ in scored)
+    return load(next(path for score, path in scored if score == top))
+
+
+def committed(directory: Path) -> list[Path]:
+    """Returns the checkpoint directories in the order of their steps, whether they verify or not."""
+    if not directory.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in directory.iterdir() if (match := STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if path.is_dir() and not path.is_symlink()]
+
+
+def remove_old(directory: Path, *, keep: int, warn: Any) -> None:
+    """Removes all checkpoints but the best one and the last `keep`; one that cannot be removed is only warned about."""
+    paths = committed(directory)
+    scores = {path: _recorded_score(path) for path in paths}
+    top = max((score for score in scores.values() if score is not None), default=None)
+    best_path = next((path for path in paths if top is not None and scores[path] == top), None)
+    for path in paths[: len(paths) - max(keep, 1)]:
+        if path == best_path:
+            continue
+        try:
+            # Renamed first, so that a removal cut short leaves no half checkpoint under a checkpoint's name.
+            doomed = path.rename(path.with_name(f".tmp-old-{path.name}"))
+            shutil.rmtree(doomed)
+        except OSError as error:
+            warn(f"{path}: could not be removed ({error.strerror}); training goes on")
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what an interrupted save or removal left behind."""
+    if directory.is_dir():
+        for path in directory.glob(".tmp-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _contents(state: TrainState, config: Config, progress: Progress) -> dict[str, bytes]:
+    files = {"model.safetensors": _dump(state.model.state_dict())}
+    if state.ema is not None:
+        files["ema.safetensors"] = _dump(state.ema.state_dict())
+    files["optimizer.safetensors"] = _dump(_optimizer_tensors(state))
+    files["config.yaml"] = dump_config(config).encode()
+    files["state.json"] = _dump_json({"format": FORMAT, **dataclasses.asdict(progress)})
+    sums = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    files[MANIFEST] = _dump_json({"format": FORMAT, "files": sums})
+    return files
+
+
+def _dump(tensors: Mapping[str, Tensor]) -> bytes:
+    # safetensors refuses tensors in channels_last memory; the layout is a matter of the training that loads them.
+    return dump_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _dump_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    names = {parameter: name for name, parameter in state.model.named_parameters()}
+    return {
+        f"{names[parameter]}.{key}": torch.as_tensor(value)
+        for parameter, values in state.optimizer.state.items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _restore_optimizer(state: TrainState, saved: Mapping[str, Tensor]) -> None:
+    parameters = dict(state.model.named_parameters())
+    for full_name, tensor in saved.items():
+        name, _, key = full_name.rpartition(".")
+        parameter = parameters[name]
+        if tensor.shape == parameter.shape:
+            # In the parameter's own memory layout: the fused optimizers walk both as flat memory.
+            value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        else:
+            value = tensor.clone()
+        state.optimizer.state[parameter][key] = value
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_failed(directory: Path, target: Path, files: Mapping[str, bytes], error: OSError) -> str:
+    needed = sum(map(len, files.values()))
+    there = committed(directory)
+    before = f"the previous checkpoint {there[-1].name} is intact" if there else "there is no earlier checkpoint"
+    try:
+        free = f"{shutil.disk_usage(directory if directory.exists() else directory.parent).free:,}"
+    except OSError:
+        free = "unknown"
+    hint = (
+        "free some space, or choose another --run"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else "mend that, or choose another --run"
+    )
+    return (
+        f"{target}: the checkpoint could not be written ({error.strerror}): {needed:,} bytes needed, {free} free; "
+        f"{before}; {hint}"
+    )
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    """Returns the content of each file that the manifest lists."""
+    if not (path / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{path}: has no {MANIFEST}, so nothing can be verified by sha256; it is no whole checkpoint"
+        )
+    manifest = _json_object(path / MANIFEST, _read(path / MANIFEST)).get("files")
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{path / MANIFEST}: lists no files with their sha256; it is damaged")
+    contents = {}
+    for name, entry in manifest.items():
+        if Path(name).name != name or not isinstance(entry, dict):
+            raise CheckpointError(
+                f"{path / MANIFEST}: lists {name!r}, which is no file of a checkpoint (sha256 not checked)"
+            )
+        contents[name] = _verified_file(path / name, entry)
+    return contents
+
+
+def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:
+    content = _read(path)
+    if len(content) != entry.get("size") or hashlib.sha256(content).hexdigest() != entry.get("sha256"):
+        raise CheckpointError(
+            f"{path}: {len(content)} bytes whose sha256 is not the one in {MANIFEST} ({entry.get('size')} bytes); "
+            "the file is damaged: use another checkpoint of the run"
+        )
+    return content
+
+
+def _json_object(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON; the sha256 manifest or state is damaged") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object; the sha256 manifest or state is damaged")
+    return value
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        return load_tensors(content)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
+
+
+def _verified_score(path: Path) -> float | None:
+    manifest = _json_object(path / MANIFEST, _read(path / MANIFEST)).get("files")
+    entry = manifest.get("state.json") if isinstance(manifest, dict) else None
+    state = _json_object(path / "state.json", _verified_file(path / "state.json", entry or {}))
+    return state.get("score")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}), so its sha256 cannot be verified") from error
+
+
+def _recorded_score(path: Path) -> float | None:
+    try:
+        score = json.loads((path / "state.json").read_bytes()).get("score")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return score if isinstance(score, float) else None

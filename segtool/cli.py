@@ -1,0 +1,460 @@
+"""The command line. Each command imports what it needs in its body, so that `segtool --help` is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segtool import __version__
+from segtool.errors import CheckpointError, DataError, SegtoolError
+
+if TYPE_CHECKING:
+    from segtool.config import Config
+    from segtool.metrics import Scores
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The shortest honest path from a folder of labelled images to a segmentation model that its owner can trust.",
+    epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or config, 3 data, 4 checkpoint or disk, 5 training diverged, "
+    "6 --fail-under not reached, 130 interrupted, 143 terminated.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Show a resolved config, or the schema of all configs.")
+app.add_typer(config_app, name="config")
+
+ConfigOrData = Annotated[Path, typer.Argument(metavar="CONFIG|DATA_DIR", help="A config, a run, or a data folder.")]
+ConfigOrRun = Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A config file or a run directory.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config, such as train.lr=3e-4; repeatable."),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Standard output is one JSON document and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
+Tile = Annotated[
+    int | None,
+    typer.Option(min=1, help="Predict larger images in overlapping tiles of this side. Default: above 4 megapixels."),
+]
+
+
+def main() -> None:
+    """Runs the command line and exits with the code of what happened."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(arguments, prog_name="segtool")
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_explain(error))
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; anywhere.")] = False,
+) -> None:
+    """Options of the program itself."""
+    if version:
+        print(f"segtool {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("segtool-demo"),
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Make a small synthetic data set, then init, check, train, eval and predict on it."""
+    from segtool.demo import TRAINING, make_dataset
+
+    if out.exists() and any(out.iterdir()):
+        raise SegtoolError(f"{out}: is not empty; choose another --out or remove it")
+    data, config, run, predictions = out / "data", out / "config.yaml", out / "run", out / "predictions"
+    make_dataset(data)
+    settings = [argument for key in TRAINING for argument in ("--set", key)]
+    common = ["--device", device, *(["--quiet"] if quiet else [])]
+    for command in (
+        ["init", str(data), "--out", str(config)],
+        ["check", str(config)],
+        ["train", str(config), "--run", str(run), *settings, *common],
+        ["eval", str(run), *common],
+        ["predict", str(run), str(data / "test" / "images"), "--out", str(predictions), "--overlay", *common],
+    ):
+        print(f"\n$ segtool {_shell(command)}", file=sys.stderr)
+        if code := app(command, prog_name="segtool", standalone_mode=False):
+            raise typer.Exit(code)
+    print(f"\nLook at  {predictions / 'overlays'}  (image and predicted classes)")
+    print(f"and at   {run / 'samples'}  (image | truth | prediction)")
+    print(f"Masks:   {predictions}")
+    print(f"Config:  {config}  (commented; start from it for your own data)")
+
+
+@app.command()
+def init(
+    data_dir: Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Folder of images and masks.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Config to write. Default: DATA_DIR's name.")
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="unet|fcn", help="Which network to write.")] = "unet",
+    force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
+) -> None:
+    """Look at a folder and write a commented config that trains as it is."""
+    from segtool.data.scaffold import scaffold
+
+    out = out or Path(f"{data_dir.resolve().name}.yaml")
+    if out.exists() and not force:
+        raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
+    if out.is_dir() or not out.parent.is_dir():
+        raise SegtoolError(f"{out}: is not a file in an existing folder; choose another --out")
+    _check_model(model)
+    text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
+    _write_text(out, text)
+    print(f"wrote {out}")
+    print(f"next: segtool check {_shell([str(out)])}; segtool train {_shell([str(out)])}", file=sys.stderr)
+
+
+@app.command()
+def check(
+    config: ConfigOrData,
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 on warnings too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find every problem of the data in one pass: file, pixel and remedy. Never edits data."""
+    from rich.console import Console
+
+    from segtool.data.check import examine, render, to_json
+
+    resolved, base = _load(config, overrides)
+    report = examine(resolved, base)
+    if as_json:
+        print(json.dumps(to_json(report.findings, report.summary), indent=1))
+    else:
+        render(Console(highlight=False), report.findings, report.summary)
+    failing = {"error", "warning"} if strict else {"error"}
+    if any(finding.severity in failing for finding in report.findings):
+        raise typer.Exit(DataError.exit_code)
+
+
+@app.command()
+def train(
+    config: ConfigOrData,
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/NAME-n.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run exactly where it stopped.")] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="30m", help="Wall-clock time of the whole command: 90s, 30m, 2h.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Processes to train with, one a GPU.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train: check the data, train, measure, save."""
+    from segtool.session import Session, train_session
+
+    if gpus > 1:
+        raise SegtoolError("--gpus: more than one process is not supported by this version yet; leave it out")
+    session = Session(
+        config=config,
+        overrides=tuple(overrides or ()),
+        run=run,
+        resume=resume,
+        budget=None if budget is None else _seconds(budget),
+        device=device,
+        quiet=quiet,
+    )
+    train_session(session, dry_run=dry_run)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run directory (its best checkpoint) or a checkpoint.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|val|test", help="Default: test where there is one, else val.")
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(metavar="DIR", help="Score these masks instead of a run.")] = None,
+    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="The truth for --predictions.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="What the masks of --predictions and --masks mean.")
+    ] = None,
+    overrides: Overrides = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Per-image table. Default: in the run, or beside --predictions.")
+    ] = None,
+    fail_under: Annotated[
+        str | None, typer.Option(metavar="miou=0.8", help="Exit 6 when a score is lower; several with commas.")
+    ] = None,
+    tile: Tile = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a trained model on a split, or masks that any tool made."""
+    from segtool.tables import per_image_csv
+
+    limits = _limits(fail_under)
+    if predictions is not None:
+        if run is not None or split is not None:
+            raise SegtoolError("--predictions takes --masks and --config, and neither a RUN nor --split")
+        if masks is None or config is None:
+            raise SegtoolError("--predictions needs --masks DIR (the truth) and --config CONFIG (what the masks mean)")
+        from segtool.score import score_folders
+
+        resolved, _ = _load(config, overrides)
+        scores = score_folders(resolved, _existing(predictions), _existing(masks))
+        title, facts = f"{predictions} against {masks}", {"split": None}
+        table = csv or predictions.parent / f"{predictions.resolve().name}-per-image.csv"
+    elif run is None:
+        raise SegtoolError("eval needs a RUN, or --predictions DIR --masks DIR --config CONFIG")
+    else:
+        from segtool.session import evaluate_session
+
+        if masks is not None or config is not None:
+            raise SegtoolError("--masks and --config go with --predictions; a RUN has its own config")
+        result = evaluate_session(run, split, tuple(overrides or ()), tile=tile, device=device, quiet=quiet)
+        scores, title = result.scores, f"{run}, {result.split} split, step {result.step}"
+        facts = {"split": result.split, "checkpoint": str(result.checkpoint), "step": result.step}
+        table = csv or result.directory / f"per-image-{result.split}.csv"
+    try:
+        _write_text(table, per_image_csv(scores))
+    except CheckpointError as error:
+        if csv:
+            raise
+        _print_errors([f"the per-image table was not written: {error}; --csv FILE puts it elsewhere"])
+        table = None
+    _show_scores(scores, title, facts, table, as_json=as_json)
+    _fail_under(scores, limits)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="A folder, a file or several.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the masks go, one per image.")],
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also draw the classes over the image.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write each class's probability: .npy, K H W, float32.")
+    ] = False,
+    tile: Tile = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip images whose outputs are there.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Predict masks: one per image, same stem, same tree, same height and width."""
+    from segtool.session import predict_session
+
+    predict_session(
+        run,
+        images,
+        out,
+        overlays=overlay,
+        probabilities=probabilities,
+        tile=tile,
+        resume=resume,
+        device=device,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def inspect(
+    config: ConfigOrRun,
+    overrides: Overrides = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Input size. Default: the crop, else 256x256.")
+    ] = None,
+) -> None:
+    """Show the network layer by layer: output size and its formula, stride, receptive field, parameters."""
+    from rich.console import Console
+
+    from segtool.config import located
+    from segtool.layers import describe, rows_table
+    from segtool.models.segmenter import verify
+
+    resolved, _ = _load(config, overrides)
+    height, width = _size(size) if size else resolved.augment.crop or (256, 256)
+    with located(resolved):
+        model = verify(resolved.model, len(resolved.data.classes), resolved.data.channels)
+    summary = describe(model, height, width)
+    wide = None if sys.stdout.isatty() else 160
+    console = Console(highlight=False, width=wide)
+    console.print(rows_table(summary))
+    for warning in summary.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str, typer.Argument(metavar="encoders|decoders|upsamplers|losses|formats")],
+) -> None:
+    """List what a config may name, with its options."""
+    from rich.console import Console
+
+    from segtool.listing import KINDS, component_table
+
+    if kind not in KINDS:
+        raise SegtoolError(f"list {kind}: unknown; expected one of {', '.join(KINDS)}")
+    Console(highlight=False).print(component_table(kind))
+
+
+@config_app.command("show")
+def config_show(config: ConfigOrData, overrides: Overrides = None) -> None:
+    """Print the resolved config with where each value came from."""
+    from segtool.config import plain, show
+    from segtool.tables import printable
+
+    resolved, _ = _load(config, overrides)
+    rows = [(path, json.dumps(plain(value), ensure_ascii=False), origin) for path, value, origin in show(resolved)]
+    width = max(len(f"{path}: {value}") for path, value, _ in rows)
+    for path, value, origin in rows:
+        print(printable(f"{f'{path}: {value}'.ljust(min(width, 72))}  # {origin}"))
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of configs, for editors."""
+    from segtool.config import schema
+
+    print(json.dumps(schema(), indent=1))
+
+
+@app.command()
+def doctor() -> None:
+    """Print Python, torch, devices, cores, memory and disk: pasteable."""
+    from segtool.doctor import facts
+
+    for name, value in facts():
+        print(f"{name:<14} {value}")
+
+
+def _load(path: Path, overrides: list[str] | None) -> tuple[Config, Path]:
+    """Returns the config that a file, a run or a data folder gives, and the folder that its root is relative to."""
+    from segtool.session import load_any
+
+    return load_any(path, tuple(overrides or ()))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder")
+    return path
+
+
+def _check_model(model: str) -> None:
+    if model not in ("unet", "fcn"):
+        raise SegtoolError(f"--model {model}: unknown; expected unet or fcn")
+
+
+def _write_text(path: Path, text: str) -> None:
+    from segtool.runs import write_atomically
+
+    write_atomically(path, text.encode("utf-8", "surrogateescape"))
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "min": 60}
+    number = text.rstrip("smhin")
+    try:
+        value = float(number) * units[text[len(number) :] or "s"]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise SegtoolError(f"--budget {text}: not a length of time; expected such as 90s, 30m or 2h")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise SegtoolError(f"--size {text}: expected height x width in pixels, such as 352x480")
+    return int(height), int(width)
+
+
+def _limits(text: str | None) -> dict[str, float]:
+    """Returns the scores that must be reached, by name."""
+    from segtool.metrics import SUMMARY
+
+    limits = {}
+    for part in text.split(",") if text else []:
+        name, _, value = part.partition("=")
+        try:
+            limits[name.strip()] = float(value)
+        except ValueError:
+            raise SegtoolError(f"--fail-under {part}: expected a score and a number, such as miou=0.8") from None
+        if name.strip() not in SUMMARY:
+            raise SegtoolError(f"--fail-under {part}: unknown score; expected one of {', '.join(SUMMARY)}")
+        if not 0 <= limits[name.strip()] <= 1:
+            raise SegtoolError(f"--fail-under {part}: scores lie in 0..1")
+    return limits
+
+
+def _show_scores(scores: Scores, title: str, facts: dict[str, Any], table: Path | None, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from segtool.tables import score_table
+
+    if as_json:
+        written = None if table is None else str(table)
+        print(json.dumps({**facts, **scores.to_json(), "per_image": written}, indent=1))
+        return
+    Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(score_table(scores, title))
+    if table is not None:
+        print(f"per image: {table}", file=sys.stderr)
+
+
+def _fail_under(scores: Scores, limits: dict[str, float]) -> None:
+    missed = [
+        f"--fail-under: {name} is {'undefined' if value is None else f'{value:.4f}'}, below {limit}"
+        for name, limit in limits.items()
+        if (value := scores.summary[name]) is None or value < limit
+    ]
+    if missed:
+        _print_errors(missed)
+        raise typer.Exit(6)
+
+
+def _shell(words: list[str]) -> str:
+    import shlex
+
+    return shlex.join(words)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def _explain(error: Exception) -> int:
+    """Prints what went wrong, without a traceback, and returns the exit code."""
+    if isinstance(error, SegtoolError):
+        _print_errors(error.problems)
+        return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        _print_errors([f"{error.filename}: {error.strerror}; the file system did not allow it"])
+        return CheckpointError.exit_code
+    _print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
+    return 1
+
+
+def _print_errors(problems: list[str] | tuple[str, ...]) -> None:
+    from segtool.tables import printable
+
+    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    mark = "\x1b[31merror:\x1b[0m" if color else "error:"
+    for problem in problems:
+        for line in problem.splitlines() or [""]:
+            print(mark, printable(line), file=sys.stderr)

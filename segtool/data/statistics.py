@@ -1,0 +1,89 @@
+"""What is measured on the training images before training: mean and deviation, and how often each class occurs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from segtool.config import Config
+from segtool.data.formats import Record
+from segtool.data.images import read_image
+from segtool.data.labels import Labels, read_mask, resolve
+from segtool.errors import DataError
+
+MAX_IMAGES = 500  # evenly spaced training images that mean and deviation are measured on
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClassFrequencies:
+    """How often each class occurs in the training masks.
+
+    `pixels[k]` counts class k; `present[k]` counts the pixels with a class in the images in which k occurs.
+    """
+
+    pixels: tuple[int, ...]
+    present: tuple[int, ...]
+
+
+def resolve_data(config: Config, records: Sequence[Record]) -> Config:
+    """Returns the config with what its data leaves to the training files: mask format, palette, mean and deviation.
+
+    Raises:
+        DataError: an image or the first mask cannot be used.
+    """
+    data = config.data
+    if records and records[0].mask is not None:
+        data = resolve(data, read_mask(records[0].mask, max_pixels=config.limits.max_pixels))
+    config = replace(config, data=data)
+    if data.mean is not None and data.std is not None:
+        return config
+    mean, std = measure_channels(config, records)
+    return replace(config, data=replace(data, mean=data.mean or mean, std=data.std or std))
+
+
+def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel in 0..1, over all pixels of up to 500 images."""
+    picked = np.unique(np.linspace(0, len(records) - 1, min(len(records), MAX_IMAGES)).astype(int))
+
+    def sums(index: int) -> np.ndarray:
+        image = read_image(
+            records[index].image,
+            channels=config.data.channels,
+            exif=config.data.exif,
+            max_pixels=config.limits.max_pixels,
+        )
+        flat = image.reshape(-1, image.shape[2]) / 255.0
+        return np.stack([np.full(image.shape[2], len(flat)), flat.sum(0), np.square(flat).sum(0)])
+
+    count, total, squares = np.sum(in_threads(sums, picked.tolist()), axis=0)
+    mean = total / count
+    # A constant channel has no deviation; 1/255, the step of the stored values, keeps it finite.
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0)).clip(min=1 / 255)
+    return tuple(round(float(value), 5) for value in mean), tuple(round(float(value), 5) for value in std)
+
+
+def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequencies:
+    """Returns how often each class occurs in the masks of `records`."""
+    labels = Labels.from_config(config.data)
+
+    def count(record: Record) -> np.ndarray:
+        if record.mask is None:
+            raise DataError(f"{record.image}: has no mask")
+        indices = labels.read(record.mask, max_pixels=config.limits.max_pixels)
+        pixels = np.bincount(indices.ravel(), minlength=256)[: labels.num_classes]
+        return np.stack([pixels, np.where(pixels > 0, pixels.sum(), 0)])
+
+    pixels, present = np.sum(in_threads(count, records), axis=0)
+    return ClassFrequencies(tuple(pixels.tolist()), tuple(present.tolist()))
+
+
+def in_threads(function: Callable[..., T], items: Sequence) -> list[T]:
+    """Returns the function's value of each item, worked out in threads: decoding releases Python's lock."""
+    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
+        return list(pool.map(function, items))

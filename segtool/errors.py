@@ -1,0 +1,86 @@
+"""What a user can cause, and the exit code of each.
+
+    SegtoolError        2  usage: arguments that do not fit together
+    +-- ConfigError     2  a config file or a --set that does not say what it must
+    +-- DataError       3  images or masks that cannot be used as they are
+    +-- CheckpointError 4  a checkpoint, a run directory or a disk that does not hold
+    +-- DivergedError   5  training left the finite numbers
+    +-- Interrupted     130 or 143  SIGINT or SIGTERM; what was done is saved
+
+A message says where, what was found, what was expected and what to do. Anything else that is raised is a bug of ours
+(exit 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class SegtoolError(Exception):
+    """One or several problems that the user can mend; `str()` has a line for each."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems: tuple[str, ...] = problems
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one key of a config; `path` is dotted, "" is the whole file."""
+
+    path: str
+    message: str
+
+
+class ConfigError(SegtoolError):
+    """Problems of a config. Those that name a key get their file and line from `Origins.locate` on the way out."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: str | Problem) -> None:
+        super().__init__(*(p if isinstance(p, str) else _plain(p) for p in problems))
+        self.details: tuple[str | Problem, ...] = problems
+
+
+class DataError(SegtoolError):
+    """Images or masks that cannot be used as they are."""
+
+    exit_code = 3
+
+
+class CheckpointError(SegtoolError):
+    """A checkpoint, run directory or disk that does not hold what it must."""
+
+    exit_code = 4
+
+
+class DivergedError(SegtoolError):
+    """The loss or a gradient is no longer finite."""
+
+    exit_code = 5
+
+
+class Interrupted(SegtoolError):  # noqa: N818 -- nothing went wrong
+    """A signal ended the work after what was done had been saved."""
+
+    def __init__(self, signal_number: int, resume: str, step: int) -> None:
+        super().__init__(f"interrupted; step {step} is saved. Continue with: {resume}")
+        self.exit_code = 128 + signal_number
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" for the nearest known word, else "; known: a, b, c"."""
+    import difflib
+
+    names: Sequence[str] = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(names)}"
+
+
+def _plain(problem: Problem) -> str:
+    return f"{problem.path}: {problem.message}" if problem.path else problem.message

@@ -1,0 +1,158 @@
+"""Scores: one int64 confusion matrix over a data set, and pure functions of it. No torch.
+
+Rows of a confusion matrix are truth, columns are prediction; pixels whose truth is ignored are not in it. With
+`TP = C[k, k]`, `FN = C[k].sum() - TP` and `FP = C[:, k].sum() - TP`:
+
+    iou        TP / (TP + FP + FN)             precision  TP / (TP + FP)
+    dice       2 TP / (2 TP + FP + FN)         recall     TP / (TP + FN)
+
+A ratio whose denominator is 0 is undefined: None, and it takes no part in a mean. A class that is in neither truth nor
+prediction is therefore None throughout; one that is only predicted, or only missed, has IoU 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtool.data.labels import IGNORE
+
+Confusion = NDArray[np.int64]
+SUMMARY = ("miou", "pixel_accuracy", "mean_accuracy", "mean_dice", "fw_iou")
+
+
+def confusion_matrix(target: NDArray[np.uint8], prediction: NDArray[np.uint8], num_classes: int) -> Confusion:
+    """Returns the K K int64 counts of (truth, prediction) over the pixels whose truth is not ignored.
+
+    Args:
+        target: class indices of any shape, IGNORE where the truth does not count.
+        prediction: class indices of the same shape, each below `num_classes` wherever the truth counts.
+        num_classes: K.
+    """
+    # uint8 codes halve the time of wider ones (0.3 ms for 480x360 pixels); they fit up to 15 classes and the ignored.
+    dtype = np.uint8 if num_classes * (num_classes + 1) <= 256 else np.uint32
+    valid = target != IGNORE
+    rows = np.where(valid, target, num_classes).astype(dtype, copy=False)
+    codes = rows * dtype(num_classes) + np.where(valid, prediction, 0).astype(dtype, copy=False)
+    counts = np.bincount(codes.ravel(), minlength=num_classes * (num_classes + 1))
+    return counts[: num_classes * num_classes].reshape(num_classes, num_classes).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What one image adds to the scores."""
+
+    stem: str
+    confusion: Confusion
+    ignored: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The confusion matrix of a split with everything that follows from it."""
+
+    names: tuple[str, ...]
+    confusion: Confusion
+    ignored: int
+    images: tuple[ImageScore, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, names: Sequence[str], images: Sequence[ImageScore]) -> Scores:
+        """Returns the scores of a data set: the sum over its images, not a mean over them."""
+        total = np.zeros((len(names), len(names)), np.int64)
+        for image in images:
+            total += image.confusion
+        return cls(tuple(names), total, sum(image.ignored for image in images), tuple(images))
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU over the classes that are in truth or prediction."""
+        return mean(iou(self.confusion))
+
+    @property
+    def summary(self) -> dict[str, float | None]:
+        """The scores of the whole split, as `eval --json` has them."""
+        matrix = self.confusion
+        values = (
+            mean(iou(matrix)),
+            pixel_accuracy(matrix),
+            mean(recall(matrix)),
+            mean(dice(matrix)),
+            frequency_weighted_iou(matrix),
+        )
+        return dict(zip(SUMMARY, values, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `eval --json` prints about the scores, undefined ones as None."""
+        matrix = self.confusion
+        columns = (iou(matrix), dice(matrix), precision(matrix), recall(matrix), matrix.sum(1).tolist())
+        keys = ("name", "iou", "dice", "precision", "recall", "pixels")
+        base, name = majority_baseline(self)
+        return {
+            "images": len(self.images),
+            **self.summary,
+            "ignored_pixels": self.ignored,
+            "classes": [dict(zip(keys, row, strict=True)) for row in zip(self.names, *columns, strict=True)],
+            "majority_baseline": {"class": name, **base},
+            "confusion": matrix.tolist(),
+        }
+
+
+def iou(matrix: Confusion) -> list[float | None]:
+    """Returns each class's intersection over union."""
+    true = np.diag(matrix)
+    return _ratio(true, matrix.sum(0) + matrix.sum(1) - true)
+
+
+def dice(matrix: Confusion) -> list[float | None]:
+    """Returns each class's Dice coefficient, which is its F1 score."""
+    return _ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
+
+
+def precision(matrix: Confusion) -> list[float | None]:
+    """Returns the share of the pixels predicted as each class that are of it; None where it is never predicted."""
+    return _ratio(np.diag(matrix), matrix.sum(0))
+
+
+def recall(matrix: Confusion) -> list[float | None]:
+    """Returns the share of each class's pixels that are predicted as it (its accuracy); None where it has none."""
+    return _ratio(np.diag(matrix), matrix.sum(1))
+
+
+def pixel_accuracy(matrix: Confusion) -> float | None:
+    """Returns the share of the scored pixels that are right; None where there are none."""
+    return _ratio(np.diag(matrix).sum(keepdims=True), matrix.sum(keepdims=True).ravel())[0]
+
+
+def frequency_weighted_iou(matrix: Confusion) -> float | None:
+    """Returns the mean of the IoUs weighted by each class's share of the true pixels."""
+    total = int(matrix.sum())
+    if total == 0:
+        return None
+    pairs = zip(iou(matrix), matrix.sum(1).tolist(), strict=True)
+    return sum(value * pixels for value, pixels in pairs if value is not None) / total
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the defined values; None where there is none."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def majority_baseline(scores: Scores) -> tuple[dict[str, float | None], str | None]:
+    """Returns the scores of answering the most frequent true class everywhere, and that class's name."""
+    pixels = scores.confusion.sum(1)
+    if not pixels.any():
+        return Scores(scores.names, scores.confusion, scores.ignored).summary, None
+    best = int(pixels.argmax())
+    matrix = np.zeros_like(scores.confusion)
+    matrix[:, best] = pixels
+    return Scores(scores.names, matrix, scores.ignored).summary, scores.names[best]
+
+
+def _ratio(above: NDArray[np.int64], below: NDArray[np.int64]) -> list[float | None]:
+    return [int(a) / int(b) if b else None for a, b in zip(above, below, strict=True)]

@@ -1,0 +1,150 @@
+"""A run directory: its lock, its logs, and where things lie in it. Only the main process writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from segtool.config import Config, dump_config
+from segtool.errors import CheckpointError
+
+LOCK_SECONDS = 15
+CONFIG = "config.yaml"
+
+
+class Run:
+    """A run directory that this process has to itself until `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes the directory where there is none and locks it.
+
+        Raises:
+            CheckpointError: it cannot be made or written, or another process has held it for 15 s.
+        """
+        self.directory = directory
+        self.lock = FileLock(directory / ".lock")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=LOCK_SECONDS)
+            _probe(directory)
+        except Timeout as error:
+            holder = _read_text(directory / ".holder") or "unknown"
+            message = f"{directory}: another process trains here ({holder}); wait for it or choose another --run"
+            raise CheckpointError(message) from error
+        except OSError as error:
+            message = f"{directory}: cannot be written ({error.strerror}); choose another --run"
+            raise CheckpointError(message) from error
+        (directory / ".holder").write_text(f"pid {os.getpid()} on {os.uname().nodename}")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of the checkpoints."""
+        return self.directory / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """The file that keeps what the terminal showed."""
+        return self.directory / "train.log"
+
+    def write_config(self, config: Config) -> None:
+        """Writes the resolved config, as one that trains again from where it lies."""
+        write_atomically(self.directory / CONFIG, dump_config(config).encode())
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Writes `run.json`."""
+        write_atomically(self.directory / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
+
+    def read_facts(self) -> dict[str, Any]:
+        """Returns what `run.json` holds; nothing where there is none."""
+        text = _read_text(self.directory / "run.json")
+        return json.loads(text) if text else {}
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends JSON objects, one a line, to `metrics.jsonl` or `timing.jsonl`."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        try:
+            with open(self.directory / name, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise CheckpointError(f"{self.directory / name}: cannot be written ({error.strerror})") from error
+
+    def drop_after(self, step: int) -> None:
+        """Drops the log lines of steps after `step`, and a torn last line, from both `.jsonl` files."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            path = self.directory / name
+            if path.exists():
+                kept = [line for line in path.read_text().splitlines() if _is_up_to(line, step)]
+                write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+    def close(self) -> None:
+        """Lets other processes have the directory."""
+        (self.directory / ".holder").unlink(missing_ok=True)
+        self.lock.release()
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a directory holds a run, begun or done."""
+    return (directory / CONFIG).exists() or (directory / "checkpoints").is_dir()
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """Returns `parent/name-n` with the next number that no directory there has."""
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    there = [path.name for path in parent.iterdir()] if parent.is_dir() else []
+    taken = [int(match[1]) for entry in there if (match := pattern.fullmatch(entry))]
+    return parent / f"{name}-{max(taken, default=0) + 1}"
+
+
+def relocate(config: Config, base: Path, target: Path) -> Config:
+    """Returns the config of `base` as it must read when it lies in `target`: its data root is rewritten."""
+    root = (base / config.data.root).resolve()
+    try:
+        relative = os.path.relpath(root, target.resolve())
+    except ValueError:  # another drive
+        relative = str(root)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=Path(relative).as_posix()))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file by one rename.
+
+    Raises:
+        CheckpointError: the disk did not take it; an earlier file of that name is intact.
+    """
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); what was there is intact") from error
+
+
+def _probe(directory: Path) -> None:
+    probe = directory / f".tmp-probe-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,103 @@
+"""Scores of a folder of masks that any tool made, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from segtool.config import Config
+from segtool.data.labels import IGNORE, Labels, read_mask
+from segtool.data.opening import shown
+from segtool.data.pairs import MASK_SUFFIXES, Record, list_files, stem_of, strip
+from segtool.data.statistics import in_threads
+from segtool.errors import DataError
+from segtool.metrics import ImageScore, Scores, confusion_matrix
+
+
+def score_folders(config: Config, predictions: Path, masks: Path) -> Scores:
+    """Returns the scores of the masks in `predictions` against those in `masks`.
+
+    They are paired as images and masks are, a prediction bearing its image's stem. What is ignored in the truth is not
+    looked at in the prediction.
+
+    Raises:
+        DataError: a mask has no prediction, their sizes differ, or a prediction holds a value that is no class where
+            the truth counts; all such files are told at once.
+    """
+    records = pair_predictions(config, predictions, masks)
+    labels = Labels.from_config(config.data)
+
+    def score(record: Record) -> ImageScore | DataError:
+        try:
+            return score_pair(record, labels, config.limits.max_pixels)
+        except DataError as error:
+            return error
+
+    results = in_threads(score, records)
+    failed = [result for result in results if isinstance(result, DataError)]
+    if failed:
+        raise DataError(*(problem for error in failed for problem in error.problems))
+    return Scores.of(labels.names, [result for result in results if isinstance(result, ImageScore)])
+
+
+def pair_predictions(config: Config, predictions: Path, masks: Path) -> list[Record]:
+    """Returns records whose `image` is the prediction for the mask, sorted by stem.
+
+    Raises:
+        DataError: there are no masks, one has no prediction, or two files claim one place; all are named.
+    """
+    rule = config.data.pairing
+    truth = _by_key(masks, rule.mask_prefix, rule.mask_suffix)
+    made = _by_key(predictions, rule.image_prefix, rule.image_suffix)
+    problems = [
+        f"{', '.join(shown(path) for path in files)}: {len(files)} files for one image; leave one"
+        for files in (*truth.values(), *(made[key] for key in truth if key in made))
+        if len(files) > 1
+    ]
+    problems += [
+        f"{shown(files[0])}: has no prediction in {shown(predictions)}; a prediction bears its image's stem, '{key}'"
+        for key, files in truth.items()
+        if key not in made
+    ]
+    if not truth:
+        problems.append(f"{shown(masks)}: holds no masks that data.pairing names; expected PNG, BMP, TIFF or GIF files")
+    if problems:
+        raise DataError(*problems)
+    return [Record(made[key][0], truth[key][0], key) for key in sorted(truth)]
+
+
+def _by_key(folder: Path, prefix: str, suffix: str) -> dict[str, list[Path]]:
+    keys: dict[str, list[Path]] = {}
+    for path in list_files(folder, MASK_SUFFIXES):
+        key = strip(stem_of(path, folder), prefix, suffix)
+        if key is not None:
+            keys.setdefault(key, []).append(path)
+    return keys
+
+
+def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
+    """Returns the score of the prediction `record.image` against the truth `record.mask`.
+
+    Raises:
+        DataError: as `score_folders`, about this file.
+    """
+    assert record.mask is not None
+    truth = labels.read(record.mask, max_pixels=max_pixels)
+    stored = read_mask(record.image, max_pixels=max_pixels)
+    if stored.values.shape[:2] != truth.shape:
+        (height, width), (true_height, true_width) = stored.values.shape[:2], truth.shape
+        raise DataError(
+            f"{shown(record.image)}: {width}x{height} pixels, but its mask {shown(record.mask)} has "
+            f"{true_width}x{true_height}; a prediction must have its image's size"
+        )
+    counted = truth != IGNORE
+    prediction = labels.decode(stored, record.image, where=counted)
+    ignored = counted & (prediction == IGNORE)
+    if ignored.any():
+        y, x = np.argwhere(ignored)[0]
+        raise DataError(
+            f"{shown(record.image)}: an ignored value at ({x}, {y}) and {int(ignored.sum())} pixels in all where the "
+            "truth is a class; a prediction must name a class there"
+        )
+    return ImageScore(record.stem, confusion_matrix(truth, prediction, labels.num_classes), int((~counted).sum()))

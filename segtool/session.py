@@ -1,0 +1,536 @@
+"""What the commands do with a run: from what the user names to records, checkpoints and files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segtool import __version__
+from segtool.config import Config, load_config, located, show
+from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
+from segtool.runs import CONFIG, Run, holds_run, next_free, relocate, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+    from segtool.checkpoint import Checkpoint
+    from segtool.data.formats import Record
+    from segtool.metrics import Scores
+    from segtool.plan import Plan
+    from segtool.terminal import Reporter
+
+Records = dict[str, "list[Record]"]
+
+# What a run's weights were made for: a resume that changes one of these is a new run.
+FIXED = ("model", "data.classes", "data.encoding", "data.channels", "data.ignore", "data.mean", "data.std")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `segtool train` was asked for."""
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    run: Path | None = None
+    resume: bool = False
+    budget: float | None = None
+    device: str = "auto"
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a checkpoint on a split, and where things of its run lie."""
+
+    scores: Scores
+    split: str
+    checkpoint: Path
+    step: int
+    directory: Path
+
+
+def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+    """Returns the config that a file, a run, a checkpoint or a data folder gives, and what its root is relative to.
+
+    Raises:
+        ConfigError: there is no such file, or it is no config.
+        DataError: a data folder that no config can be written for.
+    """
+    if path.is_dir() and (path / CONFIG).is_file() and not _is_data(path):
+        return load_config(path / CONFIG, overrides), path
+    if path.is_dir():
+        return _load_data(path, overrides)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder; expected a config, a run or a folder of images and masks")
+    return load_config(path, overrides), path.parent
+
+
+def train_session(session: Session, *, dry_run: bool = False) -> None:
+    """Trains as `segtool train` does: resolves everything, then trains or continues, and says what came of it.
+
+    Raises:
+        SegtoolError: of the kind that tells what is wrong.
+    """
+    began = time.monotonic()
+    from segtool.terminal import Reporter
+
+    reporter = Reporter(quiet=session.quiet)
+    if session.resume:
+        _resume(session, reporter, began, dry_run=dry_run)
+    else:
+        _begin(session, reporter, began, dry_run=dry_run)
+
+
+def evaluate_session(
+    path: Path, split: str | None, overrides: Sequence[str], *, tile: int | None, device: str, quiet: bool
+) -> Evaluation:
+    """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split."""
+    from segtool.allocator import keep_freed_memory
+    from segtool.data.dataset import EvaluationSet, Reader
+    from segtool.data.formats import split_records
+    from segtool.data.loader import num_workers
+    from segtool.distributed import World, choose_device
+    from segtool.evaluate import evaluate
+    from segtool.predict import build_predictor
+    from segtool.terminal import Reporter
+
+    keep_freed_memory()
+    where = choose_device(device)
+    checkpoint = find_checkpoint(path)
+    config = load_config(checkpoint.path / CONFIG, overrides) if overrides else checkpoint.config
+    _refuse_changes(checkpoint.config, config, checkpoint.path)
+    records = split_records(config, checkpoint.path)
+    name = split or ("test" if records.get("test") else "val")
+    if not records.get(name):
+        there = ", ".join(key for key, found in records.items() if found)
+        raise DataError(f"{path}: has no {name} split; its data has {there}: choose with --split")
+    predictor = build_predictor(checkpoint, where)
+    dataset = EvaluationSet(records[name], Reader.of(config))
+    workers = num_workers(config.train.workers, where)
+    reporter = Reporter(quiet=quiet)
+    scores = evaluate(predictor, dataset, World(), workers=workers, reporter=reporter, tile=tile)
+    return Evaluation(scores, name, checkpoint.path, checkpoint.progress.step, _run_directory(checkpoint.path))
+
+
+def predict_session(
+    path: Path,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    overlays: bool,
+    probabilities: bool,
+    tile: int | None,
+    resume: bool,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Predicts the masks of images as `segtool predict` does; images that cannot be used are told at the end."""
+    from segtool.predict import build_predictor, list_jobs, predict
+    from segtool.terminal import Reporter
+
+    jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
+    from segtool.allocator import keep_freed_memory
+    from segtool.distributed import choose_device
+
+    keep_freed_memory()
+    checkpoint = find_checkpoint(path)
+    predictor = build_predictor(checkpoint, choose_device(device))
+    reporter = Reporter(quiet=quiet)
+    results = predict(predictor, checkpoint.config, jobs, tile=tile, resume=resume)
+    tracked = list(reporter.track(results, total=len(jobs), unit="image", label="predicting"))
+    failed = [result for result in tracked if isinstance(result, DataError)]
+    reporter.say(f"{len(tracked) - len(failed)} of {len(jobs)} masks in {out}")
+    if failed:
+        raise DataError(*(problem for error in failed for problem in error.problems))
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """Returns the best checkpoint of a run, or the checkpoint in a directory.
+
+    Raises:
+        CheckpointError: there is none, or it does not verify.
+    """
+    from segtool import checkpoint
+
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such run; expected a run directory or a checkpoint directory")
+    if (path / checkpoint.MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
+        return checkpoint.load(path)
+    directory = path if path.name == "checkpoints" else path / "checkpoints"
+    found = checkpoint.best(directory)
+    if found is None:
+        raise CheckpointError(f"{path}: holds no checkpoint; expected a run directory that `segtool train` has made")
+    return found
+
+
+def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> None:
+    from segtool.distributed import World, choose_device
+
+    config, base = load_any(session.config, session.overrides)
+    directory = session.run or next_free(Path("runs"), _run_name(session.config))
+    if holds_run(directory):
+        raise SegtoolError(
+            f"{directory}: holds a run; continue it with: segtool train {shlex.quote(str(directory))} --resume, "
+            "or choose another --run"
+        )
+    device = choose_device(session.device)
+    verify_components(config)
+    if not dry_run:
+        _claimable(directory)
+    records = _checked_records(config, base, reporter)
+    config, plan = _planned(config, records, device)
+    _say_plan(config, plan, records, device, reporter)
+    if dry_run:
+        _dry_run(config, plan, records, device, reporter)
+        return
+    run = Run(directory)
+    try:
+        if _is_data(session.config):
+            write_atomically(directory / "init.yaml", _scaffold(session.config, directory).encode())
+        deadline = None
+        if session.budget is not None:
+            config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
+        config = relocate(config, base, directory)
+        run.write_config(config)
+        facts = _facts(session, config, plan, records, device)
+        run.write_facts(facts)
+        _train(config, plan, records, run, reporter, World(), device, facts, deadline=deadline)
+    finally:
+        reporter.close()
+        run.close()
+
+
+def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> None:
+    from segtool import checkpoint
+    from segtool.data.formats import split_records
+    from segtool.distributed import World, choose_device
+
+    directory = session.run or session.config
+    if not holds_run(directory):
+        raise CheckpointError(f"{directory}: holds no run to continue; start one by leaving out --resume")
+    device = choose_device(session.device)
+    run = Run(directory)
+    try:
+        resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
+        if resumed is None:
+            raise CheckpointError(f"{directory}: holds no checkpoint to continue from; start afresh with another --run")
+        if session.run is not None and session.config != session.run:
+            given, base = load_any(session.config, session.overrides)
+            config = _resolved_like(relocate(given, base, directory), resumed.config)
+        else:
+            config = load_config(directory / CONFIG, session.overrides)
+        _refuse_changes(resumed.config, config, directory)
+        verify_components(config)
+        records = split_records(config, directory)
+        config, plan = _planned(config, records, device)
+        _say_differences(load_config(directory / CONFIG), config, reporter)
+        facts = run.read_facts()
+        if facts.get("data") not in (None, _fingerprint(records)):
+            reporter.warn("the data is not what the run began with: its files have other names or sizes")
+        step = resumed.progress.step
+        if resumed.progress.finished and step >= plan.steps:
+            reporter.say(f"{directory}: is done at step {step}; extend it with --set train.epochs=… or train.steps=…")
+            return
+        if resumed.progress.finished and config.train.patience is not None and plan.steps == resumed.progress.steps:
+            reporter.say(f"{directory}: ended at step {step} for want of improvement; raise train.patience to go on")
+            return
+        reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
+        if dry_run:
+            return
+        deadline = None if session.budget is None else began + session.budget
+        checkpoint.remove_unfinished(run.checkpoints)
+        run.drop_after(step)
+        run.write_config(config)
+        _train(config, plan, records, run, reporter, World(), device, facts, resumed=resumed, deadline=deadline)
+    finally:
+        reporter.close()
+        run.close()
+
+
+def _train(
+    config: Config,
+    plan: Plan,
+    records: Records,
+    run: Run,
+    reporter: Reporter,
+    world: Any,
+    device: torch.device,
+    facts: dict[str, Any],
+    *,
+    resumed: Checkpoint | None = None,
+    deadline: float | None = None,
+) -> None:
+    from segtool.data.statistics import class_frequencies
+    from segtool.losses import needs_frequencies
+    from segtool.train import train
+
+    reporter.log = open(run.log, "a", encoding="utf-8")  # noqa: SIM115 -- closed with the reporter
+    reporter.say(f"run directory: {run.directory}")
+    frequencies = class_frequencies(config, records["train"]) if needs_frequencies(config.loss) else None
+    progress = train(
+        config,
+        records,
+        frequencies,
+        plan,
+        run,
+        world=world,
+        device=device,
+        reporter=reporter,
+        resumed=resumed,
+        deadline=deadline,
+    )
+    run.write_facts({**facts, "end": _now(), "steps_done": progress.step})
+    if progress.step < plan.steps:
+        reporter.say(f"ended at step {progress.step} of {plan.steps}")
+    quoted = shlex.quote(str(run.directory))
+    if progress.best is not None:
+        reporter.say(
+            f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters; see test)"
+        )
+    reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
+
+
+def verify_components(config: Config) -> None:
+    """Builds network and losses on no device, so that what does not fit is told before any data is read.
+
+    Raises:
+        ConfigError: with file and line.
+    """
+    import torch
+
+    from segtool.losses import Criterion
+    from segtool.models.segmenter import verify
+
+    train = config.train
+    with located(config):
+        verify(
+            config.model,
+            len(config.data.classes),
+            config.data.channels,
+            crop=config.augment.crop,
+            batch=train.batch_size,
+        )
+        with torch.device("meta"):
+            Criterion(config.loss, len(config.data.classes))
+
+
+def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
+    from segtool.data.check import examine
+    from segtool.data.formats import split_records
+
+    reporter.say("checking the data (segtool check shows all that it finds)")
+    report = examine(config, base)
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise DataError(
+            *(f"{e.code}: {e.message}; {e.example}; {e.remedy}" for e in errors),
+            "the data cannot be trained on as it is; `segtool check` shows every finding",
+        )
+    for finding in report.findings:
+        if finding.severity == "warning":
+            reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
+    return split_records(config, base)
+
+
+def _planned(config: Config, records: Records, device: torch.device) -> tuple[Config, Plan]:
+    from segtool.data.images import image_size
+    from segtool.data.statistics import resolve_data
+    from segtool.plan import make_plan
+
+    config = resolve_data(config, records["train"])
+    first = records["train"][0].image
+    size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    with located(config):
+        return make_plan(config, images=len(records["train"]), first_size=size, device=device)
+
+
+def _budgeted(
+    config: Config,
+    plan: Plan,
+    records: Records,
+    budget: float,
+    began: float,
+    device: torch.device,
+    reporter: Reporter,
+) -> tuple[Config, Plan, float]:
+    """Returns config and plan with the number of steps that fits the budget, and the time at which to stop.
+
+    The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
+    varies, and from the deadline on only the last validation and checkpoint are made.
+    """
+    from segtool.data.statistics import class_frequencies
+    from segtool.distributed import World
+    from segtool.losses import needs_frequencies
+    from segtool.train import measure
+
+    frequencies = class_frequencies(config, records["train"]) if needs_frequencies(config.loss) else None
+    times = measure(config, records, frequencies, plan, World(), device)
+    left = budget - (time.monotonic() - began)
+    per_step = times.step + times.validation / plan.eval_steps
+    steps = int((0.95 * left - times.validation) / per_step)
+    if steps < 1:
+        raise SegtoolError(
+            f"--budget: a step takes {times.step:.1f} s and a validation {times.validation:.1f} s, and {left:.0f} s are "
+            "left after preparing; give more time"
+        )
+    reporter.say(
+        f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
+        f"validations of {times.validation:.1f} s included"
+    )
+    train = replace(config.train, epochs=None, steps=steps)
+    deadline = began + budget - 1.5 * times.validation - 2
+    return replace(config, train=train), replace(plan, steps=steps), deadline
+
+
+def _dry_run(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> None:
+    from segtool.data.statistics import class_frequencies
+    from segtool.distributed import World
+    from segtool.losses import needs_frequencies
+    from segtool.terminal import duration
+    from segtool.train import measure
+
+    frequencies = class_frequencies(config, records["train"]) if needs_frequencies(config.loss) else None
+    times = measure(config, records, frequencies, plan, World(), device)
+    validations = -(-plan.steps // plan.eval_steps)
+    total = plan.steps * times.step + validations * times.validation
+    reporter.say(
+        f"a step takes {times.step:.2f} s, a validation {times.validation:.1f} s: about {duration(total)} in all"
+    )
+    reporter.say("dry run: nothing was written")
+
+
+def _say_plan(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> None:
+    counts = ", ".join(f"{len(found)} {name}" for name, found in records.items())
+    reporter.say(f"data: {counts} pairs; {len(config.data.classes)} classes; device: {device}")
+    reporter.say(
+        f"length: {plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs), "
+        f"validation every {plan.eval_steps} steps, crop {plan.crop[0]}x{plan.crop[1]}"
+    )
+    for choice in plan.choices:
+        reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
+
+
+def _load_data(root: Path, overrides: Sequence[str]) -> tuple[Config, Path]:
+    with tempfile.TemporaryDirectory(prefix="segtool-") as directory:
+        path = Path(directory) / f"{root.resolve().name}.yaml"
+        path.write_text(_scaffold(root, root), encoding="utf-8")
+        return load_config(path, overrides), root
+
+
+def _scaffold(root: Path, config_dir: Path) -> str:
+    from segtool.data.scaffold import scaffold
+
+    return scaffold(root, config_dir=config_dir)
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint."""
+    return path.is_dir() and not (path / "checkpoints").is_dir() and not (path / "state.json").is_file()
+
+
+def _run_name(path: Path) -> str:
+    resolved = path.resolve()
+    if path.name == CONFIG and holds_run(path.parent):
+        return resolved.parent.name
+    return resolved.name if path.is_dir() else resolved.stem
+
+
+def _run_directory(checkpoint: Path) -> Path:
+    """Returns the run that a checkpoint lies in, or the current folder where it has been moved out of one."""
+    run = checkpoint.resolve().parent.parent
+    return run if (run / CONFIG).is_file() else Path()
+
+
+def _claimable(directory: Path) -> None:
+    """Raises CheckpointError at once where the run directory cannot be made."""
+    parent = directory
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise CheckpointError(
+            f"{directory}: cannot be made, since {parent} is no folder that can be written; choose another --run"
+        )
+
+
+def _resolved_like(given: Config, before: Config) -> Config:
+    """Returns a config as the user gives it with what the run had resolved: format of masks, mean, deviation."""
+    data = replace(
+        given.data,
+        mean=given.data.mean or before.data.mean,
+        std=given.data.std or before.data.std,
+        mask_mode=given.data.mask_mode or before.data.mask_mode,
+        palette=given.data.palette or before.data.palette,
+    )
+    return replace(given, data=data)
+
+
+def _refuse_changes(before: Config, after: Config, where: Path) -> None:
+    old, new = dict(_values(before)), dict(_values(after))
+    changed = [
+        f"{where}: {key} was {old.get(key)!r} in the run and is {new.get(key)!r} now; its weights were made for the "
+        "former: start a new run for this"
+        for key in dict.fromkeys([*old, *new])
+        if key.startswith(FIXED) and old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise ConfigError(*changed)
+
+
+def _say_differences(before: Config, after: Config, reporter: Reporter) -> None:
+    old, new = dict(_values(before)), dict(_values(after))
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key) and key != "data.root":
+            reporter.say(f"changed: {key} {old.get(key)!r} -> {new.get(key)!r}")
+    if old.get("train.steps") != new.get("train.steps") or old.get("train.epochs") != new.get("train.epochs"):
+        reporter.say("the learning rate follows the new length from here on, as if the run had been this long")
+
+
+def _values(config: Config) -> list[tuple[str, Any]]:
+    return [(path, value) for path, value, _ in show(config)]
+
+
+def _facts(session: Session, config: Config, plan: Plan, records: Records, device: torch.device) -> dict[str, Any]:
+    import numpy
+    import torch
+
+    return {
+        "command": shlex.join(["segtool", *sys.argv[1:]]),
+        "seed": config.train.seed,
+        "device": str(device),
+        "steps": plan.steps,
+        "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in plan.choices},
+        "splits": {name: len(found) for name, found in records.items()},
+        "data": _fingerprint(records),
+        "versions": {
+            "segtool": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+        },
+        "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "start": _now(),
+    }
+
+
+def _fingerprint(records: Mapping[str, Sequence[Record]]) -> str:
+    """Returns a sha256 over the stems and file sizes of all pairs."""
+    digest = hashlib.sha256()
+    for split, found in records.items():
+        for record in found:
+            sizes = [path.stat().st_size for path in (record.image, record.mask) if path is not None]
+            digest.update(json.dumps([split, record.stem, sizes]).encode())
+    return digest.hexdigest()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,82 @@
+"""Scores as a table for people, with the definition under it, and as a CSV with a row an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from rich.markup import escape
+from rich.table import Table
+
+from segtool.metrics import Scores, dice, iou, majority_baseline, mean, precision, recall
+from segtool.terminal import percent
+
+
+def score_table(scores: Scores, title: str) -> Table:
+    """Returns the scores by class, their means, and what answering the most frequent class everywhere would score."""
+    matrix = scores.confusion
+    total = max(int(matrix.sum()), 1)
+    columns = [iou(matrix), dice(matrix), precision(matrix), recall(matrix)]
+    table = Table(title=escape(title), title_justify="left", caption=definition(scores), caption_justify="left")
+    table.add_column("class", overflow="fold")
+    for name in ("IoU %", "Dice %", "precision %", "recall %", "pixels %"):
+        table.add_column(name, justify="right")
+    pixels = matrix.sum(1).tolist()
+    for name, row, count in zip(scores.names, zip(*columns, strict=True), pixels, strict=True):
+        table.add_row(escape(printable(name)), *map(percent, row), percent(count / total))
+    table.add_section()
+    table.add_row("mean", *(percent(mean(column)) for column in columns), "")
+    base, majority = majority_baseline(scores)
+    if majority is not None:
+        baseline = [percent(base["miou"]), percent(base["mean_dice"]), "", percent(base["mean_accuracy"]), ""]
+        table.add_row(f"all {escape(printable(majority))}", *baseline, style="dim")
+    return table
+
+
+def definition(scores: Scores) -> str:
+    """Returns what the numbers are and what they leave out."""
+    absent = [printable(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
+    summary = scores.summary
+    scored = int(scores.confusion.sum())
+    _, majority = majority_baseline(scores)
+    lines = [
+        f"mIoU {percent(summary['miou'])}  pixel accuracy {percent(summary['pixel_accuracy'])}  "
+        f"mean accuracy {percent(summary['mean_accuracy'])}  mean Dice {percent(summary['mean_dice'])}  "
+        f"frequency-weighted IoU {percent(summary['fw_iou'])}",
+        f"From one confusion matrix over {len(scores.images)} images ({scored:,} pixels), not a mean over images. "
+        f"Means are over the {len(scores.names) - len(absent)} of {len(scores.names)} classes in truth or prediction"
+        + (f"; absent: {', '.join(absent)}." if absent else "."),
+        f"{scores.ignored:,} pixels with ignored truth ({percent(scores.ignored / max(scores.ignored + scored, 1))} %) "
+        "are left out.",
+    ]
+    if majority is not None:
+        lines.append(f"The row 'all {printable(majority)}' is what that answer everywhere would score.")
+    return escape("\n".join(lines))
+
+
+def per_image_csv(scores: Scores) -> str:
+    """Returns a CSV with each image's stem, pixel accuracy, mIoU, IoU by class, and its ignored pixels.
+
+    A cell is empty where a score is undefined. An image's mIoU is over the classes in its own truth or prediction.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [_inert(f"iou {name}") for name in scores.names]
+    writer.writerow(["image", "pixel_accuracy", "miou", *names, "pixels", "ignored_pixels"])
+    for image in scores.images:
+        alone = Scores(scores.names, image.confusion, image.ignored)
+        values = [alone.summary["pixel_accuracy"], alone.miou, *iou(image.confusion)]
+        cells = ["" if value is None else f"{value:.6f}" for value in values]
+        writer.writerow([_inert(image.stem), *cells, int(image.confusion.sum()), image.ignored])
+    return text.getvalue()
+
+
+def printable(text: str) -> str:
+    """Returns text with control characters and undecodable bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _inert(text: str) -> str:
+    # A spreadsheet runs a cell that begins like a formula; the apostrophe makes it text.
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,0 +1,103 @@
+"""What people see: lines, warnings and progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import IO, TypeVar
+
+from rich.console import Console
+from tqdm import tqdm
+
+T = TypeVar("T")
+PLAIN_SECONDS = 10  # between two plain lines of progress where no terminal redraws a bar
+
+
+class Reporter:
+    """Says things on standard error, and the same in a log file where there is one."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+        self.log: IO[str] | None = None
+        self._bar: tqdm | None = None
+        self._plain_at = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._keep(text)
+        if not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a warning, also when quiet."""
+        self._keep(f"warning: {text}")
+        self._print(f"warning: {text}", style="yellow")
+
+    def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
+        """Yields the items, showing how many are done; nothing where that takes under 10 s without a terminal."""
+        if self.quiet or not self.console.is_terminal:
+            yield from self._track_plainly(items, total=total, unit=unit, label=label)
+            return
+        with tqdm(items, total=total, unit=unit, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+            yield from bar
+
+    def step(self, text: str, *, done: int, total: int) -> None:
+        """Shows the progress of a training: a bar in a terminal, else a plain line each 10 s."""
+        if not self.quiet and self.console.is_terminal:
+            if self._bar is None:
+                form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
+                self._bar = tqdm(total=total, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=form)
+            self._bar.n = done
+            self._bar.set_description_str(text)
+        if time.monotonic() - self._plain_at > PLAIN_SECONDS or done == total:
+            self._plain_at = time.monotonic()
+            self._keep(text)
+            if not self.quiet and not self.console.is_terminal:
+                self._print(text)
+
+    def close(self) -> None:
+        """Takes the bar away and closes the log."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+
+    def _track_plainly(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
+        shown = time.monotonic()
+        for done, item in enumerate(items):
+            if not self.quiet and time.monotonic() - shown > PLAIN_SECONDS:
+                shown = time.monotonic()
+                self._print(f"{label}: {done} of {total} {unit}s")
+            yield item
+
+    def _keep(self, text: str) -> None:
+        if self.log is not None:
+            self.log.write(text + "\n")
+            self.log.flush()
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        self.console.print(text, style=style, markup=False)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+def duration(seconds: float) -> str:
+    """Returns a length of time as people write it: `42 s`, `7 min 05 s`, `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 100:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(value: float | None) -> str:
+    """Returns a share as a percentage with two decimals; a hyphen where it is undefined."""
+    return "-" if value is None else f"{100 * value:.2f}"
