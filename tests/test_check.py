@@ -454,3 +454,32 @@ def test_real_sets_under_a_right_config_give_no_error_and_no_untrue_warning(
     assert [f for f in findings if f.severity == "error"] == []
     warnings = [f.code for f in findings if f.severity == "warning"]
     assert warnings == (["SEG402"] if name == "samples/suim" else [])
+
+
+def test_palette_masks_read_by_colour_tell_colours_that_are_no_class(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for path in (tmp_path / "set").glob("*/masks/*.png"):
+        image = Image.fromarray(np.array(Image.open(path)))
+        image.putpalette(bytes([0, 0, 0, 255, 0, 0, 0, 0, 255, 9, 8, 7]))
+        image.save(path)
+    classes = tuple(ClassSpec(n, colors=(c,)) for n, c in (("a", "#000000"), ("b", "#ff0000"), ("c", "#0000ff")))
+    config = replace(config, data=replace(config.data, encoding="palette", classes=classes))
+    assert check(config, tmp_path) == []
+    path = tmp_path / "set/val/masks/val_1.png"
+    image = Image.open(path)
+    image.putpixel((6, 4), 3)
+    image.save(path)
+    assert found(config, tmp_path)["SEG302"].example == "val/masks/val_1.png: #090807 at (6, 4), 1 pixel in this file"
+
+
+def test_thousands_of_stray_colours_are_one_finding(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for seed, path in enumerate(sorted((tmp_path / "set").glob("*/masks/*.png"))):
+        picture(seed, (100, 100)).save(path)
+        picture(100 + seed, (100, 100)).save(path.parent.parent / "images" / path.name)
+    classes = (ClassSpec("a", colors=("#000000",)), ClassSpec("b", colors=("#ffffff",)))
+    config = replace(config, data=replace(config.data, encoding="rgb", classes=classes))
+    finding = found(config, tmp_path)["SEG302"]
+    assert finding.count == 13
+    assert "more" in finding.message
+    assert "data.nearest" in finding.remedy

@@ -188,7 +188,7 @@ def _explained(found: Listing) -> bool:
 
 
 class Decoder:
-    """Counts classes from histograms; a value that is no class is looked at once for all masks of its kind."""
+    """Counts classes from histograms."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -199,14 +199,18 @@ class Decoder:
         pixels = np.zeros(self.labels.num_classes + 1, np.int64)  # the last: ignored
         if reason := self.labels.misfit(mask.stored(mask.values)):
             return Use(pixels[:-1], error=reason)
-        try:
-            indices = self.labels.decode(mask.stored(mask.values), mask.path)[0]
-        except DataError:
+        unknown = np.zeros(len(mask.values), bool)
+        if mask.colored or self.labels.data.encoding == "index":  # what is stored is what is looked up
+            unknown = np.isin(mask.values, list(self.labels.unknown(mask.stored(mask.values))))
+        elif self.labels.unknown(mask.stored(mask.values)):
             return self._use_by_value(mask, pixels)
-        np.add.at(pixels, np.where(indices == IGNORE, self.labels.num_classes, indices), mask.counts)
-        return Use(pixels[:-1], int(pixels[-1]))
+        indices = self.labels.decode(mask.stored(mask.values[~unknown]), mask.path)[0]
+        np.add.at(pixels, np.where(indices == IGNORE, self.labels.num_classes, indices), mask.counts[~unknown])
+        strange = dict(zip(mask.values[unknown].tolist(), mask.counts[unknown].tolist(), strict=True))
+        return Use(pixels[:-1], int(pixels[-1]), strange)
 
     def _use_by_value(self, mask: MaskFacts, pixels: np.ndarray) -> Use:
+        """Returns the same for grey and palette masks that are read by colour: at most 256 values."""
         unknown: dict[int, int] = {}
         for value, count in zip(mask.values.tolist(), mask.counts.tolist(), strict=True):
             index, code = self._decode(mask, value)
