@@ -15,7 +15,8 @@ from segtool.data.facts import histogram, look_at_mask
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
 from segtool.data.names import find_names
-from segtool.data.scaffold import choose_batch, choose_channels, choose_crop, choose_epochs, scaffold
+from segtool.data.recipe import choose_batch, choose_channels, choose_crop, choose_epochs
+from segtool.data.scaffold import scaffold
 from segtool.errors import DataError, SegtoolError
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"

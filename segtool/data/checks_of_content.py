@@ -1,0 +1,301 @@
+"""Checks of what the files hold: mask values, classes, splits, and the settings that depend on them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from segtool.data.facts import MaskFacts
+from segtool.data.findings import SHOWN_FILES, Finding, a_check, few_names, num, size_text
+from segtool.data.masks import read_mask
+from segtool.data.opening import shown
+from segtool.data.survey import Survey
+from segtool.errors import DataError
+
+FEW_PAIRS = 5
+RARE_SHARE = 1e-3
+
+# ------------------------------------------------------------------------------------------------- 3 mask values
+
+
+@a_check
+def kind_fits(survey: Survey) -> Iterator[Finding]:
+    """SEG301: masks of a kind that the encoding does not read, such as RGB with `index`, or JPEG."""
+    wrong = [(path, use.error) for path, use in survey.uses.items() if use.error]
+    if wrong:
+        path, error = wrong[0]
+        yield Finding(
+            "SEG301",
+            "error",
+            f"{num(wrong, 'mask')} cannot be read with data.encoding: {survey.config.data.encoding}",
+            len(wrong),
+            few_names(survey, [path for path, _ in wrong]),
+            f"{survey.name(path)}: {error}",
+            _kind_remedy(survey, survey.masks[path]),
+        )
+
+
+def _kind_remedy(survey: Survey, mask: MaskFacts) -> str:
+    if mask.lossy:
+        return "export the masks as PNG; or let `segtool init` write a config that takes the nearest class"
+    if mask.colored:
+        return "set data.encoding to rgb and give each class its colors; `segtool init` writes them"
+    return "set data.encoding to index and give each class its values; `segtool init` writes them"
+
+
+@a_check
+def values_known(survey: Survey) -> Iterator[Finding]:
+    """SEG302: stored values or colours that no class and no `ignore` lists."""
+    pixels: Counter[int] = Counter()
+    files: dict[int, list[Path]] = defaultdict(list)
+    for path, use in survey.uses.items():
+        for value, count in use.unknown.items():
+            pixels[value] += count
+            files[value].append(path)
+    if not pixels:
+        return
+    concerned = [path for path, use in survey.uses.items() if use.unknown]
+    colored = survey.config.data.encoding in ("rgb", "palette")
+    value, _ = pixels.most_common(1)[0]
+    path = files[value][0]
+    count = num(survey.uses[path].unknown[value], "pixel")
+    yield Finding(
+        "SEG302",
+        "error",
+        f"{num(concerned, 'mask')} with {'colours' if colored else 'values'} that are no class: "
+        + _table(pixels, files, colored),
+        len(concerned),
+        few_names(survey, concerned),
+        f"{survey.name(path)}: {_value(value, colored)} at {_first_pixel(survey, path, value)}, {count} in this file",
+        _value_remedy(survey, pixels, colored),
+    )
+
+
+def _table(pixels: Counter[int], files: dict[int, list[Path]], colored: bool) -> str:
+    rows = [
+        f"{_value(value, colored)} ({num(count, 'pixel')} in {num(files[value], 'file')})"
+        for value, count in pixels.most_common(8)
+    ]
+    return ", ".join(rows) + (f" and {len(pixels) - 8} more" if len(pixels) > 8 else "")
+
+
+def _value(value: int, colored: bool) -> str:
+    if colored and value < 0:
+        return f"palette index {-1 - value}, which has no colour,"
+    return f"#{value:06x}" if colored else str(value)
+
+
+def _first_pixel(survey: Survey, path: Path, value: int) -> str:
+    """Returns where the value first stands, as `(x, y)`; the file is read once more for it."""
+    try:
+        stored = read_mask(path, max_pixels=survey.config.limits.max_pixels)
+    except DataError:  # changed since the pass
+        return "(?, ?)"
+    _, place = survey.labels.unknown(stored).get(value, (0, ("?", "?")))
+    return f"({place[0]}, {place[1]})"
+
+
+def _value_remedy(survey: Survey, pixels: Counter[int], colored: bool) -> str:
+    if colored:
+        close = len(pixels) > 16
+        near = "; or set data.nearest: true, which takes each colour as the nearest class" if close else ""
+        return f"add a class with the colour, or put it in data.ignore{near}"
+    known = sorted({value for mask in survey.masks.values() for value in mask.values.tolist()})
+    if set(known) == {0, 255}:
+        return "the masks are 0/255: give the second class `values: [255]`"
+    if set(pixels) == {255}:
+        return "255 often marks what nobody labelled: put it in data.ignore, or add a class with `values: [255]`"
+    if len(pixels) > 64 and max(pixels) > 255:
+        return "these look like instance ids: give the object class a range, `values: [1..65535]`"
+    if len(pixels) > 16:
+        return (
+            "many stray values: soft edges or lossy compression need data.encoding: threshold; instance ids a range, "
+            "`values: [1..255]`"
+        )
+    return "add a class with the value, or put it in data.ignore"
+
+
+@a_check
+def masks_lossless(survey: Survey) -> Iterator[Finding]:
+    """SEG303: JPEG masks, whose values are not the ones that were drawn."""
+    lossy = [path for path, mask in survey.masks.items() if mask.lossy and not survey.uses[path].error]
+    if lossy:
+        yield Finding(
+            "SEG303",
+            "warning",
+            f"{num(lossy, 'mask')} stored as JPEG, which is lossy: pixels near edges may count for a wrong class",
+            len(lossy),
+            few_names(survey, lossy),
+            f"{survey.name(lossy[0])}: {len(survey.masks[lossy[0]].values)} distinct values",
+            "export the masks as PNG where the originals exist",
+        )
+
+
+@a_check
+def masks_tell_something(survey: Survey) -> Iterator[Finding]:
+    """SEG304, SEG305: masks that are ignored as a whole, or hold one class only."""
+    ignored = [path for path, use in survey.uses.items() if use.ignored and not use.pixels.any() and not use.unknown]
+    if ignored:
+        yield Finding(
+            "SEG304",
+            "warning",
+            f"{num(ignored, 'mask')} ignored in every pixel",
+            len(ignored),
+            few_names(survey, ignored),
+            f"{survey.name(ignored[0])}: all of its {survey.uses[ignored[0]].ignored} pixels are in data.ignore",
+            "label these images or take them out: they teach nothing",
+        )
+    blank = [path for path, use in survey.uses.items() if (use.pixels > 0).sum() == 1 and not use.unknown]
+    if blank:
+        only = survey.labels.names[int(survey.uses[blank[0]].pixels.argmax())]
+        yield Finding(
+            "SEG305",
+            "note",
+            f"{num(blank, 'mask')} of {len(survey.uses)} with one class only",
+            len(blank),
+            few_names(survey, blank),
+            f"{survey.name(blank[0])}: nothing but {shown(only)}",
+            "nothing, where these images really show nothing else",
+        )
+
+
+# ------------------------------------------------------------------------------------------------- 4 classes
+
+
+@a_check
+def classes_occur(survey: Survey) -> Iterator[Finding]:
+    """SEG401, SEG402: classes that never occur in the training, validation or test masks."""
+    train = survey.class_pixels("train")
+    if train.any():
+        absent = [name for name, pixels in zip(survey.labels.names, train, strict=True) if not pixels]
+        yield from _absent(
+            "SEG401", "train", absent, "the network cannot learn them; label some, or remove the classes"
+        )
+    for split in ("val", "test"):
+        here = survey.class_pixels(split)
+        if here.any():
+            rows = zip(survey.labels.names, here, train, strict=True)
+            absent = [name for name, pixels, taught in rows if taught and not pixels]
+            yield from _absent("SEG402", split, absent, "their scores are null there; another split may hold them")
+
+
+def _absent(code: str, split: str, absent: list[str], remedy: str) -> Iterator[Finding]:
+    if absent:
+        listed = ", ".join(shown(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")
+        what = num(absent, "class", "classes")
+        verb = "occurs" if len(absent) == 1 else "occur"
+        message = f"{what} never {verb} in the {split} masks: {listed}"
+        yield Finding(code, "warning", message, len(absent), (), f"{shown(absent[0])}: 0 pixels in {split}", remedy)
+
+
+@a_check
+def classes_not_rare(survey: Survey) -> Iterator[Finding]:
+    """SEG403: classes that cover hardly anything of the training masks."""
+    train = survey.class_pixels("train")
+    shares = train / max(1, int(train.sum()))
+    rare = [index for index in range(len(shares)) if 0 < shares[index] < RARE_SHARE]
+    if rare:
+        parts = [f"{shown(survey.labels.names[index])} {100 * shares[index]:.2g} %" for index in rare]
+        yield Finding(
+            "SEG403",
+            "note",
+            f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {', '.join(parts[:8])}",
+            len(rare),
+            (),
+            f"{shown(survey.labels.names[rare[0]])}: {int(train[rare[0]])} pixels",
+            "class_weights of the cross_entropy loss and a dice loss help; more such images help most",
+        )
+
+
+# ------------------------------------------------------------------------------------------------- 5 splits
+
+
+@a_check
+def splits_apart(survey: Survey) -> Iterator[Finding]:
+    """SEG501: the same picture in two splits, so that a score tells what was learned by heart."""
+    where: dict[str, dict[str, Path]] = defaultdict(dict)
+    for split, records in survey.records.items():
+        for record in records:
+            facts = survey.images[record.image]
+            if not facts.error:
+                where[facts.digest].setdefault(split, record.image)
+    leaks = [places for places in where.values() if len(places) > 1]
+    if leaks:
+        first = leaks[0]
+        yield Finding(
+            "SEG501",
+            "warning",
+            f"{num(leaks, 'picture')} in two splits, equal in every pixel",
+            len(leaks),
+            few_names(survey, [path for places in leaks for path in places.values()]),
+            " = ".join(f"{survey.name(path)} ({split})" for split, path in first.items()),
+            "remove them from all splits but one: scores on known pictures are too high",
+        )
+
+
+@a_check
+def stems_apart(survey: Survey) -> Iterator[Finding]:
+    """SEG502: one name in two splits with different pictures, unless names are mere numbers that start again."""
+    pictures: dict[str, dict[str, str]] = defaultdict(dict)
+    for split, records in survey.records.items():
+        for record in records:
+            pictures[record.stem][split] = survey.images[record.image].digest
+    shared = [stem for stem, seen in pictures.items() if len(seen) > 1 and len(set(seen.values())) > 1]
+    numbering = len({"".join(c for c in stem if not c.isdigit()) for stem in pictures}) == 1
+    if shared and not numbering:
+        splits = " and ".join(pictures[shared[0]])
+        yield Finding(
+            "SEG502",
+            "note",
+            f"{num(shared, 'name')} in two splits, with different pictures",
+            len(shared),
+            tuple(shown(stem) for stem in shared[:SHOWN_FILES]),
+            f"{shown(shared[0])} is in {splits}",
+            "nothing, where numbering starts again in each split; else see that no scene is in both",
+        )
+
+
+@a_check
+def enough_pairs(survey: Survey) -> Iterator[Finding]:
+    """SEG503: too few training pairs to learn from."""
+    count = len(survey.records.get("train", ()))
+    if 0 < count < FEW_PAIRS:
+        message = f"{num(count, 'training pair')}: too few for a network that works on other images"
+        yield Finding(
+            "SEG503",
+            "warning",
+            message,
+            count,
+            (),
+            f"train: {num(count, 'pair')}",
+            "label more images, or hold out fewer",
+        )
+
+
+# ------------------------------------------------------------------------------------------------- 6 settings
+
+
+@a_check
+def crop_fits(survey: Survey) -> Iterator[Finding]:
+    """SEG601: a training crop larger than the training images, by more than their rounding up to 32."""
+    crop = survey.config.augment.crop
+    facts = [survey.images[record.image] for record in survey.records.get("train", ())]
+    sizes = [image.size for image in facts if not image.error]
+    if crop is None or not sizes:
+        return
+    small = [
+        image.path
+        for image in facts
+        if not image.error and any(side > -(-length // 32) * 32 for side, length in zip(crop, image.size, strict=True))
+    ]
+    if len(small) * 2 > len(sizes):
+        yield Finding(
+            "SEG601",
+            "note",
+            f"augment.crop {size_text(crop)} is larger than {len(small)} of {num(sizes, 'training image')}",
+            len(small),
+            few_names(survey, small),
+            f"{survey.name(small[0])}: {size_text(survey.images[small[0]].size)}",
+            "a smaller crop: what lies outside of an image is ignored, and costs time",
+        )

@@ -1,0 +1,228 @@
+"""Checks of the files: which there are, and whether they can be read. To add one, write it below the decorator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.findings import Finding, a_check, few_names, num, size_text
+from segtool.data.opening import shown
+from segtool.data.survey import Survey
+
+# ------------------------------------------------------------------------------------------------- 1 which files
+
+
+@a_check
+def folders_exist(survey: Survey) -> Iterator[Finding]:
+    """SEG101: a folder or list that the config names is not there, or cannot be read."""
+    missing = survey.listing.missing
+    if missing:
+        there = "" if survey.root.is_dir() else f"; data.root {shown(survey.root)} itself is not there"
+        yield Finding(
+            "SEG101",
+            "error",
+            f"{num(len(missing), 'folder or list', 'folders or lists')} named by the config not found",
+            len(missing),
+            few_names(survey, missing),
+            next(iter(missing.values())) + there,
+            "correct data.root and the folders under data.train, data.val and data.test, or put the data there",
+        )
+
+
+@a_check
+def pairs_found(survey: Survey) -> Iterator[Finding]:
+    """SEG102: a part of the data has no pair at all."""
+    for split, pairs in survey.pairs.items():
+        if not pairs.records:
+            without = f"{len(pairs.images_without_mask)} images and {len(pairs.masks_without_image)} masks"
+            yield Finding(
+                "SEG102",
+                "error",
+                f"{split}: no pair of an image and its mask",
+                1,
+                few_names(survey, [*pairs.images_without_mask[:2], *pairs.masks_without_image[:2]]),
+                f"data.{split} holds {without} whose names do not meet",
+                "correct the folders; where names differ by a prefix or suffix, say so in data.pairing",
+            )
+
+
+@a_check
+def everything_paired(survey: Survey) -> Iterator[Finding]:
+    """SEG103, SEG104: an image without a mask, a mask without an image."""
+    images = [path for pairs in survey.pairs.values() for path in pairs.images_without_mask]
+    masks = [path for pairs in survey.pairs.values() for path in pairs.masks_without_image]
+    if images:
+        yield Finding(
+            "SEG103",
+            "error",
+            f"{num(images, 'image')} without a mask",
+            len(images),
+            few_names(survey, images),
+            f"{survey.name(images[0])}: no mask of that stem",
+            "add the masks, or move the images out of the folder; where names differ, see data.pairing",
+        )
+    if masks:
+        yield Finding(
+            "SEG104",
+            "error",
+            f"{num(masks, 'mask')} without an image",
+            len(masks),
+            few_names(survey, masks),
+            f"{survey.name(masks[0])}: no image of that stem",
+            "add the images, or move the masks out of the folder; where names differ, see data.pairing",
+        )
+
+
+@a_check
+def names_unambiguous(survey: Survey) -> Iterator[Finding]:
+    """SEG105: several files that claim the same partner."""
+    twins = [files for pairs in survey.pairs.values() for files in pairs.ambiguous]
+    if twins:
+        yield Finding(
+            "SEG105",
+            "error",
+            f"{num(twins, 'name')} that several files share, so that a pair is not certain",
+            len(twins),
+            few_names(survey, [path for files in twins for path in files]),
+            f"{' and '.join(survey.name(path) for path in twins[0])} have one stem",
+            "keep one file of each name and move the others away",
+        )
+
+
+@a_check
+def lists_sound(survey: Survey) -> Iterator[Finding]:
+    """SEG107: lines of a list that name no pair."""
+    problems = survey.listing.list_problems
+    if problems:
+        yield Finding(
+            "SEG107",
+            "error",
+            f"{num(problems, 'line')} of the lists that cannot be used",
+            len(problems),
+            (),
+            problems[0],
+            "give an image and its mask on each line, with paths relative to data.root",
+        )
+
+
+@a_check
+def affixes_carried(survey: Survey) -> Iterator[Finding]:
+    """SEG108: files passed over because they lack the prefix or suffix of data.pairing."""
+    unnamed = [path for pairs in survey.pairs.values() for path in pairs.unnamed]
+    if unnamed:
+        yield Finding(
+            "SEG108",
+            "note",
+            f"{num(unnamed, 'file')} passed over: not named as data.pairing says",
+            len(unnamed),
+            few_names(survey, unnamed),
+            survey.name(unnamed[0]),
+            "nothing, where they are neither images nor masks; else correct data.pairing",
+        )
+
+
+@a_check
+def split_possible(survey: Survey) -> Iterator[Finding]:
+    """SEG106: what the config asks of the pairs cannot be done."""
+    problems = survey.listing.split_problems
+    if problems:
+        yield Finding(
+            "SEG106",
+            "error",
+            "the pairs cannot be split as the config asks",
+            len(problems),
+            (),
+            problems[0],
+            "change data.split, or give the folders data.val and data.test",
+        )
+
+
+# ------------------------------------------------------------------------------------------------- 2 reading
+
+
+@a_check
+def images_readable(survey: Survey) -> Iterator[Finding]:
+    """SEG201: an image that cannot be decoded, or is of a kind that is not accepted."""
+    yield from _unreadable(survey, "SEG201", "image", survey.images.values())
+
+
+@a_check
+def masks_readable(survey: Survey) -> Iterator[Finding]:
+    """SEG202: a mask that cannot be decoded, or is of a kind that is not accepted."""
+    yield from _unreadable(survey, "SEG202", "mask", survey.masks.values())
+
+
+def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts | MaskFacts]) -> Iterator[Finding]:
+    bad = [facts for facts in files if facts.error]
+    if bad:
+        yield Finding(
+            code,
+            "error",
+            f"{num(bad, what)} cannot be read",
+            len(bad),
+            few_names(survey, [facts.path for facts in bad]),
+            f"{survey.name(bad[0].path)}: {bad[0].error}",
+            "replace these files by good copies, or move them and their partners out of the folders",
+        )
+
+
+@a_check
+def sizes_match(survey: Survey) -> Iterator[Finding]:
+    """SEG203: a mask of another size than its image."""
+    wrong = []
+    for record in (record for pairs in survey.pairs.values() for record in pairs.records):
+        image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
+        if mask and not image.error and not mask.error and image.size != mask.size:
+            wrong.append((image, mask))
+    if wrong:
+        image, mask = wrong[0]
+        yield Finding(
+            "SEG203",
+            "error",
+            f"{num(wrong, 'mask')} with another size than the image",
+            len(wrong),
+            few_names(survey, [mask.path for _, mask in wrong]),
+            f"{survey.name(mask.path)}: {size_text(mask.size)}, but its image {survey.name(image.path)} has "
+            f"{size_text(image.size)}{_size_hint(image, mask)}",
+            _size_remedy(image, mask),
+        )
+
+
+def _size_hint(image: ImageFacts, mask: MaskFacts) -> str:
+    (height, width), (mask_height, mask_width) = image.size, mask.size
+    if (mask_height, mask_width) == (width, height):
+        turned = f"; the image has EXIF orientation {image.orientation}" if image.orientation != 1 else ""
+        return f": rotated?{turned}"
+    ratio = mask_height / height
+    if abs(ratio - mask_width / width) < 0.02:
+        return f": scaled by {ratio:.3g}?"
+    return ": cropped, or the mask of another image?"
+
+
+def _size_remedy(image: ImageFacts, mask: MaskFacts) -> str:
+    if mask.size == image.size[::-1] and image.orientation >= 5:
+        return "the mask fits the stored grid: set data.exif to ignore, or turn the mask as viewers show the image"
+    if mask.size == image.size[::-1]:
+        return "turn the image or the mask; look at both first, a wrong turn trains nonsense"
+    return "export the masks at the size of the images, with nearest-neighbour scaling"
+
+
+@a_check
+def modes_alike(survey: Survey) -> Iterator[Finding]:
+    """SEG204: images of several pixel formats, which the reader turns into one."""
+    modes = Counter(facts.mode for facts in survey.images.values() if not facts.error)
+    kinds = {"L" if mode in ("1", "L") else "RGB" if mode in ("RGB", "P") else mode for mode in modes}
+    if len(kinds) > 1:
+        rarest = min(modes, key=lambda mode: modes[mode])
+        few = [facts.path for facts in survey.images.values() if facts.mode == rarest]
+        listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
+        yield Finding(
+            "SEG204",
+            "note",
+            f"images of {len(modes)} pixel formats: {listed}; all become {survey.config.data.channels} channels",
+            len(few),
+            few_names(survey, few),
+            f"{survey.name(few[0])}: {rarest}",
+            "nothing, if data.channels is meant so; else store all images alike",
+        )

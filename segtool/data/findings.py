@@ -1,0 +1,58 @@
+"""What a check finds, and how checks are entered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segtool.data.survey import Survey
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+SHOWN_FILES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of problem, over all files that have it."""
+
+    code: str
+    severity: Severity
+    message: str
+    count: int
+    """How many files, pairs or classes are concerned."""
+    files: tuple[str, ...]
+    """The first few, relative to the data's root."""
+    example: str
+    """One of them in a sentence: file, pixel, value."""
+    remedy: str
+
+
+Check = Callable[[Survey], Iterator[Finding]]
+CHECKS: list[Check] = []
+
+
+def a_check(function: Check) -> Check:
+    """Enters a function among the checks; they run in the order of their definition."""
+    CHECKS.append(function)
+    return function
+
+
+def num(count: int | Sized, one: str, many: str = "") -> str:
+    number = count if isinstance(count, int) else len(count)
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def few_names(survey: Survey, paths: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(survey.name(path) for path in list(paths)[:SHOWN_FILES])
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 1e-3 or not share else f"{100 * share:.2g} %"
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Returns H, W as width x height, the order in which image viewers tell it."""
+    return f"{size[1]}x{size[0]}"
