@@ -120,7 +120,7 @@ def load(path: Path) -> Checkpoint:
     state = _json_object(path / "state.json", contents.get("state.json", b""))
     if state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: checkpoint format {state.get('format')!r}, but this segtool reads format {FORMAT}; upgrade segtool"
+            f"{path}: checkpoint format {state.get('format')!r}, but this segtool reads {FORMAT}; upgrade segtool"
         )
     fields = {field.name for field in dataclasses.fields(Progress)}
     progress = Progress(**{key: value for key, value in state.items() if key in fields})
@@ -220,11 +220,10 @@ def _dump_json(value: Any) -> bytes:
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    names = {parameter: name for name, parameter in state.model.named_parameters()}
     return {
-        f"{names[parameter]}.{key}": torch.as_tensor(value)
-        for parameter, values in state.optimizer.state.items()
-        for key, value in values.items()
+        f"{name}.{key}": torch.as_tensor(value)
+        for name, parameter in state.model.named_parameters()
+        for key, value in state.optimizer.state.get(parameter, {}).items()
         if value is not None
     }
 

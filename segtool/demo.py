@@ -37,6 +37,21 @@ CLASSES: tuple[tuple[str, str], ...] = (
 )
 """Name and display colour of each class; the position is the value in the masks."""
 
+TRAINING = (
+    "model.encoder.channels=[16, 32, 64, 128]",
+    "augment.crop=[96, 128]",
+    "augment.scale=[1, 1]",
+    "augment.flip=both",
+    "augment.rotate=0",
+    "optim.lr=3e-3",
+    "optim.warmup=10",
+    "train.steps=140",
+    "train.batch_size=8",
+    "train.eval_every=2.5",
+    "train.ema=0.95",
+)
+"""What `segtool demo` changes in the config that init writes: a short training of a small network."""
+
 MEADOW, FIELD, WATER, ROAD, BUILDING, TREE = range(len(CLASSES))
 SIZES: Mapping[str, int] = MappingProxyType({"train": 160, "val": 32, "test": 48})
 """Images of each split, where `make_dataset` is given none."""

@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segtool.config import Optim
 
@@ -55,6 +55,8 @@ class Ema:
     def update(self, model: nn.Module, step: int) -> None:
         """Moves the average towards the weights that stand after `step` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        mine: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for averaged, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            averaged.copy_(buffer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -83,7 +84,9 @@ def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int
     return crop, []
 
 
-def _precision(setting: str, device: torch.device) -> tuple[str, str]:
+def _precision(
+    setting: Literal["auto", "fp32", "bf16"], device: torch.device
+) -> tuple[Literal["fp32", "bf16"], str]:
     if setting != "auto":
         return setting, "as the config says"
     if device.type == "cuda":

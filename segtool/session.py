@@ -380,8 +380,8 @@ def _budgeted(
     steps = int((0.95 * left - times.validation) / per_step)
     if steps < 1:
         raise SegtoolError(
-            f"--budget: a step takes {times.step:.1f} s and a validation {times.validation:.1f} s, and {left:.0f} s are "
-            "left after preparing; give more time"
+            f"--budget: a step takes {times.step:.1f} s and a validation {times.validation:.1f} s, and {left:.0f} s "
+            "are left after preparing; give more time"
         )
     reporter.say(
         f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "

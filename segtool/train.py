@@ -35,7 +35,7 @@ from segtool.metrics import Scores, iou
 from segtool.models.segmenter import Segmenter, build_model
 from segtool.optim import Ema, build_optimizer, learning_rate
 from segtool.plan import Plan
-from segtool.runs import Run, write_atomically
+from segtool.runs import Run, relocate, write_atomically
 from segtool.terminal import Reporter, duration, percent
 
 FLUSH_STEPS = 20  # steps between two writes of the logs
@@ -100,8 +100,9 @@ def train(
     if resumed:
         resumed.restore(training.state)
     progress = replace(progress, steps=plan.steps, finished=False)
+    saved_config = relocate(config, run.directory, run.checkpoints / "step")
     if resumed is None and world.is_main:
-        checkpoint.save(run.checkpoints, training.state, config, progress)
+        checkpoint.save(run.checkpoints, training.state, saved_config, progress)
     if config.train.compile:
         training.model.compile()
     workers = num_workers(config.train.workers, device)
@@ -136,7 +137,7 @@ def train(
                 logs.flush()
                 progress = replace(progress, finished=last)
                 if world.is_main:
-                    checkpoint.save(run.checkpoints, training.state, config, progress)
+                    checkpoint.save(run.checkpoints, training.state, saved_config, progress)
                     checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
                 saved_at = time.monotonic()
             if last:
@@ -205,7 +206,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 def validate(
     training: Training, dataset: EvaluationSet, progress: Progress, run: Run, logs: Logs, workers: int
 ) -> Progress:
-    """Scores the validation split, draws samples when it is the best so far, and returns the progress with its score."""
+    """Scores the validation split, draws samples where it is the best so far, and returns the scored progress."""
     if not len(dataset):
         return progress
     predictor = Predictor(copy.deepcopy(training.scored), training.normalize, training.device)

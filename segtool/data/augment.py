@@ -40,7 +40,8 @@ def draw_geometry(
 
     The window lies within the image where it fits, and covers it where it does not.
     """
-    zoom = math.exp(rng.uniform(*(math.log(value) for value in augment.scale)))
+    low, high = augment.scale
+    zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
     angle = math.radians(rng.uniform(-augment.rotate, augment.rotate)) if augment.rotate else 0.0
     mirror = tuple(augment.flip in (axis, "both") and rng.random() < 0.5 for axis in ("horizontal", "vertical"))
     window = [side / zoom for side in crop]

@@ -78,19 +78,19 @@ class TrainingSet(Dataset[Sample | DataError]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
-        epoch, index = key
+    def __getitem__(self, index: tuple[int, int]) -> Sample | DataError:
+        epoch, number = index
         try:
-            image, target = self.reader.pair(self.records[index])
+            image, target = self.reader.pair(self.records[number])
         except DataError as error:
             return error
-        rng = np.random.default_rng([self.seed, epoch, index])
+        rng = np.random.default_rng([self.seed, epoch, number])
         geometry = draw_geometry(rng, target.shape, self.crop, self.augment)
         fill = image.mean((0, 1), dtype=np.float64) if geometry.box is None else np.zeros(image.shape[2])
         image = warp_image(image, geometry, fill)
         if self.augment.color:
             image = jitter_color(image, rng, self.augment.color)
-        return to_sample(image, warp_mask(target, geometry), index)
+        return to_sample(image, warp_mask(target, geometry), number)
 
 
 class EvaluationSet(Dataset[Sample | DataError]):

@@ -16,8 +16,6 @@ from segtool.models.encoders import ConvEncoder, Encoder
 from segtool.models.trace import trace
 from segtool.registry import build
 
-HEAD_STD = 0.01
-
 
 class Segmenter(nn.Module):
     """Images in, logits of the same size out.
@@ -36,7 +34,9 @@ class Segmenter(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.head = linear_conv(decoder.out_channels, num_classes)
-        nn.init.normal_(self.head.weight, std=HEAD_STD)  # small logits: the first cross-entropy is close to ln K
+        # Small enough for a first cross-entropy near ln K, and no smaller: with a deviation of 0.01 the network behind
+        # the head learns next to nothing for the first hundreds of steps (mean IoU after 60: 0.21 against 0.66).
+        nn.init.normal_(self.head.weight, std=1 / math.sqrt(3 * decoder.out_channels))
         if decoder.needs_indices:
             encoder.keep_indices()
         self.in_channels = in_channels
