@@ -456,5 +456,6 @@ def _print_errors(problems: list[str] | tuple[str, ...]) -> None:
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     mark = "\x1b[31merror:\x1b[0m" if color else "error:"
     for problem in problems:
-        for line in problem.splitlines() or [""]:
-            print(mark, printable(line), file=sys.stderr)
+        # The lines that follow the first may be a config to paste: they are left as they are.
+        lines = [printable(line) for line in problem.splitlines()] or [""]
+        print(mark, "\n".join(lines), file=sys.stderr)

@@ -13,7 +13,6 @@ A message says where, what was found, what was expected and what to do. Anything
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -69,17 +68,6 @@ class Interrupted(SegtoolError):  # noqa: N818 -- nothing went wrong
     def __init__(self, signal_number: int, resume: str, step: int) -> None:
         super().__init__(f"interrupted; step {step} is saved. Continue with: {resume}")
         self.exit_code = 128 + signal_number
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the nearest known word, else "; known: a, b, c"."""
-    import difflib
-
-    names: Sequence[str] = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(names)}"
 
 
 def _plain(problem: Problem) -> str:

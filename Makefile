@@ -1,0 +1,35 @@
+# `make demo` and `make test` do everything on a fresh machine: each makes .venv by itself.
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+# One thread a process: two test processes share two cores.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow check docs clean
+
+demo: $(VENV)/.made
+	rm -rf segtool-demo
+	$(BIN)/segtool demo --out segtool-demo
+
+test: check
+	$(TEST) -n 2
+
+test-slow: $(VENV)/.made
+	$(TEST) -m slow
+
+check: $(VENV)/.made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.made
+	$(BIN)/python docs/make_config_reference.py
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tiff]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) segtool-demo runs build dist
