@@ -20,6 +20,8 @@ from segtool.data.labels import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.registry import build, register
 
+MAX_WEIGHT = 1e12  # of a class; far above any use, and sums over the pixels of a batch stay finite
+
 
 class Loss(nn.Module):
     """A loss of logits N K H W against a target N H W of class indices, IGNORE where a pixel does not count.
@@ -40,7 +42,8 @@ class Loss(nn.Module):
 class CrossEntropy(Loss):
     """Cross-entropy per pixel, weighted by class.
 
-    With weights w it is `sum w[y] * -log p[y] / sum w[y]` over the pixels that count.
+    With weights w it is `sum w[y] * -log p[y] / sum w[y]` over the pixels that count; one whose class has weight 0
+    does not.
 
     Source: median_frequency: Eigen & Fergus 2015, section 6.3.2; enet: Paszke et al. 2016, section 5.2, with c = 1.02.
 
@@ -48,7 +51,7 @@ class CrossEntropy(Loss):
         class_weights: null, one number a class, `median_frequency` (the median of the class frequencies over the
             class's own, both among the images that contain it) or `enet` (1 / ln(1.02 + share)); both are measured on
             the training masks.
-        weight_exponent: power that the weights are raised to; 0.5 softens them.
+        weight_exponent: power that the weights are raised to, 0 or more; 0.5 softens them.
         label_smoothing: share of the target spread evenly over all classes, 0 to below 1.
     """
 
@@ -68,24 +71,32 @@ class CrossEntropy(Loss):
             raise ValueError(f"label_smoothing is {label_smoothing}; expected 0 to below 1")
         self.label_smoothing = label_smoothing
         weights = class_weight_values(class_weights, num_classes, frequencies)
-        powered = None if weights is None else torch.tensor([w**weight_exponent for w in weights])
+        powered = None if weights is None else _powered(weights, weight_exponent)
         self.register_buffer("weight", powered, persistent=False)
 
     def denominator(self, target: Tensor) -> Tensor:
         if self.weight is None:
             return (target != IGNORE).sum().float()
-        padded = F.pad(self.weight, (0, IGNORE + 1 - len(self.weight)))
-        return padded[target.long()].sum()
+        return self._weight_of(target.long()).sum()
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
+        target = target.long()
+        if self.weight is not None and self.label_smoothing:
+            # Torch adds the smoothed part of every pixel, of a class of weight 0 too, which the denominator leaves out.
+            target = torch.where(self._weight_of(target) > 0, target, IGNORE)
         return F.cross_entropy(
             logits.float(),
-            target.long(),
+            target,
             weight=self.weight,
             ignore_index=IGNORE,
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
+
+    def _weight_of(self, target: Tensor) -> Tensor:
+        """Returns each pixel's weight, 0 where it is ignored."""
+        assert self.weight is not None
+        return F.pad(self.weight, (0, IGNORE + 1 - len(self.weight)))[target]
 
 
 @register("loss", "dice")
@@ -98,11 +109,13 @@ class Dice(Loss):
     Source: Milletari et al. 2016 (V-Net), with the plain instead of the squared sums below.
 
     Args:
-        smooth: added above and below the fraction, in pixels.
+        smooth: added above and below the fraction, in pixels; 0 or more.
     """
 
     def __init__(self, num_classes: int, frequencies: ClassFrequencies | None = None, *, smooth: float = 1.0) -> None:
         super().__init__()
+        if smooth < 0:
+            raise ValueError(f"smooth is {smooth}; expected 0 or more")
         self.num_classes = num_classes
         self.smooth = smooth
 
@@ -176,6 +189,17 @@ def class_weight_values(
     shares = [a / b if b else 0.0 for a, b in zip(frequencies.pixels, frequencies.present, strict=True)]
     median = statistics.median([share for share in shares if share] or [1.0])
     return [median / share if share else 0.0 for share in shares]
+
+
+def _powered(weights: Sequence[float], exponent: float) -> Tensor:
+    if exponent < 0:
+        raise ValueError(f"weight_exponent is {exponent}; expected 0 or more")
+    if any(weight and exponent * math.log(weight) > math.log(MAX_WEIGHT) for weight in weights):
+        raise ValueError(
+            f"class_weights has {max(weights):g} to the power {exponent:g} (weight_exponent); expected at most "
+            f"{MAX_WEIGHT:g}"
+        )
+    return torch.tensor([weight**exponent for weight in weights])
 
 
 def _one_hot(target: Tensor, num_classes: int) -> Tensor:
