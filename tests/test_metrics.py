@@ -1,0 +1,239 @@
+"""Scores: the confusion matrix against a loop over pixels, and its ratios by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from segtool.data.labels import IGNORE
+from segtool.metrics import (
+    ImageScore,
+    Scores,
+    confusion_matrix,
+    dice,
+    frequency_weighted_iou,
+    iou,
+    majority_baseline,
+    mean,
+    pixel_accuracy,
+    precision,
+    recall,
+)
+
+# Rows are truth, columns are prediction. Class 2 is in neither, 3 is only predicted, 4 is only in the truth.
+MATRIX = np.array(
+    [
+        [50, 10, 0, 5, 0],
+        [5, 20, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [10, 0, 0, 0, 0],
+    ],
+    np.int64,
+)
+
+
+def brute_force(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> list[list[int]]:
+    counts = [[0] * num_classes for _ in range(num_classes)]
+    for truth, answer in zip(target.ravel().tolist(), prediction.ravel().tolist(), strict=True):
+        if truth != IGNORE:
+            counts[truth][answer] += 1
+    return counts
+
+
+def random_pair(num_classes: int, shape=(17, 23), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns truth with ignored pixels, and a prediction that is anything at all under them."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(num_classes, size=shape, dtype=np.uint8)
+    prediction = rng.integers(num_classes, size=shape, dtype=np.uint8)
+    target.ravel()[-1] = prediction.ravel()[-1] = num_classes - 1
+    ignored = rng.random(shape) < 0.2
+    target[ignored] = IGNORE
+    prediction[ignored] = rng.integers(256, size=int(ignored.sum()), dtype=np.uint8)
+    return target, prediction
+
+
+def scores(matrix: np.ndarray, *, ignored: int = 0) -> Scores:
+    names = [f"class {k}" for k in range(len(matrix))]
+    return Scores.of(names, [ImageScore("only", matrix, ignored)])
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 14, 15, 16, 17, 254, 255])
+def test_the_confusion_matrix_is_a_count_over_pixels(num_classes):
+    target, prediction = random_pair(num_classes)
+    counts = confusion_matrix(target, prediction, num_classes)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == brute_force(target, prediction, num_classes)
+
+
+@pytest.mark.parametrize("num_classes", [15, 16, 255])
+def test_the_last_class_mistaken_for_itself_or_the_first_fits_the_codes(num_classes):
+    last = num_classes - 1
+    target = np.array([[last, last, 0, IGNORE]], np.uint8)
+    prediction = np.array([[last, 0, last, last]], np.uint8)
+    counts = confusion_matrix(target, prediction, num_classes)
+    assert (counts[last, last], counts[last, 0], counts[0, last], counts.sum()) == (1, 1, 1, 3)
+
+
+@pytest.mark.parametrize("prediction", [0, 1, 2, 255])
+def test_a_pixel_whose_truth_is_ignored_never_counts(prediction):
+    target = np.full((3, 3), IGNORE, np.uint8)
+    assert not confusion_matrix(target, np.full((3, 3), prediction, np.uint8), 3).any()
+
+
+def test_wider_types_and_any_shape_count_alike():
+    target, prediction = random_pair(5, shape=(6, 4))
+    wide = confusion_matrix(target.reshape(2, 3, 4), prediction.astype(np.int64).reshape(2, 3, 4), 5)
+    assert wide.tolist() == confusion_matrix(target, prediction, 5).tolist()
+
+
+def test_an_empty_image_counts_nothing():
+    assert confusion_matrix(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8), 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_counting_changes_neither_truth_nor_prediction():
+    target, prediction = random_pair(3)
+    before = target.copy(), prediction.copy()
+    confusion_matrix(target, prediction, 3)
+    assert (target == before[0]).all()
+    assert (prediction == before[1]).all()
+
+
+def test_counts_beyond_32_bits_are_exact():
+    image = ImageScore("big", np.array([[2**31 + 1, 1], [0, 3]], np.int64), 2**31)
+    total = Scores.of(["a", "b"], [image] * 5)
+    assert total.confusion.tolist() == [[5 * (2**31 + 1), 5], [0, 15]]
+    assert total.ignored == 5 * 2**31
+    assert iou(total.confusion)[0] == (5 * (2**31 + 1)) / (5 * (2**31 + 1) + 5)
+    single = np.float32(2**31 + 1) * 5  # the negative control: what a float32 sum would have kept
+    assert int(single) != 5 * (2**31 + 1)
+
+
+def test_ratios_are_exact_where_a_product_of_counts_would_overflow():
+    matrix = np.array([[2**61, 0], [2**61, 0]], np.int64)
+    assert dice(matrix) == [pytest.approx(2 / 3), 0]
+    assert frequency_weighted_iou(matrix) == pytest.approx(0.25)
+
+
+def test_iou_by_hand():
+    assert iou(MATRIX) == [50 / (65 + 65 - 50), 20 / (25 + 30 - 20), None, 0, 0]
+
+
+def test_dice_by_hand():
+    assert dice(MATRIX) == [100 / (65 + 65), 40 / (25 + 30), None, 0, 0]
+
+
+def test_precision_by_hand_is_none_for_a_class_that_is_never_predicted():
+    assert precision(MATRIX) == [50 / 65, 20 / 30, None, 0, None]
+
+
+def test_recall_by_hand_is_none_for_a_class_that_is_not_in_the_truth():
+    assert recall(MATRIX) == [50 / 65, 20 / 25, None, None, 0]
+
+
+def test_dice_is_the_harmonic_mean_of_precision_and_recall():
+    for found, p, r in zip(dice(MATRIX), precision(MATRIX), recall(MATRIX), strict=True):
+        if p and r:
+            assert found == pytest.approx(2 / (1 / p + 1 / r))
+
+
+def test_the_summary_by_hand():
+    first, second = 50 / 80, 20 / 35
+    assert scores(MATRIX).summary == pytest.approx(
+        {
+            "miou": (first + second + 0 + 0) / 4,
+            "pixel_accuracy": 70 / 100,
+            "mean_accuracy": (50 / 65 + 20 / 25 + 0) / 3,
+            "mean_dice": (100 / 130 + 40 / 55) / 4,
+            "fw_iou": 0.65 * first + 0.25 * second + 0.1 * 0,
+        }
+    )
+
+
+def test_a_mean_leaves_out_what_is_undefined_and_is_none_where_all_is():
+    assert mean([0.5, None, 0.0]) == 0.25
+    assert mean([None, None]) is None
+    assert mean([]) is None
+
+
+def test_a_perfect_prediction_of_some_of_the_classes_scores_one():
+    summary = scores(np.diag(np.array([7, 0, 3], np.int64))).summary
+    assert set(summary.values()) == {1.0}
+
+
+def test_where_nothing_is_scored_every_score_is_none_rather_than_one():
+    nothing = scores(np.zeros((3, 3), np.int64), ignored=9)
+    assert set(nothing.summary.values()) == {None}
+    assert nothing.miou is None
+    assert majority_baseline(nothing)[1] is None
+    assert all(row["iou"] is None and row["dice"] is None for row in nothing.to_json()["classes"])
+
+
+def test_scores_without_images_are_none():
+    empty = Scores.of(["a"], [])
+    assert empty.to_json()["images"] == 0
+    assert empty.miou is None
+
+
+def test_the_score_is_the_data_set_s_and_not_a_mean_over_images():
+    images = [random_pair(4, shape=(side, 9), seed=side) for side in (2, 7, 30)]
+    counted = [ImageScore(str(i), confusion_matrix(*pair, 4), 0) for i, pair in enumerate(images)]
+    whole = Scores.of("abcd", counted)
+    target, prediction = (np.concatenate([pair[i] for pair in images]) for i in (0, 1))
+    assert whole.confusion.tolist() == brute_force(target, prediction, 4)
+    assert whole.confusion.tolist() == Scores.of("abcd", counted[::-1]).confusion.tolist()
+    of_images = mean([mean(iou(image.confusion)) for image in counted])
+    assert whole.miou != pytest.approx(of_images, abs=1e-4)  # the negative control
+
+
+def test_the_baseline_answers_the_most_frequent_true_class_everywhere():
+    summary, name = majority_baseline(scores(MATRIX))
+    assert name == "class 0"  # 65 of 100 true pixels
+    # Everything is class 0: of it 65 are right and 35 too many; classes 1 and 4 are missed; 2 and 3 are in neither.
+    assert summary == pytest.approx(
+        {
+            "miou": (65 / 100 + 0 + 0) / 3,
+            "pixel_accuracy": 0.65,
+            "mean_accuracy": (1 + 0 + 0) / 3,
+            "mean_dice": (130 / 165 + 0 + 0) / 3,
+            "fw_iou": 0.65 * 0.65,
+        }
+    )
+
+
+def test_the_baseline_ignores_what_was_predicted():
+    other = MATRIX[:, ::-1].copy()
+    assert majority_baseline(scores(other)) == majority_baseline(scores(MATRIX))
+
+
+def test_json_holds_what_the_contract_names():
+    document = scores(MATRIX, ignored=12).to_json()
+    wanted = {"images", "miou", "pixel_accuracy", "mean_accuracy", "mean_dice", "fw_iou", "confusion", "classes"}
+    assert wanted <= set(document)
+    assert document["images"] == 1
+    assert document["ignored_pixels"] == 12
+    assert document["confusion"] == MATRIX.tolist()
+    assert all(type(count) is int for row in document["confusion"] for count in row)
+    assert document["classes"][0] == {
+        "name": "class 0",
+        "iou": 50 / 80,
+        "dice": 100 / 130,
+        "precision": 50 / 65,
+        "recall": 50 / 65,
+        "pixels": 65,
+    }
+    absent = {"name": "class 2", "iou": None, "dice": None, "precision": None, "recall": None, "pixels": 0}
+    assert document["classes"][2] == absent
+    assert document["majority_baseline"]["class"] == "class 0"
+
+
+def test_json_is_strict_json_of_plain_numbers():
+    for matrix in (MATRIX, np.zeros((2, 2), np.int64)):
+        document = scores(matrix).to_json()
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_pixel_accuracy_is_the_share_on_the_diagonal():
+    assert pixel_accuracy(np.array([[3, 1], [0, 4]], np.int64)) == 7 / 8
