@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from segtool.metrics import Scores, dice, iou, majority_baseline, mean, precision, recall
-from segtool.terminal import percent
+from segtool.terminal import percent, printable
 
 
 def score_table(scores: Scores, title: str) -> Table:
@@ -17,19 +17,21 @@ def score_table(scores: Scores, title: str) -> Table:
     matrix = scores.confusion
     total = max(int(matrix.sum()), 1)
     columns = [iou(matrix), dice(matrix), precision(matrix), recall(matrix)]
-    table = Table(title=escape(title), title_justify="left", caption=definition(scores), caption_justify="left")
+    # Names go in as Text: as strings they would be read as markup and emoji codes.
+    caption = Text(definition(scores))
+    table = Table(title=Text(printable(title)), title_justify="left", caption=caption, caption_justify="left")
     table.add_column("class", overflow="fold")
     for name in ("IoU %", "Dice %", "precision %", "recall %", "pixels %"):
         table.add_column(name, justify="right")
     pixels = matrix.sum(1).tolist()
     for name, row, count in zip(scores.names, zip(*columns, strict=True), pixels, strict=True):
-        table.add_row(escape(printable(name)), *map(percent, row), percent(count / total))
+        table.add_row(Text(printable(name)), *map(percent, row), percent(count / total))
     table.add_section()
     table.add_row("mean", *(percent(mean(column)) for column in columns), "")
     base, majority = majority_baseline(scores)
     if majority is not None:
         baseline = [percent(base["miou"]), percent(base["mean_dice"]), "", percent(base["mean_accuracy"]), ""]
-        table.add_row(f"all {escape(printable(majority))}", *baseline, style="dim")
+        table.add_row(Text(f"all {printable(majority)}"), *baseline, style="dim")
     return table
 
 
@@ -37,21 +39,22 @@ def definition(scores: Scores) -> str:
     """Returns what the numbers are and what they leave out."""
     absent = [printable(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
     summary = scores.summary
+    counted = len(scores.names) - len(absent)
     scored = int(scores.confusion.sum())
+    left_out = percent(scores.ignored / max(scores.ignored + scored, 1))
     _, majority = majority_baseline(scores)
     lines = [
         f"mIoU {percent(summary['miou'])}  pixel accuracy {percent(summary['pixel_accuracy'])}  "
         f"mean accuracy {percent(summary['mean_accuracy'])}  mean Dice {percent(summary['mean_dice'])}  "
         f"frequency-weighted IoU {percent(summary['fw_iou'])}",
-        f"From one confusion matrix over {len(scores.images)} images ({scored:,} pixels), not a mean over images. "
-        f"Means are over the {len(scores.names) - len(absent)} of {len(scores.names)} classes in truth or prediction"
+        f"From one confusion matrix over {_count(len(scores.images), 'image')} ({_count(scored, 'pixel')}), not a mean "
+        f"over images. Means are over the {counted} of {len(scores.names)} classes in truth or prediction"
         + (f"; absent: {', '.join(absent)}." if absent else "."),
-        f"{scores.ignored:,} pixels with ignored truth ({percent(scores.ignored / max(scores.ignored + scored, 1))} %) "
-        "are left out.",
+        f"{_count(scores.ignored, 'pixel')} with ignored truth ({left_out} %) are left out.",
     ]
     if majority is not None:
         lines.append(f"The row 'all {printable(majority)}' is what that answer everywhere would score.")
-    return escape("\n".join(lines))
+    return "\n".join(lines)
 
 
 def per_image_csv(scores: Scores) -> str:
@@ -71,9 +74,8 @@ def per_image_csv(scores: Scores) -> str:
     return text.getvalue()
 
 
-def printable(text: str) -> str:
-    """Returns text with control characters and undecodable bytes escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _inert(text: str) -> str:

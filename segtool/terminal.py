@@ -15,25 +15,30 @@ PLAIN_SECONDS = 10  # between two plain lines of progress where no terminal redr
 
 
 class Reporter:
-    """Says things on standard error, and the same in a log file where there is one."""
+    """Says things on standard error, and the same in a log file where there is one.
+
+    Texts may hold names of files: what a terminal would obey, or a log could not encode, is written escaped.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.quiet = quiet
         self.log: IO[str] | None = None
         self._bar: tqdm | None = None
         self._plain_at = 0.0
 
     def say(self, text: str) -> None:
-        """Prints a line."""
+        """Prints a line, or several."""
+        text = _lines(text)
         self._keep(text)
         if not self.quiet:
             self._print(text)
 
     def warn(self, text: str) -> None:
         """Prints a warning, also when quiet."""
-        self._keep(f"warning: {text}")
-        self._print(f"warning: {text}", style="yellow")
+        text = f"warning: {_lines(text)}"
+        self._keep(text)
+        self._print(text, style="yellow")
 
     def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
         """Yields the items, showing how many are done; nothing where that takes under 10 s without a terminal."""
@@ -87,6 +92,11 @@ class Reporter:
             self._bar.refresh()
 
 
+def printable(text: str) -> str:
+    """Returns text with control characters and undecodable bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def duration(seconds: float) -> str:
     """Returns a length of time as people write it: `42 s`, `7 min 05 s`, `3 h 20 min`."""
     whole = round(seconds)
@@ -101,3 +111,7 @@ def duration(seconds: float) -> str:
 def percent(value: float | None) -> str:
     """Returns a share as a percentage with two decimals; a hyphen where it is undefined."""
     return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
