@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_a_pixel_whose_truth_is_ignored_never_counts(prediction):
 
 def test_wider_types_and_any_shape_count_alike():
     target, prediction = random_pair(5, shape=(6, 4))
-    wide = confusion_matrix(target.reshape(2, 3, 4), prediction.astype(np.int64).reshape(2, 3, 4), 5)
+    wide: Any = prediction.astype(np.int64)
+    wide = confusion_matrix(target.reshape(2, 3, 4), wide.reshape(2, 3, 4), 5)
     assert wide.tolist() == confusion_matrix(target, prediction, 5).tolist()
 
 
