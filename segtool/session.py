@@ -69,7 +69,7 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
     if path.is_dir() and (path / CONFIG).is_file() and not _is_data(path):
         return load_config(path / CONFIG, overrides), path
     if path.is_dir():
-        return _load_data(path, overrides)
+        return _load_text(_scaffold(path, path), path, overrides), path
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; expected a config, a run or a folder of images and masks")
     return load_config(path, overrides), path.parent
@@ -176,7 +176,6 @@ def find_checkpoint(path: Path) -> Checkpoint:
 def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> None:
     from segtool.distributed import World, choose_device
 
-    config, base = load_any(session.config, session.overrides)
     directory = session.run or next_free(Path("runs"), _run_name(session.config))
     if holds_run(directory):
         raise SegtoolError(
@@ -184,22 +183,27 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
             "or choose another --run"
         )
     device = choose_device(session.device)
-    verify_components(config)
     if not dry_run:
         _claimable(directory)
+    text = _scaffold(session.config, directory) if _is_data(session.config) else None
+    if text is None:
+        config, base = load_any(session.config, session.overrides)
+    else:
+        config, base = _load_text(text, session.config, session.overrides), directory
+    verify_components(config)
     records = _checked_records(config, base, reporter)
     config, plan = _planned(config, records, device)
     _say_plan(config, plan, records, device, reporter)
     if dry_run:
         _dry_run(config, plan, records, device, reporter)
         return
+    deadline = None
+    if session.budget is not None:
+        config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
     run = Run(directory)
     try:
-        if _is_data(session.config):
-            write_atomically(directory / "init.yaml", _scaffold(session.config, directory).encode())
-        deadline = None
-        if session.budget is not None:
-            config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
+        if text is not None:
+            write_atomically(directory / "init.yaml", text.encode())
         config = relocate(config, base, directory)
         run.write_config(config)
         facts = _facts(session, config, plan, records, device)
@@ -241,7 +245,8 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         if resumed.progress.finished and step >= plan.steps:
             reporter.say(f"{directory}: is done at step {step}; extend it with --set train.epochs=… or train.steps=…")
             return
-        if resumed.progress.finished and config.train.patience is not None and plan.steps == resumed.progress.steps:
+        patience = config.train.patience
+        if resumed.progress.finished and patience is not None and resumed.progress.stale >= patience:
             reporter.say(f"{directory}: ended at step {step} for want of improvement; raise train.patience to go on")
             return
         reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
@@ -420,11 +425,12 @@ def _say_plan(config: Config, plan: Plan, records: Records, device: torch.device
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
 
 
-def _load_data(root: Path, overrides: Sequence[str]) -> tuple[Config, Path]:
+def _load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
+    """Returns the config that `init` would write for a data folder."""
     with tempfile.TemporaryDirectory(prefix="segtool-") as directory:
         path = Path(directory) / f"{root.resolve().name}.yaml"
-        path.write_text(_scaffold(root, root), encoding="utf-8")
-        return load_config(path, overrides), root
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, overrides)
 
 
 def _scaffold(root: Path, config_dir: Path) -> str:
@@ -435,7 +441,8 @@ def _scaffold(root: Path, config_dir: Path) -> str:
 
 def _is_data(path: Path) -> bool:
     """Whether a path is a data folder: a folder that is neither a run nor a checkpoint."""
-    return path.is_dir() and not (path / "checkpoints").is_dir() and not (path / "state.json").is_file()
+    marks = ("run.json", "checkpoints", "state.json")
+    return path.is_dir() and not any((path / mark).exists() for mark in marks)
 
 
 def _run_name(path: Path) -> str:

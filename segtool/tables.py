@@ -1,4 +1,4 @@
-"""Scores as a table for people, with the definition under it, and as a CSV with a row an image."""
+"""Scores as a table for people, the definition that stands under it, and a CSV with a row an image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def score_table(scores: Scores, title: str) -> Table:
     total = max(int(matrix.sum()), 1)
     columns = [iou(matrix), dice(matrix), precision(matrix), recall(matrix)]
     # Names go in as Text: as strings they would be read as markup and emoji codes.
-    caption = Text(definition(scores))
-    table = Table(title=Text(printable(title)), title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("class", overflow="fold")
     for name in ("IoU %", "Dice %", "precision %", "recall %", "pixels %"):
         table.add_column(name, justify="right")
@@ -36,7 +35,7 @@ def score_table(scores: Scores, title: str) -> Table:
 
 
 def definition(scores: Scores) -> str:
-    """Returns what the numbers are and what they leave out."""
+    """Returns the scores of the whole, what the numbers are, and what they leave out; a line each."""
     absent = [printable(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
     summary = scores.summary
     counted = len(scores.names) - len(absent)
