@@ -1,0 +1,297 @@
+"""The command line as other programs use it: exit codes, JSON on standard output, files in their places."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtool import cli
+from segtool.demo import make_dataset
+
+QUICK = (
+    "--set=model.encoder.channels=[4, 8]",
+    "--set=augment.crop=[32, 32]",
+    "--set=train.steps=2",
+    "--set=train.batch_size=2",
+    "--set=train.workers=0",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def segtool(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command in this process, through the same entry point as the installed program."""
+
+    def run(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["segtool", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli") / "data"
+    make_dataset(root, sizes={"train": 4, "val": 2, "test": 2}, height=40, width=48)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run_directory(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run made by the installed program, from another folder than the data's."""
+    folder = tmp_path_factory.mktemp("run")
+    for arguments in (
+        ["init", str(data), "--out", "config.yaml"],
+        ["train", "config.yaml", "--run", "run", *QUICK],
+    ):
+        done = _program(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_help_loads_neither_torch_nor_numpy_and_takes_under_a_third_of_a_second_of_cpu() -> None:
+    code = (
+        "import sys\n"
+        "from segtool.cli import main\n"
+        "sys.argv = ['segtool', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'torchvision', 'numpy', 'pydantic') if name in sys.modules])"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.splitlines()[-1] == "[]"
+    # Three times the promise: a loaded machine's clock is not a test of the program.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.9
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "init", "check", "train", "eval", "predict", "inspect", "list", "config show", "config schema", "doctor"],
+)
+def test_each_command_explains_itself(segtool: Command, command: str) -> None:
+    result = segtool(*command.split(), "--help")
+    assert result.code == 0
+    assert "Usage: segtool" in result.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train"],
+        ["train", "nothing.yaml"],
+        ["nonsense"],
+        ["check", "--bad-option"],
+        ["eval"],
+        ["eval", "--predictions", "a"],
+        ["eval", "run", "--predictions", "a", "--masks", "b", "--config", "c"],
+        ["eval", "run", "--fail-under", "beauty=1"],
+        ["eval", "run", "--fail-under", "miou"],
+        ["list", "wishes"],
+        ["init", ".", "--model", "transformer"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_why(segtool: Command, arguments: list[str]) -> None:
+    result = segtool(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.strip()
+    assert "Traceback" not in result.err
+
+
+def test_the_path_from_a_folder_to_masks_writes_everything_where_it_belongs(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "timing.jsonl", "train.log", "samples", "checkpoints"):
+        assert (run_directory / name).exists(), name
+    out = tmp_path / "masks"
+    done = segtool("predict", run_directory, data / "test" / "images", "--out", out, "--overlay", "--probabilities")
+    assert done.code == 0, done.err
+    images = sorted((data / "test" / "images").iterdir())
+    assert sorted(path.name for path in out.glob("*.png")) == [path.name for path in images]
+    for path in images:
+        with Image.open(path) as image, Image.open(out / path.name) as mask:
+            assert mask.size == image.size
+            assert mask.mode == "L"
+            assert set(np.unique(mask)) <= set(range(6))
+        probabilities = np.load(out / "probabilities" / f"{path.stem}.npy")
+        assert (probabilities.argmax(0) == np.asarray(Image.open(out / path.name))).all()
+        assert (out / "overlays" / path.name).is_file()
+
+
+def test_scores_of_a_run_equal_an_independent_count_and_those_of_its_masks(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    scored = segtool("eval", run_directory, "--json")
+    assert scored.code == 0, scored.err
+    report = json.loads(scored.out)
+    assert segtool("predict", run_directory, data / "test" / "images", "--out", tmp_path / "p").code == 0
+    matrix = np.zeros((6, 6), int)
+    for path in sorted((data / "test" / "masks").iterdir()):
+        truth, made = np.asarray(Image.open(path)), np.asarray(Image.open(tmp_path / "p" / path.name))
+        for row in range(6):
+            for column in range(6):
+                matrix[row, column] += int(((truth == row) & (made == column)).sum())
+    assert report["confusion"] == matrix.tolist()
+    assert (report["split"], report["images"]) == ("test", 2)
+    masks = segtool(
+        "eval", "--predictions", tmp_path / "p", "--masks", data / "test" / "masks",
+        "--config", run_directory / "config.yaml", "--json",
+    )  # fmt: skip
+    assert masks.code == 0, masks.err
+    again = json.loads(masks.out)
+    for key in ("miou", "pixel_accuracy", "mean_accuracy", "mean_dice", "fw_iou", "confusion", "classes"):
+        assert again[key] == report[key], key
+
+
+def test_a_score_below_its_limit_exits_with_6(segtool: Command, run_directory: Path) -> None:
+    assert segtool("eval", run_directory, "--fail-under", "miou=0").code == 0
+    failed = segtool("eval", run_directory, "--fail-under", "miou=0.99,pixel_accuracy=0")
+    assert failed.code == 6
+    assert "miou" in failed.err
+    assert "pixel_accuracy" not in failed.err
+
+
+def test_a_directory_that_holds_a_run_is_not_trained_into_again(segtool: Command, run_directory: Path) -> None:
+    before = sorted(run_directory.rglob("*"))
+    result = segtool("train", run_directory.parent / "config.yaml", "--run", run_directory, *QUICK)
+    assert result.code == 2
+    assert "--resume" in result.err
+    assert sorted(run_directory.rglob("*")) == before
+
+
+def test_resuming_where_nothing_is_exits_with_4(segtool: Command, tmp_path: Path) -> None:
+    assert segtool("train", tmp_path, "--resume").code == 4
+
+
+def test_a_dry_run_writes_nothing(
+    segtool: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = segtool("train", data, "--dry-run", *QUICK)
+    assert result.code == 0, result.err
+    assert "train.precision" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typo_in_a_config_is_told_with_its_line_before_data_is_read(segtool: Command, tmp_path: Path) -> None:
+    config = tmp_path / "typo.yaml"
+    config.write_text(
+        "data:\n"
+        "  root: nowhere\n"
+        "  train: {images: a, masks: b}\n"
+        "  classes: [{name: x, values: [0]}, {name: y, values: [1]}]\n"
+        "model:\n"
+        "  encoder:\n"
+        "    name: conv\n"
+        "    chanels: [4, 8]\n"
+    )
+    result = segtool("train", config)
+    assert result.code == 2
+    assert f"{config}:8: model.encoder.chanels: unknown key; did you mean 'channels'?" in result.err
+
+
+def test_check_prints_one_json_document_and_exits_with_3_on_a_broken_file(
+    segtool: Command, data: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    path = broken / "val" / "images" / "0001.png"
+    path.write_bytes(path.read_bytes()[:100])
+    result = segtool("check", broken, "--json")
+    assert result.code == 3
+    findings = json.loads(result.out)["findings"]
+    errors = [finding for finding in findings if finding["severity"] == "error"]
+    assert any("0001.png" in file for finding in errors for file in finding["files"])
+    for finding in findings:
+        assert set(finding) >= {"code", "severity", "message", "count", "files", "example", "remedy"}
+    trained = segtool("train", broken, "--run", tmp_path / "run", *QUICK)
+    assert trained.code == 3
+    assert "0001.png" in trained.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_init_and_eval_of_masks_work_without_torch(data: Path, run_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('torch is not to be imported')")
+    masks = str(data / "test" / "masks")
+    config = str(run_directory / "config.yaml")
+    for arguments in (
+        ["init", str(data), "--out", str(tmp_path / "made.yaml")],
+        ["check", str(tmp_path / "made.yaml")],
+        ["eval", "--predictions", masks, "--masks", masks, "--config", config, "--csv", str(tmp_path / "a.csv")],
+    ):
+        done = _program(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+    trained = _program("train", str(data), "--run", str(tmp_path / "r"), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert "torch is not to be imported" in trained.stderr, "the guard itself must be able to fail"
+
+
+def test_a_damaged_checkpoint_exits_with_4_and_is_not_replaced_by_another(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run_directory, copy)
+    for weights in (copy / "checkpoints").glob("*/*.safetensors"):
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    result = segtool("predict", copy, data / "test" / "images", "--out", tmp_path / "p")
+    assert result.code == 4
+    assert "sha256" in result.err
+    assert not (tmp_path / "p").exists()
+
+
+def test_nothing_but_plain_text_goes_into_a_pipe(run_directory: Path) -> None:
+    done = _program("eval", "run", cwd=run_directory.parent)
+    assert done.returncode == 0
+    for text in (done.stdout, done.stderr):
+        assert "\x1b" not in text
+        assert "\r" not in text
+    assert "From one confusion matrix" in done.stdout
+
+
+def test_list_and_inspect_and_schema_and_doctor_print_what_they_say(segtool: Command, run_directory: Path) -> None:
+    for kind, word in (("decoders", "skips"), ("upsamplers", "bed_of_nails"), ("losses", "median_frequency")):
+        assert word in segtool("list", kind).out
+    assert "whole network" in segtool("inspect", run_directory).out
+    assert json.loads(segtool("config", "schema").out)["type"] == "object"
+    shown = segtool("config", "show", run_directory / "config.yaml", "--set", "optim.lr=0.5").out
+    assert "optim.lr: 0.5" in shown
+    assert "torch" in segtool("doctor").out
+
+
+def _program(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "segtool", *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
