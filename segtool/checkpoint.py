@@ -15,26 +15,29 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from segtool.config import Config, dump_config, load_config
-from segtool.errors import CheckpointError
+from segtool.errors import CheckpointError, ConfigError
 
 FORMAT = 1
-STEP = re.compile(r"step-(\d{8,})")
+STEP = re.compile(r"step-([0-9]{8,18})")
 MANIFEST = "manifest.json"
+REQUIRED = ("model.safetensors", "optimizer.safetensors", "config.yaml", "state.json")
+FILES = (*REQUIRED, "ema.safetensors")
+MAX_JSON = 1 << 20  # bytes; ours have about a thousand
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,26 @@ class Checkpoint:
         return self.tensors.get("ema", self.tensors["model"])
 
     def restore(self, state: TrainState) -> None:
-        """Writes the saved weights, averages and optimizer state into those of a fresh training."""
-        state.model.load_state_dict(dict(self.tensors["model"]))
-        if state.ema is not None:
-            state.ema.load_state_dict(dict(self.tensors["ema"]))
-        _restore_optimizer(state, self.tensors["optimizer"])
+        """Writes the saved weights, averages and optimizer state into those of a fresh training.
+
+        Where the training has averages and the checkpoint none, they begin at the saved weights.
+
+        Raises:
+            CheckpointError: they are of another network or another optimizer.
+        """
+        saved, given = self.config.optim.name, type(state.optimizer).__name__.lower()
+        if saved != given:
+            raise CheckpointError(
+                f"{self.path}: its optimizer state is of {saved}, and this training has {given}; set optim.name back "
+                f"to {saved}, or start a new run"
+            )
+        try:
+            state.model.load_state_dict(dict(self.tensors["model"]))
+            if state.ema is not None:
+                state.ema.load_state_dict(dict(self.weights))
+            _restore_optimizer(state, self.tensors["optimizer"])
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{self.path}: does not fit the network of this training: {error}") from error
 
 
 def save(directory: Path, state: TrainState, config: Config, progress: Progress) -> Path:
@@ -117,23 +135,20 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: it is not a checkpoint, is damaged, or is of a newer format.
     """
     contents = _verified(path)
-    state = _json_object(path / "state.json", contents.get("state.json", b""))
-    if state.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {state.get('format')!r}, but this segtool reads {FORMAT}; upgrade segtool"
-        )
-    fields = {field.name for field in dataclasses.fields(Progress)}
-    progress = Progress(**{key: value for key, value in state.items() if key in fields})
-    tensors = {}
-    for name in ("model", "optimizer", "ema"):
-        if f"{name}.safetensors" in contents:
-            tensors[name] = _tensors(path / f"{name}.safetensors", contents[f"{name}.safetensors"])
-    if "model" not in tensors:
-        raise CheckpointError(f"{path}: has no model.safetensors; it is no checkpoint of a training")
-    return Checkpoint(path, load_config(path / "config.yaml"), progress, tensors)
+    progress = _progress(path, contents["state.json"])
+    tensors = {
+        Path(name).stem: _tensors(path / name, content)
+        for name, content in contents.items()
+        if name.endswith(".safetensors")
+    }
+    try:
+        config = load_config(path / "config.yaml")
+    except ConfigError as error:
+        raise CheckpointError(*error.problems, f"{path}: its config is not one that this segtool reads") from error
+    return Checkpoint(path, config, progress, tensors)
 
 
-def last(directory: Path, *, warn: Any = None) -> Checkpoint | None:
+def last(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
     """Returns the checkpoint of the highest step that verifies; None where there is none at all.
 
     Raises:
@@ -153,15 +168,15 @@ def last(directory: Path, *, warn: Any = None) -> Checkpoint | None:
     return None
 
 
-def best(directory: Path) -> Checkpoint | None:
-    """Returns the checkpoint with the best recorded score, the first among equals; the last where none was scored.
+def best(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
+    """Returns the checkpoint with the best recorded score, the first among equals; `last` where none was scored.
 
     Raises:
         CheckpointError: it does not verify, or the score of another does not, which might then be the best.
     """
     scored = [(score, path) for path in committed(directory) if (score := _verified_score(path)) is not None]
     if not scored:
-        return last(directory)
+        return last(directory, warn=warn)
     top = max(score for score, _ in scored)
     return load(next(path for score, path in scored if score == top))
 
@@ -170,11 +185,11 @@ def committed(directory: Path) -> list[Path]:
     """Returns the checkpoint directories in the order of their steps, whether they verify or not."""
     if not directory.is_dir():
         return []
-    found = [(int(match[1]), path) for path in directory.iterdir() if (match := STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if path.is_dir() and not path.is_symlink()]
+    found = [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=_step)
 
 
-def remove_old(directory: Path, *, keep: int, warn: Any) -> None:
+def remove_old(directory: Path, *, keep: int, warn: Callable[[str], object]) -> None:
     """Removes all checkpoints but the best one and the last `keep`; one that cannot be removed is only warned about."""
     paths = committed(directory)
     scores = {path: _recorded_score(path) for path in paths}
@@ -191,11 +206,36 @@ def remove_old(directory: Path, *, keep: int, warn: Any) -> None:
             warn(f"{path}: could not be removed ({error.strerror}); training goes on")
 
 
+def set_aside(directory: Path, *, after: int) -> None:
+    """Renames the checkpoints of steps after `after` to `step-….damaged`.
+
+    A training that fell back to an earlier checkpoint comes to those steps again: what does not verify must neither
+    keep their place nor count among the last ones that are kept.
+
+    Raises:
+        CheckpointError: one cannot be renamed.
+    """
+    for path in committed(directory):
+        if _step(path) > after:
+            target = path.with_name(f"{path.name}.damaged")
+            while target.exists():
+                target = target.with_name(f"{target.name}.damaged")
+            try:
+                path.rename(target)
+            except OSError as error:
+                message = f"{path}: is damaged and cannot be renamed ({error.strerror}); remove it"
+                raise CheckpointError(message) from error
+
+
 def remove_unfinished(directory: Path) -> None:
     """Removes what an interrupted save or removal left behind."""
     if directory.is_dir():
         for path in directory.glob(".tmp-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _contents(state: TrainState, config: Config, progress: Progress) -> dict[str, bytes]:
@@ -237,7 +277,7 @@ def _restore_optimizer(state: TrainState, saved: Mapping[str, Tensor]) -> None:
             # In the parameter's own memory layout: the fused optimizers walk both as flat memory.
             value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         else:
-            value = tensor.clone()
+            value = tensor.to(parameter.device, copy=True)  # the count of steps, which a fused kernel reads there
         state.optimizer.state[parameter][key] = value
 
 
@@ -260,7 +300,7 @@ def _sync_directory(path: Path) -> None:
 
 def _write_failed(directory: Path, target: Path, files: Mapping[str, bytes], error: OSError) -> str:
     needed = sum(map(len, files.values()))
-    there = committed(directory)
+    there = [path for path in committed(directory) if path != target]
     before = f"the previous checkpoint {there[-1].name} is intact" if there else "there is no earlier checkpoint"
     try:
         free = f"{shutil.disk_usage(directory if directory.exists() else directory.parent).free:,}"
@@ -283,17 +323,50 @@ def _verified(path: Path) -> dict[str, bytes]:
         raise CheckpointError(
             f"{path}: has no {MANIFEST}, so nothing can be verified by sha256; it is no whole checkpoint"
         )
-    manifest = _json_object(path / MANIFEST, _read(path / MANIFEST)).get("files")
-    if not isinstance(manifest, dict):
-        raise CheckpointError(f"{path / MANIFEST}: lists no files with their sha256; it is damaged")
-    contents = {}
-    for name, entry in manifest.items():
-        if Path(name).name != name or not isinstance(entry, dict):
-            raise CheckpointError(
-                f"{path / MANIFEST}: lists {name!r}, which is no file of a checkpoint (sha256 not checked)"
-            )
-        contents[name] = _verified_file(path / name, entry)
+    entries = _entries(path)
+    contents = {name: _verified_file(path / name, entry) for name, entry in entries.items()}
+    if missing := [name for name in REQUIRED if name not in contents]:
+        raise CheckpointError(
+            f"{path / MANIFEST}: lists no {', '.join(missing)} with its sha256; it is no checkpoint of a training"
+        )
     return contents
+
+
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns what the manifest says of each file, by name. No other name is ever made a path of."""
+    manifest = _json_object(path / MANIFEST, _read(path / MANIFEST))
+    _check_format(path, manifest)
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{path / MANIFEST}: lists no files with their sha256; it is damaged")
+    for name, entry in files.items():
+        if name not in FILES or not isinstance(entry, dict):
+            raise CheckpointError(
+                f"{path / MANIFEST}: lists {name[:80]!r}, which is no file of a checkpoint (sha256 not checked)"
+            )
+    return files
+
+
+def _check_format(path: Path, value: Mapping[str, Any]) -> None:
+    if value.get("format") != FORMAT:
+        found = repr(value.get("format"))[:20]
+        raise CheckpointError(f"{path}: checkpoint format {found}, but this segtool reads {FORMAT}; upgrade segtool")
+
+
+def _progress(path: Path, content: bytes) -> Progress:
+    """Returns what `state.json` holds, each value of its type and within its range."""
+    state = _json_object(path / "state.json", content)
+    _check_format(path, state)
+    progress = Progress(**{f.name: state[f.name] for f in dataclasses.fields(Progress) if f.name in state})
+    counts = (progress.step, progress.steps, progress.stale)
+    whole = all(type(count) is int and 0 <= count < 10**18 for count in counts)
+    if not (whole and _is_score(progress.score) and _is_score(progress.best) and type(progress.finished) is bool):
+        raise CheckpointError(f"{path / 'state.json'}: holds a value of the wrong kind; it was not written by segtool")
+    return progress
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:
@@ -307,6 +380,8 @@ def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:
 
 
 def _json_object(path: Path, content: bytes) -> dict[str, Any]:
+    if len(content) > MAX_JSON:
+        raise CheckpointError(f"{path}: {len(content):,} bytes; the sha256 manifest or state is damaged")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -319,18 +394,17 @@ def _json_object(path: Path, content: bytes) -> dict[str, Any]:
 def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load_tensors(content)
-    except (SafetensorError, ValueError) as error:
+    except Exception as error:  # the file is anyone's: whatever its reader stumbles over, the file is at fault
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
 
 
 def _verified_score(path: Path) -> float | None:
-    manifest = _json_object(path / MANIFEST, _read(path / MANIFEST)).get("files")
-    entry = manifest.get("state.json") if isinstance(manifest, dict) else None
-    state = _json_object(path / "state.json", _verified_file(path / "state.json", entry or {}))
-    return state.get("score")
+    return _progress(path, _verified_file(path / "state.json", _entries(path).get("state.json", {}))).score
 
 
 def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is no regular file, so its sha256 cannot be verified")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -338,8 +412,8 @@ def _read(path: Path) -> bytes:
 
 
 def _recorded_score(path: Path) -> float | None:
+    """Returns a score that is not verified: good enough for what to keep, not for what to load."""
     try:
-        score = json.loads((path / "state.json").read_bytes()).get("score")
-    except (OSError, ValueError, AttributeError):
+        return _progress(path, _read(path / "state.json")).score
+    except CheckpointError:
         return None
-    return score if isinstance(score, float) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -61,7 +62,8 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
     model = verify(config.model, len(config.data.classes), config.data.channels)
     crop, choices = _crop(config, first_size, model.stride)
     check_crop(model, crop, train.batch_size)
-    steps = train.steps or math.ceil((train.epochs or 0) * images / train.batch_size)
+    # As a fraction: 1.1 * 10 is a little more than 11 in binary.
+    steps = train.steps or math.ceil(Fraction(str(train.epochs or 0)) * images / train.batch_size)
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
     precision, why = _precision(train.precision, device)
     choices.append(Choice("train.precision", precision, why))
@@ -84,9 +86,7 @@ def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int
     return crop, []
 
 
-def _precision(
-    setting: Literal["auto", "fp32", "bf16"], device: torch.device
-) -> tuple[Literal["fp32", "bf16"], str]:
+def _precision(setting: Literal["auto", "fp32", "bf16"], device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
     if setting != "auto":
         return setting, "as the config says"
     if device.type == "cuda":

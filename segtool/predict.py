@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,10 @@ MADE_BY = "segtool predict"  # stands in each file, so that no other file is eve
 
 @dataclass(frozen=True)
 class Job:
-    """One image and the files that it becomes, relative to the output directory."""
+    """One image and the files that it becomes, all within `out`."""
 
     image: Path
+    out: Path
     mask: Path
     overlay: Path | None
     probabilities: Path | None
@@ -83,13 +85,14 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
     jobs = [
         Job(
             image,
+            out,
             out / _with_suffix(stem, ".png"),
             out / "overlays" / _with_suffix(stem, ".png") if overlays else None,
             out / "probabilities" / _with_suffix(stem, ".npy") if probabilities else None,
         )
         for image, stem in images
     ]
-    _check_collisions(jobs, inputs)
+    _check_collisions(jobs)
     return jobs
 
 
@@ -107,11 +110,11 @@ def predict(
     """
     labels = Labels.from_config(config.data)
     for job in jobs:
-        if resume and all(path.is_file() and not path.is_symlink() for path in job.outputs):
+        for path in job.outputs:
+            _check_target(path, job.out)
+        if resume and all(path.exists() for path in job.outputs):
             yield job.mask
             continue
-        for path in job.outputs:
-            _check_target(path)
         try:
             image = read_image(
                 job.image,
@@ -149,15 +152,15 @@ def _with_suffix(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def _check_collisions(jobs: Sequence[Job], inputs: Sequence[Path]) -> None:
+def _check_collisions(jobs: Sequence[Job]) -> None:
     writers: dict[str, list[Path]] = {}
     for job in jobs:
-        # Compared without case, since some file systems know no other way.
-        writers.setdefault(str(job.mask).casefold(), []).append(job.image)
+        for path in job.outputs:
+            # Compared without case and in composed form, since some file systems know no other way.
+            writers.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), []).append(job.image)
     problems = [
-        f"{', '.join(map(str, images))}: would all be written to one mask; predict them into separate --out folders"
-        for images in writers.values()
-        if len(images) > 1
+        f"{', '.join(map(str, images))}: would all be written to one file; predict them into separate --out folders"
+        for images in dict.fromkeys(tuple(images) for images in writers.values() if len(images) > 1)
     ]
     sources = {os.path.realpath(job.image) for job in jobs}
     problems += [
@@ -170,8 +173,11 @@ def _check_collisions(jobs: Sequence[Job], inputs: Sequence[Path]) -> None:
         raise SegtoolError(*problems)
 
 
-def _check_target(path: Path) -> None:
-    """Raises CheckpointError unless the path is free or holds a file that segtool predicted."""
+def _check_target(path: Path, out: Path) -> None:
+    """Raises CheckpointError unless the path is free or holds a file that segtool predicted, in no linked subfolder."""
+    for folder in path.relative_to(out).parents:
+        if folder.name and (out / folder).is_symlink():
+            raise CheckpointError(f"{out / folder}: is a link, which may lead out of {out}; choose another --out")
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -180,8 +186,9 @@ def _check_target(path: Path) -> None:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path}: is a link, a folder or a device, and is not replaced; choose another --out")
-    if path.suffix == ".png" and MADE_BY.encode() not in path.read_bytes()[:4096]:
-        raise CheckpointError(f"{path}: was not made by segtool, and is not replaced; choose another --out")
+    with open(path, "rb") as file:
+        if MADE_BY.encode() not in file.read(4096):
+            raise CheckpointError(f"{path}: was not made by segtool, and is not replaced; choose another --out")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -202,6 +209,11 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+    """Returns the bytes of a .npy file, version 1.0, with `MADE_BY` as a comment in its header.
+
+    Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
+    facts = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+    header = f"{facts}  # {MADE_BY}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"  # data begins at a multiple of 64 bytes
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + array.tobytes()

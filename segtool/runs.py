@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import platform
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,7 @@ class Run:
         except OSError as error:
             message = f"{directory}: cannot be written ({error.strerror}); choose another --run"
             raise CheckpointError(message) from error
-        (directory / ".holder").write_text(f"pid {os.getpid()} on {os.uname().nodename}")
+        write_atomically(directory / ".holder", f"pid {os.getpid()} on {platform.node()}".encode())
 
     @property
     def checkpoints(self) -> Path:
@@ -64,7 +67,13 @@ class Run:
     def read_facts(self) -> dict[str, Any]:
         """Returns what `run.json` holds; nothing where there is none."""
         text = _read_text(self.directory / "run.json")
-        return json.loads(text) if text else {}
+        try:
+            facts = json.loads(text or "{}")
+        except (ValueError, RecursionError):
+            facts = None
+        if not isinstance(facts, dict):
+            raise CheckpointError(f"{self.directory / 'run.json'}: is no JSON object; put it right, or remove it")
+        return facts
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends JSON objects, one a line, to `metrics.jsonl` or `timing.jsonl`."""
@@ -80,8 +89,8 @@ class Run:
         for name in ("metrics.jsonl", "timing.jsonl"):
             path = self.directory / name
             if path.exists():
-                kept = [line for line in path.read_text().splitlines() if _is_up_to(line, step)]
-                write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+                kept = [line for line in path.read_bytes().splitlines() if _is_up_to(line, step)]
+                write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def close(self) -> None:
         """Lets other processes have the directory."""
@@ -116,17 +125,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file by one rename.
 
     Raises:
-        CheckpointError: the disk did not take it; an earlier file of that name is intact.
+        CheckpointError: the disk did not take it, or there is something else than a file; what was there is intact.
     """
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        # A rename would put a file in place of the link or the device itself, /dev/null included.
+        raise CheckpointError(f"{path}: is a link, a folder or a device, and is not replaced; choose another place")
+    # A short name of its own: the file's may be as long as the file system takes.
+    temporary = path.with_name(f".tmp-{os.getpid()}-{threading.get_ident()}")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); what was there is intact") from error
 
 
@@ -136,15 +151,15 @@ def _probe(directory: Path) -> None:
     probe.unlink()
 
 
-def _is_up_to(line: str, step: int) -> bool:
+def _is_up_to(line: bytes, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -99,6 +99,8 @@ def train(
     progress = resumed.progress if resumed else Progress()
     if resumed:
         resumed.restore(training.state)
+        if world.is_main:
+            checkpoint.set_aside(run.checkpoints, after=progress.step)
     progress = replace(progress, steps=plan.steps, finished=False)
     saved_config = relocate(config, run.directory, run.checkpoints / "step")
     if resumed is None and world.is_main:
@@ -133,7 +135,8 @@ def train(
                 if patience is not None and progress.stale >= patience and not last:
                     reporter.say(f"no better mean IoU in {patience} validations: training ends here")
                     last = True
-            if last or signals or progress.score is not None or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            stop = list(signals)  # looked at once: a signal that comes later ends the next step, after its save
+            if last or stop or progress.score is not None or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 logs.flush()
                 progress = replace(progress, finished=last)
                 if world.is_main:
@@ -142,8 +145,8 @@ def train(
                 saved_at = time.monotonic()
             if last:
                 break
-            if signals:
-                raise Interrupted(signals[0], f"segtool train {run.directory} --resume", progress.step)
+            if stop:
+                raise Interrupted(stop[0], f"segtool train {run.directory} --resume", progress.step)
     return progress
 
 
