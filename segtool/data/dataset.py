@@ -16,6 +16,7 @@ from segtool.data.augment import draw_geometry, jitter_color, warp_image, warp_m
 from segtool.data.formats import Record
 from segtool.data.images import read_image
 from segtool.data.labels import Labels
+from segtool.data.opening import shown
 from segtool.errors import DataError
 
 
@@ -49,12 +50,12 @@ class Reader:
     def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Returns image H W C and class indices H W. Raises DataError where their sizes differ."""
         if record.mask is None:
-            raise DataError(f"{record.image}: has no mask")
+            raise DataError(f"{shown(record.image)}: has no mask")
         image, target = self.image(record), self.labels.read(record.mask, max_pixels=self.max_pixels)
         if image.shape[:2] != target.shape:
             (height, width), (mask_height, mask_width) = image.shape[:2], target.shape
             raise DataError(
-                f"{record.mask}: {mask_width}x{mask_height} pixels, but its image {record.image} has "
+                f"{shown(record.mask)}: {mask_width}x{mask_height} pixels, but its image {shown(record.image)} has "
                 f"{width}x{height}; a mask must have its image's size: run `segtool check`"
             )
         return image, target
@@ -112,7 +113,8 @@ class EvaluationSet(Dataset[Sample | DataError]):
 
 def to_sample(image: np.ndarray, target: np.ndarray, index: int) -> Sample:
     """Returns the tensors of an image H W C and a target H W."""
-    chw = np.ascontiguousarray(np.moveaxis(image, 2, 0))
+    # Pillow's pixels are read-only, and with one channel they are contiguous already: tensors must own what they hold.
+    chw = np.require(np.moveaxis(image, 2, 0), requirements=["C", "W"])
     return Sample(torch.from_numpy(chw), torch.from_numpy(np.array(target)), torch.tensor(index))
 
 

@@ -107,7 +107,8 @@ def batches(loader: DataLoader[Sample | DataError]) -> Iterator[Sample]:
         except StopIteration:
             return
         except RuntimeError as error:
-            if "DataLoader" not in str(error):
+            # What is raised within a worker comes as "Caught … in DataLoader worker process" and is a bug.
+            if not str(error).startswith("DataLoader "):
                 raise
             raise DataError(
                 f"a process that loads images died or took over {TIMEOUT} s: {error}; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,12 +10,15 @@ from typing import TypeVar
 import numpy as np
 
 from segtool.config import Config
+from segtool.data.facts import num_threads
 from segtool.data.formats import Record
 from segtool.data.images import read_image
 from segtool.data.labels import Labels, read_mask, resolve
+from segtool.data.opening import shown
 from segtool.errors import DataError
 
 MAX_IMAGES = 500  # evenly spaced training images that mean and deviation are measured on
+BLOCK = 1 << 20  # pixels that are summed at a time, which bounds the memory
 T = TypeVar("T")
 
 
@@ -58,8 +60,7 @@ def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[f
             exif=config.data.exif,
             max_pixels=config.limits.max_pixels,
         )
-        flat = image.reshape(-1, image.shape[2]) / 255.0
-        return np.stack([np.full(image.shape[2], len(flat)), flat.sum(0), np.square(flat).sum(0)])
+        return channel_sums(image)
 
     count, total, squares = np.sum(in_threads(sums, picked.tolist()), axis=0)
     mean = total / count
@@ -68,13 +69,24 @@ def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[f
     return tuple(round(float(value), 5) for value in mean), tuple(round(float(value), 5) for value in std)
 
 
+def channel_sums(image: np.ndarray) -> np.ndarray:
+    """Returns the number, the sum and the sum of squares of each channel's values in 0..1, 3 C float64."""
+    flat = image.reshape(-1, image.shape[2])
+    sums = np.zeros((3, image.shape[2]))
+    for start in range(0, len(flat), BLOCK):
+        # float64 for 16-bit images too: a running sum in float32 stops growing at 2^24.
+        block = flat[start : start + BLOCK].astype(np.float64) / 255
+        sums += np.stack([np.full(block.shape[1], len(block)), block.sum(0), np.square(block).sum(0)])
+    return sums
+
+
 def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequencies:
     """Returns how often each class occurs in the masks of `records`."""
     labels = Labels.from_config(config.data)
 
     def count(record: Record) -> np.ndarray:
         if record.mask is None:
-            raise DataError(f"{record.image}: has no mask")
+            raise DataError(f"{shown(record.image)}: has no mask")
         indices = labels.read(record.mask, max_pixels=config.limits.max_pixels)
         pixels = np.bincount(indices.ravel(), minlength=256)[: labels.num_classes]
         return np.stack([pixels, np.where(pixels > 0, pixels.sum(), 0)])
@@ -84,6 +96,9 @@ def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequen
 
 
 def in_threads(function: Callable[..., T], items: Sequence) -> list[T]:
-    """Returns the function's value of each item, worked out in threads: decoding releases Python's lock."""
-    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
+    """Returns the function's value of each item, worked out in threads: decoding releases Python's lock.
+
+    There are up to 8 threads, and no more than processors or OMP_NUM_THREADS.
+    """
+    with ThreadPoolExecutor(min(8, num_threads())) as pool:
         return list(pool.map(function, items))

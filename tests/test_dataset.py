@@ -1,0 +1,325 @@
+"""Samples and batches: a pure function of (seed, epoch, index), whoever loads them, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segtool.config import Augment, ClassSpec, Config, Data
+from segtool.data import loader
+from segtool.data.dataset import EvaluationSet, Reader, Sample, TrainingSet, permutation, stream_keys
+from segtool.data.labels import IGNORE
+from segtool.data.loader import StepSampler, collate, evaluation_batches, num_workers, training_batches
+from segtool.data.pairs import Record
+from segtool.distributed import World
+from segtool.errors import DataError
+
+AUGMENT = Augment(scale=(0.7, 1.5), flip="both", rotate=20, color=0.3)
+CROP = (12, 10)
+lengths = st.integers(1, 40)
+# Torch's advice, which is an error here, on a machine of one core.
+two_workers = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+def config(channels: int = 3, **data) -> Config:
+    classes = tuple(ClassSpec(f"c{value}", values=(value,)) for value in range(3))
+    return Config(data=Data(classes=classes, ignore=(9,), channels=channels, **data))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> list[Record]:
+    """Seven pairs of 14 x 16 pixels and more, three classes and ignored pixels."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return [write_pair(folder, f"{number}", size=(14 + number, 16), seed=number) for number in range(7)]
+
+
+def write_pair(folder: Path, stem: str, *, size=(14, 16), seed=0, mode="RGB") -> Record:
+    rng = np.random.default_rng(seed)
+    shape = (*size, 3) if mode == "RGB" else size
+    dtype = np.uint16 if mode == "I;16" else np.uint8
+    pixels = rng.integers(np.iinfo(dtype).max + 1, size=shape, dtype=dtype)
+    mask = rng.choice(np.array([0, 1, 2, 9], np.uint8), size=size)
+    image, target = folder / f"{stem}.png", folder / f"{stem}_mask.png"
+    Image.fromarray(pixels).save(image)
+    Image.fromarray(mask).save(target)
+    return Record(image, target, stem)
+
+
+def training_set(records, *, seed=3, augment=AUGMENT, channels=3, crop=CROP) -> TrainingSet:
+    return TrainingSet(records, Reader.of(config(channels)), augment, crop, seed)
+
+
+def sample(dataset, key) -> Sample:
+    found = dataset[key]
+    assert isinstance(found, Sample)
+    return found
+
+
+def same(first: Sample, second: Sample) -> bool:
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def load(records, *, workers=0, start=0, steps=6, batch_size=3, world=None) -> list[Sample]:
+    dataset = training_set(records)
+    batches = training_batches(
+        dataset, world or World(), batch_size=batch_size, start=start, steps=steps, workers=workers
+    )
+    return list(batches)
+
+
+def test_a_sample_has_the_crop_s_size_and_says_which_record_it_is(records):
+    image, target, index = sample(training_set(records), (0, 4))
+    assert (image.shape, image.dtype) == ((3, *CROP), torch.uint8)
+    assert (target.shape, target.dtype) == (CROP, torch.uint8)
+    assert set(target.unique().tolist()) <= {0, 1, 2, IGNORE}
+    assert index.item() == 4
+
+
+def test_without_augmentation_a_sample_is_the_stored_image_and_the_decoded_mask(records):
+    image, target, _ = sample(training_set(records, augment=Augment(), crop=(14, 16)), (0, 0))
+    assert records[0].mask is not None
+    stored = np.asarray(Image.open(records[0].mask))
+    assert np.array_equal(image.numpy().transpose(1, 2, 0), np.asarray(Image.open(records[0].image)))
+    assert np.array_equal(target.numpy(), np.where(stored == 9, IGNORE, stored))
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index_alone(records):
+    first, second = training_set(records), training_set(records)
+    sample(second, (0, 1))  # what was read before does not matter
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert same(sample(first, (5, 2)), sample(second, (5, 2)))
+
+
+@pytest.mark.parametrize(("seed", "key"), [(3, (6, 2)), (4, (5, 2))])
+def test_another_epoch_or_seed_gives_another_sample(records, seed, key):
+    other = sample(training_set(records, seed=seed), key)
+    assert not torch.equal(sample(training_set(records), (5, 2)).image, other.image)
+
+
+@two_workers
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_does_not_change_a_batch(records, workers):
+    alone, helped = load(records), load(records, workers=workers)
+    assert len(alone) == len(helped) == 6
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_two_epochs_hold_each_record_twice_and_in_another_order(records):
+    order = torch.cat([batch.indices for batch in load(records, steps=7, batch_size=2)]).tolist()
+    assert sorted(order[:7]) == sorted(order[7:]) == list(range(7))
+    assert order[:7] != order[7:]
+
+
+@pytest.mark.parametrize("start", [1, 3, 5])
+def test_a_start_in_the_middle_gives_the_same_tail(records, start):
+    whole, tail = load(records), load(records, start=start)
+    assert all(same(a, b) for a, b in zip(whole[start:], tail, strict=True))
+
+
+def test_a_start_at_the_end_gives_nothing(records):
+    assert load(records, start=6) == []
+
+
+@given(length=lengths, batch=st.integers(1, 12), size=st.integers(1, 4), seed=st.integers(0, 1000))
+@settings(deadline=None)
+def test_each_epoch_holds_each_index_once_for_any_batch_and_world(length, batch, size, seed):
+    batch *= size  # an equal share for each process
+    epochs = 3
+    steps = -(-epochs * length // batch)
+    worlds = [World(rank, size) for rank in range(size)]
+    ranks = [list(StepSampler(length, batch, seed, world, start=0, steps=steps)) for world in worlds]
+    assert {len(keys) for steps_of_rank in ranks for keys in steps_of_rank} == {batch // size}
+    # Dealing the ranks' keys out in turn gives the stream of one process.
+    dealt = [key for step in zip(*ranks, strict=True) for turn in zip(*step, strict=True) for key in turn]
+    alone = StepSampler(length, batch, seed, World(), start=0, steps=steps)
+    assert dealt == [key for step in alone for key in step]
+    counts = Counter(dealt)
+    assert set(counts.values()) == {1}
+    assert {(epoch, index) for epoch in range(epochs) for index in range(length)} <= set(counts)
+
+
+@given(length=lengths, start=st.integers(0, 200), size=st.integers(0, 100), cut=st.integers(0, 100))
+@settings(deadline=None)
+def test_the_stream_can_be_cut_anywhere(length, start, size, cut):
+    middle = start + min(cut, size)
+    whole = stream_keys(7, length, start, start + size)
+    assert whole == stream_keys(7, length, start, middle) + stream_keys(7, length, middle, start + size)
+    assert len(whole) == size
+    assert [epoch for epoch, _ in whole] == [place // length for place in range(start, start + size)]
+
+
+def test_the_order_depends_on_seed_and_epoch():
+    orders = {tuple(permutation(seed, epoch, 50)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+    assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+def test_the_sampler_knows_how_many_steps_are_left():
+    assert len(StepSampler(5, 2, 0, World(), start=3, steps=9)) == 6
+    assert len(StepSampler(5, 2, 0, World(), start=9, steps=3)) == 0
+
+
+def test_evaluation_takes_whole_images_one_by_one_in_order(records):
+    batches = list(evaluation_batches(EvaluationSet(records, Reader.of(config())), World(), workers=0))
+    assert [batch.indices.tolist() for batch in batches] == [[i] for i in range(7)]
+    assert [tuple(batch.image.shape) for batch in batches] == [(1, 3, 14 + i, 16) for i in range(7)]
+    assert [tuple(batch.target.shape) for batch in batches] == [(1, 14 + i, 16) for i in range(7)]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_processes_share_the_evaluation_without_padding(records, size):
+    dataset = EvaluationSet(records, Reader.of(config()))
+    shares = [list(evaluation_batches(dataset, World(rank, size), workers=0)) for rank in range(size)]
+    seen = [int(batch.indices) for share in shares for batch in share]
+    assert sorted(seen) == list(range(7))
+
+
+@two_workers
+def test_evaluation_with_workers_gives_the_same(records):
+    dataset = EvaluationSet(records[:3], Reader.of(config()))
+    alone, helped = (list(evaluation_batches(dataset, World(), workers=workers)) for workers in (0, 2))
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["broken image", "broken mask", "unknown value", "other size", "no mask"])
+def test_a_bad_file_is_a_data_error_that_names_it_also_from_a_worker(tmp_path, kind, workers):
+    good, bad = write_pair(tmp_path, "good"), write_pair(tmp_path, "bad")
+    assert bad.mask is not None
+    named = bad.image if kind in ("broken image", "no mask") else bad.mask
+    if kind.startswith("broken"):
+        named.write_bytes(named.read_bytes()[:60])
+    elif kind == "no mask":
+        bad = replace(bad, mask=None)
+    else:
+        size = (14, 16) if kind == "unknown value" else (14, 15)
+        Image.fromarray(np.full(size, 77 if kind == "unknown value" else 0, np.uint8)).save(bad.mask)
+    with pytest.raises(DataError) as error:
+        load([good, bad], workers=workers, steps=2, batch_size=2)
+    assert str(named) in str(error.value)
+    assert "Traceback" not in str(error.value)
+    with pytest.raises(DataError, match=named.name):
+        list(evaluation_batches(EvaluationSet([good, bad], Reader.of(config())), World(), workers=workers))
+
+
+def test_sizes_that_differ_are_both_told(tmp_path):
+    record = write_pair(tmp_path, "a", size=(14, 16))
+    Image.fromarray(np.zeros((16, 14), np.uint8)).save(tmp_path / "a_mask.png")
+    error = training_set([record])[(0, 0)]
+    assert isinstance(error, DataError)
+    assert "14x16 pixels" in str(error)
+    assert "has 16x14" in str(error)
+
+
+def test_names_in_an_error_do_nothing_in_a_terminal(tmp_path):
+    error = training_set([Record(tmp_path / "a\x1b[2J.png", None, "a")])[(0, 0)]
+    assert isinstance(error, DataError)
+    assert "\x1b" not in str(error)
+
+
+class Failing(TrainingSet):
+    """Does something bad instead of loading the record number 1."""
+
+    def __init__(self, records, action) -> None:
+        super().__init__(records, Reader.of(config()), Augment(), CROP, 0)
+        self.action = action
+
+    def __getitem__(self, index):
+        if index[1] == 1:
+            self.action()
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_advice(records):
+    dataset = Failing(records[:2], lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match=r"a process that loads images died[\s\S]*train.workers=0"):
+        list(training_batches(dataset, World(), batch_size=2, start=0, steps=2, workers=1))
+
+
+def test_a_worker_that_hangs_ends_the_run_with_advice(records, monkeypatch):
+    monkeypatch.setattr(loader, "TIMEOUT", 1)
+    dataset = Failing(records[:2], signal.pause)
+    with pytest.raises(DataError, match=r"took over 1 s[\s\S]*train.workers=0"):
+        list(training_batches(dataset, World(), batch_size=2, start=0, steps=2, workers=1))
+
+
+def broken() -> None:
+    raise RuntimeError("a bug in our code")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_of_ours_is_not_taken_for_bad_data(records, workers):
+    with pytest.raises(RuntimeError, match="a bug in our code"):
+        list(training_batches(Failing(records[:2], broken), World(), batch_size=2, start=0, steps=1, workers=workers))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_a_sample_owns_its_pixels_for_every_number_of_channels(tmp_path, mode, channels):
+    """Torch warns, and pytest fails, where a tensor would lie on pixels that must not be written."""
+    record = write_pair(tmp_path, "a", mode=mode)
+    for augment, crop in ((Augment(), (14, 16)), (Augment(), CROP), (AUGMENT, CROP), (AUGMENT, (1, 1))):
+        dataset = training_set([record], augment=augment, channels=channels, crop=crop)
+        image, target, _ = sample(dataset, (0, 0))
+        assert image.shape == (channels, *crop)
+        assert image.is_contiguous()
+        image.zero_()
+        target.zero_()
+    whole = EvaluationSet([record], Reader.of(config(channels)))[0]
+    assert isinstance(whole, Sample)
+    assert whole.image.shape == (channels, 14, 16)
+
+
+def test_16_bits_a_pixel_become_floats_of_the_same_range_with_nothing_clipped(tmp_path):
+    record = write_pair(tmp_path, "a", mode="I;16")
+    stored = np.asarray(Image.open(record.image)).astype(np.float64)
+    image, _, _ = sample(training_set([record], augment=Augment(), channels=1, crop=(14, 16)), (0, 0))
+    assert image.dtype == torch.float32
+    assert np.abs(image.numpy()[0] - stored * 255 / 65535).max() < 1e-4
+
+
+def test_a_batch_of_8_and_16_bit_images_is_made_of_floats(tmp_path):
+    pairs = [write_pair(tmp_path, "a", mode="L"), write_pair(tmp_path, "b", mode="I;16", seed=1)]
+    dataset = training_set(pairs, channels=1)
+    parts = [sample(dataset, (0, index)) for index in (0, 1)]
+    batch = collate(list(parts))
+    assert isinstance(batch, Sample)
+    assert batch.image.dtype == torch.float32
+    assert all(torch.equal(batch.image[i], part.image.float()) for i, part in enumerate(parts))
+    assert all(torch.equal(batch.target[i], part.target) for i, part in enumerate(parts))
+    assert batch.indices.tolist() == [0, 1]
+
+
+def test_a_batch_of_8_bit_images_stays_small(records):
+    batch = collate([sample(training_set(records), (0, index)) for index in (0, 1)])
+    assert isinstance(batch, Sample)
+    assert batch.image.dtype == torch.uint8
+
+
+def test_a_batch_with_an_error_is_its_first_error(records):
+    errors = [DataError("first"), DataError("second")]
+    assert collate([sample(training_set(records), (0, 0)), *errors]) is errors[0]
+
+
+def test_an_image_whose_pixels_are_all_ignored_is_a_sample_like_any_other(tmp_path):
+    record = write_pair(tmp_path, "a")
+    Image.fromarray(np.full((14, 16), 9, np.uint8)).save(tmp_path / "a_mask.png")
+    assert (sample(training_set([record]), (0, 0)).target == IGNORE).all()
+
+
+def test_the_number_of_workers_is_what_the_config_says_else_by_device():
+    assert num_workers(5, torch.device("cpu")) == 5
+    assert num_workers(0, torch.device("cuda")) == 0
+    assert num_workers("auto", torch.device("cpu")) == 1
+    assert 1 <= num_workers("auto", torch.device("cuda")) <= 8
