@@ -195,7 +195,7 @@ def remove_old(directory: Path, *, keep: int, warn: Callable[[str], object]) -> 
     scores = {path: _recorded_score(path) for path in paths}
     top = max((score for score in scores.values() if score is not None), default=None)
     best_path = next((path for path in paths if top is not None and scores[path] == top), None)
-    for path in paths[: len(paths) - max(keep, 1)]:
+    for path in paths[: max(len(paths) - max(keep, 1), 0)]:
         if path == best_path:
             continue
         try:

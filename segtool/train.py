@@ -88,7 +88,7 @@ def train(
         deadline: `time.monotonic()` after which no further step begins.
 
     Raises:
-        DivergedError: loss or gradient is not finite; the weights of the step before are the last ones saved.
+        DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
         Interrupted: SIGINT or SIGTERM; the step was finished and saved.
     """
     keep_freed_memory()
@@ -122,7 +122,11 @@ def train(
         while progress.step < plan.steps:
             batch = next(batches)
             rate = learning_rate(config.optim, progress.step, plan.steps)
-            loss, norm = train_step(training, batch, progress.step, rate, records["train"])
+            try:
+                loss, norm = train_step(training, batch, progress.step, rate, records["train"])
+            except DivergedError:
+                logs.flush()  # how it came to this
+                raise
             progress = replace(progress, step=progress.step + 1, score=None)
             logs.step(progress, loss, norm, rate)
 
@@ -170,7 +174,8 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     """Makes one optimizer step and returns the loss before it and the norm of the gradient.
 
     Raises:
-        DivergedError: one of the two is not finite; nothing has been changed then.
+        DivergedError: one of the two is not finite; weights, averages and optimizer are as they were. (The statistics
+            of BatchNorm have seen the batch.)
     """
     config, optimizer = training.config, training.optimizer
     torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))

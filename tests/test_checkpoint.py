@@ -515,6 +515,15 @@ def test_the_best_and_the_last_ones_are_kept(tmp_path):
     assert [path.name for path in committed(tmp_path)] == ["step-00000001", "step-00000005"]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("keep", [1, 2, 3, 9])
+def test_so_many_are_kept_as_the_config_says_or_all_where_there_are_fewer(tmp_path, count, keep):
+    for step in range(count):
+        (tmp_path / f"step-0000000{step}").mkdir()
+    remove_old(tmp_path, keep=keep, warn=pytest.fail)
+    assert [int(path.name[-1]) for path in committed(tmp_path)] == list(range(count))[-keep:]
+
+
 def test_removal_leaves_everything_that_is_not_ours(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

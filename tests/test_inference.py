@@ -1,0 +1,240 @@
+"""Inference: tiles give what the whole image gives, cover every pixel, and take no more memory than a row of them."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segtool import inference, registry
+from segtool.config import Model
+from segtool.errors import ConfigError
+from segtool.inference import Normalize, Predictor, origins
+from segtool.models.segmenter import build_model
+from segtool.registry import Component
+
+CPU = torch.device("cpu")
+PLAIN = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # leaves the stored values as they are
+SHALLOW, DEEP = (4, 8), (4, 6, 8)
+NETWORKS = [(*parts, SHALLOW) for parts in product(("unet", "fcn"), registry.names("upsampler"))]
+NETWORKS += [("unet", "transposed", DEEP), ("fcn", "max_unpool", DEEP)]
+
+
+def network(decoder: str, upsample: str, channels: tuple[int, ...]) -> Any:
+    """A network whose normalisation has seen data, so that no layer is the identity."""
+    torch.manual_seed(0)
+    encoder = Component("conv", {"channels": list(channels)})
+    options = {"upsample": upsample, **({"skips": 1} if decoder == "fcn" else {})}
+    model = build_model(Model(encoder, Component(decoder, options)), 3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model
+
+
+def stub(function: Any, stride: int = 1) -> Any:
+    """A model of one function on images N C H W."""
+
+    class Stub(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stride = stride
+            self.sizes: list[tuple[int, int]] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.sizes.append((images.shape[2], images.shape[3]))
+            return function(images)
+
+    return Stub()
+
+
+def picture(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def joined(predictor: Predictor, image: Tensor, tile: int | None) -> Tensor:
+    return torch.cat(list(predictor.bands(image, tile)), 1)
+
+
+def far_from_borders(length: int, tile: int, stride: int, reach: int) -> np.ndarray:
+    """Whether each position is more than `reach` pixels from every end of a tile that is no end of the image."""
+    tile = max(-(-tile // stride) * stride, 2 * stride)
+    step = max((tile - tile // 4) // stride * stride, stride)
+    far = np.ones(length, bool)
+    for start in origins(length, tile, step, stride):
+        for border in (start, start + tile):
+            if 0 < border < length:
+                far &= np.abs(np.arange(length) + 0.5 - border) > reach
+    return far
+
+
+def worst_difference(predictor: Predictor, image: Tensor, tile: int) -> tuple[float, float]:
+    """Returns the largest difference of tiles and whole far from artificial borders, and anywhere."""
+    height, width = image.shape[1:]
+    stride, reach = predictor.model.stride, predictor.model.receptive_field // 2
+    rows, columns = (far_from_borders(length, tile, stride, reach) for length in (height, width))
+    assert rows.mean() > 0.1, "nothing is compared"
+    assert columns.mean() > 0.1, "nothing is compared"
+    difference = (joined(predictor, image, tile) - predictor.forward(image)).abs().amax(0)
+    return difference[torch.from_numpy(rows)][:, torch.from_numpy(columns)].max().item(), difference.max().item()
+
+
+@pytest.mark.parametrize(("decoder", "upsample", "channels"), NETWORKS)
+def test_tiles_give_the_whole_image_far_from_their_borders(decoder, upsample, channels):
+    model = network(decoder, upsample, channels)
+    predictor = Predictor(model, Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.25)), CPU)
+    tile = 3 * model.receptive_field + 1  # no multiple of the stride
+    image = picture(2 * tile + 7, tile + tile // 3)
+    far, anywhere = worst_difference(predictor, image, tile)
+    assert far < 1e-5
+    assert anywhere > 1e-5, "the borders of tiles must show, else nothing was tiled"
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "max_unpool"])
+def test_tiles_that_do_not_begin_on_the_stride_give_something_else(monkeypatch, upsample):
+    """Negative control of the comparison above."""
+    predictor = Predictor(network("unet", upsample, DEEP), PLAIN, CPU)
+    aligned = inference.origins
+    monkeypatch.setattr(inference, "origins", lambda *args: [start - (start > 0) for start in aligned(*args)])
+    tile = 3 * predictor.model.receptive_field + 1
+    assert worst_difference(predictor, picture(2 * tile + 7, tile), tile)[0] > 1e-3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (23, 5), (32, 32)])
+def test_a_tile_of_the_image_or_more_is_the_whole_image_to_the_last_bit(size):
+    predictor = Predictor(network("unet", "transposed", SHALLOW), PLAIN, CPU)
+    image = picture(*size)
+    for tile in (max(size), 1000):
+        assert torch.equal(joined(predictor, image, tile), predictor.forward(image))
+
+
+@pytest.mark.parametrize("stride", [1, 4, 8])
+@pytest.mark.parametrize("tile", [1, 7, 16, 33])
+@pytest.mark.parametrize("size", [(5, 90), (61, 40), (33, 33)])
+def test_a_network_that_answers_pixel_by_pixel_gives_the_same_in_tiles_at_every_size(size, tile, stride):
+    predictor = Predictor(stub(lambda images: images * 2 - 3, stride), PLAIN, CPU)
+    image = picture(*size)
+    torch.testing.assert_close(joined(predictor, image, tile), image.float() * 2 - 3, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("tile", [1, 16, 40, 1000])
+def test_a_constant_answer_stays_constant(tile):
+    predictor = Predictor(stub(lambda images: torch.full_like(images, 0.7), 4), PLAIN, CPU)
+    logits = joined(predictor, picture(70, 53), tile)
+    assert logits.shape == (3, 70, 53)
+    torch.testing.assert_close(logits, torch.full((3, 70, 53), 0.7), rtol=1e-6, atol=0)
+
+
+def test_a_blend_of_two_tiles_is_their_mean_weighted_by_the_distance_to_their_ends():
+    """One row of 10 pixels in tiles of 8 that answer 1 and 2; they overlap in pixels 2 to 7 by design of `origins`.
+
+    The first falls over its last 2 pixels as 2/3, 1/3, the second rises over its first 2 as 1/3, 2/3.
+    """
+    answers = iter([1.0, 2.0])
+    predictor = Predictor(stub(lambda images: torch.full_like(images, next(answers))), PLAIN, CPU)
+    assert origins(10, 8, 6, 1) == [0, 2]
+    first = [1, 1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0, 0]
+    second = [0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1]
+    expected = [(a + 2 * b) / (a + b) for a, b in zip(first, second, strict=True)]
+    row = joined(predictor, picture(1, 10), 8)[0, 0]
+    torch.testing.assert_close(row, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("length", range(1, 70))
+def test_tiles_cover_a_side_from_end_to_end_and_begin_on_the_stride(length):
+    for stride, tile, step in ((1, 8, 6), (4, 16, 12), (8, 16, 8), (8, 32, 24)):
+        starts = origins(length, tile, step, stride)
+        covered = {pixel for start in starts for pixel in range(start, min(start + tile, length))}
+        assert covered == set(range(length))
+        assert all(start % stride == 0 and start < length for start in starts)
+        assert starts == sorted(set(starts))
+        assert len(starts) <= max(1, -(-(length - tile) // step) + 2)
+
+
+@pytest.mark.parametrize("size", [(100, 30), (101, 64), (37, 200)])
+def test_bands_join_to_the_image_and_come_as_soon_as_their_rows_are_done(size):
+    model = stub(lambda images: images, 4)
+    predictor = Predictor(model, PLAIN, CPU)
+    bands = predictor.bands(picture(*size), 32)
+    heights = [next(bands).shape[1]]
+    across = len(origins(size[1], 32, 24, 4))
+    assert len(model.sizes) == across  # one row of tiles, and no more
+    heights += [band.shape[1] for band in bands]
+    assert sum(heights) == size[0]
+    assert max(heights) <= 32
+    assert len(model.sizes) == across * len(origins(size[0], 32, 24, 4))
+    assert max(max(sides) for sides in model.sizes) <= 32
+
+
+def test_the_blended_logits_held_at_once_are_those_of_one_row_of_tiles(monkeypatch):
+    largest = 0
+    zeros = Tensor.new_zeros
+
+    def counting(self: Tensor, *shape: Any, **options: Any) -> Tensor:
+        nonlocal largest
+        made = zeros(self, *shape, **options)
+        largest = max(largest, made.numel())
+        return made
+
+    monkeypatch.setattr(Tensor, "new_zeros", counting)
+    predictor = Predictor(stub(lambda images: images, 4), PLAIN, CPU)
+    for band in predictor.bands(picture(400, 50), 32):
+        assert band.numel() <= 3 * 32 * 50
+    assert largest == 3 * 32 * 50
+
+
+def test_large_images_are_tiled_by_themselves_and_small_ones_are_not(monkeypatch):
+    monkeypatch.setattr(inference, "MAX_WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(inference, "AUTO_TILE", 16)
+    model = stub(lambda images: images)
+    predictor = Predictor(model, PLAIN, CPU)
+    joined(predictor, picture(25, 40), None)
+    assert model.sizes == [(25, 40)]
+    joined(predictor, picture(25, 41), None)
+    assert max(max(sides) for sides in model.sizes[1:]) == 16
+
+
+def test_the_lowest_class_is_taken_among_equal_logits():
+    predictor = Predictor(stub(lambda images: images * 0), PLAIN, CPU)
+    assert (predictor.classes(picture(9, 9)) == 0).all()
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_probabilities_sum_to_one_and_are_largest_at_the_class(tile):
+    predictor = Predictor(network("unet", "bilinear", SHALLOW), PLAIN, CPU)
+    image = picture(45, 38)
+    classes, probabilities = predictor.classes_and_probabilities(image, tile)
+    assert classes.shape == (45, 38)
+    assert probabilities.shape == (3, 45, 38)
+    assert (classes.dtype, probabilities.dtype) == (np.uint8, np.float32)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
+    assert (probabilities.argmax(0) == classes).all()
+    assert (classes == predictor.classes(image, tile)).all()
+
+
+def test_normalize_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel():
+    normalize = Normalize((0.2, 0.4, 0.6), (0.1, 0.2, 0.5))
+    image = torch.tensor([51, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
+    expected = torch.tensor([(0.2 - 0.2) / 0.1, (0.2 - 0.4) / 0.2, (1 - 0.6) / 0.5])
+    torch.testing.assert_close(normalize(image).flatten(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(normalize(image.float()), normalize(image))
+
+
+def test_an_image_is_predicted_alone_and_without_gradients():
+    predictor = Predictor(network("unet", "transposed", SHALLOW), PLAIN, CPU)
+    logits = predictor.forward(picture(20, 20))
+    assert not predictor.model.training
+    assert not logits.requires_grad
+    assert torch.equal(logits, predictor.forward(picture(20, 20)))
+
+
+def test_there_is_a_network_for_every_upsampler():
+    assert len({upsample for _, upsample, _ in NETWORKS}) == len(registry.names("upsampler")) >= 5
+    with pytest.raises(ConfigError):
+        network("unet", "no_such", SHALLOW)

@@ -1,0 +1,447 @@
+"""Prediction: a mask for each image, in its place and in the training's encoding, and nothing else is ever touched."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import config_of
+from PIL import Image
+from torch import Tensor, nn
+
+from segtool.checkpoint import Progress, TrainState, load, save
+from segtool.config import Config
+from segtool.data.labels import Labels
+from segtool.errors import CheckpointError, DataError, SegtoolError
+from segtool.inference import Normalize, Predictor
+from segtool.models.segmenter import build_model
+from segtool.optim import build_optimizer
+from segtool.predict import MADE_BY, build_predictor, list_jobs, predict
+
+CPU = torch.device("cpu")
+
+
+class Red(nn.Module):
+    """Answers class 0, 1 or 2 where the red channel is 0, 1 or 2."""
+
+    stride = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        classes = torch.arange(3.0).view(1, 3, 1, 1)
+        return -(images[:, :1] - classes).abs()
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(Red(), Normalize((0.0,) * 3, (1 / 255,) * 3), CPU)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def config(tiny_ds) -> Config:
+    return with_data(config_of(tiny_ds), mask_mode="L")
+
+
+def with_data(config: Config, **changes: Any) -> Config:
+    return replace(config, data=replace(config.data, **changes))
+
+
+def image_at(path: Path, height: int = 6, width: int = 9, *, seed: int = 0) -> np.ndarray:
+    """Writes an image whose red channel is the class of each pixel, and returns those classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 3, (height, width, 3), dtype=np.uint8)
+    # Written as PNG whatever the suffix says, so that no pixel changes.
+    Image.fromarray(pixels).save(path, "PNG")
+    return pixels[..., 0]
+
+
+def jobs_for(inputs: Any, out: Path, **options: bool) -> Any:
+    given = [inputs] if isinstance(inputs, Path) else inputs
+    return list_jobs(given, out, **{"overlays": False, "probabilities": False, **options})
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- which files become which
+
+
+def test_a_folder_keeps_its_tree_and_stems_and_a_file_goes_directly_into_out(tmp_path):
+    for name in ("a.jpg", "sub/b.PNG", "sub/deep/c.d.tif", "sub/notes.txt"):
+        image_at(tmp_path / "in" / name)
+    image_at(tmp_path / "else" / "x.bmp")
+    jobs = jobs_for([tmp_path / "in", tmp_path / "else" / "x.bmp"], tmp_path / "out")
+    masks = {job.image.name: job.mask.relative_to(tmp_path / "out").as_posix() for job in jobs}
+    assert masks == {"a.jpg": "a.png", "b.PNG": "sub/b.png", "c.d.tif": "sub/deep/c.d.png", "x.bmp": "x.png"}
+
+
+def test_overlays_and_probabilities_lie_in_their_own_folders(tmp_path):
+    image_at(tmp_path / "in" / "sub" / "a.png")
+    out = tmp_path / "out"
+    (job,) = jobs_for(tmp_path / "in", out, overlays=True, probabilities=True)
+    assert job.outputs == [out / "sub" / "a.png", out / "overlays" / "sub" / "a.png", out / "probabilities/sub/a.npy"]
+
+
+COLLISIONS = {
+    "two suffixes of one stem": ["in/a.jpg", "in/a.png"],
+    "letters that differ in case": ["in/A.png", "in/a.png"],
+    "two spellings of one letter": [f"in/{unicodedata.normalize(form, 'ä')}.png" for form in ("NFC", "NFD")],
+}
+
+
+@pytest.mark.parametrize("kind", COLLISIONS)
+def test_two_images_that_would_write_one_file_are_an_error_before_any_is_read(tmp_path, kind, monkeypatch):
+    for name in COLLISIONS[kind]:
+        image_at(tmp_path / name)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
+    with pytest.raises(SegtoolError, match="written to one file") as error:
+        jobs_for(tmp_path / "in", tmp_path / "out")
+    assert error.value.exit_code == 2
+    assert all(Path(name).name in str(error.value) for name in COLLISIONS[kind])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_stem_from_two_folders_is_an_error_that_names_all_pairs(tmp_path):
+    for folder in ("one", "two"):
+        for name in ("a.png", "b.png"):
+            image_at(tmp_path / folder / name)
+    with pytest.raises(SegtoolError) as error:
+        jobs_for([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert len(error.value.problems) == 2
+    with pytest.raises(SegtoolError, match="written to one file"):
+        jobs_for([tmp_path / "one" / "a.png", tmp_path / "one" / "a.png"], tmp_path / "out")
+
+
+def test_a_mask_may_not_take_the_place_of_another_images_overlay(tmp_path):
+    for name in ("a.png", "overlays/a.png"):
+        image_at(tmp_path / "in" / name)
+    with pytest.raises(SegtoolError, match="written to one file"):
+        jobs_for(tmp_path / "in", tmp_path / "out", overlays=True)
+    assert len(jobs_for(tmp_path / "in", tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_output_that_would_replace_an_input_is_an_error(tmp_path, linked):
+    image_at(tmp_path / "in" / "a.png")
+    out = tmp_path / "in"
+    if linked:
+        out = tmp_path / "link"
+        out.symlink_to(tmp_path / "in")
+    with pytest.raises(SegtoolError, match="would replace an input image"):
+        jobs_for(tmp_path / "in", out)
+
+
+def test_what_is_not_there_and_folders_without_images_are_told_at_once(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as error:
+        jobs_for([tmp_path / "missing.png", tmp_path / "empty"], tmp_path / "out")
+    assert [problem.split(": ")[1] for problem in error.value.problems] == [
+        "no such file or folder; expected an image or a folder of images",
+        "holds no image; expected PNG, JPEG, TIFF, BMP or WebP files",
+    ]
+
+
+# --- what is written
+
+
+@pytest.mark.parametrize("tile", [None, 4])
+def test_a_mask_has_its_images_size_and_the_stored_value_of_each_pixels_class(tmp_path, predictor, config, tile):
+    classes = {name: image_at(tmp_path / "in" / name, *size) for name, size in (("a.png", (5, 7)), ("b/c.png", (1, 1)))}
+    jobs = jobs_for(tmp_path / "in", tmp_path / "out")
+    masks = list(predict(predictor, config, jobs, tile=tile))
+    assert masks == [tmp_path / "out" / "a.png", tmp_path / "out" / "b" / "c.png"]
+    for name, expected in classes.items():
+        with Image.open(tmp_path / "out" / name) as mask:
+            assert mask.mode == "L"
+            assert mask.format == "PNG"
+            assert (np.asarray(mask) == expected).all()
+
+
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "grey with gaps": {"values": (7, 0, 200), "mask_mode": "L"},
+    "16 bits": {"values": (0, 256, 65535), "mask_mode": "I;16"},
+    "palette by index": {
+        "values": (0, 5, 2),
+        "mask_mode": "P",
+        "palette": "".join(f"{n:02x}{n:02x}33" for n in range(6)),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ENCODINGS)
+def test_masks_bear_the_mode_the_values_and_the_palette_of_the_training_masks(tmp_path, predictor, config, kind):
+    given = dict(ENCODINGS[kind])
+    values = given.pop("values")
+    classes = tuple(replace(item, values=(value,)) for item, value in zip(config.data.classes, values, strict=True))
+    config = with_data(config, classes=classes, ignore=(), **given)
+    expected = np.array(values)[image_at(tmp_path / "a.png")]
+    list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out")))
+    with Image.open(tmp_path / "out" / "a.png") as mask:
+        assert mask.mode == given["mask_mode"]
+        assert (np.asarray(mask) == expected).all()
+        if "palette" in given:
+            palette = mask.getpalette()
+            assert palette is not None
+            assert bytes(palette[: 3 * 6]).hex() == given["palette"]
+    read = Labels.from_config(config.data).read(tmp_path / "out" / "a.png", max_pixels=100)
+    assert (np.array(values)[read] == expected).all()
+
+
+def test_colour_masks_are_written_in_the_classes_first_colours(tmp_path, predictor, config):
+    colors = [("#ff0000", "#fe0000"), ("#00ff00",), ("#000000",)]
+    classes = tuple(
+        replace(item, values=(), colors=given) for item, given in zip(config.data.classes, colors, strict=True)
+    )
+    config = with_data(config, encoding="rgb", classes=classes, ignore=(), mask_mode="RGB")
+    expected = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 0]])[image_at(tmp_path / "a.png")]
+    list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out")))
+    with Image.open(tmp_path / "out" / "a.png") as mask:
+        assert mask.mode == "RGB"
+        assert (np.asarray(mask) == expected).all()
+
+
+@pytest.mark.parametrize("tile", [None, 4])
+def test_probabilities_are_an_array_k_h_w_whose_largest_is_the_mask(tmp_path, predictor, config, tile):
+    expected = image_at(tmp_path / "a.png", 9, 7)
+    jobs = jobs_for(tmp_path / "a.png", tmp_path / "out", overlays=True, probabilities=True)
+    list(predict(predictor, config, jobs, tile=tile))
+    probabilities = np.load(tmp_path / "out" / "probabilities" / "a.npy", allow_pickle=False)
+    assert probabilities.shape == (3, 9, 7)
+    assert probabilities.dtype == np.float32
+    assert probabilities.flags.c_contiguous
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
+    assert (probabilities.argmax(0) == expected).all()
+    assert (np.load(tmp_path / "out" / "probabilities" / "a.npy", mmap_mode="r") == probabilities).all()
+    with Image.open(tmp_path / "out" / "overlays" / "a.png") as picture:
+        assert picture.height >= 9
+        assert picture.width >= 7
+
+
+def test_the_modes_of_what_is_written_follow_the_umask(tmp_path, predictor, config):
+    image_at(tmp_path / "a.png")
+    before = os.umask(0o027)
+    try:
+        list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out", probabilities=True)))
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) == 2
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
+
+
+def test_predicting_again_gives_the_same_bytes_and_replaces_only_what_segtool_made(tmp_path, predictor, config):
+    image_at(tmp_path / "in" / "a.png")
+    image_at(tmp_path / "in" / "b.png", seed=1)
+    jobs = jobs_for(tmp_path / "in", tmp_path / "out", overlays=True, probabilities=True)
+    list(predict(predictor, config, jobs))
+    before = tree(tmp_path / "out")
+    assert len(before) == 6
+    assert all(MADE_BY.encode() in content[:4096] for content in before.values())
+    list(predict(predictor, config, jobs))
+    assert tree(tmp_path / "out") == before
+
+
+# --- what is not touched
+
+
+def make_file(path: Path, _: Path) -> None:
+    path.write_bytes(b"somebody else's")
+
+
+def make_png(path: Path, _: Path) -> None:
+    Image.new("L", (3, 3)).save(path, "PNG")
+
+
+def make_npy(path: Path, _: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((3, 6, 9), np.float32))
+
+
+def make_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def make_dead_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim.with_name("nowhere"))
+
+
+def make_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """What stays the same of a path that is only looked at."""
+    status = path.lstat()
+    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+FOREIGN = [make_file, make_png, make_npy, make_link, make_dead_link, make_pipe, make_folder]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("make", FOREIGN, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("output", ["a.png", "overlays/a.png", "probabilities/a.npy"])
+def test_what_segtool_did_not_make_is_refused_and_left(tmp_path, predictor, config, output, make, resume):
+    victim, path = tmp_path / "victim.png", tmp_path / "out" / output
+    victim.write_bytes(b"precious")
+    path.parent.mkdir(parents=True)
+    make(path, victim)
+    before = identity(path)
+    image_at(tmp_path / "a.png")
+    jobs = jobs_for(tmp_path / "a.png", tmp_path / "out", overlays=True, probabilities=True)
+    with pytest.raises(CheckpointError, match="is not replaced") as error:
+        list(predict(predictor, config, jobs, resume=resume))
+    assert error.value.exit_code == 4
+    assert str(path) in str(error.value)
+    assert identity(path) == before
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("folder", ["sub", "sub/deep", "overlays", "probabilities/sub"])
+def test_a_linked_folder_in_out_leads_nothing_outside(tmp_path, predictor, config, folder, resume):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = tmp_path / "out" / folder
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    image_at(tmp_path / "in" / "sub" / "deep" / "a.png")
+    jobs = jobs_for(tmp_path / "in", tmp_path / "out", overlays=True, probabilities=True)
+    with pytest.raises(CheckpointError, match="is a link") as error:
+        list(predict(predictor, config, jobs, resume=resume))
+    assert str(link) in str(error.value)
+    assert list(outside.iterdir()) == []
+
+
+def test_out_itself_may_be_a_link(tmp_path, predictor, config):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    image_at(tmp_path / "a.png")
+    list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out")))
+    assert (tmp_path / "disk" / "a.png").is_file()
+
+
+def test_a_file_in_place_of_a_folder_of_out_is_a_checkpoint_error(tmp_path, predictor, config):
+    (tmp_path / "out").write_text("x")
+    image_at(tmp_path / "a.png")
+    with pytest.raises(CheckpointError, match="choose another --out"):
+        list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out")))
+
+
+def test_the_images_are_left_as_they_are_and_nothing_is_written_beside_out(tmp_path, predictor, config):
+    image_at(tmp_path / "in" / "sub" / "a.png")
+    before = tree(tmp_path)
+    list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out", overlays=True)))
+    assert {name: value for name, value in tree(tmp_path).items() if not name.startswith("out/")} == before
+
+
+# --- going on
+
+
+def test_resume_makes_only_what_is_missing(tmp_path, predictor, config):
+    for name in ("a.png", "b.png", "c.png"):
+        image_at(tmp_path / "in" / name)
+    jobs = jobs_for(tmp_path / "in", tmp_path / "out", probabilities=True)
+    list(predict(predictor, config, jobs))
+    whole = tree(tmp_path / "out")
+    (tmp_path / "out" / "b.png").unlink()
+    (tmp_path / "out" / "probabilities" / "c.npy").unlink()
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("a.png", "probabilities/a.npy")}
+    made: list[str] = []
+    spied = Spy(predictor, made)
+    masks = list(predict(spied, config, jobs, resume=True))  # type: ignore[arg-type]
+    assert masks == [job.mask for job in jobs]
+    assert len(made) == 2
+    assert tree(tmp_path / "out") == whole
+    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in times}
+
+
+class Spy:
+    def __init__(self, predictor: Predictor, made: list[str]) -> None:
+        self.predictor = predictor
+        self.made = made
+
+    def classes_and_probabilities(self, *args: Any) -> Any:
+        self.made.append("")
+        return self.predictor.classes_and_probabilities(*args)
+
+
+def test_a_mask_is_written_after_everything_else_of_its_image(tmp_path, predictor, config, monkeypatch):
+    from segtool import predict as module
+
+    written: list[str] = []
+    real = module.write_atomically
+    monkeypatch.setattr(module, "write_atomically", lambda path, data: (written.append(path.name), real(path, data)))
+    image_at(tmp_path / "a.png")
+    list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out", overlays=True, probabilities=True)))
+    assert written == ["a.npy", "a.png", "a.png"]
+
+
+def text_as_png(path: Path) -> None:
+    path.write_bytes(b"<html>not found</html>")
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def folder_as_png(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [text_as_png, cut_short, folder_as_png], ids=lambda spoil: spoil.__name__)
+def test_an_image_that_cannot_be_read_is_told_and_the_others_are_done(
+    tmp_path, predictor, config, spoil: Callable[[Path], None]
+):
+    for name in ("a.png", "b.png", "c.png"):
+        image_at(tmp_path / "in" / name)
+    spoil(tmp_path / "in" / "b.png")
+    results = list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
+    assert [isinstance(result, DataError) for result in results] == [False, True, False]
+    assert "b.png" in str(results[1])
+    assert sorted(tree(tmp_path / "out")) == ["a.png", "c.png"]
+
+
+def test_memory_that_does_not_suffice_is_an_error_that_suggests_tiles(tmp_path, predictor, config, monkeypatch):
+    def starve(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(predictor, "forward", starve)
+    image_at(tmp_path / "a.png", 300, 200)
+    with pytest.raises(CheckpointError, match=r"a\.png: out of memory at 200x300 pixels; try --tile 100"):
+        list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out")))
+
+
+# --- from a checkpoint
+
+
+def test_the_network_of_a_checkpoint_predicts_with_its_weights_and_normalisation(tmp_path, tiny_ds):
+    config = with_data(config_of(tiny_ds), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), mask_mode="L")
+    model = build_model(config.model, 3)
+    state = TrainState(model, None, build_optimizer(model, config.optim))
+    found = load(save(tmp_path, state, config, Progress()))
+    built = build_predictor(found, CPU)
+    image = torch.randint(0, 256, (3, 9, 12), dtype=torch.uint8)
+    shape = (3, 1, 1)
+    normal = (image / 255 - torch.tensor((0.1, 0.2, 0.3)).view(shape)) / torch.tensor((0.4, 0.5, 0.6)).view(shape)
+    torch.testing.assert_close(built.forward(image), model.eval()(normal[None])[0].detach(), atol=1e-5, rtol=1e-5)
+    tensors = {**found.tensors, "model": {**found.tensors["model"], "head.weight": torch.zeros(1)}}
+    with pytest.raises(CheckpointError, match="do not fit its config"):
+        build_predictor(replace(found, tensors=tensors), CPU)

@@ -1,0 +1,224 @@
+"""Scores of folders of masks, against a count that shares nothing with segtool but NumPy and Pillow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import config_of
+from PIL import Image
+
+from segtool.config import Config, Pairing
+from segtool.errors import DataError
+from segtool.score import pair_predictions, score_folders
+
+
+@pytest.fixture
+def config(tiny_ds) -> Config:
+    return config_of(tiny_ds)
+
+
+def write(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+
+
+def with_pairing(config: Config, **rule: str) -> Config:
+    return replace(config, data=replace(config.data, pairing=Pairing(**rule)))
+
+
+def random_folders(root: Path, rng: np.random.Generator) -> tuple[Path, Path]:
+    """Writes predictions and truths of five sizes; class 2 is rare, some truth is ignored, one mask wholly."""
+    for number in range(5):
+        size = tuple(rng.integers(3, 30, 2))
+        truth = rng.choice([0, 1, 2, 255], size, p=[0.5, 0.3, 0.05, 0.15])
+        if number == 4:
+            truth[:] = 255
+        prediction = np.where(rng.random(size) < 0.7, truth, rng.integers(0, 3, size))
+        prediction[prediction == 255] = 1
+        write(root / "truth" / f"s{number % 2}" / f"{number}.png", truth)
+        write(root / "made" / f"s{number % 2}" / f"{number}.png", prediction)
+    return root / "made", root / "truth"
+
+
+def count(made: Path, truth: Path) -> np.ndarray:
+    """Returns the 3x3 counts pixel by pixel: rows are truth, columns are prediction."""
+    matrix = np.zeros((3, 3), int)
+    for path in truth.rglob("*.png"):
+        wanted, given = np.asarray(Image.open(path)), np.asarray(Image.open(made / path.relative_to(truth)))
+        for t, p in zip(wanted.ravel().tolist(), given.ravel().tolist(), strict=True):
+            if t != 255:
+                matrix[t, p] += 1
+    return matrix
+
+
+def test_the_scores_are_those_of_an_independent_count(tmp_path, config):
+    made, truth = random_folders(tmp_path, np.random.default_rng(0))
+    scores = score_folders(config, made, truth).to_json()
+    matrix = count(made, truth)
+    assert scores["confusion"] == matrix.tolist()
+    assert scores["images"] == 5
+    ious = []
+    for k, row in enumerate(scores["classes"]):
+        hit, fn, fp = matrix[k, k], matrix[k].sum() - matrix[k, k], matrix[:, k].sum() - matrix[k, k]
+        ious.append(int(hit) / int(hit + fn + fp))
+        assert row["iou"] == ious[-1]
+        assert row["precision"] == int(hit) / int(hit + fp)
+        assert row["recall"] == int(hit) / int(hit + fn)
+        assert row["dice"] == int(2 * hit) / int(2 * hit + fn + fp)
+        assert row["pixels"] == int(matrix[k].sum())
+    assert scores["miou"] == sum(ious) / 3
+    assert scores["pixel_accuracy"] == int(np.trace(matrix)) / int(matrix.sum())
+    ignored = sum(int((np.asarray(Image.open(path)) == 255).sum()) for path in truth.rglob("*.png"))
+    assert scores["ignored_pixels"] == ignored
+
+
+def test_two_masks_worked_out_by_hand(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0, 0, 1], [1, 255, 255]])
+    write(tmp_path / "made" / "a.png", [[0, 1, 1], [1, 0, 77]])
+    scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert scores.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert scores.miou == (1 / 2 + 2 / 3) / 2
+    assert scores.ignored == 2
+    assert scores.to_json()["classes"][2]["iou"] is None
+
+
+def test_the_truth_against_itself_is_perfect(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0, 1, 2]])
+    scores = score_folders(config, tmp_path / "truth", tmp_path / "truth")
+    assert set(scores.summary.values()) == {1.0}
+
+
+# --- what is an error, and what is not
+
+
+def test_every_mask_without_a_prediction_is_named_with_the_stem_that_is_wanted(tmp_path, config):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "truth" / f"{name}.png", [[0]])
+    write(tmp_path / "made" / "b.png", [[0]])
+    with pytest.raises(DataError) as error:
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert error.value.exit_code == 3
+    assert len(error.value.problems) == 2
+    assert "a.png: has no prediction" in error.value.problems[0]
+    assert "'c'" in error.value.problems[1]
+
+
+def test_files_that_belong_to_no_mask_are_passed_over(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0, 1]])
+    write(tmp_path / "made" / "a.png", [[0, 1]])
+    write(tmp_path / "made" / "z.png", [[99]])
+    write(tmp_path / "made" / "overlays" / "a.png", [[99, 98]])
+    (tmp_path / "made" / "notes.txt").write_text("x")
+    (tmp_path / "made" / "broken.png").write_text("no image")
+    assert len(score_folders(config, tmp_path / "made", tmp_path / "truth").images) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 3), (2, 2), (3, 1)])
+def test_a_prediction_of_another_size_is_an_error_with_both_sizes(tmp_path, config, size):
+    write(tmp_path / "truth" / "a.png", np.zeros((1, 2)))
+    write(tmp_path / "made" / "a.png", np.zeros(size))
+    with pytest.raises(DataError, match=rf"{size[1]}x{size[0]} pixels, but its mask .* has 2x1"):
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+
+
+def test_a_value_that_is_no_class_is_an_error_where_the_truth_counts(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0, 255, 1]])
+    write(tmp_path / "made" / "a.png", [[0, 77, 78]])
+    with pytest.raises(DataError, match=r"value 78 at \(2, 0\)") as error:
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert "77" not in str(error.value)
+
+
+def test_a_value_that_is_no_class_is_not_looked_at_where_the_truth_is_ignored(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0, 255, 255]])
+    write(tmp_path / "made" / "a.png", [[0, 77, 255]])
+    assert score_folders(config, tmp_path / "made", tmp_path / "truth").confusion.sum() == 1
+
+
+def test_a_prediction_that_ignores_where_the_truth_counts_is_an_error(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0, 1], [1, 255]])
+    write(tmp_path / "made" / "a.png", [[0, 1], [255, 255]])
+    with pytest.raises(DataError, match=r"ignored value at \(0, 1\) and 1 pixels"):
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+
+
+def test_all_files_at_fault_are_told_at_once(tmp_path, config):
+    for name, value in (("a", 50), ("b", 1), ("c", 60)):
+        write(tmp_path / "truth" / f"{name}.png", [[0]])
+        write(tmp_path / "made" / f"{name}.png", [[value]])
+    (tmp_path / "made" / "b.png").write_bytes(b"no image")
+    with pytest.raises(DataError) as error:
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert [Path(problem.split(":")[0]).name for problem in error.value.problems] == ["a.png", "b.png", "c.png"]
+
+
+def test_two_predictions_for_one_mask_are_an_error_and_two_for_none_are_not(tmp_path, config):
+    write(tmp_path / "truth" / "a.png", [[0]])
+    for name in ("a.png", "a.bmp", "z.png", "z.bmp"):
+        write(tmp_path / "made" / name, [[0]])
+    with pytest.raises(DataError, match="2 files for one image") as error:
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert len(error.value.problems) == 1
+
+
+def test_a_folder_without_masks_is_an_error(tmp_path, config):
+    (tmp_path / "truth").mkdir()
+    write(tmp_path / "made" / "a.png", [[0]])
+    with pytest.raises(DataError, match="holds no masks"):
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+
+
+# --- pairing
+
+
+@pytest.mark.parametrize(
+    ("rule", "made", "truth"),
+    [
+        ({}, "a.png", "a.bmp"),
+        ({"mask_suffix": "_mask"}, "a.png", "a_mask.png"),
+        ({"image_suffix": "_rgb", "mask_suffix": "_gt"}, "a_rgb.png", "a_gt.png"),
+        ({"image_prefix": "im_", "mask_prefix": "gt_"}, "s/im_7.png", "s/gt_7.png"),
+    ],
+)
+def test_a_prediction_bears_its_images_stem_under_the_configs_rule(tmp_path, config, rule, made, truth):
+    write(tmp_path / "made" / made, [[0]])
+    write(tmp_path / "truth" / truth, [[0]])
+    (record,) = pair_predictions(with_pairing(config, **rule), tmp_path / "made", tmp_path / "truth")
+    assert record.image == tmp_path / "made" / made
+    assert record.mask == tmp_path / "truth" / truth
+
+
+def test_a_prediction_with_the_masks_suffix_is_not_taken_for_one_with_the_images(tmp_path, config):
+    rule = {"image_suffix": "_rgb", "mask_suffix": "_gt"}
+    write(tmp_path / "made" / "a_gt.png", [[0]])
+    write(tmp_path / "truth" / "a_gt.png", [[0]])
+    with pytest.raises(DataError, match="has no prediction"):
+        pair_predictions(with_pairing(config, **rule), tmp_path / "made", tmp_path / "truth")
+
+
+def test_masks_that_do_not_bear_the_rules_suffix_are_no_truth(tmp_path, config):
+    for name in ("a_gt.png", "b.png"):
+        write(tmp_path / "truth" / name, [[0]])
+    write(tmp_path / "made" / "a.png", [[0]])
+    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
+    assert [record.stem for record in records] == ["a"]
+
+
+def test_scoring_folders_needs_no_torch(tmp_path, tiny_ds):
+    child = (
+        "import sys\nfrom pathlib import Path\nfrom segtool.score import score_folders\n"
+        "from segtool.config import load_config\nassert 'torch' not in sys.modules\n"
+        "print(score_folders(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[2])).miou)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    from segtool.config import dump_config
+
+    (tmp_path / "config.yaml").write_text(dump_config(config_of(tiny_ds)))
+    words = [sys.executable, "-c", child, str(tmp_path / "config.yaml"), str(tiny_ds / "val" / "masks")]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=300, check=True).stdout == "1.0\n"

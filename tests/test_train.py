@@ -1,0 +1,684 @@
+"""Training: a run that was stopped and continued is the run that was not, bit for bit; and it stops where it must."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SilentOs, Trained, Trainer, config_of, draw_pair, write_pair
+from PIL import Image
+from torch import nn
+
+from segtool import checkpoint, plan, train
+from segtool.checkpoint import Progress
+from segtool.config import Config
+from segtool.data import formats
+from segtool.data.dataset import EvaluationSet, Reader
+from segtool.data.formats import split_records
+from segtool.distributed import World
+from segtool.errors import DivergedError, Interrupted
+from segtool.evaluate import evaluate
+from segtool.metrics import Scores
+from segtool.optim import learning_rate
+from segtool.predict import build_predictor
+
+CPU = torch.device("cpu")
+FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
+
+# Network, optimizer, averages, workers: each value with each other one at least once, and some of the pairs.
+RUNS = [
+    ("unet", "adamw", 0.99, 0),
+    ("unet", "sgd", None, 0),
+    ("fcn", "adamw", None, 0),
+    ("fcn", "sgd", 0.99, 0),
+    ("unet", "adamw", 0.99, 1),
+]
+
+
+def config_for(make_config: Callable[..., Config], network: str, optimizer: str, ema: float | None, workers: int):
+    return make_config(
+        model=FCN if network == "fcn" else {},
+        optim={"name": optimizer, "clip": 1.0},
+        train={"ema": ema, "workers": workers},
+    )
+
+
+def assert_same(first: Trained, second: Trained) -> None:
+    """The same weights, buffers, averages, optimizer state, progress and metrics, to the last bit."""
+    assert differences(first, second) == []
+
+
+def differences(first: Trained, second: Trained) -> list[str]:
+    """Returns the names of what differs between two trainings."""
+    found = []
+    if first.final.tensors.keys() != second.final.tensors.keys():
+        found.append("files")
+    for file, tensors in first.final.tensors.items():
+        others = second.final.tensors.get(file, {})
+        if tensors.keys() != others.keys():
+            found.append(file)
+        found += [f"{file}: {key}" for key, value in tensors.items() if not torch.equal(value, others.get(key, value))]
+    if first.final.progress != second.final.progress:
+        found.append("progress")
+    logs = [(run.directory / "metrics.jsonl").read_bytes() for run in (first, second)]
+    if logs[0].splitlines() != logs[1].splitlines():
+        found.append("metrics")
+    return found
+
+
+# --- exact resume
+
+
+@pytest.mark.parametrize(("network", "optimizer", "ema", "workers"), RUNS)
+def test_a_run_stopped_in_the_middle_of_an_epoch_and_continued_is_the_run_that_was_not(
+    trainer, make_config, network, optimizer, ema, workers
+):
+    config = config_for(make_config, network, optimizer, ema, workers)
+    whole = trainer("whole", config)
+    stopped = trainer("parts", config, stop_after=4)
+    assert stopped.progress is None
+    assert stopped.final.progress.step == 4
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_a_run_may_be_stopped_before_at_and_after_a_validation(trainer, make_config, step):
+    config = make_config()
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=step)
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+def test_a_run_may_be_stopped_at_every_step(trainer, make_config):
+    config = make_config(train={"steps": 4})
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=1)
+    for step in (2, 3):
+        trainer("parts", config, stop_after=step, resume=True)
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+def test_what_was_logged_after_the_last_checkpoint_is_made_again_once(trainer, make_config, monkeypatch):
+    """As after a SIGKILL: rows of steps that no checkpoint has, and a line that was cut off."""
+    config = make_config()
+    whole = trainer("whole", config)
+    stopped = trainer("parts", config, stop_after=4)
+    with open(stopped.directory / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "epoch": 1.875, "loss": 9.0, "grad_norm": 1.0, "lr": 0.1}\n{"step": 6, "ep')
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+def test_a_damaged_last_checkpoint_is_passed_over_and_made_again(trainer, make_config):
+    config = make_config(train={"keep": 9})
+    whole = trainer("whole", config)
+    run = trainer("parts", config)
+    path = run.final.path / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    again = trainer("parts", config, resume=True)
+    assert any("warning" in line and path.name in line for line in again.said)
+    assert_same(again, whole)
+    assert again.final.path == run.final.path
+
+
+def with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts dropout before the head, which makes the steps depend on torch's generator."""
+    build = train.build_model
+
+    def build_with_dropout(*args: Any) -> Any:
+        model = build(*args)
+        model.decoder = nn.Sequential(model.decoder, nn.Dropout(0.5))
+        return model
+
+    monkeypatch.setattr(train, "build_model", build_with_dropout)
+
+
+def test_dropout_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch):
+    with_dropout(monkeypatch)
+    config = make_config()
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=4)
+    torch.manual_seed(12345)
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+def test_dropout_that_is_not_seeded_by_the_step_breaks_the_equality(trainer, make_config, monkeypatch):
+    """Negative control: the generator of the process instead of one of the step."""
+    with_dropout(monkeypatch)
+    monkeypatch.setattr(train, "step_seed", lambda *_: torch.randint(1 << 30, ()).item())
+    config = make_config()
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=4)
+    assert "metrics" in differences(trainer("parts", config, resume=True), whole)
+
+
+def without(file: str, key: str) -> Callable[[Any], Any]:
+    """Returns what puts the tensors of a file whose names end in `key` back to where a training begins."""
+
+    def change(found: Any) -> Any:
+        first = checkpoint.load(found.path.with_name("step-00000000"))
+        fresh = {
+            name: first.tensors[file].get(name, torch.zeros_like(value)) if name.endswith(key) else value
+            for name, value in found.tensors[file].items()
+        }
+        return replace(found, tensors={**found.tensors, file: fresh})
+
+    return change
+
+
+MISSING = {
+    "weights": without("model", "weight"),
+    "biases": without("model", "bias"),
+    "means": without("model", "running_mean"),
+    "variances": without("model", "running_var"),
+    "batches": without("model", "num_batches_tracked"),
+    "averages": without("ema", "weight"),
+    "first moments": without("optimizer", "exp_avg"),
+    "second moments": without("optimizer", "exp_avg_sq"),
+    "optimizer steps": without("optimizer", "step"),
+    "optimizer": lambda found: replace(found, tensors={**found.tensors, "optimizer": {}}),
+    "step": lambda found: replace(found, progress=replace(found.progress, step=found.progress.step - 1)),
+    "best": lambda found: replace(found, progress=replace(found.progress, best=None)),
+    "stale": lambda found: replace(found, progress=replace(found.progress, stale=found.progress.stale + 1)),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_ds, tmp_path_factory) -> tuple[Path, Trained]:
+    """A directory with the run `parts`, stopped after step 4 of 7, and the whole run.
+
+    Learning nothing, so that no later validation is better than the first: `best` and `stale` carry over.
+    """
+    directory = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        trainer = Trainer(directory, patch)
+        whole = trainer("whole", begun_config(tiny_ds))
+        trainer("parts", begun_config(tiny_ds), stop_after=4)
+    return directory, whole
+
+
+def begun_config(root: Path) -> Config:
+    return config_of(root, optim={"lr": 1e-5}, train={"eval_every": 0.25, "keep": 9})
+
+
+def resumed_copy(
+    begun: tuple[Path, Trained], trainer: Trainer, config: Config, change: Callable[[Any], Any]
+) -> Trained:
+    shutil.copytree(begun[0] / "parts", trainer.directory / "parts")
+    return trainer("parts", config, resume=True, change=change)
+
+
+def test_the_run_that_the_mutations_start_from_resumes_exactly(begun, trainer, tiny_ds):
+    config = begun_config(tiny_ds)
+    assert begun[1].final.progress.stale > 0
+    assert_same(resumed_copy(begun, trainer, config, lambda found: found), begun[1])
+
+
+@pytest.mark.parametrize("item", MISSING)
+def test_leaving_out_any_saved_item_breaks_the_equality(begun, trainer, tiny_ds, item):
+    config = begun_config(tiny_ds)
+    assert differences(resumed_copy(begun, trainer, config, MISSING[item]), begun[1])
+
+
+def test_sgd_without_its_momentum_breaks_the_equality(trainer, make_config):
+    config = make_config(optim={"name": "sgd"})
+    whole = trainer("whole", config)
+    stopped = trainer("parts", config, stop_after=4)
+    assert any(name.endswith("momentum_buffer") for name in stopped.final.tensors["optimizer"])
+    drop = MISSING["optimizer"]
+    assert differences(trainer("parts", config, resume=True, change=drop), whole)
+
+
+def test_another_seed_gives_another_run_and_the_same_seed_the_same(trainer, make_config):
+    config = make_config(train={"steps": 3})
+    first = trainer("first", config)
+    assert_same(trainer("second", config), first)
+    assert differences(trainer("third", make_config(train={"steps": 3, "seed": 1})), first)
+
+
+def test_the_number_of_workers_changes_nothing(trainer, make_config):
+    runs = [trainer(f"run{n}", make_config(train={"steps": 3, "workers": n})) for n in (0, 1, 2)]
+    assert_same(runs[0], runs[1])
+    assert_same(runs[0], runs[2])
+
+
+def test_the_learning_rate_goes_on_where_it_was(trainer, make_config):
+    config = make_config(optim={"warmup": 0, "schedule": "cosine"})
+    trainer("run", config, stop_after=4)
+    rows = trainer("run", config, resume=True).metrics
+    rates = [row["lr"] for row in rows if "lr" in row]
+    assert rates == [0.01 * (1 + math.cos(math.pi * step / 7)) / 2 for step in range(7)]
+    assert rates == [learning_rate(config.optim, step, 7) for step in range(7)]
+
+
+# --- signals
+
+
+def test_a_signal_finishes_its_step_saves_it_and_tells_how_to_go_on(tmp_path, make_config, monkeypatch):
+    SilentOs.written.clear()
+    stopped = []
+    run_step = train.train_step
+
+    def step(training: Any, batch: Any, number: int, *rest: Any) -> Any:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+            stopped.append(number)
+        return run_step(training, batch, number, *rest)
+
+    monkeypatch.setattr(train, "train_step", step)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"step 2 is saved.*segtool train .*run --resume") as error:
+        Trainer(tmp_path, monkeypatch)("run", make_config())
+    assert error.value.exit_code == 130
+    assert stopped == [1]
+    assert b"finishing this step" in SilentOs.written[0]
+    assert checkpoint.last(tmp_path / "run" / "checkpoints").progress.step == 2  # type: ignore[union-attr]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_between_the_save_and_the_end_of_a_step_does_not_claim_that_the_step_was_saved(
+    tmp_path, make_config, monkeypatch
+):
+    """It comes after the look at the signals: the next step is then finished and saved."""
+    real, asked = train.time.monotonic, []
+
+    def monotonic() -> float:
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == "train" and caller.f_locals.get("progress") == Progress(step=1, steps=7):
+            asked.append(caller.f_lineno)
+            if len(asked) == 1:
+                signal.raise_signal(signal.SIGTERM)
+        return real()
+
+    monkeypatch.setattr(train.time, "monotonic", monotonic)
+    with pytest.raises(Interrupted) as error:
+        Trainer(tmp_path, monkeypatch)("run", make_config())
+    assert asked
+    saved = checkpoint.last(tmp_path / "run" / "checkpoints").progress.step  # type: ignore[union-attr]
+    assert f"step {saved} is saved" in str(error.value)
+    assert saved == 2
+
+
+# --- what may go wrong
+
+
+def test_masks_that_are_ignored_throughout_train_with_a_finite_loss_and_no_gradient(trainer, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
+        for number in range(count):
+            write_pair(tmp_path / "data", split, f"{number}", draw_pair(rng)[0], np.full((32, 32), 255, np.uint8))
+    loss = [{"name": "cross_entropy"}, {"name": "dice"}]
+    run = trainer("run", config_of(tmp_path / "data", loss=loss, train={"steps": 2, "batch_size": 1}))
+    steps = [row for row in run.metrics if "loss" in row]
+    assert [(row["loss"], row["grad_norm"]) for row in steps] == [(0.0, 0.0)] * 2
+    assert run.progress.step == 2
+    assert run.progress.best is run.progress.score is None
+    assert run.final.progress.finished
+
+
+def test_one_ignored_image_in_a_batch_leaves_the_loss_that_of_the_others(tiny_ds, make_config):
+    _, training = built(make_config())
+    target = torch.full((2, 16, 16), 255)
+    target[0] = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (16, 16)))
+    logits = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    both = training.criterion(logits, target, training.criterion.denominators(target))
+    alone = training.criterion(logits[:1], target[:1], training.criterion.denominators(target[:1]))
+    torch.testing.assert_close(both, alone)
+
+
+def built(config: Config) -> tuple[Config, train.Training]:
+    data = replace(config.data, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    config = replace(config, data=data)
+    return config, train.build_training(config, None, CPU, World())
+
+
+def nan_loss(loss: torch.Tensor) -> torch.Tensor:
+    return loss * float("nan")
+
+
+def infinite_loss(loss: torch.Tensor) -> torch.Tensor:
+    return loss * float("inf")
+
+
+def finite_loss_with_a_gradient_that_is_not(loss: torch.Tensor) -> torch.Tensor:
+    return loss + (0 * loss).sqrt()
+
+
+@pytest.mark.parametrize("spoil", [nan_loss, infinite_loss, finite_loss_with_a_gradient_that_is_not])
+def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_made(
+    trainer, make_config, monkeypatch, spoil
+):
+    config = make_config(train={"steps": 7, "eval_every": 100})
+    trainings: list[train.Training] = []
+    before: dict[str, torch.Tensor] = {}
+    step = train.train_step
+
+    def spoiled_step(training: train.Training, batch: Any, number: int, *rest: Any) -> Any:
+        if number == 4:  # no row is written and nothing is validated at this step
+            trainings.append(training)
+            before.update(everything(training))
+            forward = training.criterion.forward
+            monkeypatch.setattr(training.criterion, "forward", lambda *args: spoil(forward(*args)))
+        return step(training, batch, number, *rest)
+
+    monkeypatch.setattr(train, "train_step", spoiled_step)
+    with pytest.raises(DivergedError) as error:
+        trainer("run", config)
+    text = str(error.value)
+    assert error.value.exit_code == 5
+    assert "step 5: loss" in text
+    assert f"learning rate {learning_rate(config.optim, 4, 7):.3g}" in text
+    order = [int(i) for epoch in (0, 1) for i in np.random.default_rng([0, epoch]).permutation(8)]
+    batch = {f"train{index}.png" for index in order[12:15]}
+    assert {name for name in (f"train{index}.png" for index in range(8)) if name in text} == batch
+    after = everything(trainings[0])
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+
+
+def everything(training: train.Training) -> dict[str, torch.Tensor]:
+    """The parameters, averages and moments of a training, copied."""
+    found = {f"model.{name}": value for name, value in training.model.named_parameters()}
+    assert training.ema is not None
+    found |= {f"ema.{name}": value for name, value in training.ema.model.state_dict().items()}
+    for number, values in enumerate(training.optimizer.state.values()):
+        found |= {f"{number}.{key}": value for key, value in values.items()}
+    return {name: value.detach().clone() for name, value in found.items()}
+
+
+def test_a_step_with_a_gradient_that_is_not_finite_would_have_spoiled_the_weights(make_config):
+    """Negative control: without the check before it, the optimizer carries the NaN into every weight."""
+    _, training = built(make_config())
+    for parameter in training.model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    training.optimizer.step()
+    assert not any(value.isfinite().all() for value in training.model.parameters())
+
+
+def test_the_gradient_is_clipped_to_the_norm_that_the_config_gives(trainer, make_config):
+    """With SGD and no momentum a step is rate times gradient, so its length is at most rate times clip."""
+    optim = {
+        "name": "sgd",
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "warmup": 0,
+        "schedule": "constant",
+        "clip": 1e-3,
+        "lr": 10,
+    }
+    run = trainer("run", make_config(optim=optim, train={"steps": 1}))
+    assert run.metrics[0]["grad_norm"] > 1e-3
+    first = checkpoint.load(run.directory / "checkpoints" / "step-00000000").tensors["model"]
+    last = run.final.tensors["model"]
+    names = [name for name in first if name.endswith(("weight", "bias"))]
+    length = math.sqrt(sum((last[name] - first[name]).square().sum().item() for name in names))
+    assert length == pytest.approx(10 * 1e-3, rel=1e-3)
+
+
+# --- validation
+
+
+def test_the_best_checkpoint_scored_again_gives_the_number_that_was_recorded(trainer, make_config):
+    config = make_config(train={"steps": 30, "eval_every": 1.5, "ema": 0.9}, optim={"lr": 0.02})
+    run = trainer("run", config)
+    found = checkpoint.best(run.directory / "checkpoints")
+    assert found is not None
+    records = split_records(found.config, found.path)
+    dataset = EvaluationSet(records["val"], Reader.of(found.config))
+    scores = evaluate(build_predictor(found, CPU), dataset, World(), workers=0, reporter=Quiet())  # type: ignore[arg-type]
+    assert scores.miou == found.progress.score == run.progress.best
+    rows = [row for row in run.metrics if row.get("split") == "val"]
+    assert max(row["miou"] for row in rows) == scores.miou
+    row = next(row for row in rows if row["step"] == found.progress.step)
+    assert {key: row[key] for key in scores.summary} == scores.summary
+
+
+class Quiet:
+    def track(self, items: Any, **_: Any) -> Any:
+        return iter(items)
+
+
+@pytest.fixture
+def fake_scores(monkeypatch) -> Callable[[list[float | None]], None]:
+    """Makes the validations give these mean IoUs, one after the other."""
+
+    def install(values: list[float | None]) -> None:
+        left = iter(values)
+
+        def fake(*_: Any, **__: Any) -> Scores:
+            value = next(left)
+            confusion = np.zeros((3, 3), np.int64)
+            if value is not None:  # one class, right in `value` of its 1000 pixels, whose other pixels go nowhere else
+                right = round(value * 1000)
+                confusion[0] = right, 1000 - right, 0
+                confusion[1, 1] = 0
+            return _Fixed(("ground", "block", "ring"), confusion, 0, fixed=value)
+
+        monkeypatch.setattr(train, "evaluate", fake)
+
+    return install
+
+
+class _Fixed(Scores):
+    def __init__(self, *args: Any, fixed: float | None) -> None:
+        super().__init__(*args)
+        object.__setattr__(self, "fixed", fixed)
+
+    @property
+    def miou(self) -> float | None:
+        return self.fixed  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "stale", "best_step"),
+    [
+        ([0.5, 0.7, 0.8], 0.8, 0, 3),
+        ([None, 0.5, 0.4], 0.5, 1, 2),
+        ([0.5, None, 0.5], 0.5, 2, 1),
+        ([None, None, None], None, 3, 3),
+        ([0.0, 0.0, 0.0], 0.0, 2, 1),
+    ],
+)
+def test_best_and_stale_follow_the_scores_and_the_first_of_equals_stays(
+    trainer, make_config, fake_scores, values, best, stale, best_step
+):
+    fake_scores(values)
+    run = trainer("run", make_config(train={"steps": 3, "eval_every": 0.375, "keep": 1}))
+    assert (run.progress.best, run.progress.stale) == (best, stale)
+    assert checkpoint.best(run.directory / "checkpoints").progress.step == best_step  # type: ignore[union-attr]
+    steps = [path.name for path in checkpoint.committed(run.directory / "checkpoints")]
+    assert steps == [f"step-0000000{step}" for step in sorted({best_step, 3})]
+
+
+def test_the_best_survives_a_resume(trainer, make_config, fake_scores):
+    config = make_config(train={"steps": 4, "eval_every": 0.375, "keep": 1})
+    fake_scores([0.9, 0.3, 0.4, 0.5])
+    trainer("run", config, stop_after=2)
+    run = trainer("run", config, resume=True)
+    assert run.progress.best == 0.9
+    assert run.progress.stale == 3
+    assert checkpoint.best(run.directory / "checkpoints").progress.step == 1  # type: ignore[union-attr]
+
+
+def test_patience_ends_a_run_after_so_many_validations_without_a_better_one(trainer, make_config, fake_scores):
+    fake_scores([0.5, 0.6, 0.6, 0.59, 0.9])
+    run = trainer("run", make_config(train={"steps": 7, "eval_every": 0.375, "patience": 2}))
+    assert run.progress.step == 4
+    assert run.final.progress.finished
+    assert any("no better mean IoU in 2 validations" in line for line in run.said)
+
+
+def test_patience_counts_over_a_resume(trainer, make_config, fake_scores):
+    config = make_config(train={"steps": 7, "eval_every": 0.375, "patience": 3})
+    fake_scores([0.5, 0.4, 0.4, 0.4, 0.9])
+    trainer("run", config, stop_after=3)
+    assert trainer("run", config, resume=True).progress.step == 4
+
+
+def test_validation_does_not_touch_the_training(trainer, make_config):
+    often = trainer("often", make_config(train={"eval_every": 0.375, "ema": None}))
+    once = trainer("once", make_config(train={"eval_every": 100, "ema": None}))
+    for file in ("model", "optimizer"):
+        for name, value in once.final.tensors[file].items():
+            assert torch.equal(value, often.final.tensors[file][name]), name
+
+
+def test_the_averaged_weights_are_the_ones_validated(trainer, make_config, monkeypatch):
+    scored: list[dict[str, torch.Tensor]] = []
+    real = train.evaluate
+
+    def spy(predictor: Any, *args: Any, **options: Any) -> Any:
+        scored.append({name: value.clone() for name, value in predictor.model.state_dict().items()})
+        return real(predictor, *args, **options)
+
+    monkeypatch.setattr(train, "evaluate", spy)
+    run = trainer("run", make_config(train={"ema": 0.9}))
+    for name, value in run.final.tensors["ema"].items():
+        assert torch.equal(value, scored[-1][name])
+    assert any(not torch.equal(value, scored[-1][name]) for name, value in run.final.tensors["model"].items())
+
+
+def test_samples_show_image_truth_and_prediction_of_evenly_spaced_validation_images(trainer, make_config):
+    run = trainer("run", make_config(train={"steps": 3, "samples": 2}))
+    names = sorted(path.name for path in (run.directory / "samples").iterdir())
+    assert names == ["val0.png", "val2.png"]
+    with Image.open(run.directory / "samples" / "val0.png") as picture:
+        assert picture.height >= 32
+        assert picture.width >= 3 * 32
+
+
+def test_no_samples_are_drawn_where_none_are_asked_for(trainer, make_config):
+    assert not (trainer("run", make_config(train={"steps": 1})).directory / "samples").exists()
+
+
+def test_a_run_without_a_validation_split_trains_and_keeps_its_last_checkpoint(trainer, make_config, monkeypatch):
+    real = formats.split_records
+    monkeypatch.setattr(formats, "split_records", lambda *args: {"train": real(*args)["train"]})
+    run = trainer("run", make_config(train={"steps": 4}))
+    assert run.progress == Progress(step=4, steps=4, finished=True)
+    assert all("split" not in row for row in run.metrics)
+
+
+# --- logs and files
+
+
+def test_a_checkpoint_is_there_before_the_first_step(trainer, make_config, monkeypatch):
+    there: list[list[str]] = []
+    step = train.train_step
+
+    def spy(*args: Any) -> Any:
+        there.append([path.name for path in checkpoint.committed(trainer.directory / "run" / "checkpoints")])
+        return step(*args)
+
+    monkeypatch.setattr(train, "train_step", spy)
+    trainer("run", make_config(train={"steps": 1}))
+    assert there == [["step-00000000"]]
+
+
+def test_metrics_have_a_row_a_step_and_a_row_a_validation_and_nothing_that_changes_from_run_to_run(
+    trainer, make_config
+):
+    run = trainer("run", make_config())
+    steps = [row for row in run.metrics if "split" not in row]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert {tuple(row) for row in steps} == {("step", "epoch", "loss", "grad_norm", "lr")}
+    assert [row["epoch"] for row in steps] == [round(step * 3 / 8, 4) for step in range(1, 8)]
+    scored = [row for row in run.metrics if "split" in row]
+    assert [row["step"] for row in scored] == [3, 6, 7]
+    assert set(scored[0]) == {
+        "step", "split", "miou", "pixel_accuracy", "mean_accuracy", "mean_dice", "fw_iou", "iou"
+    }  # fmt: skip
+    assert list(scored[0]["iou"]) == ["ground", "block", "ring"]
+    timing = [json.loads(line) for line in (run.directory / "timing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in timing] == [3, 6, 7]
+    assert all(row["seconds"] > 0 for row in timing)
+
+
+def test_a_checkpoint_is_made_at_the_latest_after_ten_minutes(trainer, make_config, monkeypatch):
+    real, offset = train.time.monotonic, [0.0]
+    step = train.train_step
+
+    def slow(training: Any, batch: Any, number: int, *rest: Any) -> Any:
+        offset[0] += 400
+        return step(training, batch, number, *rest)
+
+    monkeypatch.setattr(train.time, "monotonic", lambda: real() + offset[0])
+    monkeypatch.setattr(train, "train_step", slow)
+    run = trainer("run", make_config(train={"steps": 5, "eval_every": 100, "keep": 9}))
+    steps = [path.name for path in checkpoint.committed(run.directory / "checkpoints")]
+    assert steps == [f"step-0000000{step}" for step in (0, 2, 4, 5)]
+
+
+def test_a_run_ends_with_a_validation_and_a_checkpoint_when_its_time_is_up(tmp_path, make_config, monkeypatch):
+    real = train.train
+
+    def late(*args: Any, **options: Any) -> Any:
+        return real(*args, **options, deadline=-1.0)
+
+    monkeypatch.setattr(train, "train", late)
+    run = Trainer(tmp_path, monkeypatch)("run", make_config())
+    assert run.progress.step == 1
+    assert run.progress.score is not None
+    assert run.final.progress.finished
+
+
+# --- the plan
+
+
+@pytest.mark.parametrize(
+    ("length", "images", "batch", "steps"),
+    [
+        ({"epochs": 1}, 8, 3, 3),
+        ({"epochs": 3}, 8, 3, 8),
+        ({"epochs": 3}, 9, 3, 9),
+        ({"epochs": 0.5}, 8, 3, 2),
+        ({"epochs": 0.001}, 8, 8, 1),
+        ({"epochs": 1.1}, 10, 1, 11),
+        ({"epochs": 0.7}, 10, 1, 7),
+        ({"epochs": 2}, 3, 8, 1),
+        ({"steps": 5}, 8, 3, 5),
+    ],
+)
+def test_epochs_mean_the_images_over_the_batch_rounded_up(make_config, length, images, batch, steps):
+    config = make_config(train={"steps": None, "epochs": None, **length, "batch_size": batch})
+    _, made = plan.make_plan(config, images=images, first_size=(32, 32), device=CPU)
+    assert made.steps == steps
+    assert made.epochs == pytest.approx(steps * batch / images)
+
+
+@pytest.mark.parametrize(
+    ("every", "images", "batch", "steps"),
+    [(1.0, 8, 3, 3), (1.0, 8, 4, 2), (0.25, 8, 4, 1), (0.01, 8, 4, 1), (2.0, 9, 2, 9), (1.0, 7, 8, 1)],
+)
+def test_validations_are_so_many_epochs_apart_in_whole_steps(make_config, every, images, batch, steps):
+    config = make_config(train={"eval_every": every, "batch_size": batch})
+    _, made = plan.make_plan(config, images=images, first_size=(32, 32), device=CPU)
+    assert made.eval_steps == steps
+
+
+def test_the_crop_is_the_first_image_where_the_config_gives_none_and_never_below_the_stride(make_config):
+    config = make_config(augment={"crop": None})
+    for size, crop in (((31, 20), (31, 20)), ((1, 20), (2, 20))):
+        resolved, made = plan.make_plan(config, images=8, first_size=size, device=CPU)
+        assert made.crop == resolved.augment.crop == crop
+        assert made.choices[0].what == "augment.crop"
+
+
+def test_a_plan_leaves_nothing_to_decide(make_config):
+    config = make_config(train={"precision": "auto", "compile": "auto"})
+    resolved, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
+    assert resolved.train.compile is False  # so short a run does not repay it
+    assert resolved.train.precision in ("fp32", "bf16")
+    assert [choice.what for choice in made.choices] == ["train.precision", "train.compile"]
