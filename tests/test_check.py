@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split
+from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split, load_config
 from segtool.data.check import CHECKS, Finding, check, examine, render, summary, to_json
 from segtool.errors import ConfigError
 
@@ -204,6 +204,24 @@ def test_a_folder_named_like_an_image_is_unreadable(tmp_path: Path) -> None:
     assert "folder" in found(config, tmp_path)["SEG201"].example
 
 
+def test_files_that_need_different_remedies_are_told_apart(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    images = tmp_path / "set/train/images"
+    for index in (0, 1):
+        (images / f"train_{index}.png").write_bytes(b"")
+    picture(1).convert("RGBA").resize(SIZE[::-1]).save(images / "train_2.png")
+    clear = picture(1).convert("RGBA")
+    clear.putalpha(0)
+    clear.save(images / "train_3.png")
+    findings = [finding for finding in check(config, tmp_path) if finding.code == "SEG201"]
+    assert [finding.count for finding in findings] == [2, 1]
+    assert "0 bytes" in findings[0].example
+    assert findings[0].remedy.startswith("copy it again")
+    assert "not opaque" in findings[1].example
+    assert "data.channels to 4" in findings[1].remedy
+    assert "data.channels to 4" not in findings[1].example
+
+
 def test_an_image_above_the_limit_is_told_without_being_decoded(tmp_path: Path) -> None:
     config = replace(make(tmp_path / "set"), limits=Limits(max_pixels=SIZE[0] * SIZE[1]))
     picture(1, (40, 40)).save(tmp_path / "set/train/images/train_1.png")
@@ -222,6 +240,16 @@ def test_sizes_that_differ_are_told_with_both_and_a_guess(tmp_path: Path, size: 
     assert "32x24" in finding.example
     assert hint in finding.example
     assert finding.files == ("train/masks/train_3.png",)
+
+
+def test_masks_that_differ_in_size_in_several_ways_get_a_remedy_each(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for index, size in enumerate([(12, 16), (48, 64), (32, 24), (23, 30)]):
+        Image.fromarray(truth(3, size)).save(tmp_path / f"set/train/masks/train_{index}.png")
+    findings = [finding for finding in check(config, tmp_path) if finding.code == "SEG203"]
+    assert [finding.count for finding in findings] == [2, 1, 1]
+    for finding, word in zip(findings, ("nearest-neighbour", "turn the image", "drawn on it"), strict=True):
+        assert word in finding.remedy
 
 
 def test_a_mask_on_the_stored_grid_of_a_turned_photograph_mentions_exif(tmp_path: Path) -> None:
@@ -249,7 +277,25 @@ def test_missing_folders_are_told_with_the_place_that_was_looked_at(tmp_path: Pa
 
 def test_empty_folders_are_told(tmp_path: Path) -> None:
     config = make(tmp_path / "set", val=0)
-    assert found(config, tmp_path)["SEG102"].message.startswith("val: no pair")
+    (tmp_path / "set/val/masks/notes.md").write_text("")
+    finding = found(config, tmp_path)["SEG102"]
+    assert finding.message.startswith("val: no pair")
+    assert "data.val.images: no image file" in finding.example
+    assert "found .md" in finding.example
+
+
+@pytest.mark.parametrize(
+    ("rename", "remedy"), [("{}_mask", "data.pairing: {mask_suffix: '_mask'} would make 8 pairs"), ("{}", "")]
+)
+def test_names_that_do_not_meet_are_one_finding_with_the_pairing_that_would(
+    tmp_path: Path, rename: str, remedy: str
+) -> None:
+    config = make(tmp_path / "set")
+    for path in sorted((tmp_path / "set/train/masks").iterdir()):
+        path.rename(path.with_stem(rename.format(path.stem if remedy else path.stem.upper())))
+    findings = found(config, tmp_path)
+    assert [code for code, finding in findings.items() if finding.severity == "error"] == ["SEG102"]
+    assert findings["SEG102"].remedy == (remedy or "some names differ by upper and lower case only: make them equal")
 
 
 def test_a_share_that_cannot_be_held_out_is_an_error(tmp_path: Path) -> None:
@@ -269,6 +315,22 @@ def test_a_list_with_bad_lines_is_told_by_line(tmp_path: Path) -> None:
     (tmp_path / "set/train.csv").write_text("\n".join([*rows, "train/images/no.png,train/masks/no.png"]))
     finding = found(listed, tmp_path)["SEG107"]
     assert "train.csv:9" in finding.example
+    assert finding.files == (f"{tmp_path}/set/train.csv:9",)
+
+
+def test_a_pipe_gets_whole_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make(tmp_path / "set")
+    (tmp_path / "set/train/masks/train_2.png").unlink()
+    report = examine(config, tmp_path)
+    render(Console(width=40), report.findings, report.summary)
+    assert report.findings[0].remedy in capsys.readouterr().out
+
+
+def test_a_split_without_its_folders_is_told_with_the_line_of_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("data:\n  classes: [{name: a, values: [0]}, {name: b, values: [1]}]\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml:1: data\.train\.images: is not given"):
+        check(load_config(path), tmp_path)
 
 
 def test_classes_that_never_occur_are_told_for_each_split(tmp_path: Path) -> None:

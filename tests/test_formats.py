@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtool.config import Config, Data, Folders, Pairing, Split
@@ -130,7 +130,7 @@ def test_all_missing_and_extra_files_are_told_at_once_with_counts(tmp_path: Path
 
 def test_an_error_about_names_suggests_the_suffix_that_would_pair(tmp_path: Path) -> None:
     folders(tmp_path, ("a.jpg", "b.jpg"), ("a_gt.png", "b_gt.png"))
-    with pytest.raises(DataError, match=r"data.pairing \{mask_suffix: '_gt'\} would make 2 pairs"):
+    with pytest.raises(DataError, match=r"data\.pairing: \{mask_suffix: '_gt'\} would make 2 pairs"):
         split_records(config(tmp_path), tmp_path)
 
 
@@ -249,6 +249,7 @@ def test_the_root_is_relative_to_the_config(tmp_path: Path) -> None:
     assert len(split_records(settings, tmp_path / "configs")["train"]) == 3
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(3, 60),
     val=st.floats(0.01, 0.9),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -221,6 +221,7 @@ def test_values_ranges_and_ignored_values_become_indices(section: Data, values: 
             assert found.dtype == np.uint8
 
 
+@settings(deadline=None)
 @given(
     edges=st.lists(st.integers(-50, 300), min_size=2, max_size=12, unique=True),
     values=arrays(np.int32, (3, 5), elements=st.integers(-60, 310)),
@@ -263,6 +264,7 @@ def test_colours_are_exact_unless_nearest() -> None:
     assert near.decode(StoredMask(dark, "RGB"), Path("m")).tolist() == [[IGNORE]]
 
 
+@settings(deadline=None)
 @given(arrays(np.uint8, (2, 4, 3)))
 def test_the_nearest_colour_is_the_least_squared_distance_first_class_first(pixels: np.ndarray) -> None:
     table = np.array([[200, 0, 0], [0, 200, 0], [200, 200, 0], [0, 0, 0]])
@@ -454,6 +456,7 @@ def test_what_is_written_reads_back_as_it_was(tmp_path: Path, name: str) -> None
         assert np.array_equal(labels.decode(again, tmp_path / "m.png"), indices)
 
 
+@settings(deadline=None)
 @given(
     codes=st.lists(st.integers(0, 65535), min_size=1, max_size=30, unique=True),
     picks=arrays(np.uint8, (3, 4), elements=st.integers(0, 29)),

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segtool.config import Config
+from segtool.config import Config, located
 from segtool.data import checks_of_content, checks_of_files
 from segtool.data.facts import Progress
 from segtool.data.findings import CHECKS, SEVERITIES, Finding, Severity, num, percent, size_text
@@ -67,7 +67,8 @@ def examine(config: Config, base: Path, *, progress: Progress | None = None) -> 
     Args:
         progress: called with the number of files done and their total.
     """
-    survey = survey_files(config, base, progress=progress)
+    with located(config):
+        survey = survey_files(config, base, progress=progress)
     findings = [finding for function in CHECKS for finding in function(survey)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Report(findings, summarize(survey))
@@ -91,15 +92,16 @@ def render(console: Console, findings: Sequence[Finding], summary: Summary | Non
     """Prints figures and findings; file names are text, never markup."""
     from rich.text import Text
 
-    if summary is not None:
+    if summary is not None and summary.splits:
         _render_summary(console, summary)
+    wrap = not console.is_terminal  # a pipe gets whole lines, to be searched and pasted
     styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     for finding in findings:
         line = Text(f"{finding.severity} {finding.code}", style=styles[finding.severity])
-        console.print(line.append(f"  {finding.message}", style="not bold default"))
+        console.print(line.append(f"  {finding.message}", style="not bold default"), soft_wrap=wrap)
         for label, text in (("e.g.", finding.example), ("files", ", ".join(finding.files)), ("do", finding.remedy)):
             if text:
-                console.print(Text(f"    {label:5} {text}"))
+                console.print(Text(f"    {label:5} {text}"), soft_wrap=wrap)
     counts = Counter(finding.severity for finding in findings)
     told = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts[severity])
     console.print(Text(told or "no problem found", style="" if told else "green"))

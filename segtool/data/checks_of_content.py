@@ -31,7 +31,7 @@ def kind_fits(survey: Survey) -> Iterator[Finding]:
             f"{num(wrong, 'mask')} cannot be read with data.encoding: {survey.config.data.encoding}",
             len(wrong),
             few_names(survey, [path for path, _ in wrong]),
-            f"{survey.name(path)}: {error}",
+            f"{survey.name(path)}: {error.partition('; ')[0]}",
             _kind_remedy(survey, survey.masks[path]),
         )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.findings import Finding, a_check, few_names, num, size_text
+from segtool.data.findings import SHOWN_FILES, Finding, a_check, few_names, num, size_text
 from segtool.data.opening import shown
 from segtool.data.survey import Survey
+
+_LINE = re.compile(r".+?:\d+(?=: )")
 
 # ------------------------------------------------------------------------------------------------- 1 which files
 
@@ -35,23 +39,29 @@ def pairs_found(survey: Survey) -> Iterator[Finding]:
     """SEG102: a part of the data has no pair at all."""
     for split, pairs in survey.pairs.items():
         if not pairs.records:
-            without = f"{len(pairs.images_without_mask)} images and {len(pairs.masks_without_image)} masks"
+            without = f"{num(pairs.images_without_mask, 'image')} and {num(pairs.masks_without_image, 'mask')}"
+            empty = survey.listing.empty.get(split)
+            hint = survey.listing.hints.get(split)
             yield Finding(
                 "SEG102",
                 "error",
                 f"{split}: no pair of an image and its mask",
                 1,
                 few_names(survey, [*pairs.images_without_mask[:2], *pairs.masks_without_image[:2]]),
-                f"data.{split} holds {without} whose names do not meet",
-                "correct the folders; where names differ by a prefix or suffix, say so in data.pairing",
+                "; ".join(empty) if empty else f"data.{split} holds {without} whose names do not meet",
+                "put the files there, or correct the folders"
+                if empty
+                else hint or "correct the folders; where names differ by a prefix or suffix, say so in data.pairing",
             )
 
 
 @a_check
 def everything_paired(survey: Survey) -> Iterator[Finding]:
-    """SEG103, SEG104: an image without a mask, a mask without an image."""
-    images = [path for pairs in survey.pairs.values() for path in pairs.images_without_mask]
-    masks = [path for pairs in survey.pairs.values() for path in pairs.masks_without_image]
+    """SEG103, SEG104: an image without a mask, a mask without an image, in a part that has pairs."""
+    paired = {split: pairs for split, pairs in survey.pairs.items() if pairs.records}
+    images = [path for pairs in paired.values() for path in pairs.images_without_mask]
+    masks = [path for pairs in paired.values() for path in pairs.masks_without_image]
+    hint = next((hint for split, hint in survey.listing.hints.items() if split in paired and hint), "")
     if images:
         yield Finding(
             "SEG103",
@@ -60,7 +70,7 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
             len(images),
             few_names(survey, images),
             f"{survey.name(images[0])}: no mask of that stem",
-            "add the masks, or move the images out of the folder; where names differ, see data.pairing",
+            hint or "add the masks, or move the images out of the folder; where names differ, see data.pairing",
         )
     if masks:
         yield Finding(
@@ -70,7 +80,7 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
             len(masks),
             few_names(survey, masks),
             f"{survey.name(masks[0])}: no image of that stem",
-            "add the images, or move the masks out of the folder; where names differ, see data.pairing",
+            hint or "add the images, or move the masks out of the folder; where names differ, see data.pairing",
         )
 
 
@@ -100,8 +110,8 @@ def lists_sound(survey: Survey) -> Iterator[Finding]:
             "error",
             f"{num(problems, 'line')} of the lists that cannot be used",
             len(problems),
-            (),
-            problems[0],
+            tuple(dict.fromkeys(match[0] for problem in problems if (match := _LINE.match(problem))))[:SHOWN_FILES],
+            "; ".join(problems[:3]),
             "give an image and its mask on each line, with paths relative to data.root",
         )
 
@@ -154,28 +164,36 @@ def masks_readable(survey: Survey) -> Iterator[Finding]:
 
 
 def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts | MaskFacts]) -> Iterator[Finding]:
-    bad = [facts for facts in files if facts.error]
-    if bad:
+    """Yields a finding for each remedy: what mends an empty file does not mend one with transparent pixels."""
+    by_remedy: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for facts in files:
+        if facts.error:
+            reason, known, remedy = facts.error.rpartition("; ")
+            reason, remedy = (reason, remedy) if known else (remedy, "replace it by a good copy")
+            by_remedy[remedy].append((facts.path, reason))
+    for remedy, bad in by_remedy.items():
+        path, reason = bad[0]
         yield Finding(
             code,
             "error",
             f"{num(bad, what)} cannot be read",
             len(bad),
-            few_names(survey, [facts.path for facts in bad]),
-            f"{survey.name(bad[0].path)}: {bad[0].error}",
-            "replace these files by good copies, or move them and their partners out of the folders",
+            few_names(survey, [path for path, _ in bad]),
+            f"{survey.name(path)}: {reason}",
+            f"{remedy}; or move {'it and its partner' if len(bad) == 1 else 'them and their partners'} out of the "
+            "folders",
         )
 
 
 @a_check
 def sizes_match(survey: Survey) -> Iterator[Finding]:
-    """SEG203: a mask of another size than its image."""
-    wrong = []
+    """SEG203: a mask of another size than its image; one finding for each way in which they differ."""
+    by_remedy: dict[str, list[tuple[ImageFacts, MaskFacts]]] = defaultdict(list)
     for record in (record for pairs in survey.pairs.values() for record in pairs.records):
         image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
         if mask and not image.error and not mask.error and image.size != mask.size:
-            wrong.append((image, mask))
-    if wrong:
+            by_remedy[_size_remedy(image, mask)].append((image, mask))
+    for remedy, wrong in by_remedy.items():
         image, mask = wrong[0]
         yield Finding(
             "SEG203",
@@ -185,18 +203,16 @@ def sizes_match(survey: Survey) -> Iterator[Finding]:
             few_names(survey, [mask.path for _, mask in wrong]),
             f"{survey.name(mask.path)}: {size_text(mask.size)}, but its image {survey.name(image.path)} has "
             f"{size_text(image.size)}{_size_hint(image, mask)}",
-            _size_remedy(image, mask),
+            remedy,
         )
 
 
 def _size_hint(image: ImageFacts, mask: MaskFacts) -> str:
-    (height, width), (mask_height, mask_width) = image.size, mask.size
-    if (mask_height, mask_width) == (width, height):
+    if mask.size == image.size[::-1]:
         turned = f"; the image has EXIF orientation {image.orientation}" if image.orientation != 1 else ""
         return f": rotated?{turned}"
-    ratio = mask_height / height
-    if abs(ratio - mask_width / width) < 0.02:
-        return f": scaled by {ratio:.3g}?"
+    if _is_scaled(image, mask):
+        return f": scaled by {mask.size[0] / image.size[0]:.3g}?"
     return ": cropped, or the mask of another image?"
 
 
@@ -205,7 +221,15 @@ def _size_remedy(image: ImageFacts, mask: MaskFacts) -> str:
         return "the mask fits the stored grid: set data.exif to ignore, or turn the mask as viewers show the image"
     if mask.size == image.size[::-1]:
         return "turn the image or the mask; look at both first, a wrong turn trains nonsense"
-    return "export the masks at the size of the images, with nearest-neighbour scaling"
+    if _is_scaled(image, mask):
+        return "export the masks at the size of the images, with nearest-neighbour scaling"
+    return "look at image and mask together: give each image the mask that was drawn on it, whole and at its size"
+
+
+def _is_scaled(image: ImageFacts, mask: MaskFacts) -> bool:
+    """Whether the mask's sides are the image's, times one factor and rounded to whole pixels."""
+    (height, width), (mask_height, mask_width) = image.size, mask.size
+    return abs(mask_height / height - mask_width / width) < 0.02
 
 
 @a_check

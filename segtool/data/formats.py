@@ -182,13 +182,13 @@ def _missing(root: Path, key: str, name: str) -> str:
 
 def _leftover(pairs: Pairs, images: Path, masks: Path, split: str, pairing: Pairing) -> Iterator[str]:
     """Yields what keeps two folders from being a bijection."""
-    if empty := [*_empty(split, images, masks)]:
+    if empty := [*empty_folders(split, images, masks)]:
         yield from empty
         return
     for files in pairs.ambiguous:
         names = " and ".join(shown(file) for file in files)
         yield f"data.{split}: {names} have one stem, so the pair is not certain; remove or rename all but one"
-    hint = _pairing_hint(pairs, images, masks, pairing)
+    hint = pairing_hint(pairs, images, masks, pairing)
     if pairs.images_without_mask:
         left = pairs.images_without_mask
         yield (
@@ -205,7 +205,8 @@ def _leftover(pairs: Pairs, images: Path, masks: Path, split: str, pairing: Pair
         yield f"data.{split}: no name in {shown(images)} fits data.pairing: {_few(map(_name, pairs.unnamed))}"
 
 
-def _empty(split: str, images: Path, masks: Path) -> Iterator[str]:
+def empty_folders(split: str, images: Path, masks: Path) -> Iterator[str]:
+    """Yields a sentence for each of two folders that holds no image file."""
     for key, folder, suffixes in (("images", images, IMAGE_SUFFIXES), ("masks", masks, MASK_SUFFIXES)):
         if not list_files(folder, suffixes):
             others = sorted({path.suffix.lower() for path in folder.rglob("*") if path.suffix})
@@ -216,7 +217,7 @@ def _empty(split: str, images: Path, masks: Path) -> Iterator[str]:
             )
 
 
-def _pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> str:
+def pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> str:
     """Returns the remedy where other prefixes or suffixes, or another case, would pair more."""
     folded = {stem_of(file, images).casefold() for file in pairs.images_without_mask}
     if folded & {stem_of(file, masks).casefold() for file in pairs.masks_without_image}:
@@ -230,7 +231,8 @@ def _pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> 
     if count <= max(1, len(pairs.records)) or better == pairing:
         return ""
     keys = [f"{key}: '{shown(value)}'" for key, value in vars(better).items() if value]
-    return f"data.pairing {{{', '.join(keys) or 'without prefix and suffix'}}} would make {count} pairs"
+    what = f"data.pairing: {{{', '.join(keys)}}}" if keys else "leaving out data.pairing"
+    return f"{what} would make {count} pairs"
 
 
 # --- lists

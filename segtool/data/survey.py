@@ -12,7 +12,15 @@ import numpy as np
 from segtool.config import Config, Folders
 from segtool.data.codes import IGNORE
 from segtool.data.facts import ImageFacts, MaskFacts, Progress, look_at_all, look_at_image, look_at_mask
-from segtool.data.formats import SPLITS, data_root, hold_out, read_list, split_records
+from segtool.data.formats import (
+    SPLITS,
+    data_root,
+    empty_folders,
+    hold_out,
+    pairing_hint,
+    read_list,
+    split_records,
+)
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs
@@ -47,6 +55,10 @@ class Listing:
     """Lines of lists that name no pair."""
     split_problems: list[str]
     """What a training would say of the splits."""
+    hints: dict[str, str] = field(default_factory=dict)
+    """Of a split with files that have no partner: what would pair more, where that is known."""
+    empty: dict[str, list[str]] = field(default_factory=dict)
+    """Of a split with a folder that holds no image file: a sentence about each."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +173,13 @@ def _list_part(config: Config, root: Path, part: Folders, split: str, found: Lis
         path: f"data.{split}.{key}: no folder {shown(path)}" for key, path in folders.items() if not path.is_dir()
     }
     found.missing.update(absent)
-    if not absent:
-        found.pairs[split] = find_pairs(folders["images"], folders["masks"], config.data.pairing)
+    if absent:
+        return
+    found.pairs[split] = pairs = find_pairs(folders["images"], folders["masks"], config.data.pairing)
+    if not pairs.records:
+        found.empty[split] = [*empty_folders(split, folders["images"], folders["masks"])]
+    if pairs.images_without_mask or pairs.masks_without_image or not pairs.records:
+        found.hints[split] = pairing_hint(pairs, folders["images"], folders["masks"], config.data.pairing)
 
 
 def _fallback(config: Config, found: Listing) -> dict[str, list[Record]]:
