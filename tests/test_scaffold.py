@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,19 @@ def test_jpeg_masks_in_colour_become_nearest_with_the_true_number_of_classes(tmp
     assert [p.split()[0] for p in problems(config, root)] == ["SEG303"]
 
 
+def test_png_masks_that_once_were_jpegs_get_the_colours_that_were_drawn(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]])
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 3]) for i in range(4)], colors=colors)
+    for path in sorted((root / "masks").iterdir()):
+        with io.BytesIO() as lossy:
+            Image.open(path).resize((384, 288), Image.Resampling.NEAREST).save(lossy, "JPEG", quality=75)
+            Image.open(lossy).save(path)
+        write_image(root / "images" / path.name, size=(288, 384))
+    config = init(root)
+    assert config.data.nearest
+    assert sorted(spec.colors[0] for spec in config.data.classes) == ["#000000", "#0000ff", "#00ff00", "#ff0000"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_grey_masks_with_soft_edges_become_threshold(tmp_path: Path, suffix: str) -> None:
     root = tmp_path / "set"
@@ -396,8 +410,15 @@ def test_masks_of_one_value_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_pairs_says_what_was_found_and_expected(tmp_path: Path) -> None:
     (tmp_path / "set/stuff").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"there: folders stuff.*Expected images/ and masks/"):
+    with pytest.raises(DataError, match=r"there: stuff \(empty\)\)\. Expected images/ and masks/"):
         init(tmp_path / "set")
+    write_image(tmp_path / "set/images/a.png")
+    (tmp_path / "set/masks").mkdir()
+    (tmp_path / "set/masks/a.json").write_text("{}")
+    with pytest.raises(DataError, match=r"there: images \(1 \.png\), masks \(1 \.json\), stuff \(empty\)"):
+        init(tmp_path / "set")
+    with pytest.raises(DataError, match="is a file; expected a folder"):
+        scaffold(tmp_path / "set/masks/a.json", config_dir=tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         scaffold(tmp_path / "nowhere", config_dir=tmp_path)
 

@@ -22,6 +22,7 @@ COMMON_SHARE = 0.05  # no single grey of a soft edge covers as much
 SOFT = 0.25  # values with fewer 2x2 blocks per pixel than this form no areas
 MANY_VALUES = 64
 SNAP = 6  # JPEG moves a flat 0 or 255 by less
+ROUNDING = 3  # and its change of colour space alone by less: PNGs that once were JPEGs
 
 
 @dataclass(frozen=True)
@@ -304,11 +305,13 @@ def _counts_up(masks: Sequence[MaskFacts]) -> bool:
 
 
 def _refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> None:
-    kind = "colours" if any(mask.colored for mask in masks) else "values"
+    kind, given = "values", "values, with data.encoding: threshold"
+    if any(mask.colored for mask in masks):
+        kind, given = "colours", "colors, with data.encoding: rgb and data.nearest: true"
     raise DataError(
         f"{_num(masks)}: {len(totals.values)} distinct {kind} without a few that hold most pixels, as in photographs "
-        "or probability maps; expected a few values that stand for classes. Is this the right folder of masks? "
-        f"First: {shown(masks[0].path)}"
+        f"or probability maps; expected a few values that stand for classes. First: {shown(masks[0].path)}. Is this "
+        f"the right folder of masks? If it is, give each class its {given} in a config by hand"
     )
 
 
@@ -319,7 +322,8 @@ def _guess_colors(masks: Sequence[MaskFacts], encoding: str, what: str) -> Guess
     colored = [_in_colors(mask) for mask in masks]
     totals = total(colored)
     lossy = any(mask.lossy for mask in masks)
-    exact = np.setdiff1d(totals.values, _stray_colors(totals, noisy=lossy or _is_noisy(totals), lossy=lossy))
+    noisy = lossy or _is_noisy(totals)
+    exact = np.setdiff1d(totals.values, _stray_colors(totals, noisy=noisy, lossy=lossy))
     if len(totals.values) == 1:
         raise DataError(
             f"all masks hold the one colour {hex_color(int(totals.values[0]))}: there is nothing to tell apart; "
@@ -336,7 +340,7 @@ def _guess_colors(masks: Sequence[MaskFacts], encoding: str, what: str) -> Guess
             f"{what}: {len(totals.values)} distinct colours, {len(exact)} of which hold all but {moved} of the pixels"
         )
         notes = (f"{moved} of the mask pixels have a colour of no class and count as the nearest one",)
-        exact = pack(_snapped(unpack(exact))) if lossy else exact
+        exact = pack(_snapped(unpack(exact), SNAP if lossy else ROUNDING)) if noisy else exact
     shares = _nearest_shares(totals, unpack(totals.values), unpack(exact))
     codes = tuple((int(color),) for color in exact)
     return Guess(encoding, reason, codes, shares, totals, nearest=nearest, notes=notes)
@@ -352,7 +356,7 @@ def _stray_colors(totals: Totals, *, noisy: bool, lossy: bool) -> np.ndarray:
     """Returns the colours that stand for no class: noise around the frequent ones, or mixtures on soft edges."""
     points = unpack(totals.values).astype(float)
     if noisy:
-        return np.setdiff1d(totals.values, _dominant(totals, points, distance=24 if lossy else 10, noisy=True))
+        return np.setdiff1d(totals.values, _dominant(totals, points, distance=24 if lossy else 16, noisy=True))
     doubtful = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT)
     everywhere = totals.files * 2 >= totals.num_files
     mixtures = doubtful.sum() >= max(4, (~doubtful).sum())
@@ -383,10 +387,10 @@ def _in_colors(mask: MaskFacts) -> MaskFacts:
     )
 
 
-def _snapped(values: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Returns values with those that JPEG has moved off 0 or 255 put back."""
+def _snapped(values: Sequence[int] | np.ndarray, reach: int = SNAP) -> np.ndarray:
+    """Returns values with those that JPEG has moved off 0 or 255, by less than `reach`, put back."""
     numbers = np.asarray(values)
-    return np.where(numbers < SNAP, 0, np.where(numbers > 255 - SNAP, 255, numbers)).astype(numbers.dtype)
+    return np.where(numbers < reach, 0, np.where(numbers > 255 - reach, 255, numbers)).astype(numbers.dtype)
 
 
 def _nearest_shares(totals: Totals, points: np.ndarray, centres: np.ndarray) -> tuple[float, ...]:

@@ -97,7 +97,8 @@ def _lines(row: Row) -> list[str]:
 def look(root: Path) -> Found:
     """Returns the files of a data set and their facts. Raises DataError where nothing pairs."""
     if not root.is_dir():
-        raise DataError(f"{shown(root)}: no such folder; expected one with images and masks")
+        what = "is a file" if root.exists() else "no such folder"
+        raise DataError(f"{shown(root)}: {what}; expected a folder with images and masks")
     layout = find_layout(root)
     if layout is None:
         raise DataError(_no_layout(root))
@@ -136,13 +137,31 @@ def _masks_fit_stored_grid(
 
 
 def _no_layout(root: Path) -> str:
-    there = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    found = f"folders {', '.join(there[:8])}" if there else "no folder"
+    """Returns what lies in a folder without a layout, and how to go on."""
     return (
-        f"{shown(root)}: no images with masks of the same names found (there: {shown(found)}). Expected images/ and "
+        f"{shown(root)}: no images with masks of the same names found (there: {_contents(root)}). Expected images/ and "
         "masks/, or train/images, train/masks, val/images, val/masks, with one stem for each pair (a.jpg, a.png); for "
-        "anything else write a config by hand: data/README.md has examples"
+        "other folders write `train: {images: FOLDER, masks: FOLDER}` under `data:` in a config by hand, and "
+        "`pairing:` where names differ"
     )
+
+
+def _contents(root: Path) -> str:
+    """Returns the folders below a root, each with the kinds of its files: `images (6 .png)`, `masks (6 .json)`."""
+    kinds: dict[str, Counter[str]] = {}
+    for path, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = Path(path).relative_to(root)
+        if len(relative.parts) >= 3 or len(kinds) >= 8:
+            folders.clear()
+        suffixes = [os.path.splitext(name)[1].lower() or "without suffix" for name in files if name[0] != "."]
+        if suffixes or (relative.parts and not folders):
+            kinds[relative.as_posix()] = Counter(suffixes)
+    told = [
+        f"{shown(name)} ({', '.join(f'{count} {shown(kind)}' for kind, count in found.most_common(3)) or 'empty'})"
+        for name, found in list(kinds.items())[:8]
+    ]
+    return ", ".join(told) or "nothing"
 
 
 def choose_split(found: Found, guess: Guess) -> SplitChoice:
