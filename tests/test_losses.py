@@ -132,6 +132,11 @@ def test_median_frequency_is_the_median_over_each_class_s_own_frequency():
     assert weights == pytest.approx([(13 / 24) / (10 / 12), (13 / 24) / (2 / 8), 0])
 
 
+def test_the_median_of_three_frequencies_is_the_middle_one():
+    frequencies = ClassFrequencies(pixels=(8, 2, 5), present=(10, 8, 10))
+    assert class_weight_values("median_frequency", 3, frequencies) == pytest.approx([0.5 / 0.8, 0.5 / 0.25, 1])
+
+
 def test_enet_weights_are_one_over_the_logarithm_of_the_share():
     weights = class_weight_values("enet", 3, FREQUENCIES)
     assert weights == pytest.approx([1 / math.log(1.02 + 10 / 12), 1 / math.log(1.02 + 2 / 12), 0])
