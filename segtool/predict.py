@@ -72,7 +72,9 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
     missing = []
     for given in inputs:
         if given.is_dir():
-            found = list_files(given, IMAGE_SUFFIXES)
+            # What an earlier prediction left in a folder within the images is not an image to predict.
+            inside = out.is_dir() and not out.samefile(given)
+            found = list_files(given, IMAGE_SUFFIXES, without=(out,) if inside else ())
             images += [(path, Path(stem_of(path, given))) for path in found]
             if not found:
                 missing.append(f"{given}: holds no image; expected PNG, JPEG, TIFF, BMP or WebP files")

@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 Records = dict[str, "list[Record]"]
 
 # What a run's weights were made for: a resume that changes one of these is a new run.
-FIXED = ("model", "data.classes", "data.encoding", "data.channels", "data.ignore", "data.mean", "data.std")
+FIXED = (
+    "model",
+    "optim.name",
+    "data.classes",
+    "data.encoding",
+    "data.channels",
+    "data.ignore",
+    "data.mean",
+    "data.std",
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,8 @@ def evaluate_session(
 
     keep_freed_memory()
     where = choose_device(device)
-    checkpoint = find_checkpoint(path)
+    reporter = Reporter(quiet=quiet)
+    checkpoint = find_checkpoint(path, reporter)
     config = load_config(checkpoint.path / CONFIG, overrides) if overrides else checkpoint.config
     _refuse_changes(checkpoint.config, config, checkpoint.path)
     records = split_records(config, checkpoint.path)
@@ -117,7 +127,6 @@ def evaluate_session(
     predictor = build_predictor(checkpoint, where)
     dataset = EvaluationSet(records[name], Reader.of(config))
     workers = num_workers(config.train.workers, where)
-    reporter = Reporter(quiet=quiet)
     scores = evaluate(predictor, dataset, World(), workers=workers, reporter=reporter, tile=tile)
     return Evaluation(scores, name, checkpoint.path, checkpoint.progress.step, _run_directory(checkpoint.path))
 
@@ -143,9 +152,9 @@ def predict_session(
     from segtool.distributed import choose_device
 
     keep_freed_memory()
-    checkpoint = find_checkpoint(path)
-    predictor = build_predictor(checkpoint, choose_device(device))
     reporter = Reporter(quiet=quiet)
+    checkpoint = find_checkpoint(path, reporter)
+    predictor = build_predictor(checkpoint, choose_device(device))
     results = predict(predictor, checkpoint.config, jobs, tile=tile, resume=resume)
     tracked = list(reporter.track(results, total=len(jobs), unit="image", label="predicting"))
     failed = [result for result in tracked if isinstance(result, DataError)]
@@ -154,7 +163,7 @@ def predict_session(
         raise DataError(*(problem for error in failed for problem in error.problems))
 
 
-def find_checkpoint(path: Path) -> Checkpoint:
+def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     """Returns the best checkpoint of a run, or the checkpoint in a directory.
 
     Raises:
@@ -167,7 +176,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if (path / checkpoint.MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
         return checkpoint.load(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
-    found = checkpoint.best(directory)
+    found = checkpoint.best(directory, warn=reporter.warn)
     if found is None:
         raise CheckpointError(f"{path}: holds no checkpoint; expected a run directory that `segtool train` has made")
     return found

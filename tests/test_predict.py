@@ -445,3 +445,12 @@ def test_the_network_of_a_checkpoint_predicts_with_its_weights_and_normalisation
     tensors = {**found.tensors, "model": {**found.tensors["model"], "head.weight": torch.zeros(1)}}
     with pytest.raises(CheckpointError, match="do not fit its config"):
         build_predictor(replace(found, tensors=tensors), CPU)
+
+
+def test_masks_written_into_a_folder_within_the_images_are_no_images_next_time(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "images" / "masks"
+    for folder in (images, out):
+        folder.mkdir()
+        Image.new("RGB", (4, 4)).save(folder / "a.png")
+    jobs = list_jobs([images], out, overlays=False, probabilities=False)
+    assert [job.image for job in jobs] == [images / "a.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Literal
 
@@ -55,6 +56,7 @@ def training_batches(
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
+            worker_init_fn=leave_signals_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
             timeout=TIMEOUT if workers else 0,
         )
@@ -71,9 +73,21 @@ def evaluation_batches(dataset: EvaluationSet, world: World, *, workers: int) ->
             batch_size=1,
             num_workers=min(workers, len(mine)),
             collate_fn=collate,
+            worker_init_fn=leave_signals_to_the_main_process,
             timeout=TIMEOUT if workers and mine else 0,
         )
     )
+
+
+def leave_signals_to_the_main_process(_worker: int) -> None:
+    """Makes a loading process ignore Ctrl-C, and die of SIGTERM, whatever handlers the main process has.
+
+    A terminal sends Ctrl-C to all processes in the foreground; the main one finishes its step and needs its batches.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # out of the group that a scheduler signals as a whole
 
 
 def num_workers(setting: Literal["auto"] | int, device: torch.device) -> int:
