@@ -351,7 +351,8 @@ def _load(path: Path, overrides: list[str] | None) -> tuple[Config, Path]:
 
 def _existing(path: Path) -> Path:
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder")
+        found = "is a file" if path.exists() else "no such folder"
+        raise DataError(f"{path}: {found}; expected a folder of images and masks")
     return path
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from segtool import __version__
 from segtool.config import Config, load_config, located, show
-from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
+from segtool.errors import CheckpointError, ConfigError, DataError, Problem, SegtoolError
 from segtool.runs import CONFIG, Run, holds_run, next_free, relocate, write_atomically
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def evaluate_session(
     checkpoint = find_checkpoint(path, reporter)
     config = load_config(checkpoint.path / CONFIG, overrides) if overrides else checkpoint.config
     _refuse_changes(checkpoint.config, config, checkpoint.path)
-    records = split_records(config, checkpoint.path)
+    with located(config):
+        records = split_records(config, checkpoint.path)
     name = split or ("test" if records.get("test") else "val")
     if not records.get(name):
         there = ", ".join(key for key, found in records.items() if found)
@@ -244,7 +245,8 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
             config = load_config(directory / CONFIG, session.overrides)
         _refuse_changes(resumed.config, config, directory)
         verify_components(config)
-        records = split_records(config, directory)
+        with located(config):
+            records = split_records(config, directory)
         config, plan = _planned(config, records, device)
         _say_differences(load_config(directory / CONFIG), config, reporter)
         facts = run.read_facts()
@@ -325,17 +327,20 @@ def verify_components(config: Config) -> None:
     from segtool.losses import Criterion
     from segtool.models.segmenter import verify
 
-    train = config.train
-    with located(config):
-        verify(
-            config.model,
-            len(config.data.classes),
-            config.data.channels,
-            crop=config.augment.crop,
-            batch=train.batch_size,
-        )
+    num_classes, channels = len(config.data.classes), config.data.channels
+    problems: list[str | Problem] = []
+    try:
+        verify(config.model, num_classes, channels, crop=config.augment.crop, batch=config.train.batch_size)
+    except ConfigError as error:
+        problems += error.details
+    try:
         with torch.device("meta"):
-            Criterion(config.loss, len(config.data.classes))
+            Criterion(config.loss, num_classes)
+    except ConfigError as error:
+        problems += error.details
+    if problems:
+        with located(config):
+            raise ConfigError(*problems)
 
 
 def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
@@ -347,13 +352,14 @@ def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(
-            *(f"{e.code}: {e.message}; {e.example}; {e.remedy}" for e in errors),
+            *(f"{e.code}: {e.message} ({', '.join(e.files)}); {e.example}; {e.remedy}" for e in errors),
             "the data cannot be trained on as it is; `segtool check` shows every finding",
         )
     for finding in report.findings:
         if finding.severity == "warning":
             reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
-    return split_records(config, base)
+    with located(config):
+        return split_records(config, base)
 
 
 def _planned(config: Config, records: Records, device: torch.device) -> tuple[Config, Plan]:
@@ -361,10 +367,10 @@ def _planned(config: Config, records: Records, device: torch.device) -> tuple[Co
     from segtool.data.statistics import resolve_data
     from segtool.plan import make_plan
 
-    config = resolve_data(config, records["train"])
     first = records["train"][0].image
     size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
     with located(config):
+        config = resolve_data(config, records["train"])
         return make_plan(config, images=len(records["train"]), first_size=size, device=device)
 
 
