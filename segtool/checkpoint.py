@@ -114,9 +114,9 @@ def save(directory: Path, state: TrainState, config: Config, progress: Progress)
     temporary = directory / f".tmp-{target.name}-{os.getpid()}"
     files = _contents(state, config, progress)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
         for name, content in files.items():
             _write(temporary / name, content)
         _sync_directory(temporary)

@@ -36,7 +36,9 @@ class Segmenter(nn.Module):
         self.head = linear_conv(decoder.out_channels, num_classes)
         # Small enough for a first cross-entropy near ln K, and no smaller: with a deviation of 0.01 the network behind
         # the head learns next to nothing for the first hundreds of steps (mean IoU after 60: 0.21 against 0.66).
-        nn.init.normal_(self.head.weight, std=1 / math.sqrt(3 * decoder.out_channels))
+        # Without norms the features may have grown on their way, so the head starts at a tenth of that.
+        normed = any(isinstance(module, nn.BatchNorm2d | nn.GroupNorm) for module in decoder.modules())
+        nn.init.normal_(self.head.weight, std=(1.0 if normed else 0.1) / math.sqrt(3 * decoder.out_channels))
         if decoder.needs_indices:
             encoder.keep_indices()
         self.in_channels = in_channels
