@@ -256,6 +256,10 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         if resumed.progress.finished and step >= plan.steps:
             reporter.say(f"{directory}: is done at step {step}; extend it with --set train.epochs=… or train.steps=…")
             return
+        if step >= plan.steps:
+            raise ConfigError(
+                f"{directory}: stands at step {step}, and the length given is {plan.steps} steps; give a longer one"
+            )
         patience = config.train.patience
         if resumed.progress.finished and patience is not None and resumed.progress.stale >= patience:
             reporter.say(f"{directory}: ended at step {step} for want of improvement; raise train.patience to go on")

@@ -112,6 +112,7 @@ def test_each_command_explains_itself(segtool: Command, command: str) -> None:
         ["eval", "run", "--predictions", "a", "--masks", "b", "--config", "c"],
         ["eval", "run", "--fail-under", "beauty=1"],
         ["eval", "run", "--fail-under", "miou"],
+        ["train", "x.yaml", "--budget", "soon"],
         ["list", "wishes"],
         ["init", ".", "--model", "transformer"],
     ],
@@ -295,3 +296,20 @@ def _program(*arguments: str, cwd: Path, **environment: str) -> subprocess.Compl
         text=True,
         timeout=300,
     )
+
+
+def test_a_run_is_extended_but_not_cut_short_by_resuming(segtool: Command, run_directory: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run_directory, copy)
+    config = (copy / "config.yaml").read_text()
+    data = next(line for line in config.splitlines() if line.strip().startswith("root:")).split(":", 1)[1].strip()
+    root = f"--set=data.root={(run_directory / data).resolve()}"
+    assert "is done at step 2" in segtool("train", copy, "--resume", root).err
+    extended = segtool("train", copy, "--resume", root, "--set=train.steps=3")
+    assert extended.code == 0, extended.err
+    steps = [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert steps[-1] == 3
+    refused = segtool("train", copy, "--resume", root, "--set=model.encoder.channels=[4, 16]")
+    assert refused.code == 2
+    assert "model.encoder" in refused.err
