@@ -16,7 +16,7 @@ from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import conv_unit
 from segtool.models.decoders import FCN, UNet
 from segtool.models.encoders import ConvEncoder, Encoder, Features
-from segtool.models.segmenter import Segmenter, build_model, pad_to_multiple, verify
+from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights, pad_to_multiple, verify
 from segtool.models.trace import trace
 from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
 from segtool.registry import Component
@@ -367,6 +367,11 @@ def test_the_network_is_one_graph_for_the_compiler(upsample):
     network.compile(backend="eager", fullgraph=True)
     torch.testing.assert_close(network(images), expected)
     assert list(network.state_dict()) == keys
+
+
+def test_the_weights_of_deep_supervision_halve_from_level_to_level_and_sum_to_1():
+    assert deep_supervision_weights(1) == [1]
+    assert deep_supervision_weights(3) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
 
 
 def test_building_again_from_the_same_seed_gives_the_same_weights():

@@ -119,6 +119,15 @@ def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
     return images
 
 
+def deep_supervision_weights(terms: int) -> list[float]:
+    """Returns the weights of the losses of `[logits, *coarser logits]`, finest first: 2^-i, divided by their sum.
+
+    Source: Isensee et al. 2021, "nnU-Net", supplementary note 2: "the weights halve with each decrease in resolution".
+    """
+    weights = [0.5**i for i in range(terms)]
+    return [weight / sum(weights) for weight in weights]
+
+
 def check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
     stride = segmenter.stride
     if min(crop) < stride:
