@@ -8,7 +8,9 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch import nn
 from segtool import checkpoint
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress, TrainState
-from segtool.config import Config
+from segtool.config import Config, located
 from segtool.data.dataset import EvaluationSet, Reader, Sample, TrainingSet
 from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
@@ -32,6 +34,7 @@ from segtool.evaluate import evaluate
 from segtool.inference import Normalize, Predictor
 from segtool.losses import Criterion
 from segtool.metrics import Scores, iou
+from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model
 from segtool.optim import Ema, build_optimizer, learning_rate
 from segtool.plan import Plan
@@ -88,6 +91,7 @@ def train(
         deadline: `time.monotonic()` after which no further step begins.
 
     Raises:
+        ConfigError: the encoder's pretrained weights are not there, or of another network.
         DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
         Interrupted: SIGINT or SIGTERM; the step was finished and saved.
     """
@@ -95,7 +99,9 @@ def train(
     reader = Reader.of(config)
     training_set = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed)
     validation_set = EvaluationSet(records.get("val", []), reader)
-    training = build_training(config, frequencies, device, world)
+    start = None if resumed else partial(load_pretrained, base=run.directory, reporter=reporter)
+    with located(config):
+        training = build_training(config, frequencies, device, world, start=start)
     progress = resumed.progress if resumed else Progress()
     if resumed:
         resumed.restore(training.state)
@@ -155,12 +161,20 @@ def train(
 
 
 def build_training(
-    config: Config, frequencies: ClassFrequencies | None, device: torch.device, world: World
+    config: Config,
+    frequencies: ClassFrequencies | None,
+    device: torch.device,
+    world: World,
+    *,
+    start: Callable[[Encoder], object] | None = None,
 ) -> Training:
-    """Returns a training at its beginning; the weights are a function of `train.seed`."""
+    """Returns a training at its beginning; the weights are a function of `train.seed` and of what `start` loads."""
     torch.manual_seed(config.train.seed)
     classes = len(config.data.classes)
-    model = build_model(config.model, classes, config.data.channels).to(device)
+    model = build_model(config.model, classes, config.data.channels)
+    if start:
+        start(model.encoder)
+    model = model.to(device)
     if device.type == "cuda" or config.train.precision == "bf16":
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = Criterion(config.loss, classes, frequencies).to(device)
@@ -168,6 +182,18 @@ def build_training(
     optimizer = build_optimizer(model, config.optim)
     normalize = Normalize(config.data.mean or (), config.data.std or ())
     return Training(config, model.train(), ema, optimizer, criterion, normalize, device, world)
+
+
+def load_pretrained(encoder: Encoder, *, base: Path, reporter: Reporter) -> None:
+    """Gives an encoder the weights that its config names, and says so; without such it is left as it is.
+
+    Args:
+        base: Folder that the path of a file of weights is relative to.
+    """
+    pretrained = encoder.pretrained(base)
+    if pretrained:
+        fitted = encoder.load(pretrained)
+        reporter.say(f"encoder: starts from {pretrained.name}" + (f"; {fitted}" if fitted else ""))
 
 
 def train_step(training: Training, batch: Sample, step: int, rate: float, records: list[Record]) -> tuple[float, float]:

@@ -29,6 +29,7 @@ from segtool.distributed import World
 from segtool.errors import DivergedError, Interrupted
 from segtool.evaluate import evaluate
 from segtool.metrics import Scores
+from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.optim import learning_rate
 from segtool.predict import build_predictor
 
@@ -258,6 +259,59 @@ def test_the_learning_rate_goes_on_where_it_was(trainer, make_config):
     rates = [row["lr"] for row in rows if "lr" in row]
     assert rates == [0.01 * (1 + math.cos(math.pi * step / 7)) / 2 for step in range(7)]
     assert rates == [learning_rate(config.optim, step, 7) for step in range(7)]
+
+
+# --- pretrained weights
+
+
+@pytest.fixture
+def pretrained_conv(monkeypatch) -> list[Path]:
+    """Gives the conv encoder pretrained weights, all 0.125, and returns the bases that they were asked for with."""
+    bases: list[Path] = []
+
+    def pretrained(self: ConvEncoder, base: Path) -> Pretrained:
+        bases.append(base)
+        weights = {name: torch.full_like(value, 0.125) for name, value in self.state_dict().items()}
+        return Pretrained("weights of the test", lambda: weights, (0.5,) * 3, (0.25,) * 3)
+
+    def load(self: ConvEncoder, pretrained: Pretrained) -> str:
+        self.load_state_dict(dict(pretrained.read()))
+        return "nothing is left over"
+
+    monkeypatch.setattr(ConvEncoder, "pretrained", pretrained)
+    monkeypatch.setattr(ConvEncoder, "load", load)
+    return bases
+
+
+def test_a_training_begins_with_pretrained_weights_in_its_averages_too_and_says_so(
+    trainer, make_config, pretrained_conv
+):
+    run = trainer("run", make_config(train={"steps": 1}))
+    first = checkpoint.load(run.directory / "checkpoints" / "step-00000000")
+    for file in ("model", "ema"):
+        mine = {key: value for key, value in first.tensors[file].items() if key.startswith("encoder.")}
+        assert mine
+        assert all(bool((value == 0.125).all()) for key, value in mine.items() if value.is_floating_point()), file
+    assert pretrained_conv == [run.directory]
+    assert "encoder: starts from weights of the test; nothing is left over" in run.said
+
+
+def test_pretrained_weights_leave_the_rest_of_the_network_as_the_seed_made_it(trainer, make_config, pretrained_conv):
+    run = trainer("run", make_config(train={"steps": 1}))
+    first = checkpoint.load(run.directory / "checkpoints" / "step-00000000").tensors["model"]
+    plain = built(make_config())[1].model.state_dict()
+    rest = [key for key in plain if not key.startswith("encoder.")]
+    assert rest
+    assert all(torch.equal(first[key], plain[key]) for key in rest)
+
+
+def test_a_resumed_training_asks_for_no_pretrained_weights(trainer, make_config, pretrained_conv):
+    config = make_config()
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=4)
+    pretrained_conv.clear()
+    assert_same(trainer("parts", config, resume=True), whole)
+    assert pretrained_conv == []
 
 
 # --- signals
