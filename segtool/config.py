@@ -59,6 +59,9 @@ class Split:
     group: str | None = None
     """A regular expression on the stem; what its first group matches is kept in one split (frames of one video,
     slices of one patient)."""
+    stratify: bool = False
+    """Whether the parts are chosen so that each has its share of the images, or groups, in which each class occurs;
+    the masks are read for it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,9 @@ class Data:
     """Test pairs; null: a share of the training pairs, if `data.split.test` is above 0."""
     split: Split = Split()
     """How pairs are held out where no folder does it."""
+    fold: str | None = None
+    """`k/n`, such as `2/5`: the pairs of train and val are divided into n parts, of which the k-th (from 1) validates
+    and the others train; null: no cross-validation. `segtool train --folds 5` trains them all."""
     pairing: Pairing = Pairing()
     """How an image finds its mask."""
     encoding: Literal["index", "threshold", "palette", "rgb"] = "index"
@@ -163,6 +169,24 @@ class Augment:
     """Largest rotation in degrees, to either side."""
     color: float = 0.0
     """Largest relative change of brightness, contrast and saturation, each drawn on its own."""
+    gamma: float = 0.0
+    """Largest relative change of the exponent that brightness is raised to, drawn log-uniformly: from 1 / (1 + gamma)
+    to 1 + gamma."""
+    blur: float = 0.0
+    """Largest standard deviation of a Gaussian blur, in pixels of the crop, drawn uniformly from 0."""
+    noise: float = 0.0
+    """Largest standard deviation of Gaussian noise, as a share of the full range, drawn uniformly from 0."""
+    jpeg: int | None = None
+    """Lowest quality, 1 to 100, of a JPEG compression that the crop is put through, drawn uniformly up to 100; null:
+    none."""
+    elastic: float = 0.0
+    """Standard deviation in pixels of the random displacement of control points 64 pixels apart, smooth in between."""
+    erase: float = 0.0
+    """Largest share of the crop's area that one rectangle takes away, drawn uniformly from 0: the image has its mean
+    colour there and the mask is ignored."""
+    rare: float = 0.0
+    """Share of the crops that are centred on a pixel of a class drawn from those in the image, the rarer in the
+    training masks the likelier."""
 
 
 @dataclass(frozen=True)
@@ -177,14 +201,18 @@ class Optim:
     """Decoupled for AdamW, an L2 term for SGD; not applied to norms and biases."""
     momentum: float = 0.9
     """Of SGD; AdamW's first beta."""
-    schedule: Literal["poly", "cosine", "constant"] = "poly"
-    """How the learning rate falls after the warm-up."""
+    schedule: Literal["poly", "cosine", "constant", "one_cycle"] = "poly"
+    """How the learning rate falls after the warm-up. `one_cycle` has its own: it rises from lr / 25 over the first 30 %
+    of the run, then falls to lr / 250,000, both along a cosine."""
     power: float = 0.9
     """Exponent of `poly`."""
     warmup: int = 0
-    """Steps of linear warm-up; cut to a tenth of the run where it is longer."""
+    """Steps of linear warm-up; cut to a tenth of the run where it is longer; no part of `one_cycle`."""
     clip: float | None = None
     """Largest norm of the gradient; null: not clipped."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each of the encoder's levels to the next finer one: below 1, what is nearer to
+    the image learns more slowly. The deepest level has the encoder's own factor."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +225,9 @@ class Train:
     """Length in optimizer steps; excludes `epochs`."""
     batch_size: int = 8
     """Images in one optimizer step, over all processes."""
+    accumulate: int = 1
+    """Parts in which the batch goes through the network, one after the other, where it does not fit into memory at
+    once. The loss is that of the whole batch; BatchNorm sees the parts."""
     eval_every: float = 1.0
     """Epochs between two validations; one more is made at the end."""
     patience: int | None = None

@@ -17,10 +17,10 @@ from segtool.errors import ConfigError, Problem
 from segtool.parsing import parse, suggest
 
 MODULES = {
-    "encoder": "segtool.models.encoders",
-    "decoder": "segtool.models.decoders",
-    "upsampler": "segtool.models.upsamplers",
-    "loss": "segtool.losses",
+    "encoder": ("segtool.models.encoders", "segtool.models.backbones"),
+    "decoder": ("segtool.models.decoders",),
+    "upsampler": ("segtool.models.upsamplers",),
+    "loss": ("segtool.losses", "segtool.region_losses"),
 }
 
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in MODULES}
@@ -95,7 +95,8 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
 def names(kind: str) -> list[str]:
     """Returns the names that a config may give for `kind`, in the order of their definition."""
-    importlib.import_module(MODULES[kind])
+    for module in MODULES[kind]:
+        importlib.import_module(module)
     return list(_registered[kind])
 
 
@@ -180,11 +181,19 @@ def _plain(value: Any) -> Any:
 
 
 def _argument_docs(cls: type) -> dict[str, str]:
-    """Returns the sentences under `Args:` of the docstring of a class, else of its `__init__`, by argument."""
+    """Returns the sentences under `Args:` of the docstrings of a class, its bases and its `__init__`, by argument."""
+    docs: dict[str, str] = {}
+    sources = [cls.__init__.__doc__, *(base.__dict__.get("__doc__") for base in reversed(cls.__mro__))]
+    for source in sources:
+        docs |= _arguments_in(inspect.cleandoc(source or ""))
+    return docs
+
+
+def _arguments_in(doc: str) -> dict[str, str]:
     docs: dict[str, str] = {}
     current = None
     inside = False
-    for line in inspect.cleandoc(cls.__dict__.get("__doc__") or cls.__init__.__doc__ or "").splitlines():
+    for line in doc.splitlines():
         if line and not line.startswith(" "):
             inside = line == "Args:"
         elif inside and line.startswith("    ") and not line.startswith("     "):

@@ -33,15 +33,24 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data.channels": ("at least 1", lambda v: v >= 1),
     "augment.rotate": ("from 0 to 180 degrees", lambda v: 0 <= v <= 180),
     "augment.color": ("from 0 to 1", lambda v: 0 <= v <= 1),
+    "augment.gamma": ("at least 0", lambda v: v >= 0),
+    "augment.blur": ("at least 0 pixels", lambda v: v >= 0),
+    "augment.noise": ("from 0 to 1", lambda v: 0 <= v <= 1),
+    "augment.jpeg": ("from 1 to 100, or null for none", lambda v: 1 <= v <= 100),
+    "augment.elastic": ("at least 0 pixels", lambda v: v >= 0),
+    "augment.erase": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    "augment.rare": ("from 0 to 1", lambda v: 0 <= v <= 1),
     "optim.lr": ("above 0", lambda v: v > 0),
     "optim.weight_decay": ("at least 0", lambda v: v >= 0),
     "optim.momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "optim.power": ("above 0", lambda v: v > 0),
     "optim.warmup": ("at least 0", lambda v: v >= 0),
+    "optim.layer_decay": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "optim.clip": ("above 0, or null for no clipping", lambda v: v > 0),
     "train.epochs": ("above 0", lambda v: v > 0),
     "train.steps": ("at least 1", lambda v: v >= 1),
     "train.batch_size": ("at least 1", lambda v: v >= 1),
+    "train.accumulate": ("at least 1", lambda v: v >= 1),
     "train.eval_every": ("above 0", lambda v: v > 0),
     "train.patience": ("at least 1, or null for never", lambda v: v >= 1),
     "train.ema": ("above 0 and below 1, or null for none", lambda v: 0 < v < 1),
@@ -218,6 +227,14 @@ def _a_group_is_a_pattern(config: Config) -> Iterator[Problem]:
         yield Problem("data.split.group", message)
 
 
+@_rule("data.fold")
+def _a_fold_is_one_of_several(config: Config) -> Iterator[Problem]:
+    fold = config.data.fold
+    match = None if fold is None else re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", fold)
+    if fold is not None and not (match and int(match[2]) >= 2 and 1 <= int(match[1]) <= int(match[2])):
+        yield Problem("data.fold", f"expected k/n with n from 2 and k from 1 to n, such as 2/5, found {fold!r}")
+
+
 @_rule("data.channels", "data.mean", "data.std")
 def _normalisation_fits_the_channels(config: Config) -> Iterator[Problem]:
     data = config.data
@@ -274,6 +291,14 @@ def _a_scale_is_a_range(config: Config) -> Iterator[Problem]:
 def _length_is_given_once(config: Config) -> Iterator[Problem]:
     if config.train.epochs is not None and config.train.steps is not None:
         yield Problem("train.steps", "train.epochs is given too, and they exclude each other; keep one of the two")
+
+
+@_rule("train.batch_size", "train.accumulate")
+def _a_batch_has_its_parts(config: Config) -> Iterator[Problem]:
+    train = config.train
+    if train.accumulate > train.batch_size >= 1:
+        message = f"{train.accumulate} parts of a batch of {train.batch_size}; expected at most one for each image"
+        yield Problem("train.accumulate", message)
 
 
 def _folders(config: Config, split: str, folders: Folders | None) -> Iterator[Problem]:

@@ -17,6 +17,9 @@ It is then known to `segtool list encoders`, to the config and to the tests, whi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -39,6 +42,19 @@ class Features(NamedTuple):
     Empty where nobody asked (`keep_indices`), or where the encoder does not get every level by max pooling."""
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that an encoder starts with, and the normalisation that they were trained with."""
+
+    name: str
+    """What they are, for people."""
+    read: Callable[[], Mapping[str, Tensor]]
+    """Reads them, or downloads them first."""
+    mean: tuple[float, ...]
+    """Of each channel of the images that they were trained on, in 0..1."""
+    std: tuple[float, ...]
+
+
 class Encoder(nn.Module):
     """The contract of an encoder.
 
@@ -51,11 +67,16 @@ class Encoder(nn.Module):
     * `keep_indices` is called by the Segmenter, before the first forward, where the decoder unpools. An encoder that
       max-pools between all its levels returns the indices from then on; one that does not leaves the method as it
       is, and max unpooling is a ConfigError.
-    * It initialises its own weights.
+    * It initialises its own weights. One that can have pretrained ones says in `pretrained` what they are, and takes
+      them in `load`; training asks for both, and nothing that works from a checkpoint does.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    freeze: float = 0.0
+    """Epochs in which its weights stay as they are and its norms do not follow the batches."""
+    lr_factor: float = 1.0
+    """Factor of the learning rate of its weights."""
 
     def forward(self, images: Tensor) -> Features:
         """Returns the feature maps of images N C H W, H and W multiples of the last stride."""
@@ -63,6 +84,29 @@ class Encoder(nn.Module):
 
     def keep_indices(self) -> None:
         """Makes `forward` return the indices of its max poolings from now on, where it has them."""
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Returns all its parameters, by level, those nearest to the image first."""
+        return [list(self.parameters())]
+
+    def pretrained(self, base: Path) -> Pretrained | None:
+        """Returns the weights that it starts training with; None where it starts from its own.
+
+        Args:
+            base: Folder that the path of a file of weights is relative to.
+
+        Raises:
+            ConfigError: the file is not there, or a package that has the weights is not.
+        """
+        return None
+
+    def load(self, pretrained: Pretrained) -> str:
+        """Takes pretrained weights, and returns in words what became of those that do not fit as they are.
+
+        Raises:
+            ConfigError: they are of another network.
+        """
+        raise NotImplementedError
 
 
 @register("encoder", "conv")
@@ -118,6 +162,12 @@ class ConvEncoder(Encoder):
                 pool_indices.append(indices)
             maps.append(level(pooled))
         return Features(maps, pool_indices)
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        parts = [[level] for level in self.levels]
+        for number, down in enumerate(self.downs, start=1):
+            parts[number].append(down)
+        return [[p for module in modules for p in module.parameters()] for modules in parts]
 
     def keep_indices(self) -> None:
         for down in self.downs:
