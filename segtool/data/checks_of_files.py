@@ -144,7 +144,7 @@ def split_possible(survey: Survey) -> Iterator[Finding]:
             len(problems),
             (),
             problems[0],
-            "change data.split, or give the folders data.val and data.test",
+            "change data.split or data.fold, or give the folders data.val and data.test",
         )
 
 

@@ -1,26 +1,24 @@
 """From a config to records: which pairs train, validate and test.
 
 Pairs come from two folders (`data.format: folders`, see `pairs`) or from a file that lists them (`list`). A split that
-the config does not name is a seeded share of the training pairs.
+the config does not name is a share of the training pairs (see `splits`).
 """
 
 from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import numpy as np
-
-from segtool.config import Config, Data, Folders, Pairing, Split
+from segtool.config import Config, Data, Folders, Pairing
 from segtool.data.affixes import guess_pairing
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.layout import Layout, find_layout
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_files, stem_of
+from segtool.data.splits import class_presence, divide, hold_out
 from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
 
@@ -34,6 +32,7 @@ __all__ = [
     "find_pairs",
     "hold_out",
     "read_list",
+    "read_parts",
     "split_records",
 ]
 
@@ -48,10 +47,16 @@ def split_records(config: Config, base: Path) -> dict[str, list[Record]]:
 
     Raises:
         DataError: a folder or list that is not there, an image without a mask or the reverse, two files for one place,
-            or too few pairs to hold any out; for all splits at once.
+            or too few pairs to hold any out; for all splits at once. With `data.split.stratify`, a mask that cannot be
+            used.
         ConfigError: a split that names no folder or list.
     """
-    data, root = config.data, data_root(config.data, base)
+    return divide(read_parts(config.data, base), config.data, class_presence(config))
+
+
+def read_parts(data: Data, base: Path) -> dict[str, list[Record]]:
+    """Returns the records of each split that the config gives, before any are held out; raises as `split_records`."""
+    root = data_root(data, base)
     given = [(split, part) for split in SPLITS if (part := getattr(data, split)) is not None]
     _require_places(data, given)
     problems: list[str] = []
@@ -63,79 +68,12 @@ def split_records(config: Config, base: Path) -> dict[str, list[Record]]:
             problems += error.problems
     if problems:
         raise DataError(*problems)
-    held_out = hold_out(found["train"], _shares(data), data.split)
-    return {split: held_out.get(split) or found[split] for split in SPLITS if split in held_out or split in found}
+    return found
 
 
 def data_root(data: Data, base: Path) -> Path:
     """Returns the absolute `data.root`."""
     return Path(os.path.abspath(base / Path(data.root).expanduser()))
-
-
-def hold_out(records: Sequence[Record], shares: dict[str, float], split: Split) -> dict[str, list[Record]]:
-    """Returns the records divided into train and the named shares, by a seeded permutation of the sorted stems.
-
-    `numpy.random.default_rng(seed).permutation` orders them; the first `round(share * n)`, at least one, go to the
-    first name, the next to the second, the rest to train, which keeps at least one. With `split.group` whole groups
-    are permuted, and each name takes groups until it has at least that many records. Thus a `test` share leaves
-    the `val` share as it was.
-
-    Raises:
-        DataError: fewer records (or groups) than there are parts, or a stem that `split.group` does not match.
-    """
-    if not shares:
-        return {}
-    groups = _groups(records, split.group)
-    if len(groups) <= len(shares):
-        what = "pair" if split.group is None else "group"
-        raise DataError(
-            f"data.train: {len(groups)} {what}{'' if len(groups) == 1 else 's'}, too few to hold out "
-            f"{' and '.join(shares)}; add some, name folders for data.{next(iter(shares))}, or set "
-            f"{', '.join(f'data.split.{name}: 0' for name in shares)}"
-        )
-    order = [groups[place] for place in np.random.default_rng(split.seed).permutation(len(groups))]
-    parts: dict[str, list[Record]] = {}
-    for place, (name, share) in enumerate(shares.items()):
-        wanted, kept_back = max(1, round(share * len(records))), len(shares) - place
-        parts[name] = []
-        while len(parts[name]) < wanted and len(order) > kept_back:
-            parts[name] += order.pop(0)
-    rest = [record for group in order for record in group]
-    return {name: sorted(part, key=lambda record: record.stem) for name, part in {"train": rest, **parts}.items()}
-
-
-def _shares(data: Data) -> dict[str, float]:
-    shares = {"val": data.split.val, "test": data.split.test}
-    return {name: share for name, share in shares.items() if share > 0 and getattr(data, name) is None}
-
-
-def _groups(records: Sequence[Record], pattern: str | None) -> list[list[Record]]:
-    """Returns the records by what the pattern's first group matches, sorted; each on its own without a pattern."""
-    ordered = sorted(records, key=lambda record: record.stem)
-    if pattern is None:
-        return [[record] for record in ordered]
-    groups: dict[str, list[Record]] = {}
-    unmatched = []
-    for record in ordered:
-        key = _group_of(record.stem, pattern)
-        if key is None:
-            unmatched.append(record.stem)
-        else:
-            groups.setdefault(key, []).append(record)
-    if unmatched:
-        raise DataError(
-            f"data.split.group: '{pattern}' matches no part of {len(unmatched)} of {len(records)} stems: "
-            f"{_few(unmatched)}; correct the pattern so that its first group names what belongs together"
-        )
-    return [groups[key] for key in sorted(groups)]
-
-
-def _group_of(stem: str, pattern: str) -> str | None:
-    try:
-        match = re.search(pattern, stem)
-    except re.error as error:
-        raise ConfigError(Problem("data.split.group", f"'{pattern}' is no regular expression: {error}")) from error
-    return match and match.group(1 if match.re.groups else 0)
 
 
 # --- folders

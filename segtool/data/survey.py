@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from segtool.data.formats import (
     SPLITS,
     data_root,
     empty_folders,
-    hold_out,
     pairing_hint,
     read_list,
-    split_records,
+    read_parts,
 )
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs
+from segtool.data.splits import divide
 from segtool.errors import DataError
 
 
@@ -130,6 +130,7 @@ def survey_files(config: Config, base: Path, *, progress: Progress | None = None
     )
     decoder = Decoder(labels)
     uses = {path: decoder.use(facts) for path, facts in mask_facts.items() if not facts.error}
+    _divide(config, listing, uses)
     return Survey(config, data_root(data, base), labels, listing, image_facts, mask_facts, uses)
 
 
@@ -144,15 +145,14 @@ def _list_files(config: Config, base: Path) -> Listing:
     """Returns the files of a config; where a training would stop, still all that can be found."""
     found = Listing({}, {}, {}, [], [])
     try:
-        records = split_records(config, base)
+        read_parts(config.data, base)
         trouble: list[str] = []
     except DataError as error:
-        records, trouble = {}, list(error.problems)
+        trouble = list(error.problems)
     for split in SPLITS:
         part = getattr(config.data, split)
         if part is not None:
             _list_part(config, data_root(config.data, base), part, split, found)
-    found.records.update(records or _fallback(config, found))
     found.split_problems.extend(trouble if not _explained(found) else [])
     return found
 
@@ -182,16 +182,25 @@ def _list_part(config: Config, root: Path, part: Folders, split: str, found: Lis
         found.hints[split] = pairing_hint(pairs, folders["images"], folders["masks"], config.data.pairing)
 
 
-def _fallback(config: Config, found: Listing) -> dict[str, list[Record]]:
-    """Returns the splits of the pairs that are there; all in train where holding out fails."""
-    data = config.data
+def _divide(config: Config, found: Listing, uses: dict[Path, Use]) -> None:
+    """Enters which of the pairs that are there train, validate and test; all in their own split where that fails.
+
+    A mask that cannot be read has no class here; a training does not get as far as dividing such masks.
+    """
+    none = np.zeros(len(config.data.classes), bool)
+
+    def presence(records: Sequence[Record]) -> np.ndarray:
+        return np.stack([uses[r.mask].pixels > 0 if r.mask in uses else none for r in records])
+
     given = {split: list(pairs.records) for split, pairs in found.pairs.items()}
-    shares = {"val": data.split.val, "test": data.split.test}
-    shares = {name: share for name, share in shares.items() if share > 0 and getattr(data, name) is None}
+    found.records.update(given)
+    if "train" not in given:
+        return
     try:
-        return given | hold_out(given.get("train", []), shares, data.split)
-    except DataError:
-        return given
+        found.records.update(divide(given, config.data, presence))
+    except DataError as error:
+        if not found.split_problems and not _explained(found):
+            found.split_problems.extend(error.problems)
 
 
 def _explained(found: Listing) -> bool:
