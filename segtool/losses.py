@@ -2,6 +2,8 @@
 
 The denominator is computed from the targets before the first backward pass and added up over accumulation steps and
 processes. So however a batch is split, the parts add up to the loss of the whole.
+
+The losses of pixels are here, those of whole regions in `region_losses`.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from segtool.data.labels import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.registry import build, register
 
+ClassWeights = Literal["median_frequency", "enet"] | tuple[float, ...] | None
 MAX_WEIGHT = 1e12  # of a class; far above any use, and sums over the pixels of a batch stay finite
 
 
 class Loss(nn.Module):
     """A loss of logits N K H W against a target N H W of class indices, IGNORE where a pixel does not count.
 
-    A new loss registers itself here, takes `(num_classes, frequencies)` and keyword options, and gives both methods.
+    A new loss registers itself, takes `(num_classes, frequencies)` and keyword options, and gives both methods. The
+    tests then hold it to what every loss promises.
     """
 
     def denominator(self, target: Tensor) -> Tensor:
@@ -38,12 +42,8 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
-@register("loss", "cross_entropy")
-class CrossEntropy(Loss):
-    """Cross-entropy per pixel, weighted by class.
-
-    With weights w it is `sum w[y] * -log p[y] / sum w[y]` over the pixels that count; one whose class has weight 0
-    does not.
+class ClassWeighted(Loss):
+    """A sum over pixels, each weighted by its class; the denominator is the sum of the weights.
 
     Source: median_frequency: Eigen & Fergus 2015, section 6.3.2; enet: Paszke et al. 2016, section 5.2, with c = 1.02.
 
@@ -52,7 +52,6 @@ class CrossEntropy(Loss):
             class's own, both among the images that contain it) or `enet` (1 / ln(1.02 + share)); both are measured on
             the training masks.
         weight_exponent: power that the weights are raised to, 0 or more; 0.5 softens them.
-        label_smoothing: share of the target spread evenly over all classes, 0 to below 1.
     """
 
     weight: Tensor | None
@@ -60,16 +59,11 @@ class CrossEntropy(Loss):
     def __init__(
         self,
         num_classes: int,
-        frequencies: ClassFrequencies | None = None,
-        *,
-        class_weights: Literal["median_frequency", "enet"] | tuple[float, ...] | None = None,
-        weight_exponent: float = 1.0,
-        label_smoothing: float = 0.0,
+        frequencies: ClassFrequencies | None,
+        class_weights: ClassWeights,
+        weight_exponent: float,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}; expected 0 to below 1")
-        self.label_smoothing = label_smoothing
         weights = class_weight_values(class_weights, num_classes, frequencies)
         powered = None if weights is None else _powered(weights, weight_exponent)
         self.register_buffer("weight", powered, persistent=False)
@@ -78,6 +72,37 @@ class CrossEntropy(Loss):
         if self.weight is None:
             return (target != IGNORE).sum().float()
         return self._weight_of(target.long()).sum()
+
+    def _weight_of(self, target: Tensor) -> Tensor:
+        """Returns each pixel's weight, 0 where it is ignored."""
+        assert self.weight is not None
+        return F.pad(self.weight, (0, IGNORE + 1 - len(self.weight)))[target]
+
+
+@register("loss", "cross_entropy")
+class CrossEntropy(ClassWeighted):
+    """Cross-entropy per pixel, weighted by class.
+
+    With weights w it is `sum w[y] * -log p[y] / sum w[y]` over the pixels that count; one whose class has weight 0
+    does not.
+
+    Args:
+        label_smoothing: share of the target spread evenly over all classes, 0 to below 1.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        frequencies: ClassFrequencies | None = None,
+        *,
+        class_weights: ClassWeights = None,
+        weight_exponent: float = 1.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, frequencies, class_weights, weight_exponent)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; expected 0 to below 1")
+        self.label_smoothing = label_smoothing
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         target = target.long()
@@ -93,44 +118,88 @@ class CrossEntropy(Loss):
             label_smoothing=self.label_smoothing,
         )
 
-    def _weight_of(self, target: Tensor) -> Tensor:
-        """Returns each pixel's weight, 0 where it is ignored."""
-        assert self.weight is not None
-        return F.pad(self.weight, (0, IGNORE + 1 - len(self.weight)))[target]
 
+@register("loss", "focal")
+class Focal(ClassWeighted):
+    """Cross-entropy per pixel that counts the less, the surer the pixel is already.
 
-@register("loss", "dice")
-class Dice(Loss):
-    """One minus the soft Dice coefficient, per image, over the classes that are in its truth.
+    `sum w[y] * (1 - p[y])^gamma * -log p[y] / sum w[y]` over the pixels that count: with gamma 0 it is cross_entropy.
 
-    For each image and each class in its truth, `1 - (2 sum p y + smooth) / (sum p + sum y + smooth)` over the pixels
-    that count; the mean over those classes, then over the images that have any.
-
-    Source: Milletari et al. 2016 (V-Net), with the plain instead of the squared sums below.
+    Source: Lin et al. 2017, equation 5; the class weights are its alpha.
 
     Args:
-        smooth: added above and below the fraction, in pixels; 0 or more.
+        gamma: how steeply a pixel's part falls with its probability, 0 or more.
     """
 
-    def __init__(self, num_classes: int, frequencies: ClassFrequencies | None = None, *, smooth: float = 1.0) -> None:
-        super().__init__()
-        if smooth < 0:
-            raise ValueError(f"smooth is {smooth}; expected 0 or more")
-        self.num_classes = num_classes
-        self.smooth = smooth
-
-    def denominator(self, target: Tensor) -> Tensor:
-        return (target != IGNORE).flatten(1).any(1).sum().float()
+    def __init__(
+        self,
+        num_classes: int,
+        frequencies: ClassFrequencies | None = None,
+        *,
+        gamma: float = 2.0,
+        class_weights: ClassWeights = None,
+        weight_exponent: float = 1.0,
+    ) -> None:
+        super().__init__(num_classes, frequencies, class_weights, weight_exponent)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma is {gamma}; expected 0 or more")
+        self.gamma = gamma
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
-        valid = (target != IGNORE).unsqueeze(1)  # N 1 H W
-        truth = _one_hot(target, self.num_classes)  # N K H W, zero where ignored
-        probability = logits.float().softmax(1) * valid
-        both = (probability * truth).sum((2, 3))  # N K
-        sizes = truth.sum((2, 3))
-        score = (2 * both + self.smooth) / (probability.sum((2, 3)) + sizes + self.smooth)
-        present = (sizes > 0).float()
-        return ((1 - score) * present).sum(1).div(present.sum(1).clamp(min=1)).sum()
+        target = target.long()
+        entropy = pixel_entropy(logits, target)  # N H W
+        # 1 - p, exact for a p near 1; never 0, where the power has no finite slope for a gamma below 1.
+        doubt = (-torch.expm1(-entropy)).clamp(min=torch.finfo(torch.float32).tiny)
+        focused = doubt**self.gamma * entropy
+        return focused.sum() if self.weight is None else (self._weight_of(target) * focused).sum()
+
+
+@register("loss", "ohem")
+class HardPixels(Loss):
+    """Cross-entropy of each image's hard pixels only (online hard example mining).
+
+    Hard are the pixels whose probability of the true class is below `threshold`, and the `min_kept` of least
+    probability in any case. The mean over an image's hard pixels, then over the images that have pixels that count.
+
+    Source: Shrivastava et al. 2016, for boxes; for pixels: Wu et al. 2016, "High-performance Semantic Segmentation
+    Using Very Deep Fully Convolutional Networks" (online bootstrapping).
+
+    Args:
+        threshold: probability of the true class below which a pixel is hard, 0 to 1.
+        min_kept: share of an image's pixels that are hard at least, 0 to 1; one pixel always is. 1 keeps them all.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        frequencies: ClassFrequencies | None = None,
+        *,
+        threshold: float = 0.7,
+        min_kept: float = 1 / 16,
+    ) -> None:
+        super().__init__()
+        for name, value in (("threshold", threshold), ("min_kept", min_kept)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; expected 0 to 1")
+        self.threshold = threshold
+        self.min_kept = min_kept
+
+    def denominator(self, target: Tensor) -> Tensor:
+        return num_images(target)
+
+    def total(self, logits: Tensor, target: Tensor) -> Tensor:
+        entropy = pixel_entropy(logits, target.long())  # N H W
+        counted = [values[labels != IGNORE] for values, labels in zip(entropy, target, strict=True)]
+        return torch.stack([self._mean_of_hard(values) for values in counted]).sum()
+
+    def _mean_of_hard(self, entropy: Tensor) -> Tensor:
+        """Returns the loss of one image, given the cross-entropies of its pixels that count; 0 where it has none."""
+        if not len(entropy):
+            return entropy.sum()
+        least = max(1, math.ceil(self.min_kept * len(entropy)))
+        values = entropy.detach()
+        hard = (torch.exp(-values) < self.threshold) | (values >= values.topk(least).values[-1])
+        return entropy[hard].mean()
 
 
 class Criterion(nn.Module):
@@ -158,6 +227,16 @@ class Criterion(nn.Module):
 
     def _losses(self) -> list[Loss]:
         return [loss for loss in self.losses if isinstance(loss, Loss)]
+
+
+def num_images(target: Tensor) -> Tensor:
+    """Returns how many images of a target N H W have pixels that count: the denominator of a loss per image."""
+    return (target != IGNORE).flatten(1).any(1).sum().float()
+
+
+def pixel_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns the cross-entropy of each pixel, N H W float32, 0 where it is ignored; the target is int64."""
+    return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
 
 
 def needs_frequencies(terms: Sequence[LossTerm]) -> bool:
@@ -200,9 +279,3 @@ def _powered(weights: Sequence[float], exponent: float) -> Tensor:
             f"{MAX_WEIGHT:g}"
         )
     return torch.tensor([weight**exponent for weight in weights])
-
-
-def _one_hot(target: Tensor, num_classes: int) -> Tensor:
-    padded = torch.zeros((target.shape[0], num_classes + 1, *target.shape[1:]), device=target.device)
-    padded.scatter_(1, target.long().clamp(max=num_classes).unsqueeze(1), 1.0)
-    return padded[:, :num_classes]
