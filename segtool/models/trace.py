@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -105,6 +106,8 @@ class Operation:
     stride: int = 1
     parameters: int = 0
     """Of the module, and of the norm after it."""
+    kept: int = 0
+    """Bytes that autograd keeps for the backward pass because of it, or of the norm and the activation after it."""
 
     @property
     def uneven_overlap(self) -> bool:
@@ -112,25 +115,36 @@ class Operation:
         return self.kind.startswith("transposed") and self.kernel % self.stride != 0
 
 
-def trace(model: nn.Module, size: tuple[int, int, int], *, period: int) -> list[Operation]:
+def trace(
+    model: nn.Module, size: tuple[int, int, int], *, period: int, batch: int = 1, keeping: bool = False
+) -> list[Operation]:
     """Returns the operations of a forward pass, in the order in which they run.
 
-    Works on a network on any device and leaves it as it was; no value is computed. Norms count as pointwise, also
-    those whose statistics are the whole image's (group, instance).
+    Works on a network on any device, in the mode in which it is, and leaves it as it was; no value is computed. Norms
+    count as pointwise, also those whose statistics are the whole image's (group, instance), and so do gates made from
+    the mean of the whole image (squeeze and excitation).
 
     Args:
         model: The network, called with one tensor.
         size: C, H, W of the image.
         period: The largest stride inside the network.
+        batch: Images in the forward pass.
+        keeping: Also count what autograd keeps for the backward pass: every storage that it saves, once, parameters
+            and buffers left out. Takes several times as long, since the norms run too.
     """
     tensors = chain(model.named_parameters(), model.named_buffers())
-    hollow = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    images = torch.empty((1, *size), device="meta", dtype=next(model.parameters()).dtype)
-    tracer = _Tracer()
+    hollow = {
+        name: torch.empty_like(tensor, device="meta", requires_grad=keeping and tensor.requires_grad)
+        for name, tensor in tensors
+    }
+    images = torch.empty((batch, *size), device="meta", dtype=next(model.parameters()).dtype)
+    tracer = _Tracer(keeping=keeping)
     tracer.see(images, Field.of_image(period))
+    tracer.own(hollow.values())
     handles = tracer.follow(model)
+    saving = torch.autograd.graph.saved_tensors_hooks(tracer.keep, lambda tensor: tensor)
     try:
-        with torch.no_grad(), tracer:
+        with torch.set_grad_enabled(keeping), saving if keeping else nullcontext(), tracer:
             functional_call(model, hollow, (images,))
     finally:
         for handle in handles:
@@ -141,9 +155,13 @@ def trace(model: nn.Module, size: tuple[int, int, int], *, period: int) -> list[
 class _Tracer(TorchFunctionMode):
     """Watches calls of torch functions, and the modules they are made in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeping: bool) -> None:
         super().__init__()
         self.operations: list[Operation] = []
+        self._keeping = keeping
+        self._kept = 0
+        self._unclaimed = 0  # kept before the first operation
+        self._storages: dict[int, Tensor] = {}  # by identity; a tensor of each is held so that it stays the only one
         self._fields: dict[int, tuple[Tensor, Field | None]] = {}  # by id; the tensor is kept so that its id is
         self._inside: list[str] = []
         self._counted: set[int] = set()
@@ -153,6 +171,18 @@ class _Tracer(TorchFunctionMode):
 
     def field(self, tensor: Any) -> Field | None:
         return self._fields.get(id(tensor), (None, None))[1]
+
+    def own(self, tensors: Iterable[Tensor]) -> None:
+        """Takes tensors that are there anyway and so are not counted where autograd saves them."""
+        self._storages |= {tensor.untyped_storage()._cdata: tensor for tensor in tensors}
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Counts a tensor that autograd saves, unless its storage was counted before."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._storages:
+            self._storages[storage._cdata] = tensor
+            self._kept += storage.nbytes()
+        return tensor
 
     def follow(self, model: nn.Module) -> list[Any]:
         """Registers hooks that keep the current module's name, and count each module's own parameters once."""
@@ -171,21 +201,47 @@ class _Tracer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        output = torch.empty_like(args[0]) if name in _NORMS else func(*args, **kwargs)
+        kept = self._kept
+        output = self._run(func, name, args, kwargs)
         handler = _HANDLERS.get(name)
         if handler is not None:
             self._record(handler(self, output, *args, **kwargs), output)
-        elif func is F.pad:  # only the Segmenter pads, at the bottom and the right, which moves no pixel
-            self.see(output, self.field(args[0]))
+        elif func is F.pad:
+            self.see(output, self._moved(args[0], -args[1][2] if len(args[1]) > 2 else 0))
+        elif name == "__getitem__" and isinstance(output, Tensor) and output.ndim == 4:
+            self.see(output, self._moved(args[0], *_rows(args[1], args[0].shape[-2])))
         elif isinstance(output, Tensor) and output.ndim == 4:
             self.see(output, self._pointwise(output, [*args, *kwargs.values()]))
+        self._claim(self._kept - kept)
         return output
+
+    def _run(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if name not in _NORMS:
+            return func(*args, **kwargs)
+        if not self._keeping:
+            return torch.empty_like(args[0])
+        if func is F.batch_norm:  # without its check that a channel has two values: nothing is computed here
+            return _batch_norm(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def _record(self, operation: Operation, output: Any) -> None:
         operation.name = self._inside[-1] if self._inside else ""
         self.operations.append(operation)
         for tensor in output if isinstance(output, tuple) else (output,):  # pooling: values and indices
             self.see(tensor, operation.field)
+
+    def _claim(self, kept: int) -> None:
+        if not self.operations:
+            self._unclaimed += kept
+            return
+        self.operations[-1].kept += kept + self._unclaimed
+        self._unclaimed = 0
+
+    def _moved(self, x: Any, first: int, step: int = 1) -> Field | None:
+        """Returns the field of a map whose pixel v is x's pixel v * step + first: of a crop, or where first is below 0
+        of a padding."""
+        field = self.field(x)
+        return field and field.down(step, lambda v: (v * step + first,))
 
     def _pointwise(self, output: Tensor, arguments: list[Any]) -> Field | None:
         """Returns the union over the arguments of the output's size; a gate of size 1x1 does not count."""
@@ -201,6 +257,27 @@ class _Tracer(TorchFunctionMode):
 def _side(value: Any) -> int:
     """Returns the side along the height of an argument that may be one number or one for each axis."""
     return value[0] if isinstance(value, (list, tuple)) else value
+
+
+def _named(kind: str, kernel: Any) -> str:
+    sides = tuple(kernel) if isinstance(kernel, (list, tuple)) else (kernel, kernel)
+    return f"{kind} {sides[0]}x{sides[-1]}"
+
+
+def _conv_kind(inputs: int, outputs: int, groups: int) -> str:
+    if groups == 1:
+        return "conv"
+    return "depthwise conv" if groups == inputs == outputs else "grouped conv"
+
+
+def _rows(index: Any, height: int) -> tuple[int, int]:
+    """Returns first row and step of an index `..., rows, columns` or `:, :, rows, columns`; 0 and 1 of any other."""
+    if isinstance(index, tuple) and (len(index) == 4 or (len(index) == 3 and index[0] is Ellipsis)):
+        rows = index[-2]
+        if isinstance(rows, slice):
+            first, _, step = rows.indices(height)
+            return first, step
+    return 0, 1
 
 
 def _operation(kind: str, output: Any, formula: str, field: Field | None, **rest: Any) -> Operation:
@@ -231,7 +308,7 @@ def _windowed(
     formula = f"{quotient if exact else f'{rounding}({quotient})'} + 1 = {result}"
     field = tracer.field(x)
     field = field and field.down(s, lambda v: range(v * s - p, v * s - p + reaching, d))
-    return _operation(f"{kind} {k}x{k}", output, formula, field, kernel=k, stride=s, multiply_adds=cost)
+    return _operation(_named(kind, kernel), output, formula, field, kernel=k, stride=s, multiply_adds=cost)
 
 
 def _conv(
@@ -248,8 +325,8 @@ def _conv(
     cost = output[0].numel() * weight[0].numel()
     if isinstance(padding, str):
         padding = 0 if padding == "valid" else _side(dilation) * (weight.shape[-2] - 1) // 2
-    kind = "conv" if groups == 1 else "grouped conv"
-    return _windowed(tracer, kind, x, output, weight.shape[-2], stride, padding, dilation=dilation, cost=cost)
+    kind, kernel = _conv_kind(x.shape[1], output.shape[1], groups), tuple(weight.shape[-2:])
+    return _windowed(tracer, kind, x, output, kernel, stride, padding, dilation=dilation, cost=cost)
 
 
 def _max_pool(
@@ -300,7 +377,13 @@ def _transposed(
     field = field and field.up(s, lambda v: range(-((k - 1 - v - p) // s), (v + p) // s + 1))
     formula = f"{s}*({x.shape[-2]} - 1) + {k} - 2*{p} + {extra} = {output.shape[-2]}"
     cost = x[0].numel() * weight[0].numel()
-    return _operation(f"transposed conv {k}x{k}", output, formula, field, kernel=k, stride=s, multiply_adds=cost)
+    kind = _named("transposed conv", tuple(weight.shape[-2:]))
+    return _operation(kind, output, formula, field, kernel=k, stride=s, multiply_adds=cost)
+
+
+def _pool_to(tracer: _Tracer, output: Tensor, x: Tensor, output_size: Any, *_: Any) -> Operation:
+    """A mean over the whole map, or over as many windows as asked for: their fields are not worked out."""
+    return _operation("avg pool to a size", output, f"{output.shape[-2]}", None)
 
 
 def _interpolate(
@@ -350,8 +433,24 @@ def _copied(tracer: _Tracer, kind: str, output: Tensor, x: Tensor, ratio: int, *
     return _operation(kind, output, formula, field, kernel=ratio, stride=ratio)
 
 
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Takes the arguments of `F.batch_norm`; the running statistics are not updated."""
+    running = (None, None) if training else (mean, variance)
+    return torch.batch_norm(x, weight, bias, *running, training, momentum, eps, False)
+
+
 _NORMS = {"batch_norm", "group_norm", "instance_norm", "layer_norm"}
-"""Not run: they change no shape, and on the meta device take most of the time (70 ms of 85 in a small U-Net)."""
+"""Only run where memory is counted: they change no shape, and on the meta device take most of the time (70 ms of 85 in
+a small U-Net)."""
 
 _HANDLERS: dict[str, Callable[..., Operation]] = {
     "conv2d": _conv,
@@ -361,6 +460,7 @@ _HANDLERS: dict[str, Callable[..., Operation]] = {
     "max_pool2d_with_indices": _max_pool,
     "_max_pool2d_with_indices": _max_pool,
     "avg_pool2d": _avg_pool,
+    "adaptive_avg_pool2d": _pool_to,
     "interpolate": _interpolate,
     "bed_of_nails": _bed_of_nails,
     "max_unpool": _max_unpool,
