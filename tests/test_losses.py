@@ -36,10 +36,9 @@ def slow_pixels(logits: Tensor, target: Tensor) -> list[list[tuple[int, list[Ten
     images: list[list[tuple[int, list[Tensor]]]] = [[] for _ in target]
     for n, y, x in torch.cartesian_prod(*(torch.arange(side) for side in target.shape)).tolist():
         if int(target[n, y, x]) != IGNORE:
-            values = list(logits[n, :, y, x].double())
-            powers = [torch.exp(value - max(values).detach()) for value in values]
-            total = torch.stack(powers).sum()
-            images[n].append((int(target[n, y, x]), [power / total for power in powers]))
+            values = logits[n, :, y, x].double()
+            powers = torch.exp(values - values.detach().max())
+            images[n].append((int(target[n, y, x]), list(powers / powers.sum())))
     return images
 
 
