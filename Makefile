@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # One thread a process: two test processes share two cores.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow check docs clean
+.PHONY: demo test test-slow check docs figures clean
 
 demo: $(VENV)/.made
 	rm -rf segtool-demo
@@ -25,6 +25,10 @@ check: $(VENV)/.made
 
 docs: $(VENV)/.made
 	$(BIN)/python docs/make_config_reference.py
+
+figures: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/make_theory_figures.py
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
