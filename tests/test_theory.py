@@ -23,7 +23,7 @@ from segtool import registry
 from segtool.config import Model
 from segtool.layers import describe
 from segtool.models.blocks import LEAKY_SLOPE, Activation, conv_unit
-from segtool.models.encoders import ConvEncoder, Features
+from segtool.models.encoders import ConvEncoder, Encoder, Features
 from segtool.models.segmenter import Segmenter, build_model
 from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
 from segtool.registry import Component
@@ -504,6 +504,14 @@ def test_a_transposed_convolution_is_not_the_inverse_of_the_strided_one():
     assert not same(up(strided(x)), x)
 
 
+def test_a_transposed_convolution_of_kernel_2_can_be_nearest_and_can_be_bed_of_nails():
+    up, x = Transposed(1, 1, 2, kernel=2), torch.randn(1, 1, 3, 4)
+    up.conv.weight.data[0, 0] = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert same(up(x), Nearest(1, 1, 2)(x))
+    up.conv.weight.data[0, 0] = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert same(up(x), BedOfNails(1, 1, 2)(x))
+
+
 # Sizes.
 
 
@@ -697,18 +705,34 @@ ARCHITECTURES = {
 }
 
 
+class Handed(Encoder):
+    """Gives what it holds, whatever the image."""
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Features:
+        return self.features
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_architecture_is_told_exactly_what_its_paper_hands_over_from_the_encoder(name):
-    decoder_name, options, expected = ARCHITECTURES[name]
-    encoder = ConvEncoder(3, channels=(4, 5, 6, 7)).eval()
-    component = Component(decoder_name, options)
-    decoder = registry.build("decoder", component, encoder.channels, encoder.strides, path="").eval()
-    encoder.keep_indices()
-    with torch.no_grad():
-        one, other = encoder(torch.randn(1, 3, 16, 24)), encoder(torch.randn(1, 3, 16, 24))
-        whole = decoder(one)
-        used = {f"map {i}" for i in range(4) if not same(decoder(with_map(one, i, other)), whole)}
-        used |= {f"indices {i}" for i in range(3) if not same(decoder(with_indices(one, i, other)), whole)}
+    decoder, options, expected = ARCHITECTURES[name]
+    style = {"activation": "leaky_relu", "norm": "none"}
+    encoder = Component("conv", {"channels": [4, 5, 6, 7], **style})
+    network = build_model(Model(encoder, Component(decoder, {**options, **style})), 3).eval()
+    network.encoder.keep_indices()
+    images = torch.randn(2, 1, 3, 16, 24)
+    one, other = (network.encoder(image) for image in images)
+
+    def logits(features: Features) -> Tensor:
+        network.encoder = Handed(features)
+        return network(images[0])
+
+    whole = logits(one)
+    used = {f"map {i}" for i in range(4) if not same(logits(with_map(one, i, other)), whole)}
+    used |= {f"indices {i}" for i in range(3) if not same(logits(with_indices(one, i, other)), whole)}
     assert used == expected
 
 
