@@ -17,6 +17,7 @@ from segtool.errors import CheckpointError, DataError, SegtoolError
 if TYPE_CHECKING:
     from segtool.config import Config
     from segtool.metrics import Scores
+    from segtool.session import Session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,12 +33,15 @@ app.add_typer(config_app, name="config")
 
 ConfigOrData = Annotated[Path, typer.Argument(metavar="CONFIG|DATA_DIR", help="A config, a run, or a data folder.")]
 ConfigOrRun = Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A config file or a run directory.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config, such as train.lr=3e-4; repeatable."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Flip = Annotated[
+    bool,
+    typer.Option("--flip", help="Average with the prediction of the mirror image, left to right; doubles the time."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Standard output is one JSON document and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
 Tile = Annotated[
@@ -157,6 +161,12 @@ def train(
     budget: Annotated[
         str | None, typer.Option(metavar="30m", help="Wall-clock time of the whole command: 90s, 30m, 2h.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=9999, metavar="N", help="Cross-validate: a run for each of N folds in DIR/fold-1 …, and a table."
+        ),
+    ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Processes to train with, one a GPU.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     device: Device = "auto",
@@ -176,13 +186,21 @@ def train(
         device=device,
         quiet=quiet,
     )
-    train_session(session, dry_run=dry_run)
+    if folds is None:
+        train_session(session, dry_run=dry_run)
+    else:
+        _train_folds(session, folds, dry_run=dry_run)
 
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run directory (its best checkpoint) or a checkpoint.")
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN...]",
+            help="A run directory (its best checkpoint), a checkpoint, or a directory of folds; several are scored as "
+            "an ensemble, on the data of the first.",
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|val|test", help="Default: test where there is one, else val.")
@@ -199,6 +217,7 @@ def evaluate(
     fail_under: Annotated[
         str | None, typer.Option(metavar="miou=0.8", help="Exit 6 when a score is lower; several with commas.")
     ] = None,
+    flip: Flip = False,
     tile: Tile = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -209,8 +228,8 @@ def evaluate(
 
     limits = _limits(fail_under)
     if predictions is not None:
-        if run is not None or split is not None:
-            raise SegtoolError("--predictions takes --masks and --config, and neither a RUN nor --split")
+        if runs or split is not None or flip:
+            raise SegtoolError("--predictions takes --masks and --config, and neither a RUN nor --split or --flip")
         if masks is None or config is None:
             raise SegtoolError("--predictions needs --masks DIR (the truth) and --config CONFIG (what the masks mean)")
         from segtool.score import score_folders
@@ -219,17 +238,16 @@ def evaluate(
         scores = score_folders(resolved, _existing(predictions), _existing(masks))
         title, facts = f"{predictions} against {masks}", {"split": None}
         table = csv or predictions.parent / f"{predictions.resolve().name}-per-image.csv"
-    elif run is None:
+    elif not runs:
         raise SegtoolError("eval needs a RUN, or --predictions DIR --masks DIR --config CONFIG")
     else:
         from segtool.session import evaluate_session
 
         if masks is not None or config is not None:
             raise SegtoolError("--masks and --config go with --predictions; a RUN has its own config")
-        result = evaluate_session(run, split, tuple(overrides or ()), tile=tile, device=device, quiet=quiet)
-        scores, title = result.scores, f"{run}, {result.split} split, step {result.step}"
-        facts = {"split": result.split, "checkpoint": str(result.checkpoint), "step": result.step}
-        table = csv or result.directory / f"per-image-{result.split}.csv"
+        result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
+        scores, title, facts = result.scores, result.title, result.facts
+        table = csv or result.table
     try:
         _write_text(table, per_image_csv(scores))
     except CheckpointError as error:
@@ -243,13 +261,20 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunPath,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="A folder, a file or several.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN... IMAGES...",
+            help="A run directory (its best checkpoint) or a checkpoint; of several, or of a directory of folds, the "
+            "class probabilities are averaged. Then the images: a folder, a file or several.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the masks go, one per image.")],
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw the classes over the image.")] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability: .npy, K H W, float32.")
     ] = False,
+    flip: Flip = False,
     tile: Tile = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip images whose outputs are there.")] = False,
     device: Device = "auto",
@@ -259,9 +284,9 @@ def predict(
     from segtool.session import predict_session
 
     predict_session(
-        run,
-        images,
+        paths,
         out,
+        flip=flip,
         overlays=overlay,
         probabilities=probabilities,
         tile=tile,
@@ -354,6 +379,27 @@ def _existing(path: Path) -> Path:
         found = "is a file" if path.exists() else "no such folder"
         raise DataError(f"{path}: {found}; expected a folder of images and masks")
     return path
+
+
+def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
+    """Trains and scores all folds, and prints the tables of their scores."""
+    from rich.console import Console
+
+    from segtool.crossvalidate import SCORES, cross_validate
+    from segtool.folds import definition, fold_tables
+
+    directory, folds = cross_validate(session, count, dry_run=dry_run)
+    if not folds:
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 60 + 9 * count)
+    console.print(f"{directory}, {count} folds", markup=False)
+    for table in fold_tables(folds):
+        console.print(table)
+    print(definition(folds))
+    print(f"all scores: {directory / SCORES}", file=sys.stderr)
+    quoted = _shell([str(directory)])
+    scored = f"segtool eval {quoted}; " if folds[0].test else ""
+    print(f"next, all folds as one: {scored}segtool predict {quoted} IMAGES --out MASKS", file=sys.stderr)
 
 
 def _check_model(model: str) -> None:

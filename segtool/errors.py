@@ -68,6 +68,7 @@ class Interrupted(SegtoolError):  # noqa: N818 -- nothing went wrong
     def __init__(self, signal_number: int, resume: str, step: int) -> None:
         super().__init__(f"interrupted; step {step} is saved. Continue with: {resume}")
         self.exit_code = 128 + signal_number
+        self.step = step
 
 
 def _plain(problem: Problem) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from segtool.data.dataset import EvaluationSet
+from segtool.config import Config
+from segtool.data.dataset import EvaluationSet, Reader
+from segtool.data.formats import Record
 from segtool.data.labels import IGNORE
 from segtool.data.loader import evaluation_batches
 from segtool.distributed import World
-from segtool.inference import Predictor
+from segtool.ensemble import AnyPredictor, read_views
 from segtool.metrics import ImageScore, Scores, confusion_matrix
 from segtool.terminal import Reporter
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     dataset: EvaluationSet,
     world: World,
     *,
@@ -38,3 +42,19 @@ def evaluate(
         images.append(ImageScore(stem, matrix, int(np.count_nonzero(target == IGNORE))))
     assert world.size == 1, "the distributed run gathers the images' matrices here"
     return Scores.of(labels.names, images)
+
+
+@dataclass(frozen=True)
+class ViewsReader(Reader):
+    """Reads a record with its image once for each number of channels that a predictor takes."""
+
+    views: tuple[int, ...] = ()
+
+    def image(self, record: Record) -> np.ndarray:
+        """Returns the image H W C, all its views one after the other along C."""
+        return read_views(record.image, self.views, exif=self.exif, max_pixels=self.max_pixels)
+
+
+def reader_for(predictor: AnyPredictor, config: Config) -> Reader:
+    """Returns what reads records for `evaluate`: the masks as the config says, the images as the predictor needs."""
+    return ViewsReader(**vars(Reader.of(config)), views=predictor.channels)

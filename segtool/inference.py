@@ -44,6 +44,11 @@ class Predictor:
         self.normalize = normalize
         self.device = device
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The number of channels of the images that it takes; an ensemble may have several."""
+        return (len(self.normalize.mean),)
+
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Tensor:
         """Returns the logits K H W, float32, of an image C H W in 0..255, in one pass."""
@@ -65,7 +70,7 @@ class Predictor:
 
     def classes(self, image: Tensor, tile: int | None = None) -> NDArray[np.uint8]:
         """Returns the class index of each pixel, H W; the lowest among equal logits."""
-        return np.concatenate([_argmax(band) for band in self.bands(image, tile)])
+        return np.concatenate([largest(band) for band in self.bands(image, tile)])
 
     def classes_and_probabilities(
         self, image: Tensor, tile: int | None = None
@@ -73,7 +78,7 @@ class Predictor:
         """Returns the class indices H W and the probabilities K H W that they are the largest of."""
         bands = list(self.bands(image, tile))
         probabilities = np.concatenate([band.softmax(0).cpu().numpy() for band in bands], axis=1)
-        return np.concatenate([_argmax(band) for band in bands]), probabilities
+        return np.concatenate([largest(band) for band in bands]), probabilities
 
     def _tiled(self, image: Tensor, tile: int) -> Iterator[Tensor]:
         stride = self.model.stride
@@ -112,6 +117,11 @@ def origins(length: int, tile: int, step: int, stride: int) -> list[int]:
     return [*range(0, final, step), final]
 
 
+def largest(scores: Tensor) -> NDArray[np.uint8]:
+    """Returns the class of the largest score of each pixel, H W, of scores K H W; the lowest among equal ones."""
+    return scores.argmax(0).to(torch.uint8).cpu().numpy()
+
+
 def _blend(start: int, stop: int, length: int, overlap: int, like: Tensor) -> Tensor:
     """Returns weights that rise linearly from each artificial border over `overlap` pixels and are 1 elsewhere."""
     position = torch.arange(start, stop, device=like.device, dtype=like.dtype)
@@ -121,10 +131,6 @@ def _blend(start: int, stop: int, length: int, overlap: int, like: Tensor) -> Te
     if stop < length:
         weight = torch.minimum(weight, (stop - position) / (overlap + 1))
     return weight
-
-
-def _argmax(logits: Tensor) -> NDArray[np.uint8]:
-    return logits.argmax(0).to(torch.uint8).cpu().numpy()
 
 
 def _round_up(value: int, multiple: int) -> int:

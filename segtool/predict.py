@@ -16,12 +16,14 @@ from PIL import Image, PngImagePlugin
 
 from segtool.checkpoint import Checkpoint
 from segtool.config import Config
-from segtool.data.images import IMAGE_SUFFIXES, read_image
+from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.labels import Labels
 from segtool.data.pairs import list_files, stem_of
 from segtool.draw import overlay
+from segtool.ensemble import AnyPredictor, Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
 from segtool.inference import Normalize, Predictor
+from segtool.members import require_agreement
 from segtool.models.segmenter import build_model
 from segtool.runs import write_atomically
 
@@ -57,6 +59,18 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device) -> Predictor:
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint.path}: its weights do not fit its config: {error}") from error
     return Predictor(model, Normalize(config.data.mean or (), config.data.std or ()), device)
+
+
+def build_ensemble(checkpoints: Sequence[Checkpoint], device: torch.device, *, flip: bool = False) -> AnyPredictor:
+    """Returns the networks of checkpoints as one; a single one that does not flip is a plain `Predictor`.
+
+    Raises:
+        CheckpointError: as `build_predictor`.
+        ConfigError: the checkpoints do not mean the same by their classes.
+    """
+    require_agreement(checkpoints)
+    predictors = [build_predictor(checkpoint, device) for checkpoint in checkpoints]
+    return predictors[0] if len(predictors) == 1 and not flip else Ensemble(predictors, flip=flip)
 
 
 def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilities: bool) -> list[Job]:
@@ -99,7 +113,7 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
 
 
 def predict(
-    predictor: Predictor, config: Config, jobs: Iterable[Job], *, tile: int | None = None, resume: bool = False
+    predictor: AnyPredictor, config: Config, jobs: Iterable[Job], *, tile: int | None = None, resume: bool = False
 ) -> Iterator[Path | DataError]:
     """Yields the path of each mask once it is written, or the DataError of an image that cannot be used.
 
@@ -118,11 +132,8 @@ def predict(
             yield job.mask
             continue
         try:
-            image = read_image(
-                job.image,
-                channels=config.data.channels,
-                exif=config.data.exif,
-                max_pixels=config.limits.max_pixels,
+            image = read_views(
+                job.image, predictor.channels, exif=config.data.exif, max_pixels=config.limits.max_pixels
             )
         except DataError as error:
             yield error
@@ -131,7 +142,7 @@ def predict(
         yield job.mask
 
 
-def _predict_one(predictor: Predictor, labels: Labels, job: Job, image: np.ndarray, tile: int | None) -> None:
+def _predict_one(predictor: AnyPredictor, labels: Labels, job: Job, image: np.ndarray, tile: int | None) -> None:
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
     try:
         if job.probabilities:
@@ -145,7 +156,8 @@ def _predict_one(predictor: Predictor, labels: Labels, job: Job, image: np.ndarr
             f"{job.image}: out of memory at {width}x{height} pixels; try --tile {max(64, min(height, width) // 2)}"
         ) from error
     if job.overlay:
-        _write(job.overlay, _png(overlay(image, indices, labels.colors, labels.names)))
+        picture = image[..., -predictor.channels[-1] :]  # of several views the one with the most channels
+        _write(job.overlay, _png(overlay(picture, indices, labels.colors, labels.names)))
     # The mask comes last: where it is, all of the job is done.
     _write(job.mask, _png(labels.encode(indices)))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from segtool import __version__
 from segtool.config import Config, load_config, located, show
 from segtool.errors import CheckpointError, ConfigError, DataError, Problem, SegtoolError
+from segtool.members import find_checkpoints, part_members
 from segtool.runs import CONFIG, Run, holds_run, next_free, relocate, write_atomically
 
 if TYPE_CHECKING:
@@ -59,13 +60,46 @@ class Session:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a checkpoint on a split, and where things of its run lie."""
+    """Scores of one network, or of several as an ensemble, on a split, and where things of it lie."""
 
     scores: Scores
     split: str
-    checkpoint: Path
-    step: int
+    paths: tuple[Path, ...]
+    """What the user named."""
+    members: tuple[tuple[Path, int], ...]
+    """Checkpoint and step of each network."""
+    flip: bool
     directory: Path
+    """Where its per-image table goes."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one network, and of it the image as it is."""
+        return len(self.members) == 1 and not self.flip
+
+    @property
+    def title(self) -> str:
+        """What stands over the table."""
+        names = ", ".join(map(str, self.paths))
+        if len(self.members) == 1:
+            mirrored = ", mean with the mirror image" if self.flip else ""
+            return f"{names}, {self.split} split, step {self.members[0][1]}{mirrored}"
+        mirrored = " and of their mirror images" if self.flip else ""
+        return f"{names}, {self.split} split, mean of {len(self.members)} networks{mirrored}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `eval --json` tells beside the scores."""
+        steps = [{"checkpoint": str(path), "step": step} for path, step in self.members]
+        if self.is_plain:
+            return {"split": self.split, **steps[0]}
+        return {"split": self.split, "members": steps, "flip": self.flip}
+
+    @property
+    def table(self) -> Path:
+        """Where the per-image table goes; that of an ensemble does not replace that of a run."""
+        kind = "" if self.is_plain else "-ensemble" if len(self.members) > 1 else "-flip"
+        return self.directory / f"per-image-{self.split}{kind}.csv"
 
 
 def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
@@ -75,7 +109,7 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
         ConfigError: there is no such file, or it is no config.
         DataError: a data folder that no config can be written for.
     """
-    if path.is_dir() and (path / CONFIG).is_file() and not _is_data(path):
+    if path.is_dir() and (path / CONFIG).is_file() and not is_data(path):
         return load_config(path / CONFIG, overrides), path
     if path.is_dir():
         return _load_text(_scaffold(path, path), path, overrides), path
@@ -84,8 +118,11 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
     return load_config(path, overrides), path.parent
 
 
-def train_session(session: Session, *, dry_run: bool = False) -> None:
+def train_session(session: Session, *, dry_run: bool = False) -> float | None:
     """Trains as `segtool train` does: resolves everything, then trains or continues, and says what came of it.
+
+    Returns:
+        With `dry_run`, the seconds that a new run would take; else None.
 
     Raises:
         SegtoolError: of the kind that tells what is wrong.
@@ -96,47 +133,93 @@ def train_session(session: Session, *, dry_run: bool = False) -> None:
     reporter = Reporter(quiet=session.quiet)
     if session.resume:
         _resume(session, reporter, began, dry_run=dry_run)
-    else:
-        _begin(session, reporter, began, dry_run=dry_run)
+        return None
+    return _begin(session, reporter, began, dry_run=dry_run)
 
 
 def evaluate_session(
-    path: Path, split: str | None, overrides: Sequence[str], *, tile: int | None, device: str, quiet: bool
+    paths: Sequence[Path],
+    split: str | None,
+    overrides: Sequence[str],
+    *,
+    flip: bool = False,
+    tile: int | None,
+    device: str,
+    quiet: bool,
 ) -> Evaluation:
-    """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split."""
+    """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split; of several as an ensemble.
+
+    The data is that of the first; it is warned where another was trained on images of the split.
+    """
     from segtool.allocator import keep_freed_memory
-    from segtool.data.dataset import EvaluationSet, Reader
+    from segtool.data.dataset import EvaluationSet
     from segtool.data.formats import split_records
     from segtool.data.loader import num_workers
     from segtool.distributed import World, choose_device
-    from segtool.evaluate import evaluate
-    from segtool.predict import build_predictor
+    from segtool.evaluate import evaluate, reader_for
+    from segtool.predict import build_ensemble
     from segtool.terminal import Reporter
 
     keep_freed_memory()
     where = choose_device(device)
     reporter = Reporter(quiet=quiet)
-    checkpoint = find_checkpoint(path, reporter)
-    config = load_config(checkpoint.path / CONFIG, overrides) if overrides else checkpoint.config
-    _refuse_changes(checkpoint.config, config, checkpoint.path)
+    checkpoints = find_checkpoints(paths, reporter)
+    configs = [load_config(c.path / CONFIG, overrides) if overrides else c.config for c in checkpoints]
+    for checkpoint, config in zip(checkpoints, configs, strict=True):
+        _refuse_changes(checkpoint.config, config, checkpoint.path)
+    config, first = configs[0], checkpoints[0]
     with located(config):
-        records = split_records(config, checkpoint.path)
+        records = split_records(config, first.path)
     name = split or ("test" if records.get("test") else "val")
+    if name != "test" and len(checkpoints) > len(paths):
+        raise DataError(_no_test_for_folds(paths, "has no test split" if split is None else f"--split {split}"))
     if not records.get(name):
         there = ", ".join(key for key, found in records.items() if found)
-        raise DataError(f"{path}: has no {name} split; its data has {there}: choose with --split")
-    predictor = build_predictor(checkpoint, where)
-    dataset = EvaluationSet(records[name], Reader.of(config))
+        raise DataError(f"{paths[0]}: has no {name} split; its data has {there}: choose with --split")
+    _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
+    predictor = build_ensemble(checkpoints, where, flip=flip)
+    dataset = EvaluationSet(records[name], reader_for(predictor, config))
     workers = num_workers(config.train.workers, where)
     scores = evaluate(predictor, dataset, World(), workers=workers, reporter=reporter, tile=tile)
-    return Evaluation(scores, name, checkpoint.path, checkpoint.progress.step, _run_directory(checkpoint.path))
+    members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
+    directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
+    return Evaluation(scores, name, tuple(paths), members, flip, directory)
+
+
+def _no_test_for_folds(paths: Sequence[Path], found: str) -> str:
+    return (
+        f"{', '.join(map(str, paths))}: {found}, but of folds only a test split that none was trained on can be scored "
+        "as an ensemble. Each fold's own score, and that of all together, are in folds.json; hold a test out with "
+        "data.split.test, or score one fold: segtool eval DIR/fold-1"
+    )
+
+
+def _warn_of_seen(
+    records: Sequence[Record], checkpoints: Sequence[Checkpoint], configs: Sequence[Config], reporter: Reporter
+) -> None:
+    """Warns where members of an ensemble were trained on images that are to be scored."""
+    from segtool.data.formats import split_records
+
+    scored = {os.path.realpath(record.image) for record in records}
+    for checkpoint, config in zip(checkpoints, configs, strict=True):
+        try:
+            trained = {os.path.realpath(record.image) for record in split_records(config, checkpoint.path)["train"]}
+        except DataError as error:
+            reason = error.problems[0]
+            reporter.warn(f"{checkpoint.path}: whether it was trained on images of the split is not known: {reason}")
+            continue
+        if seen := len(scored & trained):
+            reporter.warn(
+                f"{checkpoint.path}: was trained on {seen} of the {len(records)} images of the split, so the score "
+                "flatters"
+            )
 
 
 def predict_session(
-    path: Path,
-    inputs: Sequence[Path],
+    paths: Sequence[Path],
     out: Path,
     *,
+    flip: bool = False,
     overlays: bool,
     probabilities: bool,
     tile: int | None,
@@ -144,19 +227,27 @@ def predict_session(
     device: str,
     quiet: bool,
 ) -> None:
-    """Predicts the masks of images as `segtool predict` does; images that cannot be used are told at the end."""
-    from segtool.predict import build_predictor, list_jobs, predict
+    """Predicts the masks of images as `segtool predict` does; images that cannot be used are told at the end.
+
+    Args:
+        paths: one or more members (runs, checkpoints, directories of folds), then the images.
+    """
+    from segtool.predict import build_ensemble, list_jobs, predict
     from segtool.terminal import Reporter
 
+    members, inputs = part_members(paths)
     jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
     from segtool.allocator import keep_freed_memory
     from segtool.distributed import choose_device
 
     keep_freed_memory()
     reporter = Reporter(quiet=quiet)
-    checkpoint = find_checkpoint(path, reporter)
-    predictor = build_predictor(checkpoint, choose_device(device))
-    results = predict(predictor, checkpoint.config, jobs, tile=tile, resume=resume)
+    checkpoints = find_checkpoints(members, reporter)
+    predictor = build_ensemble(checkpoints, choose_device(device), flip=flip)
+    if len(checkpoints) > 1:
+        listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
+        reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
+    results = predict(predictor, checkpoints[0].config, jobs, tile=tile, resume=resume)
     tracked = list(reporter.track(results, total=len(jobs), unit="image", label="predicting"))
     failed = [result for result in tracked if isinstance(result, DataError)]
     reporter.say(f"{len(tracked) - len(failed)} of {len(jobs)} masks in {out}")
@@ -164,29 +255,10 @@ def predict_session(
         raise DataError(*(problem for error in failed for problem in error.problems))
 
 
-def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
-    """Returns the best checkpoint of a run, or the checkpoint in a directory.
-
-    Raises:
-        CheckpointError: there is none, or it does not verify.
-    """
-    from segtool import checkpoint
-
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such run; expected a run directory or a checkpoint directory")
-    if (path / checkpoint.MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
-        return checkpoint.load(path)
-    directory = path if path.name == "checkpoints" else path / "checkpoints"
-    found = checkpoint.best(directory, warn=reporter.warn)
-    if found is None:
-        raise CheckpointError(f"{path}: holds no checkpoint; expected a run directory that `segtool train` has made")
-    return found
-
-
-def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> None:
+def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     from segtool.distributed import World, choose_device
 
-    directory = session.run or next_free(Path("runs"), _run_name(session.config))
+    directory = session.run or next_free(Path("runs"), run_name(session.config))
     if holds_run(directory):
         raise SegtoolError(
             f"{directory}: holds a run; continue it with: segtool train {shlex.quote(str(directory))} --resume, "
@@ -195,7 +267,7 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
     device = choose_device(session.device)
     if not dry_run:
         _claimable(directory)
-    text = _scaffold(session.config, directory) if _is_data(session.config) else None
+    text = _scaffold(session.config, directory) if is_data(session.config) else None
     if text is None:
         config, base = load_any(session.config, session.overrides)
     else:
@@ -416,8 +488,8 @@ def _budgeted(
     return replace(config, train=train), replace(plan, steps=steps), deadline
 
 
-def _dry_run(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> None:
     from segtool.data.statistics import class_frequencies
+def _dry_run(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> float:
     from segtool.distributed import World
     from segtool.losses import needs_frequencies
     from segtool.terminal import duration
@@ -431,6 +503,7 @@ def _dry_run(config: Config, plan: Plan, records: Records, device: torch.device,
         f"a step takes {times.step:.2f} s, a validation {times.validation:.1f} s: about {duration(total)} in all"
     )
     reporter.say("dry run: nothing was written")
+    return total
 
 
 def _say_plan(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> None:
@@ -458,13 +531,14 @@ def _scaffold(root: Path, config_dir: Path) -> str:
     return scaffold(root, config_dir=config_dir)
 
 
-def _is_data(path: Path) -> bool:
+def is_data(path: Path) -> bool:
     """Whether a path is a data folder: a folder that is neither a run nor a checkpoint."""
     marks = ("run.json", "checkpoints", "state.json")
     return path.is_dir() and not any((path / mark).exists() for mark in marks)
 
 
-def _run_name(path: Path) -> str:
+def run_name(path: Path) -> str:
+    """Returns what the run directory of a config, a run or a data folder is named after."""
     resolved = path.resolve()
     if path.name == CONFIG and holds_run(path.parent):
         return resolved.parent.name

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segtool import inference, registry
 from segtool.config import Model
+from segtool.ensemble import Ensemble
 from segtool.errors import ConfigError
 from segtool.inference import Normalize, Predictor, origins
 from segtool.models.segmenter import build_model
@@ -232,6 +233,106 @@ def test_an_image_is_predicted_alone_and_without_gradients():
     assert not predictor.model.training
     assert not logits.requires_grad
     assert torch.equal(logits, predictor.forward(picture(20, 20)))
+
+
+# --- ensembles
+
+
+def softmax(logits: Tensor) -> np.ndarray:
+    """The written-out probabilities K H W, pixel by pixel."""
+    values = logits.numpy().astype(np.float64)
+    probabilities = np.zeros_like(values)
+    for y, x in product(*map(range, values.shape[1:])):
+        exponents = [np.exp(value) for value in values[:, y, x]]
+        probabilities[:, y, x] = [exponent / sum(exponents) for exponent in exponents]
+    return probabilities
+
+
+def two_networks() -> list[Predictor]:
+    """Networks of strides 2 and 4 and of other normalisation."""
+    return [
+        Predictor(network("unet", "transposed", SHALLOW), Normalize((0.4,) * 3, (0.2,) * 3), CPU),
+        Predictor(network("fcn", "bilinear", DEEP), Normalize((0.6,) * 3, (0.3,) * 3), CPU),
+    ]
+
+
+def test_an_ensemble_gives_the_mean_of_the_probabilities():
+    members, image = two_networks(), picture(13, 18)
+    answers = [softmax(member.forward(image)) for member in members]
+    expected = (answers[0] + answers[1]) / 2
+    assert np.abs(answers[0] - answers[1]).max() > 0.1, "else there is nothing to average"
+    classes, probabilities = Ensemble(members).classes_and_probabilities(image)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    assert (classes.dtype, probabilities.dtype) == (np.uint8, np.float32)
+    assert (classes == probabilities.argmax(0)).all()
+    assert (classes == Ensemble(members).classes(image)).all()
+
+
+def test_a_flip_adds_the_answer_to_the_mirror_image_mirrored_back():
+    members, image = two_networks(), picture(9, 14)
+    mirrored = torch.from_numpy(image.numpy()[:, :, ::-1].copy())
+    answers = [softmax(member.forward(image)) for member in members]
+    answers += [softmax(member.forward(mirrored))[:, :, ::-1] for member in members]
+    _, probabilities = Ensemble(members, flip=True).classes_and_probabilities(image)
+    np.testing.assert_allclose(probabilities, sum(answers) / 4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [None, 8])
+def test_a_network_that_mirrors_with_its_image_gains_nothing_from_a_flip(tile):
+    member, image = Predictor(stub(lambda images: images / 100, 2), PLAIN, CPU), picture(21, 30)
+    _, flipped = Ensemble([member], flip=True).classes_and_probabilities(image, tile)
+    np.testing.assert_allclose(flipped, member.classes_and_probabilities(image, tile)[1], atol=1e-6)
+
+
+def test_what_depends_on_left_and_right_is_balanced_by_a_flip():
+    # Class 0 gets the column's number as its logit, so that the mean is symmetric and the plain answer is not.
+    member = Predictor(
+        stub(lambda images: torch.arange(6.0).expand(1, 1, 4, 6) * torch.eye(3)[0][:, None, None]), PLAIN, CPU
+    )
+    _, plain = member.classes_and_probabilities(picture(4, 6))
+    _, flipped = Ensemble([member], flip=True).classes_and_probabilities(picture(4, 6))
+    np.testing.assert_allclose(flipped, flipped[:, :, ::-1], atol=1e-7)
+    assert np.abs(plain - plain[:, :, ::-1]).max() > 0.5
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_network_twice_is_that_network(tile):
+    (member, _), image = two_networks(), picture(45, 38)
+    classes, probabilities = Ensemble([member, member]).classes_and_probabilities(image, tile)
+    alone = member.classes_and_probabilities(image, tile)
+    assert (classes == alone[0]).all()
+    assert (probabilities == alone[1]).all()
+
+
+def test_members_that_tile_by_other_strides_are_averaged_pixel_by_pixel():
+    members, image = two_networks(), picture(61, 50)
+    bands = [[band.shape[1] for band in member.bands(image, 18)] for member in members]
+    assert bands[0] != bands[1], "else there is nothing to align"
+    mirrored = image.flip(2)
+    answers = [joined(member, image, 18).softmax(0) for member in members]
+    answers += [joined(member, mirrored, 18).softmax(0).flip(2) for member in members]
+    ensemble = Ensemble(members, flip=True)
+    made = list(ensemble.bands(image, 18))
+    torch.testing.assert_close(torch.cat(made, 1), torch.stack(answers).mean(0), atol=1e-6, rtol=0)
+    assert max(band.shape[1] for band in made) <= 20
+
+
+def test_an_ensemble_computes_no_more_than_the_rows_of_tiles_that_a_band_needs():
+    models = [stub(lambda images: images, stride) for stride in (4, 8)]
+    ensemble = Ensemble([Predictor(model, PLAIN, CPU) for model in models], flip=True)
+    bands = ensemble.bands(picture(200, 40), 32)
+    next(bands)
+    assert [len(model.sizes) for model in models] == [2 * len(origins(40, 32, 24, stride)) for stride in (4, 8)]
+
+
+def test_members_of_grey_and_of_colour_images_each_take_their_channels_of_the_image():
+    grey = Predictor(stub(lambda images: images.repeat(1, 3, 1, 1) / 100), Normalize((0.0,), (1 / 255,)), CPU)
+    color = Predictor(stub(lambda images: images / 50), PLAIN, CPU)
+    ensemble = Ensemble([color, grey])
+    assert ensemble.channels == (1, 3)
+    image = torch.cat([picture(5, 6, seed=1)[:1], picture(5, 6, seed=2)])
+    expected = (softmax(image[1:].float() / 50) + softmax(image[:1].float().repeat(3, 1, 1) / 100)) / 2
+    np.testing.assert_allclose(ensemble.classes_and_probabilities(image)[1], expected, atol=1e-6)
 
 
 def test_there_is_a_network_for_every_upsampler():

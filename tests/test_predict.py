@@ -16,14 +16,15 @@ from conftest import config_of
 from PIL import Image
 from torch import Tensor, nn
 
-from segtool.checkpoint import Progress, TrainState, load, save
+from segtool.checkpoint import Checkpoint, Progress, TrainState, load, save
 from segtool.config import Config
 from segtool.data.labels import Labels
-from segtool.errors import CheckpointError, DataError, SegtoolError
+from segtool.ensemble import Ensemble
+from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
 from segtool.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
 from segtool.optim import build_optimizer
-from segtool.predict import MADE_BY, build_predictor, list_jobs, predict
+from segtool.predict import MADE_BY, build_ensemble, build_predictor, list_jobs, predict
 
 CPU = torch.device("cpu")
 
@@ -375,6 +376,7 @@ def test_resume_makes_only_what_is_missing(tmp_path, predictor, config):
 class Spy:
     def __init__(self, predictor: Predictor, made: list[str]) -> None:
         self.predictor = predictor
+        self.channels = predictor.channels
         self.made = made
 
     def classes_and_probabilities(self, *args: Any) -> Any:
@@ -445,6 +447,62 @@ def test_the_network_of_a_checkpoint_predicts_with_its_weights_and_normalisation
     tensors = {**found.tensors, "model": {**found.tensors["model"], "head.weight": torch.zeros(1)}}
     with pytest.raises(CheckpointError, match="do not fit its config"):
         build_predictor(replace(found, tensors=tensors), CPU)
+
+
+# --- ensembles
+
+
+def checkpoint_of(directory: Path, config: Config, seed: int) -> Checkpoint:
+    torch.manual_seed(seed)
+    model = build_model(config.model, len(config.data.classes), config.data.channels)
+    return load(save(directory, TrainState(model, None, build_optimizer(model, config.optim)), config, Progress()))
+
+
+@pytest.fixture
+def grey_and_color(tmp_path, tiny_ds) -> tuple[Checkpoint, Checkpoint]:
+    """Checkpoints of a network of grey images and of another one of colour images."""
+    config = with_data(config_of(tiny_ds), mean=(0.5,) * 3, std=(0.2,) * 3, mask_mode="L")
+    grey = with_data(config, channels=1, mean=(0.4,), std=(0.3,))
+    return checkpoint_of(tmp_path / "grey", grey, 1), checkpoint_of(tmp_path / "color", config, 2)
+
+
+def test_one_checkpoint_without_flip_is_a_plain_predictor(grey_and_color):
+    assert isinstance(build_ensemble(grey_and_color[:1], CPU), Predictor)
+    assert isinstance(build_ensemble(grey_and_color[:1], CPU, flip=True), Ensemble)
+
+
+def test_members_each_see_the_file_in_their_own_channels_and_the_mean_of_their_probabilities_is_written(
+    tmp_path, grey_and_color
+):
+    image_at(tmp_path / "a.png", 11, 14)
+    (job,) = jobs_for(tmp_path / "a.png", tmp_path / "out", overlays=True, probabilities=True)
+    list(predict(build_ensemble(grey_and_color, CPU), grey_and_color[1].config, [job]))
+    pixels = Image.open(tmp_path / "a.png")
+    expected = 0
+    for found, mode in zip(grey_and_color, ("L", "RGB"), strict=True):
+        array = np.array(pixels.convert(mode)).reshape(11, 14, -1)
+        logits = build_predictor(found, CPU).forward(torch.from_numpy(array.transpose(2, 0, 1).copy())).numpy()
+        exponents = np.exp(logits.astype(np.float64))
+        expected = expected + exponents / exponents.sum(0) / 2
+    np.testing.assert_allclose(np.load(job.probabilities), expected, atol=1e-6)
+    assert (np.array(Image.open(job.mask)) == np.load(job.probabilities).argmax(0)).all()
+    seen = np.array(Image.open(job.overlay).crop((0, 0, 14, 11)))
+    assert (seen[..., 0] != seen[..., 1]).any(), "the overlay shows the colours"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: {"classes": data.classes[::-1]}, r"data.classes is ring \(2\), .* it is ground \(0\), block"),
+        (lambda data: {"encoding": "threshold"}, r"data.encoding is threshold, .* it is index"),
+        (lambda data: {"exif": "ignore"}, r"data.exif is ignore, .* it is apply"),
+    ],
+)
+def test_members_that_mean_something_else_by_a_class_are_an_error_with_both_values(grey_and_color, change, words):
+    first, second = grey_and_color
+    other = replace(second, config=with_data(second.config, **change(second.config.data)))
+    with pytest.raises(ConfigError, match=words):
+        build_ensemble([first, other], CPU)
 
 
 def test_masks_written_into_a_folder_within_the_images_are_no_images_next_time(tmp_path: Path) -> None:

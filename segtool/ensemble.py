@@ -1,0 +1,91 @@
+"""Several networks as one: the mean of their class probabilities, and of those of the mirror image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segtool.data.images import read_image
+from segtool.inference import Predictor, largest
+
+
+class Ensemble:
+    """Predictors whose class probabilities are averaged; with `flip`, also over the image and its mirror image.
+
+    It predicts as a `Predictor` does, from an image that holds what each member reads (`channels`, `read_views`).
+
+    Args:
+        members: of the same classes on the same device; at least one.
+        flip: each member also predicts the image mirrored left to right, and its answer is mirrored back.
+    """
+
+    def __init__(self, members: Sequence[Predictor], *, flip: bool = False) -> None:
+        self.members = tuple(members)
+        self.flip = flip
+        self.channels = tuple(sorted({count for member in members for count in member.channels}))
+
+    def bands(self, image: Tensor, tile: int | None = None) -> Iterator[Tensor]:
+        """Yields the mean probabilities of an image C H W from top to bottom, as bands K h W.
+
+        A band ends where one of any member ends (each tiles by its own stride), so one band of each member, and one
+        of its mirrored answer, is all that is held in memory.
+        """
+        yield from averaged([stream for member in self.members for stream in self._streams(member, image, tile)])
+
+    def classes(self, image: Tensor, tile: int | None = None) -> NDArray[np.uint8]:
+        """Returns the class index of each pixel, H W; the lowest among equal probabilities."""
+        return np.concatenate([largest(band) for band in self.bands(image, tile)])
+
+    def classes_and_probabilities(
+        self, image: Tensor, tile: int | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Returns the class indices H W and the mean probabilities K H W that they are the largest of."""
+        bands = list(self.bands(image, tile))
+        probabilities = np.concatenate([band.cpu().numpy() for band in bands], axis=1)
+        return np.concatenate([largest(band) for band in bands]), probabilities
+
+    def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
+        view = self._view(member, image)
+        yield (band.softmax(0) for band in member.bands(view, tile))
+        if self.flip:
+            yield (band.softmax(0).flip(2) for band in member.bands(view.flip(2), tile))
+
+    def _view(self, member: Predictor, image: Tensor) -> Tensor:
+        """Returns the channels of an image that a member reads."""
+        (count,) = member.channels
+        start = sum(self.channels[: self.channels.index(count)])
+        return image[start : start + count]
+
+
+AnyPredictor: TypeAlias = Predictor | Ensemble
+
+
+def averaged(streams: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
+    """Yields the mean of streams of bands K h W that are equally high in all but not band by band."""
+    held = [next(stream, None) for stream in streams]
+    while bands := [band for band in held if band is not None]:
+        assert len(bands) == len(streams), "the streams are not equally high"
+        rows = min(band.shape[1] for band in bands)
+        total = bands[0][:, :rows]
+        for band in bands[1:]:
+            total = total + band[:, :rows]
+        yield total / len(bands)
+        held = [
+            band[:, rows:] if band.shape[1] > rows else next(stream, None)
+            for band, stream in zip(bands, streams, strict=True)
+        ]
+
+
+def read_views(path: Path, channels: Sequence[int], *, exif: str, max_pixels: int) -> np.ndarray:
+    """Returns an image as H W C, read once for each number of channels, one after the other along C.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    views = [read_image(path, channels=count, exif=exif, max_pixels=max_pixels) for count in channels]
+    return views[0] if len(views) == 1 else np.concatenate(views, axis=2)

@@ -1,0 +1,265 @@
+"""All folds by one command: their runs, their scores together, going on after an interruption, and their ensemble."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SilentOs
+from PIL import Image
+
+from segtool import cli, train
+from segtool.config import load_config
+from segtool.demo import make_dataset
+from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
+from segtool.metrics import ImageScore, Scores
+
+QUICK = (
+    "--set=model.encoder.channels=[4, 8]",
+    "--set=augment.crop=[32, 32]",
+    "--set=train.steps=3",
+    "--set=train.batch_size=2",
+    "--set=train.workers=0",
+    "--set=train.samples=0",
+)
+
+
+def segtool(*arguments: str | Path) -> tuple[int, str, str]:
+    """Returns exit code, standard output and standard error of a command that runs in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["segtool", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config of three training, two validation and two test pairs, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("folds")
+    make_dataset(folder / "data", sizes={"train": 3, "val": 2, "test": 2}, height=40, width=48)
+    assert segtool("init", folder / "data", "--out", folder / "config.yaml")[0] == 0
+    return folder / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def trained(config: Path) -> tuple[Path, str]:
+    """The directory of two folds, and what was printed."""
+    directory = config.parent / "two"
+    code, out, err = segtool("train", config, "--folds", "2", "--run", directory, *QUICK)
+    assert code == 0, err
+    return directory, out
+
+
+def scores_of(directory: Path) -> Any:
+    return json.loads((directory / "folds.json").read_text())
+
+
+def test_each_fold_is_an_ordinary_run_of_its_part(trained: tuple[Path, str]) -> None:
+    directory, _ = trained
+    assert sorted(path.name for path in directory.iterdir()) == ["fold-1", "fold-2", "folds.json"]
+    for number in (1, 2):
+        run = directory / f"fold-{number}"
+        assert load_config(run / "config.yaml").data.fold == f"{number}/2"
+        assert (run / "checkpoints" / "step-00000003").is_dir()
+        scored = json.loads(segtool("eval", run, "--split", "val", "--json")[1])
+        fold = scores_of(directory)["folds"][number - 1]
+        assert (fold["fold"], fold["run"], fold["step"]) == (f"{number}/2", run.name, scored["step"])
+        assert fold["val"] == {key: scored[key] for key in fold["val"]}
+        assert json.loads((run / "run.json").read_text())["splits"]["test"] == 2
+
+
+def test_means_deviations_and_pooled_scores_follow_from_those_of_the_folds(trained: tuple[Path, str]) -> None:
+    report = scores_of(trained[0])
+    for split in ("val", "test"):
+        values = [fold[split]["miou"] for fold in report["folds"]]
+        assert report[split]["mean"]["miou"] == pytest.approx(np.mean(values))
+        assert report[split]["std"]["miou"] == pytest.approx(np.std(values, ddof=1))
+    assert sum(fold["val"]["images"] for fold in report["folds"]) == report["val"]["pooled"]["images"] == 5
+    total = np.sum([fold["val"]["confusion"] for fold in report["folds"]], axis=0)
+    assert report["val"]["pooled"]["confusion"] == total.tolist()
+    masks = [path for split in ("train", "val") for path in (trained[0].parent / "data" / split / "masks").iterdir()]
+    truth = sum(np.bincount(np.asarray(Image.open(path)).ravel(), minlength=6) for path in masks)
+    assert total.sum(1).tolist() == truth.tolist()
+    assert set(report["definitions"]) == {"mean", "std", "pooled", "val", "test"}
+
+
+def test_the_tables_show_what_the_file_holds(trained: tuple[Path, str]) -> None:
+    directory, out = trained
+    report = scores_of(directory)
+    first, second = out.split("\ntest split")
+    for text, split in ((first, "val"), (second, "test")):
+        line = next(line for line in text.splitlines() if "mIoU" in line)
+        for value in (report[split]["mean"]["miou"], report[split]["std"]["miou"], report["folds"][1][split]["miou"]):
+            assert f"{100 * value:.2f}" in line
+    assert "pooled" in first
+    assert "flatter" in out
+
+
+def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(trained: tuple[Path, str]) -> None:
+    directory, _ = trained
+    config = directory.parent / "config.yaml"
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("step-*/*")}
+    report = scores_of(directory)
+    code, _, err = segtool("train", config, "--folds", "2", "--run", directory, *QUICK)
+    assert (code, "--resume" in err) == (2, True)
+    code, _, err = segtool("train", config, "--folds", "2", "--run", directory, "--resume", *QUICK)
+    assert code == 0, err
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("step-*/*")} == before
+    assert scores_of(directory) == report
+    assert segtool("train", config, "--folds", "3", "--run", directory, "--resume", *QUICK)[0] == 2
+
+
+def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, step, calls = trained[0].parent / "cut", train.train_step, []
+
+    def stopped(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 4:  # the first step of the second fold
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_step", stopped)
+        patch.setattr(train, "os", SilentOs)
+        code, _, err = segtool("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
+    assert code == 130
+    assert not (directory / "folds.json").exists()
+    words = shlex.split(err.rsplit("Continue with: ", 1)[1])
+    assert words[:2] == ["segtool", "train"]
+    assert {"--folds", "--resume", str(directory), "train.steps=3"} <= set(words)
+    code, _, err = segtool(*words[1:])
+    assert code == 0, err
+    assert "from step 1 of 3" in err
+    assert scores_of(directory) == scores_of(trained[0])
+
+
+def test_a_dry_run_tells_the_plan_of_one_fold_and_the_total_and_writes_nothing(config: Path) -> None:
+    directory = config.parent / "dry"
+    code, out, err = segtool("train", config, "--folds", "4", "--run", directory, "--dry-run", *QUICK)
+    assert (code, out) == (0, "")
+    assert "plan of fold 1/4" in err
+    assert "4 folds: about" in err
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--folds", "2", "--set", "data.fold=1/2"), "data.fold is set"),
+        (("--folds", "1"), "2"),
+        (("--folds", "2", "--resume"), "--run"),
+        (("--folds", "6", "--run", "six"), "5 pairs for 6 folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_told(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = segtool("train", config, *arguments, *QUICK)
+    assert code == (3 if "6" in arguments else 2)
+    assert words in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- as an ensemble
+
+
+def test_a_directory_of_folds_is_scored_as_the_ensemble_that_predicts(
+    trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    directory, _ = trained
+    images = directory.parent / "data" / "test" / "images"
+    code, out, err = segtool("eval", directory, "--flip", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["split"], report["flip"], report["images"]) == ("test", True, 2)
+    assert [Path(member["checkpoint"]).parts[-3] for member in report["members"]] == ["fold-1", "fold-2"]
+    assert report["per_image"] == str(directory / "per-image-test-ensemble.csv")
+    folds = [directory / "fold-1", directory / "fold-2"]
+    for name, members in (("a", [directory]), ("b", folds)):
+        code, _, err = segtool("predict", *members, images, "--out", tmp_path / name, "--flip", "--probabilities")
+        assert code == 0, err
+    matrix = np.zeros((6, 6), int)
+    for path in sorted(images.iterdir()):
+        made = np.asarray(Image.open(tmp_path / "a" / path.name))
+        assert (made == np.asarray(Image.open(tmp_path / "b" / path.name))).all()
+        assert (made == np.load(tmp_path / "a" / "probabilities" / f"{path.stem}.npy").argmax(0)).all()
+        truth = np.asarray(Image.open(images.parent / "masks" / path.name))
+        np.add.at(matrix, (truth, made), 1)
+    assert report["confusion"] == matrix.tolist()
+
+
+def test_a_run_twice_scores_as_once_and_one_run_says_what_it_always_said(trained: tuple[Path, str]) -> None:
+    run = trained[0] / "fold-1"
+    once = json.loads(segtool("eval", run, "--json")[1])
+    twice = json.loads(segtool("eval", run, run, "--json")[1])
+    assert once["confusion"] == twice["confusion"]
+    assert {"split", "checkpoint", "step"} <= set(once)
+    assert not {"members", "flip"} & set(once)
+
+
+def test_folds_are_no_ensemble_on_images_that_some_were_trained_on(trained: tuple[Path, str], config: Path) -> None:
+    directory, _ = trained
+    code, _, err = segtool("eval", directory, "--split", "val")
+    assert (code, "folds.json" in err) == (3, True)
+    code, _, err = segtool(
+        "eval", directory / "fold-1", directory / "fold-2", "--split", "val", "--csv", config.parent / "x.csv"
+    )
+    assert code == 0
+    assert "was trained on 3 of the 3 images" in err
+
+
+def test_fewer_folds_than_there_should_be_are_warned_about(trained: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(trained[0] / "fold-1", tmp_path / "cv" / "fold-1")
+    images = trained[0].parent / "data" / "test" / "images"
+    code, _, err = segtool("predict", tmp_path / "cv", images, "--out", tmp_path / "out")
+    assert (code, "holds 1 of 2 folds" in err) == (0, True)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_predict_without_a_run_or_without_images_says_so(
+    trained: tuple[Path, str], number: int, tmp_path: Path
+) -> None:
+    runs = [trained[0] / "fold-1", trained[0]][:number]
+    code, _, err = segtool("predict", *runs, "--out", tmp_path / "out")
+    assert code == 2
+    assert err.strip()
+    code, _, err = segtool("predict", tmp_path, tmp_path, "--out", tmp_path / "out")
+    assert code != 0
+    assert not (tmp_path / "out").exists()
+
+
+# --- sums over folds
+
+
+def fold_score(number: int, matrix: list[list[int]]) -> FoldScore:
+    image = ImageScore(f"{number}", np.array(matrix), 0)
+    return FoldScore(f"{number}/3", f"fold-{number}", 7, Scores.of(("a", "b"), [image]), None)
+
+
+def test_a_score_that_a_fold_does_not_have_is_in_neither_mean_nor_deviation() -> None:
+    folds = [fold_score(1, [[3, 1], [0, 0]]), fold_score(2, [[4, 0], [0, 0]]), fold_score(3, [[4, 0], [2, 2]])]
+    spreads = dict(class_spreads([fold.val for fold in folds]))
+    assert spreads["b"].values == (0, None, 0.5)
+    assert spreads["b"].mean == 0.25
+    assert spreads["b"].std == pytest.approx(0.125**0.5)
+    assert (Spread((None, 0.5)).mean, Spread((None, 0.5)).std) == (0.5, None)
+    assert (Spread((None,)).mean, Spread(()).std) == (None, None)
+    report = to_json(folds)
+    assert report["test"] is None
+    assert report["val"]["pooled"]["classes"][1]["iou"] == 2 / 5
+    assert "there is no test split" in definition(folds)
