@@ -16,7 +16,7 @@ from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import conv_unit
 from segtool.models.decoders import FCN, UNet
 from segtool.models.encoders import ConvEncoder, Encoder, Features
-from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights, pad_to_multiple, verify
+from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights, pad, verify
 from segtool.models.trace import trace
 from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
 from segtool.registry import Component
@@ -104,8 +104,8 @@ def test_max_unpooling_behind_an_encoder_without_indices_is_a_config_error():
 def test_max_unpooling_with_indices_of_another_width_is_a_config_error_with_both_shapes():
     class Widening(ConvEncoder):
         def forward(self, images: Tensor) -> Features:
-            maps, indices = super().forward(images)
-            return Features(maps, [i.repeat(1, 2, 1, 1) for i in indices])
+            features = super().forward(images)
+            return Features(features.maps, [i.repeat(1, 2, 1, 1) for i in features.pool_indices])
 
     encoder = Widening(3, channels=(4, 6))
     with pytest.raises(ConfigError, match=r"\(4, 2, 2\) .* \(8, 2, 2\)"):
@@ -263,7 +263,7 @@ def test_a_fixed_upsampler_has_a_1x1_convolution_only_where_the_width_changes(na
 @pytest.mark.parametrize(("height", "width"), [(5, 8), (1, 1), (3, 5), (16, 4), (4, 7)])
 def test_padding_reflects_where_the_side_is_long_enough_and_repeats_where_not(height, width):
     images = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
-    padded = pad_to_multiple(images, 8)
+    padded = pad(images, (0, -height % 8), (0, -width % 8))
     assert padded.shape == (1, 1, -(-height // 8) * 8, -(-width // 8) * 8)
 
     def source(place: int, size: int) -> int:

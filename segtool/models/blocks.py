@@ -1,4 +1,4 @@
-"""The plain block that encoders and decoders are made of: 3x3 convolutions, each with a norm and an activation."""
+"""The plain blocks that encoders and decoders are made of: 3x3 convolutions, each with a norm and an activation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segtool.errors import ConfigError, Problem
 
@@ -29,19 +30,87 @@ GAINS = {
 
 
 def conv_block(
-    in_channels: int, out_channels: int, *, activation: Activation, norm: Norm, blocks: int, path: str
+    in_channels: int,
+    out_channels: int,
+    *,
+    activation: Activation,
+    norm: Norm,
+    blocks: int,
+    path: str,
+    residual: bool = False,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Returns `blocks` units of 3x3 convolution, norm and activation: N in_channels h w -> N out_channels h w.
 
+    Args:
+        in_channels: C of what comes in.
+        out_channels: C of every convolution.
+        activation: After each convolution.
+        norm: After each convolution.
+        blocks: Number of convolutions.
+        path: Dotted path of the component that asks.
+        residual: Whether what came in is added before the last activation.
+        dropout: Share of the channels that training drops at the end.
+
     Raises:
-        ConfigError: `blocks` is below 1; `path` is the dotted path of the component that asked.
+        ConfigError: `blocks` is below 1, or `dropout` no share.
     """
     if blocks < 1:
         raise ConfigError(Problem(f"{path}.blocks", f"expected at least 1 convolution, found {blocks}"))
+    if not 0 <= dropout < 1:
+        raise ConfigError(Problem(f"{path}.dropout", f"expected a share from 0 to below 1, found {dropout}"))
     widths = [in_channels] + [out_channels] * blocks
-    return nn.Sequential(
-        *(conv_unit(widths[i], widths[i + 1], activation=activation, norm=norm) for i in range(blocks))
-    )
+    units = [conv_unit(widths[i], widths[i + 1], activation=activation, norm=norm) for i in range(blocks)]
+    block = nn.Sequential(*units)
+    if residual:
+        branch = nn.Sequential(*units[:-1], units[-1][:-1])  # the last activation comes after the sum
+        block = nn.Sequential(Residual(branch, in_channels, out_channels, activation=activation, norm=norm))
+    if dropout:
+        block.append(nn.Dropout2d(dropout))
+    return block
+
+
+class Residual(nn.Module):
+    """What came in is added to what a branch of convolutions makes of it, and goes through the activation.
+
+    It is projected by a 1x1 convolution, with a norm, where the width changes.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", equations 1 and 2. Without norms the last
+    convolution of a branch starts at 0, so that the sums do not grow from level to level: Zhang et al. 2019, "Fixup".
+    """
+
+    def __init__(
+        self, branch: nn.Sequential, in_channels: int, out_channels: int, *, activation: Activation, norm: Norm
+    ) -> None:
+        super().__init__()
+        self.branch = branch
+        self.project = _projection(in_channels, out_channels, activation=activation, norm=norm)
+        self.activation = _activation(activation)
+        if norm == "none":
+            last = [module for module in branch.modules() if isinstance(module, nn.Conv2d)][-1]
+            nn.init.zeros_(last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        return self.activation(y + centre_crop(self.project(x), y))
+
+
+def unpad(module: nn.Module) -> None:
+    """Leaves the padding out of the 3x3 convolutions of units: each map loses a pixel at each side from then on."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            conv.padding = (0, 0)
+
+
+def centre_crop(x: Tensor, like: Tensor) -> Tensor:
+    """Returns N C h w of a map N C h+2i w+2j, where h and w are those of `like`."""
+    return crop(x, (x.shape[-2] - like.shape[-2]) // 2, (x.shape[-1] - like.shape[-1]) // 2)
+
+
+def crop(x: Tensor, rows: int, columns: int | None = None) -> Tensor:
+    """Returns a map without `rows` at its top and bottom and `columns`, else as many, at its left and right."""
+    columns = rows if columns is None else columns
+    return F.pad(x, (-columns, -columns, -rows, -rows)) if rows or columns else x
 
 
 def conv_unit(
@@ -97,6 +166,16 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     groups = channels if norm == "instance" else math.gcd(channels, GROUPS)
     return GroupNorm(groups, channels)
+
+
+def _projection(in_channels: int, out_channels: int, *, activation: Activation, norm: Norm) -> nn.Module:
+    if in_channels == out_channels:
+        return nn.Identity()
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=norm == "none")
+    if norm == "none":
+        init_conv(conv, activation)
+        return conv
+    return nn.Sequential(OrderedDict(conv=conv, norm=_norm(norm, out_channels)))
 
 
 def _activation(activation: Activation) -> nn.Module:

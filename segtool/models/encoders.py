@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from segtool.errors import ConfigError, Problem
-from segtool.models.blocks import Activation, Norm, conv_block, conv_unit
+from segtool.models.blocks import Activation, Norm, conv_block, conv_unit, unpad
 from segtool.registry import register
 
 PATH = "model.encoder"
@@ -40,6 +41,8 @@ class Features(NamedTuple):
     pool_indices: list[Tensor]
     """Item i: where the max pooling from map i to the next level found its maxima, as `F.max_pool2d` numbers them.
     Empty where nobody asked (`keep_indices`), or where the encoder does not get every level by max pooling."""
+    image: Tensor | None = None
+    """N C H W: what the encoder was given. The Segmenter puts it here."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,16 @@ class Encoder(nn.Module):
     def keep_indices(self) -> None:
         """Makes `forward` return the indices of its max poolings from now on, where it has them."""
 
+    def unpad(self) -> int | None:
+        """Pads no convolution from now on, for a decoder of valid convolutions.
+
+        Each map is then smaller, equally at all sides; the image has a size at which every pooling sees even sides.
+
+        Returns:
+            How many pixels of the image its deepest map leaves out at each side; None where the encoder cannot.
+        """
+        return None
+
     def stages(self) -> list[list[nn.Parameter]]:
         """Returns all its parameters, by level, those nearest to the image first."""
         return [list(self.parameters())]
@@ -119,7 +132,14 @@ class ConvEncoder(Encoder):
             of stride 2 that keeps the width.
         activation: Function after each convolution.
         norm: Normalisation after each convolution; group is of at most 8 groups.
-        blocks: Convolutions per level.
+        blocks: Convolutions per level: one number, or one for each level, finest first.
+        residual: Whether each level adds what it was given to what its convolutions made of it, before the last
+            activation; a 1x1 convolution brings it to the level's width.
+        dropout: Share of the channels, whole maps, that training drops at the end of each level but the finest;
+            skips lack them too.
+
+    Sources: residual: He et al. 2016, "Deep Residual Learning". dropout: of whole maps, Tompson et al. 2015, "Efficient
+    Object Localization Using Convolutional Networks"; in the deeper levels, Kendall et al. 2015, "Bayesian SegNet".
     """
 
     def __init__(
@@ -130,7 +150,9 @@ class ConvEncoder(Encoder):
         downsample: Literal["max", "avg", "stride"] = "max",
         activation: Activation = "relu",
         norm: Norm = "batch",
-        blocks: int = 2,
+        blocks: int | tuple[int, ...] = 2,
+        residual: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
@@ -143,9 +165,11 @@ class ConvEncoder(Encoder):
             raise ConfigError(Problem(f"{PATH}.channels", message))
         self.channels = tuple(channels)
         self.strides = tuple(2**level for level in range(len(channels)))
+        self.blocks = _for_each_level(blocks, len(channels))
         widths = (in_channels, *channels)
+        block = partial(conv_block, activation=activation, norm=norm, path=PATH, residual=residual)
         self.levels = nn.ModuleList(
-            conv_block(widths[i], widths[i + 1], activation=activation, norm=norm, blocks=blocks, path=PATH)
+            block(widths[i], widths[i + 1], blocks=self.blocks[i], dropout=dropout if i else 0.0)
             for i in range(len(channels))
         )
         self.downs = nn.ModuleList(
@@ -173,6 +197,20 @@ class ConvEncoder(Encoder):
         for down in self.downs:
             if isinstance(down, nn.MaxPool2d):
                 down.return_indices = True
+
+    def unpad(self) -> int | None:
+        if any(isinstance(down, nn.Sequential) for down in self.downs):  # a convolution of stride 2
+            return None
+        unpad(self.levels)
+        return sum(stride * blocks for stride, blocks in zip(self.strides, self.blocks, strict=True))
+
+
+def _for_each_level(blocks: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
+    blocks = (blocks,) * levels if isinstance(blocks, int) else blocks
+    if len(blocks) != levels:
+        message = f"expected one number, or {levels}, one for each of `channels`; found {list(blocks)}"
+        raise ConfigError(Problem(f"{PATH}.blocks", message))
+    return blocks
 
 
 def _downsample(kind: Literal["max", "avg", "stride"], width: int, *, activation: Activation, norm: Norm) -> nn.Module:

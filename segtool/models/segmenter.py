@@ -10,11 +10,14 @@ from torch.nn import functional as F
 
 from segtool import config
 from segtool.errors import ConfigError, Problem
-from segtool.models.blocks import linear_conv
+from segtool.models.blocks import centre_crop, linear_conv
 from segtool.models.decoders import Decoder
 from segtool.models.encoders import ConvEncoder, Encoder
 from segtool.models.trace import trace
 from segtool.registry import build
+
+Sides = tuple[int, int]
+"""Pixels before and behind a side: at the top and the bottom, or at the left and the right."""
 
 
 class Segmenter(nn.Module):
@@ -25,7 +28,10 @@ class Segmenter(nn.Module):
     """
 
     stride: int
-    """Images are padded to a multiple of it inside; a training crop must be at least this."""
+    """The map at the deepest level is padded to whole pixels of it inside; a training crop must be at least this."""
+    margin: int
+    """Pixels beyond each side of the image that its logits depend on where no convolution is padded (`valid`), else 0:
+    they are made by reflection, or given as context."""
     receptive_field: int
     """Side in pixels of the window, centred on an output pixel, that holds every input pixel it depends on."""
 
@@ -33,25 +39,56 @@ class Segmenter(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.head = linear_conv(decoder.out_channels, num_classes)
         # Small enough for a first cross-entropy near ln K, and no smaller: with a deviation of 0.01 the network behind
         # the head learns next to nothing for the first hundreds of steps (mean IoU after 60: 0.21 against 0.66).
         # Without norms the features may have grown on their way, so the head starts at a tenth of that.
         normed = any(isinstance(module, nn.BatchNorm2d | nn.GroupNorm) for module in decoder.modules())
-        nn.init.normal_(self.head.weight, std=(1.0 if normed else 0.1) / math.sqrt(3 * decoder.out_channels))
+        scale = 1.0 if normed else 0.1
+        self.head = _head(decoder.out_channels, num_classes, scale)
+        self.aux_heads = nn.ModuleList(_head(channels, num_classes, scale) for channels in decoder.aux_channels)
         if decoder.needs_indices:
             encoder.keep_indices()
+        self.margin = _unpadded(encoder) + decoder.margin if decoder.valid else 0
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.stride = math.lcm(*encoder.strides)
         self.receptive_field = self._measure_field()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits N K H W for images N C H W, H and W from 1 up."""
-        height, width = images.shape[-2:]
-        features = self.encoder(pad_to_multiple(images, self.stride))  # maps finest first: N C_i h w
-        logits = self.head(self.decoder(features))
-        return logits[..., :height, :width]  # N K H W
+    def forward(self, images: Tensor, rows: Sides = (0, 0), columns: Sides = (0, 0)) -> Tensor | list[Tensor]:
+        """Returns logits N K H W for images N C H W, H and W from 1 up.
+
+        Args:
+            images: The images, and around them what is context only and has no logits.
+            rows: Pixels of context at the top and the bottom, at most those of `padding`.
+            columns: Pixels of context at the left and the right.
+
+        Returns:
+            The logits; in training with `aux`, a list of them and those of the decoder's coarser levels, enlarged to
+            the same size. `deep_supervision_weights` says what each one's loss counts.
+        """
+        height, width = images.shape[-2] - sum(rows), images.shape[-1] - sum(columns)
+        padded = pad(images, self.padding(height, rows), self.padding(width, columns))
+        features = self.encoder(padded)._replace(image=padded)  # maps finest first: N C_i h w
+        finest, *maps = self.decoder(features)
+        coarser = [
+            centre_crop(F.interpolate(head(x), scale_factor=stride, mode="bilinear"), finest)[..., :height, :width]
+            for head, x, stride in zip(self.aux_heads, maps, self.decoder.aux_strides, strict=bool(maps))
+        ]
+        logits = self.head(finest)[..., :height, :width]  # N K H W
+        return [logits, *coarser] if coarser else logits
+
+    def padding(self, size: int, context: Sides = (0, 0)) -> Sides:
+        """Returns how many pixels are put before and behind a side of `size` pixels, those of `context` left out.
+
+        So many that the deepest map and every pooling have whole pixels: behind the image up to a multiple of the
+        stride, or with valid convolutions of the paper's `stride * n - 2 * decoder.margin`.
+        """
+        rest = -(size + 2 * self.decoder.margin) % self.stride
+        return self.margin - context[0], self.margin + rest - context[1]
+
+    def deepest(self, size: int) -> int:
+        """Returns how many pixels the deepest map has along a side of `size` pixels."""
+        return math.ceil((size + 2 * self.decoder.margin) / self.stride)
 
     def _measure_field(self) -> int:
         size = (self.in_channels, 2 * self.stride, 2 * self.stride)
@@ -59,6 +96,22 @@ class Segmenter(nn.Module):
         assert field is not None, "the way from the image to the head was lost"
         assert field.jump == 1, f"a decoder must end at stride 1, not {field.jump}"
         return 2 * field.reach + 1
+
+
+def _head(channels: int, num_classes: int, scale: float) -> nn.Conv2d:
+    head = linear_conv(channels, num_classes)
+    nn.init.normal_(head.weight, std=scale / math.sqrt(3 * channels))
+    return head
+
+
+def _unpadded(encoder: Encoder) -> int:
+    lost = encoder.unpad()
+    if lost is None:
+        message = (
+            "this encoder pads its convolutions; use the conv encoder with `downsample: max` or `avg`, or valid: false"
+        )
+        raise ConfigError(Problem("model.decoder.valid", message))
+    return lost
 
 
 def build_model(model: config.Model, num_classes: int, in_channels: int = 3) -> Segmenter:
@@ -75,7 +128,7 @@ def build_model(model: config.Model, num_classes: int, in_channels: int = 3) -> 
         problems += error.details
     shape = encoder or ConvEncoder(in_channels)  # a stand-in, so that the decoder's options are checked all the same
     try:
-        decoder = build("decoder", model.decoder, shape.channels, shape.strides, path="model.decoder")
+        decoder = build("decoder", model.decoder, shape.channels, shape.strides, in_channels, path="model.decoder")
     except ConfigError as error:
         problems += error.details
     if encoder is None or decoder is None:
@@ -105,24 +158,23 @@ def verify(
     return segmenter
 
 
-def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
-    """Returns images N C H W padded at the bottom and the right to multiples of `stride`.
+def pad(images: Tensor, rows: Sides, columns: Sides) -> Tensor:
+    """Returns images N C H W with `rows` more at the top and the bottom, and `columns` at the left and the right.
 
-    Reflected where the side is longer than its padding, else its last pixel is repeated.
+    Reflected where the side is longer than its padding, else its outermost pixels are repeated.
     """
     height, width = images.shape[-2:]
-    bottom, right = -height % stride, -width % stride
-    if bottom:
-        images = F.pad(images, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")
-    if right:
-        images = F.pad(images, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
+    if any(rows):
+        images = F.pad(images, (0, 0, *rows), mode="reflect" if max(rows) < height else "replicate")
+    if any(columns):
+        images = F.pad(images, (*columns, 0, 0), mode="reflect" if max(columns) < width else "replicate")
     return images
 
 
 def deep_supervision_weights(terms: int) -> list[float]:
     """Returns the weights of the losses of `[logits, *coarser logits]`, finest first: 2^-i, divided by their sum.
 
-    Source: Isensee et al. 2021, "nnU-Net", supplementary note 2: "the weights halve with each decrease in resolution".
+    Source: Isensee et al. 2021, "nnU-Net", on deep supervision.
     """
     weights = [0.5**i for i in range(terms)]
     return [weight / sum(weights) for weight in weights]
@@ -138,7 +190,7 @@ def check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
                 f"use at least {stride}x{stride}, or an encoder of fewer levels",
             )
         )
-    values = batch * math.ceil(crop[0] / stride) * math.ceil(crop[1] / stride)
+    values = batch * segmenter.deepest(crop[0]) * segmenter.deepest(crop[1])
     if values < 2 and any(isinstance(module, nn.BatchNorm2d) for module in segmenter.modules()):
         raise ConfigError(
             Problem(

@@ -26,6 +26,8 @@ class Upsampler(nn.Module):
 
     needs_indices: bool = False
     """Whether `forward` needs the encoder's max-pool indices, which cost time to make."""
+    border: int = 0
+    """How many pixels at each side of its output would be others if its input had more pixels there."""
 
     def forward(self, x: Tensor, indices: Tensor | None = None) -> Tensor:
         """Returns N out_channels h*ratio w*ratio."""
@@ -58,6 +60,7 @@ class Transposed(Upsampler):
         kernel = ratio if kernel is None else kernel
         padding = max(0, math.ceil((kernel - ratio) / 2)) if padding is None else padding
         output_padding = _output_padding(kernel, padding, ratio)
+        self.border = max(0, kernel - padding - ratio, padding)  # at the left and top, at the right and bottom
         self.conv = nn.ConvTranspose2d(
             in_channels, out_channels, kernel, stride=ratio, padding=padding, output_padding=output_padding
         )
@@ -91,6 +94,10 @@ class Nearest(FixedUpsampler):
 @register("upsampler", "bilinear")
 class Bilinear(FixedUpsampler):
     """Fixed: linear between the centres of the pixels, along both axes."""
+
+    def __init__(self, in_channels: int, out_channels: int, ratio: int) -> None:
+        super().__init__(in_channels, out_channels, ratio)
+        self.border = ratio // 2
 
     def forward(self, x: Tensor, indices: Tensor | None = None) -> Tensor:
         return F.interpolate(self.project(x), scale_factor=self.ratio, mode="bilinear", align_corners=False)
