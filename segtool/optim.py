@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from segtool.config import Optim
+from segtool.models.encoders import Encoder
+from segtool.models.segmenter import Segmenter
+
+# Of `one_cycle`, as in torch's OneCycleLR: share of the steps that rise, and what lr is divided by at both ends.
+RISE = 0.3
+START_DIVISOR, END_DIVISOR = 25.0, 25.0e4
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
@@ -16,7 +22,12 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
 
     Linear warm-up from lr / warmup to lr, over at most a tenth of the run; then, with t running from 0 to 1 over the
     rest, `poly` is lr (1 - t)^power, `cosine` is lr (1 + cos(pi t)) / 2 and `constant` is lr.
+
+    `one_cycle` has its own warm-up: lr / 25 to lr over the first 30 % of the steps, then to lr / 250,000 at the last.
+    Source: Smith & Topin 2018, "Super-Convergence", with the shape and the numbers of torch's OneCycleLR.
     """
+    if optim.schedule == "one_cycle":
+        return _one_cycle(optim.lr, step, steps)
     warmup = min(optim.warmup, steps // 10)
     if step < warmup:
         return optim.lr * (step + 1) / warmup
@@ -28,17 +39,47 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     return optim.lr
 
 
+def _one_cycle(lr: float, step: int, steps: int) -> float:
+    peak = RISE * steps - 1  # in steps; mostly between two of them
+    if step <= peak:
+        return _along_cosine(lr / START_DIVISOR, lr, step / peak)
+    return _along_cosine(lr, lr / END_DIVISOR, (step - peak) / (steps - 1 - peak))
+
+
+def _along_cosine(start: float, end: float, t: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * t)) / 2
+
+
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """Returns the optimizer; weights are decayed, norms and biases (everything of one dimension) are not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Returns the optimizer of all that is to be trained.
+
+    Weights are decayed, norms and biases (everything of one dimension) are not. A group's `factor` is what the learning
+    rate of its parameters is multiplied by.
+    """
+    encoder = model.encoder if isinstance(model, Segmenter) else None
+    factors = dict.fromkeys(model.parameters(), 1.0) | (rate_factors(encoder, optim.layer_decay) if encoder else {})
+    # In groups of its own, since the fused SGD takes no group in which only some have a momentum yet.
+    frozen = set(encoder.parameters()) if encoder and encoder.freeze else set()
+    kinds = {p: (p in frozen, factor) for p, factor in factors.items() if p.requires_grad}
+    groups = []
+    for kind in dict.fromkeys(kinds.values()):
+        mine = [p for p in kinds if kinds[p] == kind]
+        weights, others = [p for p in mine if p.ndim > 1], [p for p in mine if p.ndim <= 1]
+        groups.append({"params": weights, "weight_decay": optim.weight_decay, "factor": kind[1]})
+        groups.append({"params": others, "weight_decay": 0.0, "factor": kind[1]})
     groups = [group for group in groups if group["params"]]
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999), fused=True)
+
+
+def rate_factors(encoder: Encoder, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Returns the factor of each parameter's learning rate: `lr_factor * layer_decay^i` at the i-th level from below.
+
+    Source: Clark et al. 2020, "ELECTRA", and Bao et al. 2022, "BEiT", for layer-wise decay.
+    """
+    stages = reversed(encoder.stages())
+    return {p: encoder.lr_factor * layer_decay**depth for depth, stage in enumerate(stages) for p in stage}
 
 
 class Ema:

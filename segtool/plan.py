@@ -61,9 +61,8 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
     train = config.train
     model = verify(config.model, len(config.data.classes), config.data.channels)
     crop, choices = _crop(config, first_size, model.stride)
-    check_crop(model, crop, train.batch_size)
-    # As a fraction: 1.1 * 10 is a little more than 11 in binary.
-    steps = train.steps or math.ceil(Fraction(str(train.epochs or 0)) * images / train.batch_size)
+    check_crop(model, crop, train.batch_size // train.accumulate)
+    steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
     precision, why = _precision(train.precision, device)
     choices.append(Choice("train.precision", precision, why))
@@ -76,6 +75,12 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
         train=replace(train, precision=precision, compile=compiled),
     )
     return config, Plan(images, crop, steps, eval_steps, train.batch_size, tuple(choices))
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Returns the steps that epochs of so many images take, rounded up."""
+    # As a fraction: 1.1 * 10 is a little more than 11 in binary.
+    return math.ceil(Fraction(str(epochs)) * images / batch_size)
 
 
 def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int, int], list[Choice]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from segtool import checkpoint
 from segtool.allocator import keep_freed_memory
@@ -35,9 +35,9 @@ from segtool.inference import Normalize, Predictor
 from segtool.losses import Criterion
 from segtool.metrics import Scores, iou
 from segtool.models.encoders import Encoder
-from segtool.models.segmenter import Segmenter, build_model
+from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights
 from segtool.optim import Ema, build_optimizer, learning_rate
-from segtool.plan import Plan
+from segtool.plan import Plan, steps_of
 from segtool.runs import Run, relocate, write_atomically
 from segtool.terminal import Reporter, duration, percent
 
@@ -199,23 +199,27 @@ def load_pretrained(encoder: Encoder, *, base: Path, reporter: Reporter) -> None
 def train_step(training: Training, batch: Sample, step: int, rate: float, records: list[Record]) -> tuple[float, float]:
     """Makes one optimizer step and returns the loss before it and the norm of the gradient.
 
+    With `train.accumulate` the batch goes through the network in parts, whose losses and gradients add up to those of
+    the whole, BatchNorm aside.
+
     Raises:
         DivergedError: one of the two is not finite; weights, averages and optimizer are as they were. (The statistics
             of BatchNorm have seen the batch.)
     """
     config, optimizer = training.config, training.optimizer
     torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
+    if training.model.encoder.freeze:
+        hold_encoder(training.model, held=step < held_steps(training, len(records)))
     target = batch.target.to(training.device, non_blocking=True)
     images = training.normalize(batch.image.to(training.device, non_blocking=True))
     denominators = training.world.sum(training.criterion.denominators(target))
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-        logits = training.model(images)
-    loss = training.criterion(logits, target, denominators)
-    loss.backward()
+    count = config.train.accumulate
+    parts = zip(images.tensor_split(count), target.tensor_split(count), strict=True)
+    losses = [add_gradients(training, *part, denominators) for part in parts]
     parameters = [p for p in training.model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    values = loss.item(), norm.item()
+    values = torch.stack(losses).sum().item(), norm.item()
     if not all(math.isfinite(value) for value in values):
         files = ", ".join(str(records[int(index)].image) for index in batch.indices)
         raise DivergedError(
@@ -225,11 +229,39 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     if config.optim.clip is not None:
         nn.utils.clip_grads_with_norm_(parameters, config.optim.clip, norm)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     optimizer.step()
     if training.ema:
         training.ema.update(training.model, step)
     return values
+
+
+def add_gradients(training: Training, images: Tensor, target: Tensor, denominators: Tensor) -> Tensor:
+    """Adds the gradients of a part of a batch to those that are there, and returns its share of the loss."""
+    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.config.train.precision == "bf16"):
+        outputs = training.model(images)  # N K H W, or with deep supervision a list of such
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    weights = deep_supervision_weights(len(outputs))
+    losses = [
+        weight * training.criterion(logits, target, denominators)
+        for weight, logits in zip(weights, outputs, strict=True)
+    ]
+    loss = torch.stack(losses).sum()
+    loss.backward()
+    return loss.detach()
+
+
+def held_steps(training: Training, images: int) -> int:
+    """Returns in how many steps, from the first, the encoder's weights stay as they are (`freeze`)."""
+    return steps_of(training.model.encoder.freeze, images, training.config.train.batch_size)
+
+
+def hold_encoder(model: Segmenter, *, held: bool) -> None:
+    """Makes the encoder what it is in prediction, without gradients, or trains it like the rest again.
+
+    Held, its BatchNorm uses its statistics and leaves them as they are, and it drops nothing.
+    """
+    model.encoder.requires_grad_(not held).train(not held)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -388,7 +420,8 @@ def measure(
 ) -> Times:
     """Returns measured times, compilation left out; it is made on a training that is thrown away.
 
-    Two steps warm up and six are timed; of the validation images one warms up and up to eight are timed.
+    Two steps warm up and six are timed, all of them with the whole network in training; of the validation images one
+    warms up and up to eight are timed.
     """
     keep_freed_memory()
     training = build_training(config, frequencies, device, world)
@@ -399,7 +432,9 @@ def measure(
     workers = num_workers(config.train.workers, device)
     size = config.train.batch_size
     times = []
-    for step, batch in enumerate(training_batches(dataset, world, batch_size=size, start=0, steps=8, workers=workers)):
+    first = held_steps(training, len(records["train"]))
+    batches = training_batches(dataset, world, batch_size=size, start=first, steps=first + 8, workers=workers)
+    for step, batch in enumerate(batches, start=first):
         train_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
         times.append(time.monotonic())
     return Times((times[-1] - times[1]) / 6, _validation_seconds(training, records.get("val", []), reader))

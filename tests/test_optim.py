@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from segtool.config import Optim
+from segtool.config import Model, Optim
+from segtool.models.segmenter import Segmenter, build_model
 from segtool.optim import Ema, build_optimizer, learning_rate
+from segtool.registry import Component
 
 SCHEDULES = ["poly", "cosine", "constant"]
 
@@ -60,6 +62,26 @@ def test_a_warm_up_longer_than_a_tenth_of_the_run_is_cut_to_it():
     assert rates(Optim(warmup=1000), 9) == rates(Optim(warmup=0), 9)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 33, 1000])
+def test_one_cycle_is_the_one_of_torch(steps):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.3, total_steps=steps, pct_start=0.3, div_factor=25, final_div_factor=1e4, cycle_momentum=False
+    )
+    wanted = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        scheduler.step()
+        wanted.append(optimizer.param_groups[0]["lr"])
+    assert rates(Optim(lr=0.3, schedule="one_cycle", warmup=5), steps) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_one_cycle_by_hand():
+    found = rates(Optim(lr=1.0, schedule="one_cycle"), 10)  # rises over steps 0 to 2, falls over 2 to 9
+    assert found[:3] == pytest.approx([0.04, 0.52, 1])
+    assert found[9] == pytest.approx(1 / 250_000)
+
+
 @given(
     schedule=st.sampled_from(SCHEDULES),
     lr=st.floats(1e-6, 10),
@@ -79,10 +101,70 @@ def test_the_rate_rises_once_then_falls_and_stays_between_zero_and_its_largest(s
 
 def test_only_weights_of_more_than_one_dimension_are_decayed():
     model = network()
-    decayed, others = build_optimizer(model, Optim(weight_decay=0.1)).param_groups
+    decayed, others = build_optimizer(model, Optim(weight_decay=0.1, layer_decay=0.5)).param_groups
     assert [id(p) for p in decayed["params"]] == [id(model[0].weight), id(model[3].weight)]
     assert [id(p) for p in others["params"]] == [id(model[1].weight), id(model[1].bias), id(model[3].bias)]
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0)
+    assert (decayed["factor"], others["factor"]) == (1, 1)  # what has no levels has no factors
+
+
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    encoder = Component("conv", {"channels": [2, 4, 8], "downsample": "stride"})
+    return build_model(Model(encoder=encoder, decoder=Component("unet")), 3)
+
+
+def factors_of(model: Segmenter, optim: Optim) -> dict[str, float]:
+    """Returns each parameter's factor, found in the groups of the optimizer."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = build_optimizer(model, optim).param_groups
+    found = [(names[parameter], group["factor"]) for group in groups for parameter in group["params"]]
+    assert len(found) == len(dict(found)) == len(names), "each parameter once"
+    return dict(found)
+
+
+def test_without_factors_a_network_has_two_groups_in_the_order_of_its_parameters():
+    model = segmenter()
+    groups = build_optimizer(model, Optim()).param_groups
+    kinds = [p.ndim > 1 for p in model.parameters()]
+    weights = [p for p, kind in zip(model.parameters(), kinds, strict=True) if kind]
+    others = [p for p, kind in zip(model.parameters(), kinds, strict=True) if not kind]
+    assert [[id(p) for p in group["params"]] for group in groups] == [[*map(id, weights)], [*map(id, others)]]
+    assert [group["factor"] for group in groups] == [1, 1]
+
+
+def test_what_is_nearer_to_the_image_learns_more_slowly_and_the_decoder_at_the_full_rate():
+    model = segmenter()
+    model.encoder.lr_factor = 0.2
+    for name, factor in factors_of(model, Optim(layer_decay=0.5)).items():
+        level = {"encoder.levels.0": 0, "encoder.levels.1": 1, "encoder.levels.2": 2}.get(name[:16])
+        if name.startswith("encoder.downs."):
+            level = int(name.split(".")[2]) + 1  # what leads to a level is of it
+        wanted = 1 if level is None else 0.2 * 0.5 ** (2 - level)
+        assert factor == pytest.approx(wanted), name
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_what_was_frozen_at_first_steps_beside_what_was_not(name):
+    model = segmenter()
+    model.encoder.freeze = 1.0
+    before = copy.deepcopy(model.state_dict())
+    optimizer = build_optimizer(model, Optim(name=name))
+    model.encoder.requires_grad_(False)
+    for _ in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+        model.encoder.requires_grad_(True)
+    assert not any(torch.equal(p, before[key]) for key, p in model.named_parameters())
+
+
+def test_norms_and_biases_of_every_factor_are_not_decayed():
+    optimizer = build_optimizer(segmenter(), Optim(weight_decay=0.1, layer_decay=0.5))
+    assert {group["factor"] for group in optimizer.param_groups} == {0.25, 0.5, 1}
+    assert len(optimizer.param_groups) == 6
+    for group in optimizer.param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
 
 
 def test_a_network_without_norms_and_biases_has_one_group():

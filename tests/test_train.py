@@ -23,15 +23,16 @@ from segtool import checkpoint, plan, train
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
-from segtool.data.dataset import EvaluationSet, Reader
-from segtool.data.formats import split_records
+from segtool.data.dataset import EvaluationSet, Reader, Sample
+from segtool.data.formats import Record, split_records
 from segtool.distributed import World
-from segtool.errors import DivergedError, Interrupted
+from segtool.errors import ConfigError, DivergedError, Interrupted
 from segtool.evaluate import evaluate
 from segtool.metrics import Scores
 from segtool.models.encoders import ConvEncoder, Pretrained
-from segtool.optim import learning_rate
+from segtool.optim import build_optimizer, learning_rate
 from segtool.predict import build_predictor
+from segtool.session import verify_components
 
 CPU = torch.device("cpu")
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
@@ -137,7 +138,7 @@ def with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def build_with_dropout(*args: Any) -> Any:
         model = build(*args)
-        model.decoder = nn.Sequential(model.decoder, nn.Dropout(0.5))
+        model.head = nn.Sequential(nn.Dropout(0.5), model.head)
         return model
 
     monkeypatch.setattr(train, "build_model", build_with_dropout)
@@ -312,6 +313,182 @@ def test_a_resumed_training_asks_for_no_pretrained_weights(trainer, make_config,
     pretrained_conv.clear()
     assert_same(trainer("parts", config, resume=True), whole)
     assert pretrained_conv == []
+
+
+# --- parts of a batch
+
+
+def one_step(config: Config, **attributes: Any) -> tuple[tuple[float, float], train.Training]:
+    """Returns the loss and the norm of the gradient of a first step on a fixed batch, and the training after it.
+
+    Args:
+        config: Of the training.
+        attributes: Set on the encoder before the step, such as `freeze`; 8 images are an epoch.
+    """
+    _, training = built(config)
+    for name, setting in attributes.items():
+        setattr(training.model.encoder, name, setting)
+    training.optimizer = build_optimizer(training.model, config.optim)
+    rng = np.random.default_rng(0)
+    size = config.train.batch_size
+    target = torch.from_numpy(rng.integers(0, 3, (size, 16, 16), np.uint8))
+    target[0, :12] = 255  # so that the parts do not count the same
+    batch = Sample(torch.from_numpy(rng.integers(0, 256, (size, 3, 16, 16), np.uint8)), target, torch.arange(size))
+    records = [Record(Path(f"{n}.png"), None, f"{n}") for n in range(8)]
+    return train.train_step(training, batch, 0, 0.1, records), training
+
+
+SGD = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+BOTH = [{"name": "cross_entropy"}, {"name": "dice"}]
+
+
+def normed_by(norm: str) -> dict[str, Any]:
+    return {"encoder": {"name": "conv", "channels": [8, 16], "norm": norm}, "decoder": {"name": "unet", "norm": norm}}
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 5])
+def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(make_config, accumulate):
+    def step(parts: int) -> tuple[tuple[float, float], dict[str, torch.Tensor]]:
+        sizes = {"batch_size": 5, "accumulate": parts}
+        values, training = one_step(make_config(model=normed_by("group"), optim=SGD, loss=BOTH, train=sizes))
+        return values, training.model.state_dict()
+
+    (whole, wanted), (parts, found) = step(1), step(accumulate)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norm_sees_the_parts(make_config):
+    """Also the negative control of the test above: the equality can fail."""
+    values = [
+        one_step(make_config(model=normed_by("batch"), train={"batch_size": 5, "accumulate": n}))[0] for n in (1, 2)
+    ]
+    assert values[0] != pytest.approx(values[1], rel=1e-4)
+
+
+def test_the_parts_of_a_batch_differ_by_at_most_one_image(make_config, monkeypatch):
+    sizes: list[int] = []
+    add = train.add_gradients
+
+    def spy(training: train.Training, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(images))
+        return add(training, images, *rest)
+
+    monkeypatch.setattr(train, "add_gradients", spy)
+    one_step(make_config(train={"batch_size": 7, "accumulate": 3}))
+    assert sizes == [3, 2, 2]
+
+
+def test_the_smallest_part_must_suit_batch_norm(make_config):
+    config = make_config(augment={"crop": [2, 2]}, train={"batch_size": 3, "accumulate": 2})
+    with pytest.raises(ConfigError, match="BatchNorm needs two"):
+        plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
+    with pytest.raises(ConfigError, match="BatchNorm needs two"):
+        verify_components(config)
+    plan.make_plan(
+        make_config(augment={"crop": [2, 2]}, train={"batch_size": 4, "accumulate": 2}),
+        images=8,
+        first_size=(32, 32),
+        device=CPU,
+    )
+
+
+def test_a_run_in_parts_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch):
+    with_dropout(monkeypatch)
+    config = make_config(train={"accumulate": 2, "steps": 4})
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=2)
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+# --- deep supervision
+
+
+def test_the_losses_of_coarser_levels_count_half_of_the_one_before(make_config, monkeypatch):
+    _, training = built(make_config(loss=BOTH))
+    target = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (2, 16, 16)))
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    finest = training.model(images).detach().requires_grad_()
+    denominators = training.criterion.denominators(target)
+    first, second = (training.criterion(logits, target, denominators) for logits in (finest, 3 * finest))
+    wanted = (2 * first + second) / 3
+    (gradient,) = torch.autograd.grad(wanted, finest)
+    monkeypatch.setattr(training.model, "forward", lambda _: [finest, 3 * finest])
+    found = train.add_gradients(training, images, target, denominators)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    torch.testing.assert_close(finest.grad, gradient)
+
+
+# --- learning rates of the encoder, and its freeze
+
+
+def test_the_rate_of_each_level_of_the_encoder_is_multiplied_by_its_factor(make_config):
+    before = built(make_config())[1].model.state_dict()
+
+    def changes(layer_decay: float, lr_factor: float) -> dict[str, torch.Tensor]:
+        config = make_config(optim={**SGD, "layer_decay": layer_decay})
+        after = one_step(config, lr_factor=lr_factor)[1].model.state_dict()
+        return {name: after[name] - before[name] for name in before if name.endswith(("weight", "bias"))}
+
+    slowed = changes(0.5, 0.25)
+    for name, change in changes(1.0, 1.0).items():
+        levels = {"encoder.levels.0": 0.125, "encoder.levels.1": 0.25}  # the deeper of the two is at the full factor
+        torch.testing.assert_close(slowed[name], change * levels.get(name[:16], 1.0), rtol=1e-3, atol=1e-7)
+
+
+def test_a_run_with_factors_continues_as_if_there_had_been_no_stop(trainer, make_config):
+    config = make_config(optim={"layer_decay": 0.5}, train={"steps": 4})
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=2)
+    assert_same(trainer("parts", config, resume=True), whole)
+    assert differences(trainer("plain", make_config(train={"steps": 4})), whole)
+
+
+@pytest.fixture
+def frozen_for_two_steps(monkeypatch) -> None:
+    monkeypatch.setattr(ConvEncoder, "freeze", 0.75)  # 6 of 8 images, 3 at a time
+
+
+def test_a_frozen_encoder_stays_as_it_is_then_follows_the_training(trainer, make_config, frozen_for_two_steps):
+    run = trainer("run", make_config(train={"steps": 3, "eval_every": 0.375, "keep": 9}))
+    states = [checkpoint.load(path).tensors for path in checkpoint.committed(run.directory / "checkpoints")]
+    assert len(states) == 4
+    for file in ("model", "ema"):
+        for name, value in states[0][file].items():
+            same = [torch.equal(state[file][name], value) for state in states[1:]]
+            encoder = name.startswith("encoder.")
+            assert same == [encoder, encoder, False], f"{file}: {name}"
+    assert not any(name.startswith("encoder.") for name in states[2]["optimizer"])
+    assert any(name.startswith("encoder.") for name in states[3]["optimizer"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_may_be_stopped_before_at_and_after_the_thaw(trainer, make_config, frozen_for_two_steps, step, optimizer):
+    config = make_config(optim={"name": optimizer}, train={"steps": 4})
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=step)
+    assert_same(trainer("parts", config, resume=True), whole)
+
+
+def test_a_freeze_that_a_resume_forgets_breaks_the_equality(trainer, make_config, frozen_for_two_steps, monkeypatch):
+    """Negative control."""
+    config = make_config(train={"steps": 4})
+    whole = trainer("whole", config)
+    trainer("parts", config, stop_after=1)
+    monkeypatch.setattr(ConvEncoder, "freeze", 0.0)
+    assert differences(trainer("parts", config, resume=True), whole)
+
+
+def test_a_frozen_encoder_drops_nothing_and_needs_no_gradient(make_config):
+    _, training = one_step(make_config(), freeze=1.0)
+    assert not training.model.encoder.training
+    assert training.model.decoder.training
+    assert not any(p.requires_grad or p.grad is not None for p in training.model.encoder.parameters())
+    assert all(p.requires_grad for p in training.model.decoder.parameters())
+    held = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in training.model.parameters()}
 
 
 # --- signals
