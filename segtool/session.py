@@ -406,7 +406,8 @@ def verify_components(config: Config) -> None:
     num_classes, channels = len(config.data.classes), config.data.channels
     problems: list[str | Problem] = []
     try:
-        verify(config.model, num_classes, channels, crop=config.augment.crop, batch=config.train.batch_size)
+        part = config.train.batch_size // config.train.accumulate
+        verify(config.model, num_classes, channels, crop=config.augment.crop, batch=part)
     except ConfigError as error:
         problems += error.details
     try:
