@@ -303,38 +303,51 @@ def inspect(
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size. Default: the crop, else 256x256.")
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Also run the network: its effective receptive field, and whether its answer moves with the image.",
+        ),
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show the network layer by layer: output size and its formula, stride, receptive field, parameters."""
+    """Show the network layer by layer: output size and formula, stride, receptive field, parameters, memory."""
+    from segtool.inspection import inspect_session
+
+    pixels = _size(size) if size else None
+    found = inspect_session(config, overrides or (), size=pixels, measuring=measure, device=device, quiet=quiet)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+        return
     from rich.console import Console
 
-    from segtool.config import located
-    from segtool.layers import describe, rows_table
-    from segtool.models.segmenter import verify
-
-    resolved, _ = _load(config, overrides)
-    height, width = _size(size) if size else resolved.augment.crop or (256, 256)
-    with located(resolved):
-        model = verify(resolved.model, len(resolved.data.classes), resolved.data.channels)
-    summary = describe(model, height, width)
-    wide = None if sys.stdout.isatty() else 160
-    console = Console(highlight=False, width=wide)
-    console.print(rows_table(summary))
-    for warning in summary.warnings:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for part in found.parts(width=console.width):
+        console.print(part)
+    for warning in found.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 @app.command("list")
 def list_components(
-    kind: Annotated[str, typer.Argument(metavar="encoders|decoders|upsamplers|losses|formats")],
+    kind: Annotated[
+        str, typer.Argument(metavar="encoders|decoders|upsamplers|losses|formats|augmentations|optimizers")
+    ],
+    as_json: Json = False,
 ) -> None:
-    """List what a config may name, with its options."""
-    from rich.console import Console
-
-    from segtool.listing import KINDS, component_table
+    """List what a config may name, with its options and their defaults."""
+    from segtool.listing import KINDS, entries, print_entries
 
     if kind not in KINDS:
         raise SegtoolError(f"list {kind}: unknown; expected one of {', '.join(KINDS)}")
-    Console(highlight=False).print(component_table(kind))
+    found = entries(kind)
+    if as_json:
+        print(json.dumps([entry.to_json() for entry in found], indent=1, ensure_ascii=False))
+    else:
+        print_entries(found)
 
 
 @config_app.command("show")

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from segtool.config import Config
+from segtool.data.statistics import ClassFrequencies
+from segtool.losses import Criterion
 from segtool.models.segmenter import Segmenter
 from segtool.models.trace import Operation, trace
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+NARROW = 90  # columns up to which those of the table stand close together
+WIDE = 150  # columns from which a layer has its table's row to itself; below, it takes two lines
+PROBE = 32  # side in pixels of the image that a loss is tried on
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,16 @@ class Layer:
     stride: int | None
     """Image pixels from one output pixel to the next; null behind a pooling of the whole image."""
     receptive_field: int | None
-    """Image pixels along one axis that an output pixel depends on at most; null: the whole image."""
+    """Image pixels along one axis that an output pixel depends on at most; null: the whole image. The statistics of
+    group and instance norms and the gates of squeeze-and-excitation blocks see the whole image too, and do not count
+    here."""
     parameters: int
     """Weights and biases, those of the norm that follows included."""
     multiply_adds: int
     """For one image; multiplications by weights only."""
+    kept: int
+    """Bytes that autograd keeps for the backward pass because of it and of the norm and activation after it, and of no
+    layer before; for one image, in float32."""
 
 
 @dataclass(frozen=True)
@@ -55,45 +70,174 @@ class Summary:
     """Of the whole network."""
     multiply_adds: int
     """Of the whole network, for one image."""
+    batch: int
+    """Images that go through the network at once in training."""
+    kept: int
+    """Bytes that autograd keeps of that batch for the backward pass, in float32."""
     warnings: tuple[str, ...]
     """What is likely not meant, such as a checkerboard."""
 
 
-def describe(model: Segmenter, height: int, width: int) -> Summary:
-    """Returns the layers of a network for an image of height x width. Nothing is computed, on no device."""
-    operations = trace(model, (model.in_channels, height, width), period=model.stride)
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step takes on its device, the allocator's reserve and temporary buffers left out."""
+
+    activations: int
+    """What autograd keeps of the network's forward pass for the backward pass, in float32."""
+    loss: int
+    """The logits, and what autograd keeps of the loss."""
+    weights: int
+    """Parameters and buffers."""
+    gradients: int
+    """One value for each parameter."""
+    optimizer: int
+    """AdamW: two values for each parameter; SGD with momentum: one."""
+    averages: int
+    """A second copy of the weights (`train.ema`)."""
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return sum(vars(self).values())
+
+
+def describe(model: Segmenter, height: int, width: int, *, batch: int = 1) -> Summary:
+    """Returns the layers of a network for images of height x width, in the mode in which it is: heads that only
+    training uses are there in training. Nothing is computed, on no device.
+
+    Args:
+        batch: Images that go through it at once.
+    """
+    size = (model.in_channels, height, width)
+    operations = trace(model, size, period=model.stride, batch=batch, keeping=True)
+    warnings = [_checkerboard(operation) for operation in operations if operation.uneven_overlap]
+    if model.training and model.stride > 1 and model.deepest(height) == model.deepest(width) == 1:
+        warnings.append(_single_pixel(height, width, model.stride))
     return Summary(
-        input=(model.in_channels, height, width),
-        padded=(height + -height % model.stride, width + -width % model.stride),
-        layers=tuple(_layer(operation) for operation in operations),
+        input=size,
+        padded=(height + sum(model.padding(height)), width + sum(model.padding(width))),
+        layers=tuple(_layer(operation, batch) for operation in operations),
         stride=model.stride,
         receptive_field=model.receptive_field,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         multiply_adds=sum(operation.multiply_adds for operation in operations),
-        warnings=tuple(_checkerboard(operation) for operation in operations if operation.uneven_overlap),
+        batch=batch,
+        kept=sum(operation.kept for operation in operations),
+        warnings=tuple(warnings),
     )
 
 
-def rows_table(summary: Summary) -> Table:
-    """Returns the layers as a table for a terminal, with the totals in its last row."""
+def training_memory(model: Segmenter, summary: Summary, config: Config) -> Memory:
+    """Returns what a training step takes; the losses are tried on a small image and scaled to the batch."""
+    parameters = sum(parameter.nbytes for parameter in model.parameters())
+    weights = parameters + sum(buffer.nbytes for buffer in model.buffers())
+    pixels = summary.batch * summary.input[1] * summary.input[2]
+    moments = 2 if config.optim.name == "adamw" else int(config.optim.momentum > 0)
+    return Memory(
+        activations=summary.kept,
+        loss=_kept_by_loss(config, model.num_classes) * (1 + len(model.aux_heads)) * pixels // PROBE**2,
+        weights=weights,
+        gradients=parameters,
+        optimizer=moments * parameters,
+        averages=weights if config.train.ema is not None else 0,
+    )
+
+
+def memory_lines(memory: Memory, summary: Summary, config: Config) -> list[str]:
+    """Returns what stands under the table: the memory of a training step, and what it is made of."""
+    _, height, width = summary.input
+    images = f"{summary.batch} image{'' if summary.batch == 1 else 's'} of {height}x{width}"
+    part = f", one of {config.train.accumulate} parts of a batch of {config.train.batch_size}"
+    meanings = {
+        "activations": f"kept for the backward pass, of {images}{part if config.train.accumulate > 1 else ''}",
+        "loss": "the logits, and what the loss keeps",
+        "weights": "parameters and buffers",
+        "gradients": "one value for each parameter",
+        "optimizer": f"what {config.optim.name} keeps for each parameter",
+        "averages": "a second copy of the weights (train.ema)",
+    }
+    head = (
+        f"memory of a training step: about {_unit(memory.total)} in float32, without the allocator's reserve and "
+        "temporary buffers; bf16 halves most activations, and compilation keeps fewer"
+    )
+    return [head, *(f"  {key:<11} {_unit(getattr(memory, key)):>9}  {text}" for key, text in meanings.items())]
+
+
+def to_json(summary: Summary, memory: Memory) -> dict[str, Any]:
+    """Returns everything as plain data, by the names of the fields."""
+    layers = [vars(layer) for layer in summary.layers]
+    return {**vars(summary), "layers": layers, "memory": {**vars(memory), "total": memory.total}}
+
+
+def _kept_by_loss(config: Config, num_classes: int) -> int:
+    """Returns the bytes of the logits of one image of PROBE x PROBE pixels, and of what autograd keeps of its loss."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, num_classes, PROBE, PROBE, generator=generator, requires_grad=True)
+    target = torch.randint(num_classes, (1, PROBE, PROBE), generator=generator, dtype=torch.uint8)
+    criterion = Criterion(config.loss, num_classes, ClassFrequencies((1,) * num_classes, (1,) * num_classes))
+    held: dict[int, Tensor] = {logits.untyped_storage().data_ptr(): logits}
+
+    def keep(tensor: Tensor) -> Tensor:
+        held.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = criterion(logits, target, criterion.denominators(target))
+    assert loss.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def rows_table(summary: Summary, *, width: int) -> Table:
+    """Returns the layers as a table of `width` columns, with the totals in its last row.
+
+    Below 150 columns a layer takes two lines, which 80 columns hold.
+    """
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="{} x {} x {} image".format(*summary.input), title_justify="left")
-    for heading in ("layer", "kind"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("output C x H x W", justify="right")
-    table.add_column("output height", overflow="fold")
-    for heading in ("stride", "field", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
-    for layer in summary.layers:
-        table.add_row(*_cells(layer))
+    wide = width >= WIDE
+    title = "{} x {} x {} image".format(*summary.input)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.padding = (0, 1 if width > NARROW else 0, 0, 0)
+    for headings, right in _COLUMNS:
+        for heading in headings if wide else ("\n".join(headings),):
+            table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    rows = [_cells(layer) for layer in summary.layers]
+    for row in rows:
+        table.add_row(*_as_columns(row, wide=wide))
     table.add_section()
-    totals = (summary.stride, summary.receptive_field, summary.parameters, summary.multiply_adds)
-    table.add_row("whole network", "", "", "", *(f"{total:,}" for total in totals))
+    kept = summary.kept / summary.batch
+    numbers = (summary.stride, summary.receptive_field, summary.parameters, summary.multiply_adds)
+    totals = ["whole network", "", "", "", *(f"{number:,}" for number in numbers), _megabytes(kept)]
+    table.add_row(*_as_columns(totals, wide=wide))
     return table
 
 
-def _layer(operation: Operation) -> Layer:
+_COLUMNS = (
+    (("layer", "output height"), False),
+    (("kind", "output C x H x W"), False),
+    (("stride", "field"), True),
+    (("parameters", "multiply-adds"), True),
+    (("kept MB",), True),
+)
+"""Headings of the columns, those that share one in a narrow table together; and whether they hold numbers."""
+
+DEFINITIONS = (
+    "stride, field: image pixels from one output pixel to the next, and those it depends on along an axis; "
+    "kept MB: what autograd keeps for the backward pass, of one image in float32, at the layer that first needs it"
+)
+
+
+def _as_columns(cells: list[str], *, wide: bool) -> list[str]:
+    """Returns the cells of `_cells` in the order of the headings, each by itself or those of a column together."""
+    layer, kind, size, formula, stride, field, parameters, multiply_adds, kept = cells
+    columns = ((layer, formula), (kind, size), (stride, field), (parameters, multiply_adds), (kept,))
+    if wide:
+        return [cell for column in columns for cell in column]
+    return ["\n".join(column).rstrip() for column in columns]
+
+
+def _layer(operation: Operation, batch: int) -> Layer:
     field = operation.field
     return Layer(
         name=operation.name,
@@ -106,13 +250,23 @@ def _layer(operation: Operation) -> Layer:
         receptive_field=field.extent if field else None,
         parameters=operation.parameters,
         multiply_adds=operation.multiply_adds,
+        kept=round(operation.kept / batch),
     )
 
 
 def _cells(layer: Layer) -> list[str]:
     size = f"{layer.channels} x {layer.height} x {layer.width}"
     whole = [f"{value:,}" if value is not None else "all" for value in (layer.stride, layer.receptive_field)]
-    return [layer.name, layer.kind, size, layer.formula, *whole, f"{layer.parameters:,}", f"{layer.multiply_adds:,}"]
+    counts = [f"{layer.parameters:,}", f"{layer.multiply_adds:,}", _megabytes(layer.kept)]
+    return [layer.name, layer.kind, size, layer.formula, *whole, *counts]
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.2f}"
+
+
+def _unit(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _checkerboard(operation: Operation) -> str:
@@ -120,4 +274,11 @@ def _checkerboard(operation: Operation) -> str:
     return (
         f"{operation.name}: kernel {k} is no multiple of stride {s} ({k} % {s} = {k % s}), so neighbouring outputs sum "
         f"unequally many terms (checkerboard); use kernel {-(-k // s) * s}"
+    )
+
+
+def _single_pixel(height: int, width: int, stride: int) -> str:
+    return (
+        f"of a crop of {height}x{width} the deepest map is a single pixel: 8 of the 9 weights of a 3x3 convolution "
+        f"there meet padding only, and learn nothing; use a larger augment.crop (above {stride}) or fewer levels"
     )

@@ -1,22 +1,24 @@
-"""What a config may name, with options and defaults, from the registry and the readers themselves."""
+"""What a config may name, with options and defaults, from the registry, the config and the readers themselves."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import json
+import os
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
 
-from rich.markup import escape
-from rich.table import Table
+from segtool.config import Augment, Optim, plain
+from segtool.parsing import describe
+from segtool.registry import lookup, names, options
+from segtool.schema import field_docs, settable
 
-from segtool.registry import Option, lookup, names, options
-
-KINDS = {
-    "encoders": "encoder",
-    "decoders": "decoder",
-    "upsamplers": "upsampler",
-    "losses": "loss",
-    "formats": "format",
-}
+COMPONENTS = {"encoders": "encoder", "decoders": "decoder", "upsamplers": "upsampler", "losses": "loss"}
+SECTIONS = {"augmentations": ("augment", Augment), "optimizers": ("optim", Optim)}
+KINDS = (*COMPONENTS, "formats", *SECTIONS)
 FORMATS = (
     ("images", "PNG, JPEG, TIFF, BMP, WebP; 1-bit, grey, RGB, RGBA, palette, 16-bit grey"),
     ("masks", "PNG, BMP, TIFF, single-frame GIF; JPEG only with data.encoding: threshold or data.nearest: true"),
@@ -27,39 +29,82 @@ FORMATS = (
     ("data.encoding: palette", "palette images by colour, also where their palettes differ"),
     ("data.encoding: rgb", "colours, exact or with data.nearest: true the nearest"),
 )
+MAX_WIDTH = 100  # columns; longer lines are hard to read
 
 
-def component_table(kind: str) -> Table:
-    """Returns the components of a kind (a key of KINDS) with what each is and may be told."""
-    table = Table(title=kind, title_justify="left", show_lines=True)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what it is, and its options", overflow="fold")
+@dataclass(frozen=True)
+class Setting:
+    """What may be set of a component."""
+
+    name: str
+    type: str
+    """What it accepts, in words."""
+    required: bool
+    default: Any
+    """As plain data; null where it is required."""
+    doc: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that a config may name."""
+
+    name: str
+    doc: str
+    options: tuple[Setting, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        return asdict(self)
+
+
+def entries(kind: str) -> list[Entry]:
+    """Returns what there is of a kind, one of KINDS."""
     if kind == "formats":
-        for name, text in FORMATS:
-            table.add_row(name, text)
-        return table
-    for name in names(KINDS[kind]):
-        cls = lookup(KINDS[kind], name, path="")
-        first = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        lines = [first, *(_line(option) for option in options(cls).values())]
-        table.add_row(name, escape("\n".join(lines)))
-    return table
+        return [Entry(name, doc) for name, doc in FORMATS]
+    if kind in SECTIONS:
+        return [_section(*SECTIONS[kind])]
+    return [_component(COMPONENTS[kind], name) for name in names(COMPONENTS[kind])]
 
 
-def _line(option: Option) -> str:
-    default = "required" if option.default is inspect.Parameter.empty else f"default {_plain(option.default)}"
-    return f"- {option.name} ({_annotation(option.annotation)}; {default}): {option.doc}"
+def print_entries(found: list[Entry]) -> None:
+    """Prints entries for people, in lines of at most the terminal's width."""
+    width = min(shutil.get_terminal_size((MAX_WIDTH, 24)).columns, MAX_WIDTH)
+    bold, plain_text = ("\x1b[1m", "\x1b[0m") if _styled() else ("", "")
+    for number, entry in enumerate(found):
+        head, *rest = _wrap(f"{entry.name}: {entry.doc}", width, "", "  ")
+        print(f"{bold}{head[: len(entry.name)]}{plain_text}{head[len(entry.name) :]}", *rest, sep="\n")
+        for setting in entry.options:
+            given = "required" if setting.required else f"default {json.dumps(setting.default)}"
+            print(*_wrap(f"{setting.name} ({setting.type}; {given})", width, "  ", "    "), sep="\n")
+            print(*_wrap(setting.doc, width, "      ", "      "), sep="\n")
+        if entry.options and number + 1 < len(found):
+            print()
 
 
-def _plain(value: Any) -> str:
-    import json
-
-    from segtool.config import plain
-
-    return json.dumps(plain(value))
+def _component(kind: str, name: str) -> Entry:
+    cls = lookup(kind, name, path="")
+    doc = " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
+    return Entry(name, doc, tuple(_setting(o.name, o.annotation, o.default, o.doc) for o in options(cls).values()))
 
 
-def _annotation(annotation: Any) -> str:
-    from segtool.parsing import describe
+def _section(name: str, cls: type) -> Entry:
+    hints, docs = get_type_hints(cls), field_docs(cls)
+    doc = " ".join((inspect.getdoc(cls) or "").split())
+    settings = (_setting(field.name, hints[field.name], field.default, docs[field.name]) for field in settable(cls))
+    return Entry(name, doc, tuple(settings))
 
-    return describe(annotation)
+
+def _setting(name: str, annotation: Any, default: Any, doc: str) -> Setting:
+    required = default is inspect.Parameter.empty
+    return Setting(name, describe(annotation), required, None if required else plain(default), doc)
+
+
+def _wrap(text: str, width: int, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _styled() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -11,8 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segtool import registry
 from segtool.config import Model
-from segtool.layers import describe, rows_table
+from segtool.data.statistics import ClassFrequencies
+from segtool.layers import describe, memory_lines, rows_table, to_json, training_memory
+from segtool.losses import Criterion
 from segtool.models.segmenter import Segmenter, build_model, verify
+from segtool.optim import Ema, build_optimizer
 from segtool.registry import Component
 
 
@@ -88,11 +91,81 @@ def test_a_kernel_that_is_no_multiple_of_the_stride_is_a_warning_with_the_number
     assert describe(network(upsample={"name": "transposed", "kernel": 4}), 16, 16).warnings == ()
 
 
-def test_the_table_has_a_row_for_each_layer_and_the_totals():
-    summary = describe(network(), 24, 32)
-    console = Console(width=200, no_color=True)
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_table_has_every_layer_and_the_totals_at_any_width(width):
+    summary = describe(network(), 24, 32, batch=2)
+    console = Console(width=width, no_color=True)
     with console.capture() as capture:
-        console.print(rows_table(summary))
+        console.print(rows_table(summary, width=width))
     text = capture.get()
+    assert max(map(len, text.splitlines())) <= width
     assert all(layer.formula in text and layer.name in text for layer in summary.layers)
-    assert f"{summary.parameters:,}" in text.splitlines()[-2]
+    end = "\n".join(text.splitlines()[-3:])
+    assert f"{summary.parameters:,}" in end
+    assert f"{summary.multiply_adds:,}" in end
+    assert f"{summary.kept / 2e6:,.2f}" in end
+
+
+def saved_bytes(run, own) -> int:
+    """Bytes of what autograd saves while `run` runs, without the storages of `own`."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    saved: dict[int, torch.Tensor] = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()  # noqa: F841 -- holds the graph
+    return sum(saved[key].untyped_storage().nbytes() for key in saved if key not in known)
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("upsample", registry.names("upsampler"))
+def test_what_is_kept_of_a_batch_is_what_autograd_saves_in_truth(upsample, aux):
+    model = build_model(
+        Model(Component("conv", {"channels": [4, 6, 8, 8]}), Component("unet", {"upsample": upsample, "aux": aux})), 3
+    )
+    summary = describe(model, 21, 30, batch=2)
+    images = torch.randn(2, 3, 21, 30)
+    assert summary.kept == saved_bytes(lambda: model(images), model.state_dict().values())
+    assert sum(layer.kept for layer in summary.layers) == pytest.approx(summary.kept / 2, abs=len(summary.layers))
+
+
+@pytest.mark.parametrize("loss", [["cross_entropy"], [{"name": "cross_entropy", "class_weights": "enet"}, "dice"]])
+def test_memory_of_a_step_is_that_of_its_parts(make_config, loss):
+    config = make_config(loss=loss)
+    model = build_model(config.model, 3)
+    summary = describe(model, 48, 32, batch=2)
+    memory = training_memory(model, summary, config)
+    logits = torch.randn(2, 3, 48, 32, requires_grad=True)
+    target = torch.randint(3, (2, 48, 32), dtype=torch.uint8)
+    criterion = Criterion(config.loss, 3, ClassFrequencies((1, 1, 1), (1, 1, 1)))
+    kept = saved_bytes(lambda: criterion(logits, target, criterion.denominators(target)), [logits])
+    assert memory.loss == pytest.approx(kept + logits.nbytes, rel=0.02)
+    optimizer = build_optimizer(model, config.optim)
+    model(torch.randn(2, 3, 48, 32)).sum().backward()
+    optimizer.step()
+    held = sum(value.nbytes for state in optimizer.state.values() for key, value in state.items() if key != "step")
+    assert memory.optimizer == held
+    assert memory.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    assert memory.averages == sum(value.nbytes for value in Ema(model, 0.9).model.state_dict().values())
+    assert memory.activations == summary.kept
+    assert memory.total == sum(vars(memory).values())
+
+
+def test_memory_follows_optimizer_averages_and_parts_of_a_batch(make_config):
+    plain = make_config(optim={"name": "sgd", "momentum": 0.0}, train={"ema": None, "batch_size": 6, "accumulate": 3})
+    model = build_model(plain.model, 3)
+    summary = describe(model, 16, 16, batch=2)
+    memory = training_memory(model, summary, plain)
+    assert (memory.optimizer, memory.averages) == (0, 0)
+    text = "\n".join(memory_lines(memory, summary, plain))
+    assert "2 images of 16x16, one of 3 parts of a batch of 6" in text
+    assert to_json(summary, memory)["memory"]["total"] == memory.total
+
+
+def test_a_crop_that_leaves_a_single_pixel_is_a_warning():
+    (warning,) = describe(network(), 4, 3).warnings
+    assert "4x3" in warning
+    assert describe(network(), 4, 5).warnings == ()
