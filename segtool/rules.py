@@ -287,6 +287,14 @@ def _a_scale_is_a_range(config: Config) -> Iterator[Problem]:
         yield Problem("augment.scale", f"expected a lower end above 0 and an upper end not below it, found {found}")
 
 
+@_rule("augment.jpeg", "data.channels")
+def _a_jpeg_file_holds_the_channels(config: Config) -> Iterator[Problem]:
+    channels = config.data.channels
+    if config.augment.jpeg is not None and channels not in (1, 3):
+        message = f"JPEG files hold 1 or 3 channels, but data.channels is {channels}; remove it, or write null"
+        yield Problem("augment.jpeg", message)
+
+
 @_rule("train.epochs", "train.steps")
 def _length_is_given_once(config: Config) -> Iterator[Problem]:
     if config.train.epochs is not None and config.train.steps is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from segtool.checkpoint import Checkpoint
     from segtool.data.formats import Record
+    from segtool.data.statistics import ClassFrequencies
     from segtool.metrics import Scores
     from segtool.plan import Plan
     from segtool.terminal import Reporter
@@ -362,13 +363,11 @@ def _train(
     resumed: Checkpoint | None = None,
     deadline: float | None = None,
 ) -> None:
-    from segtool.data.statistics import class_frequencies
-    from segtool.losses import needs_frequencies
     from segtool.train import train
 
     reporter.log = open(run.log, "a", encoding="utf-8")  # noqa: SIM115 -- closed with the reporter
     reporter.say(f"run directory: {run.directory}")
-    frequencies = class_frequencies(config, records["train"]) if needs_frequencies(config.loss) else None
+    frequencies = _frequencies(config, records)
     progress = train(
         config,
         records,
@@ -451,6 +450,16 @@ def _planned(config: Config, records: Records, device: torch.device) -> tuple[Co
         return make_plan(config, images=len(records["train"]), first_size=size, device=device)
 
 
+def _frequencies(config: Config, records: Records) -> ClassFrequencies | None:
+    """Returns how often each class occurs in the training masks, where a loss or the augmentation asks for it."""
+    from segtool.data.statistics import class_frequencies
+    from segtool.losses import needs_frequencies
+
+    if needs_frequencies(config.loss) or config.augment.rare:
+        return class_frequencies(config, records["train"])
+    return None
+
+
 def _budgeted(
     config: Config,
     plan: Plan,
@@ -465,12 +474,10 @@ def _budgeted(
     The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
     varies, and from the deadline on only the last validation and checkpoint are made.
     """
-    from segtool.data.statistics import class_frequencies
     from segtool.distributed import World
-    from segtool.losses import needs_frequencies
     from segtool.train import measure
 
-    frequencies = class_frequencies(config, records["train"]) if needs_frequencies(config.loss) else None
+    frequencies = _frequencies(config, records)
     times = measure(config, records, frequencies, plan, World(), device)
     left = budget - (time.monotonic() - began)
     per_step = times.step + times.validation / plan.eval_steps
@@ -489,14 +496,12 @@ def _budgeted(
     return replace(config, train=train), replace(plan, steps=steps), deadline
 
 
-    from segtool.data.statistics import class_frequencies
 def _dry_run(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> float:
     from segtool.distributed import World
-    from segtool.losses import needs_frequencies
     from segtool.terminal import duration
     from segtool.train import measure
 
-    frequencies = class_frequencies(config, records["train"]) if needs_frequencies(config.loss) else None
+    frequencies = _frequencies(config, records)
     times = measure(config, records, frequencies, plan, World(), device)
     validations = -(-plan.steps // plan.eval_steps)
     total = plan.steps * times.step + validations * times.validation

@@ -97,7 +97,7 @@ def train(
     """
     keep_freed_memory()
     reader = Reader.of(config)
-    training_set = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed)
+    training_set = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed, frequencies)
     validation_set = EvaluationSet(records.get("val", []), reader)
     start = None if resumed else partial(load_pretrained, base=run.directory, reporter=reporter)
     with located(config):
@@ -428,7 +428,7 @@ def measure(
     if config.train.compile:
         training.model.compile()
     reader = Reader.of(config)
-    dataset = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed)
+    dataset = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed, frequencies)
     workers = num_workers(config.train.workers, device)
     size = config.train.batch_size
     times = []

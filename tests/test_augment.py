@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtool.config import Augment
-from segtool.data.augment import LUMINANCE, Geometry, draw_geometry, jitter_color, warp_image, warp_mask
+from segtool.data.augment import (
+    SPACING,
+    Geometry,
+    augment_pair,
+    draw_centre,
+    draw_displacement,
+    draw_geometry,
+    draw_rectangle,
+    erase,
+    warp_image,
+    warp_mask,
+)
 from segtool.data.labels import IGNORE
+from segtool.data.photometry import change_colors
 
 FLIPS = ["none", "horizontal", "vertical", "both"]
 KINDS = [(np.uint8, 1), (np.uint8, 3), (np.uint8, 4), (np.uint8, 5), (np.float32, 1), (np.float32, 3)]
@@ -249,44 +263,276 @@ def test_a_geometry_is_a_function_of_the_generator(size, crop, augment, seed):
     assert (first.mirror, first.box, first.size) == (second.mirror, second.box, second.size)
 
 
-def slow_jitter(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
-    """Returns the changed image by the definitions, before rounding."""
-    channels = image.shape[2]
-    weights = LUMINANCE if channels == 3 else np.full(channels, 1 / channels)
-    middle = (image.reshape(-1, channels).astype(float) @ weights).mean()
-    changed = np.empty(image.shape)
-    for at in np.ndindex(image.shape[:2]):
-        pixel = image[at].astype(float)
-        if channels == 3:
-            pixel = saturation * pixel + (1 - saturation) * (LUMINANCE @ pixel)
-        changed[at] = brightness * (contrast * pixel + (1 - contrast) * middle)
-    return changed.clip(0, 255)
+@pytest.mark.parametrize("augment", [Augment(), Augment(scale=(0.7, 1.6), flip="both", rotate=20, color=0.3)])
+@pytest.mark.parametrize("centre", [None, (9.5, 3.5)])
+def test_what_is_off_draws_nothing_so_the_crops_of_old_configs_stay(augment, centre):
+    """The draws that there were before the newer options, written out."""
+    image, mask, crop = random_image((30, 40)), random_mask((30, 40)), (20, 24)
+    found = augment_pair(image, mask, rng := np.random.default_rng(5), crop=crop, augment=augment)
+    old = np.random.default_rng(5)
+    zoom = math.exp(old.uniform(*np.log(augment.scale)))
+    angle = old.uniform(-augment.rotate, augment.rotate) if augment.rotate else 0.0
+    mirror = tuple(axis == augment.flip and old.random() < 0.5 for axis in ("both", "both"))
+    slack = [whole - part / zoom for whole, part in zip((30, 40), crop, strict=True)]
+    top, left = (old.uniform(min(0, over), max(0, over)) for over in slack)
+    geometry = draw(image.shape[:2], crop, augment, seed=5)
+    middle = geometry.matrix @ (crop[1] / 2, crop[0] / 2, 1)
+    assert np.allclose(middle, (left + crop[1] / zoom / 2, top + crop[0] / zoom / 2))
+    assert geometry.mirror == mirror
+    assert np.allclose(step(geometry), 1 / zoom)
+    assert np.allclose(abs(math.degrees(math.asin(geometry.matrix[1, 0] * zoom))), abs(angle))
+    warped = warp_image(image, geometry, image.mean((0, 1)) if geometry.box is None else fill())
+    assert np.array_equal(found[0], change_colors(warped, old, augment))
+    assert np.array_equal(found[1], warp_mask(mask, geometry))
+    assert rng.random() == old.random()
 
 
-@pytest.mark.parametrize(("dtype", "channels"), KINDS)
-@pytest.mark.parametrize("strength", [0.2, 1.0])
-def test_colors_change_by_the_three_factors_drawn(strength, dtype, channels):
-    image = random_image((5, 6), dtype, channels)
-    for seed in range(10):
-        factors = np.random.default_rng(seed).uniform(1 - strength, 1 + strength, size=3)
-        found = jitter_color(image, np.random.default_rng(seed), strength)
-        assert found.dtype == image.dtype
-        assert np.abs(found - slow_jitter(image, *factors)).max() <= (0.51 if dtype == np.uint8 else 1e-3)
+def keys(t: float) -> float:
+    """Returns the weight of a point at a distance, by Keys' cubic with a = -1/2."""
+    t = abs(t)
+    if t <= 1:
+        return 1.5 * t**3 - 2.5 * t**2 + 1
+    return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
 
 
-@pytest.mark.parametrize(("dtype", "channels"), KINDS)
-def test_a_strength_of_zero_changes_nothing(dtype, channels):
-    image = random_image((8, 8), dtype, channels)
-    assert np.array_equal(jitter_color(image, np.random.default_rng(0), 0.0), image)
+def test_an_elastic_displacement_is_interpolated_between_random_points_64_pixels_apart():
+    crop = (70, 150)
+    found = draw_displacement(np.random.default_rng(4), crop, 6.0)
+    points = np.random.default_rng(4).normal(0, 6.0, size=(2, 5, 6))
+    for row, column in [(0, 0), (69, 149), (33, 64), (63, 127), (20, 100)]:
+        at = [(place + 0.5) / SPACING + 1 for place in (row, column)]  # the first point lies outside, at -64
+        wanted = sum(keys(at[0] - i) * keys(at[1] - j) * points[:, i, j] for i, j in np.ndindex(points.shape[1:]))
+        assert np.allclose(found[:, row, column], wanted, atol=1e-4)
 
 
-@given(seed=seeds, strength=st.floats(0, 1), kind=st.sampled_from(KINDS))
-def test_changed_colors_stay_in_range_and_a_grey_picture_stays_grey(seed, strength, kind):
+def test_an_elastic_displacement_has_the_deviation_asked_for_at_its_points():
+    drawn = [draw_displacement(np.random.default_rng(seed), (64, 64), 5.0)[:, 0, 0] for seed in range(400)]
+    assert 4.6 < np.std(drawn) < 5.4  # 800 values: four standard errors are 0.5
+    assert abs(np.mean(drawn)) < 0.8
+
+
+elastics = st.builds(
+    Augment,
+    scale=st.tuples(st.floats(0.6, 1), st.floats(1, 1.6)),
+    flip=st.sampled_from(FLIPS),
+    rotate=st.sampled_from([0.0, 20.0]),
+    elastic=st.sampled_from([0.01, 3.0, 40.0]),
+)
+
+
+def bent_places(size, crop, augment, seed) -> tuple[Geometry, np.ndarray, np.ndarray]:
+    """Returns a geometry, and the x and y of each pixel from its matrix and the displacement drawn after it."""
+    straight = draw_geometry(rng := np.random.default_rng(seed), size, crop, replace(augment, elastic=0.0))
+    dx, dy = draw_displacement(rng, crop, augment.elastic).astype(float)
+    y, x = np.mgrid[: crop[0], : crop[1]] + 0.5
+    (xx, xy, x0), (yx, yy, y0) = straight.matrix
+    x, y = x + dx, y + dy
+    return draw(size, crop, augment, seed=seed), xx * x + xy * y + x0, yx * x + yy * y + y0
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=sizes, crop=sizes, augment=elastics, seed=seeds, kind=st.sampled_from(KINDS))
+def test_an_elastic_crop_reads_the_displaced_places_of_image_and_mask(size, crop, augment, seed, kind):
+    """Pixel by pixel: bilinearly in the image, the nearest in the mask, and outside of it fill and IGNORE."""
     dtype, channels = kind
-    image = np.repeat(random_image((4, 4), dtype, 1), channels, axis=2)
+    image, mask = random_image(size, dtype, channels), random_mask(size)
+    geometry, xs, ys = bent_places(size, crop, augment, seed)
+    found, target = warp_image(image, geometry, fill(channels)), warp_mask(mask, geometry)
+    assert (found.dtype, found.shape, target.dtype, target.shape) == (image.dtype, (*crop, channels), np.uint8, crop)
+    padded = np.pad(image.astype(float), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    for at in np.ndindex(crop):
+        x, y = float(xs[at]), float(ys[at])
+        if min(abs(x - round(x)), abs(y - round(y))) < 0.001:
+            continue  # rounding decides on which side it lies
+        if not (0 <= x < size[1] and 0 <= y < size[0]):
+            assert target[at] == IGNORE
+            assert (found[at] == 77).all()
+            continue
+        assert target[at] == mask[int(y), int(x)]
+        left, top = math.floor(x - 0.5), math.floor(y - 0.5)
+        fx, fy = x - 0.5 - left, y - 0.5 - top
+        four = padded[top + 1 : top + 3, left + 1 : left + 3]
+        wanted = (1 - fy) * ((1 - fx) * four[0, 0] + fx * four[0, 1]) + fy * ((1 - fx) * four[1, 0] + fx * four[1, 1])
+        assert np.abs(found[at] - wanted).max() <= (0.52 if dtype is np.uint8 else 0.05)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_image_that_is_its_own_mask_stays_it_under_an_elastic_deformation(seed):
+    mask = np.kron(random_mask((6, 8), seed), np.ones((16, 16), np.uint8))
+    image = mask[..., None] * np.uint8(50)
+    augment = Augment(elastic=6.0, rotate=15, scale=(0.8, 1.3), flip="both")
+    rng = np.random.default_rng(seed)
+    found, target = augment_pair(image, mask, rng, crop=(80, 100), augment=augment)
+    inner = uniform(target, 2) & (target != IGNORE)
+    inner[:2] = inner[-2:] = inner[:, :2] = inner[:, -2:] = False  # what lies beyond the crop is not known here
+    assert inner.mean() > 0.3
+    assert np.array_equal(found[..., 0][inner], 50 * target[inner])
+    assert not np.array_equal(found[:, ::-1, 0][inner], 50 * target[inner]), "the negative control"
+
+
+def test_a_tiny_deformation_changes_no_more_than_the_affine_path():
+    image, mask = random_image((90, 90)), random_mask((90, 90))
+    turned = Augment(rotate=20, scale=(0.9, 1.1))
+    for seed in range(4):
+        plain, bent = (
+            draw((90, 90), (64, 64), turned, seed=seed),
+            draw((90, 90), (64, 64), replace(turned, elastic=1e-6), seed=seed),
+        )
+        difference = np.abs(warp_image(image, plain, fill()).astype(int) - warp_image(image, bent, fill()))
+        assert (difference <= 2).mean() > 0.995  # Pillow computes with 16 bits of fraction
+        assert (warp_mask(mask, plain) == warp_mask(mask, bent)).mean() > 0.99
+
+
+def test_a_displacement_beyond_the_image_gives_an_ignored_crop():
+    geometry = replace(draw((9, 9), (5, 6), Augment(elastic=1.0)), places=np.full((2, 5, 6), 1e6, np.float32))
+    for places in (geometry.places, -geometry.places):
+        far = replace(geometry, places=places)
+        assert (warp_mask(random_mask((9, 9)), far) == IGNORE).all()
+        assert (warp_image(random_image((9, 9)), far, fill()) == 77).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(size=sizes, largest=st.floats(0.001, 0.999), seed=seeds)
+def test_a_rectangle_lies_in_the_crop_and_takes_no_more_than_its_share(size, largest, seed):
+    rows, columns = draw_rectangle(np.random.default_rng(seed), size, largest)
+    assert 0 <= rows.start <= rows.stop <= size[0]
+    assert 0 <= columns.start <= columns.stop <= size[1]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    area = largest * size[0] * size[1]
+    assert height * width <= area + (height + width + 1) / 2  # each side is rounded
+
+
+def test_rectangles_have_every_share_and_shape_and_reach_every_edge():
+    size = (100, 120)
+    drawn = [draw_rectangle(np.random.default_rng(seed), size, 0.2) for seed in range(600)]
+    sides = np.array([(r.stop - r.start, c.stop - c.start) for r, c in drawn])
+    shares = sides.prod(axis=1) / (size[0] * size[1])
+    assert np.allclose(np.quantile(shares, [0.25, 0.5, 0.75]), [0.05, 0.1, 0.15], atol=0.015)  # uniform
+    large = sides[shares > 0.02]
+    ratios = np.log(large[:, 0] / large[:, 1]) / math.log(3)
+    assert np.allclose(np.quantile(ratios, [0.25, 0.5, 0.75]), [-0.5, 0, 0.5], atol=0.15)
+    assert {0, 100} <= {edge for r, _ in drawn for edge in (r.start, r.stop)}
+    assert {0, 120} <= {edge for _, c in drawn for edge in (c.start, c.stop)}
+
+
+@pytest.mark.parametrize(("dtype", "channels"), KINDS)
+def test_what_is_erased_has_the_mean_colour_and_is_ignored_and_nothing_else_changes(dtype, channels):
+    image, mask = random_image((9, 12), dtype, channels), random_mask((9, 12))
+    before = image.copy(), mask.copy()
+    rectangle = (slice(2, 5), slice(4, 11))
+    found, target = erase(image, mask, rectangle)
+    assert np.array_equal(image, before[0])
+    assert np.array_equal(mask, before[1])
+    inside = np.zeros((9, 12), bool)
+    inside[rectangle] = True
+    mean = image.reshape(-1, channels).astype(float).mean(axis=0)
+    assert np.abs(found[inside] - mean).max() <= (0.5 if dtype is np.uint8 else 1e-4)
+    assert (target[inside] == IGNORE).all()
+    assert np.array_equal(found[~inside], image[~inside])
+    assert np.array_equal(target[~inside], mask[~inside])
+
+
+def test_a_rare_class_is_drawn_by_its_scarcity_and_any_of_its_pixels():
+    mask = np.full((10, 10), 0, np.uint8)
+    mask[3, 4] = mask[7, 1] = 1
+    mask[:, 9] = 2
+    mask[0] = IGNORE
+    pixels = (800, 100, 400, 1)  # class 3 is the rarest and not in this mask
+    rng = np.random.default_rng(0)
+    drawn = [draw_centre(rng, mask, pixels, 1.0) for _ in range(2000)]
+    places = [(int(y), int(x)) for y, x in filter(None, drawn)]
+    assert len(places) == 2000
+    counts = Counter(int(mask[place]) for place in places)
+    weights = np.array([1 / 800, 1 / 100, 1 / 400])
+    assert np.allclose([counts[k] / 2000 for k in range(3)], weights / weights.sum(), atol=0.04)
+    assert set(counts) == {0, 1, 2}
+    ones = Counter(place for place in places if mask[place] == 1)
+    assert 0.4 < ones[3, 4] / ones.total() < 0.6
+    assert all(centre is not None and centre[0] % 1 == centre[1] % 1 == 0.5 for centre in drawn)
+
+
+def test_a_share_of_the_crops_is_centred_and_none_where_all_is_ignored():
+    rng = np.random.default_rng(0)
+    drawn = [draw_centre(rng, np.zeros((3, 3), np.uint8), (9, 1), 0.3) for _ in range(1000)]
+    assert 0.25 < sum(centre is not None for centre in drawn) / 1000 < 0.35
+    assert draw_centre(rng, np.full((3, 3), IGNORE, np.uint8), (9, 1), 1.0) is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=sizes, crop=sizes, augment=augments, seed=seeds, data=st.data())
+def test_a_window_is_centred_as_far_as_the_image_allows(size, crop, augment, seed, data):
+    y, x = (data.draw(st.integers(0, side - 1)) + 0.5 for side in size)
+    geometry = draw_geometry(np.random.default_rng(seed), size, crop, augment, centre=(y, x))
+    middle = geometry.matrix @ (crop[1] / 2, crop[0] / 2, 1)
+    for at, wanted, whole, part in zip(middle, (x, y), size[::-1], np.array(crop[::-1]) * step(geometry), strict=True):
+        ends = sorted((part / 2, whole - part / 2))  # where a window within, or around, the image has its centre
+        assert at == pytest.approx(min(max(wanted, ends[0]), ends[1]), abs=1e-6)
+
+
+def test_what_is_rare_is_seen_in_every_crop_that_is_centred_on_it():
+    mask = np.zeros((60, 80), np.uint8)
+    mask[51:53, 7:9] = 1
+    image = random_image((60, 80))
+    augment = Augment(rare=1.0, flip="both", rotate=30)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        _, target = augment_pair(image, mask, rng, crop=(24, 24), augment=augment, class_pixels=(10**9, 1))
+        assert (target == 1).any()
+    _, target = augment_pair(
+        image, mask, np.random.default_rng(0), crop=(24, 24), augment=Augment(), class_pixels=(10**9, 1)
+    )
+    assert not (target == 1).any(), "the negative control"
+
+
+ALL = Augment(
+    scale=(0.7, 1.5),
+    flip="both",
+    rotate=20,
+    color=0.3,
+    gamma=0.5,
+    blur=1.5,
+    noise=0.1,
+    elastic=4.0,
+    erase=0.3,
+    rare=0.5,
+)
+
+
+@pytest.mark.parametrize(("dtype", "channels"), KINDS)
+@pytest.mark.parametrize("size", [(1, 1), (40, 30)])
+def test_everything_together_keeps_type_shape_range_and_labels_and_is_a_function_of_the_generator(
+    size, dtype, channels
+):
+    image, mask = random_image(size, dtype, channels), random_mask(size)
     before = image.copy()
-    found = jitter_color(image, np.random.default_rng(seed), strength)
-    assert np.array_equal(image, before)
+    crops = []
+    for _ in range(2):
+        rng = np.random.default_rng(8)
+        crops.append(augment_pair(image, mask, rng, crop=(21, 33), augment=ALL, class_pixels=(5, 4, 3, 2, 1)))
+    (found, target), again = crops
+    assert (found.dtype, found.shape, target.dtype, target.shape) == (
+        image.dtype,
+        (21, 33, channels),
+        np.uint8,
+        (21, 33),
+    )
     assert found.min() >= 0
     assert found.max() <= 255
-    assert np.ptp(found.astype(float), axis=2).max() <= 1e-3
+    assert set(target.ravel().tolist()) <= {*mask.ravel().tolist(), IGNORE}
+    assert np.array_equal(found, again[0])
+    assert np.array_equal(target, again[1])
+    assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("name", ["gamma", "blur", "noise", "jpeg", "elastic", "erase", "rare"])
+def test_each_option_changes_the_crop(name):
+    image, mask = random_image((40, 50)), random_mask((40, 50))
+    image[:, 25:] //= 2
+    mask[:5, :5] = 5
+    values = {**{f: getattr(ALL, f) for f in ("gamma", "blur", "noise", "elastic", "erase")}, "jpeg": 10, "rare": 1.0}
+    plain, changed = (
+        augment_pair(image, mask, np.random.default_rng(3), crop=(30, 30), augment=a, class_pixels=(99,) * 5 + (1,))
+        for a in (Augment(), Augment(**{name: values[name]}))
+    )
+    assert not np.array_equal(plain[0], changed[0])
+    assert np.array_equal(plain[1], changed[1]) == (name in ("gamma", "blur", "noise", "jpeg"))

@@ -408,6 +408,17 @@ def test_few_training_pairs_and_too_large_a_crop_are_told(tmp_path: Path) -> Non
     assert {code: f.severity for code, f in found(config, tmp_path / "b").items()} == {"SEG601": "note"}
 
 
+def test_jpeg_artefacts_in_images_of_16_bits_are_an_error(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, channels=1), augment=Augment(jpeg=50))
+    assert "SEG602" not in found(config, tmp_path)
+    deep = np.asarray(picture(50).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "set/train/images/train_2.png")
+    finding = found(config, tmp_path)["SEG602"]
+    assert (finding.severity, finding.count, finding.files) == ("error", 1, ("train/images/train_2.png",))
+    assert "SEG602" not in found(replace(config, augment=Augment()), tmp_path)
+
+
 def test_a_mixture_of_pixel_formats_is_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     picture(50).convert("L").save(tmp_path / "set/train/images/train_2.png")

@@ -15,14 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from segtool import session
 from segtool.config import Augment, ClassSpec, Config, Data
 from segtool.data import loader
-from segtool.data.dataset import EvaluationSet, Reader, Sample, TrainingSet, permutation, stream_keys
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
 from segtool.data.labels import IGNORE
 from segtool.data.loader import StepSampler, collate, evaluation_batches, num_workers, training_batches
 from segtool.data.pairs import Record
+from segtool.data.reader import Reader
+from segtool.data.statistics import class_frequencies
 from segtool.distributed import World
 from segtool.errors import DataError
+from segtool.rules import problems
 
 AUGMENT = Augment(scale=(0.7, 1.5), flip="both", rotate=20, color=0.3)
 CROP = (12, 10)
@@ -327,3 +331,38 @@ def test_the_number_of_workers_is_what_the_config_says_else_by_device():
     assert num_workers(0, torch.device("cuda")) == 0
     assert num_workers("auto", torch.device("cpu")) == 1
     assert 1 <= num_workers("auto", torch.device("cuda")) <= 8
+
+
+def test_crops_centred_on_rare_classes_are_a_function_of_seed_epoch_and_index_too(records):
+    frequencies = class_frequencies(config(), records)
+    sets = [
+        TrainingSet(records, Reader.of(config()), Augment(rare=share, elastic=2.0), (6, 6), 3, frequencies)
+        for share in (1.0, 1.0, 0.0)
+    ]
+    first, again, without = ([sample(dataset, (epoch, 2)) for epoch in range(4)] for dataset in sets)
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(same(a, b) for a, b in zip(first, without, strict=True))
+
+
+def test_a_jpeg_of_16_bits_a_pixel_is_a_data_error_with_its_file_and_the_remedy(tmp_path):
+    record = write_pair(tmp_path, "deep", mode="I;16")
+    found = training_set([record], augment=Augment(jpeg=50), channels=1)[0, 0]
+    assert isinstance(found, DataError)
+    assert str(record.image) in str(found)
+    assert "augment.jpeg: null" in str(found)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_a_jpeg_of_other_than_1_or_3_channels_is_a_problem_of_the_config(channels):
+    asked = replace(config(channels), augment=Augment(jpeg=50))
+    found = [problem for problem in problems(asked) if problem.path == "augment.jpeg"]
+    assert bool(found) == (channels not in (1, 3))
+    assert not [problem for problem in problems(config(channels)) if problem.path == "augment.jpeg"]
+
+
+def test_the_classes_are_counted_where_the_augmentation_or_a_loss_asks_for_it(records):
+    pairs = {"train": records}
+    assert session._frequencies(config(), pairs) is None
+    assert session._frequencies(replace(config(), augment=Augment(rare=0.1)), pairs) == class_frequencies(
+        config(), records
+    )

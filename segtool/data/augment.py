@@ -1,12 +1,16 @@
-"""Augmentation: all geometry is one resampling of image and mask together, all photometry one matrix.
+"""Augmentation: what becomes of an image and its mask on the way to a training crop, as a function of a generator.
 
-A geometry maps the pixels of the training crop to places in the stored image. The image is read there bilinearly, the
-mask at the nearest pixel; where a place lies outside the image the mask is IGNORE and the image has the fill colour.
+All geometry is one resampling. It maps the pixels of the crop to places in the stored image: the image is read there
+bilinearly, the mask at the nearest pixel; where a place lies outside the image the mask is IGNORE and the image has the
+fill colour. Colours change after it (`photometry`), and a rectangle is erased last.
+
+What is off draws nothing from the generator, so that a new option leaves the crops of old configs as they were.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +19,10 @@ from PIL import Image
 
 from segtool.config import Augment
 from segtool.data.labels import IGNORE
+from segtool.data.photometry import change_colors
 
-# Luminance of ITU-R BT.601, as Pillow's conversion to grey has it.
-LUMINANCE = np.array([0.299, 0.587, 0.114])
+SPACING = 64  # pixels of the crop between two control points of an elastic deformation
+LONGEST_SIDE = 3  # of an erased rectangle, in its shorter one
 
 
 @dataclass(frozen=True)
@@ -25,35 +30,128 @@ class Geometry:
     """Where the crop lies in the image: `source = matrix @ (x, y, 1)` with pixel centres at half-integers.
 
     `box` is (left, top, right, bottom) in the image's pixels where the crop is an upright part of it, else None.
+    `places` are the x and y in the image that each pixel of the crop is read at, 2 H W, where an elastic deformation
+    has moved them away from the matrix's, else None.
     """
 
     size: tuple[int, int]
     matrix: NDArray[np.float64]
     mirror: tuple[bool, bool] = (False, False)
     box: tuple[float, float, float, float] | None = None
+    places: NDArray[np.float32] | None = None
+
+
+def augment_pair(
+    image: NDArray,
+    target: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    crop: tuple[int, int],
+    augment: Augment,
+    class_pixels: Sequence[int] | None = None,
+) -> tuple[NDArray, NDArray[np.uint8]]:
+    """Returns the crop of an image H W C and its class indices H W that training sees.
+
+    Args:
+        crop: Height and width in pixels.
+        class_pixels: Pixels of each class in the training masks, which `augment.rare` needs.
+    """
+    centre = None
+    if augment.rare:
+        assert class_pixels is not None, "augment.rare needs the class frequencies"
+        centre = draw_centre(rng, target, class_pixels, augment.rare)
+    geometry = draw_geometry(rng, (target.shape[0], target.shape[1]), crop, augment, centre=centre)
+    return cut(image, target, rng, geometry, augment)
+
+
+def cut(
+    image: NDArray, target: NDArray[np.uint8], rng: np.random.Generator, geometry: Geometry, augment: Augment
+) -> tuple[NDArray, NDArray[np.uint8]]:
+    """Returns the crop that a geometry gives of image and mask, with its colours changed and a rectangle erased."""
+    fill = image.mean((0, 1), dtype=np.float64) if geometry.box is None else np.zeros(image.shape[2])
+    image = change_colors(warp_image(image, geometry, fill), rng, augment)
+    target = warp_mask(target, geometry)
+    if augment.erase:
+        return erase(image, target, draw_rectangle(rng, geometry.size, augment.erase))
+    return image, target
+
+
+def draw_centre(
+    rng: np.random.Generator, target: NDArray[np.uint8], class_pixels: Sequence[int], share: float
+) -> tuple[float, float] | None:
+    """Returns y and x of the centre of a pixel of a rare class, in `share` of the cases; else None.
+
+    The class is drawn from those in the mask, each with a probability proportional to 1 / `class_pixels`, the pixel
+    from those of the class. None too where every pixel is ignored.
+    """
+    if rng.random() >= share:
+        return None
+    weights = (np.bincount(target.ravel(), minlength=256)[: len(class_pixels)] > 0) / np.maximum(class_pixels, 1)
+    if not weights.any():
+        return None
+    drawn = rng.choice(len(weights), p=weights / weights.sum())
+    pixels = np.flatnonzero(target == drawn)
+    row, column = divmod(int(pixels[rng.integers(len(pixels))]), target.shape[1])
+    return row + 0.5, column + 0.5
 
 
 def draw_geometry(
-    rng: np.random.Generator, image_size: tuple[int, int], crop: tuple[int, int], augment: Augment
+    rng: np.random.Generator,
+    image_size: tuple[int, int],
+    crop: tuple[int, int],
+    augment: Augment,
+    *,
+    centre: tuple[float, float] | None = None,
 ) -> Geometry:
     """Returns a random geometry for an image of `image_size` (H W), giving a crop of `crop` (H W) pixels.
 
     The window lies within the image where it fits, and covers it where it does not.
+
+    Args:
+        centre: y and x in the image that the window's centre is to be as near to as that allows; None: anywhere.
     """
     low, high = augment.scale
     zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
     angle = math.radians(rng.uniform(-augment.rotate, augment.rotate)) if augment.rotate else 0.0
     mirror = tuple(augment.flip in (axis, "both") and rng.random() < 0.5 for axis in ("horizontal", "vertical"))
     window = [side / zoom for side in crop]
-    top, left = (_offset(rng, whole, part) for whole, part in zip(image_size, window, strict=True))
+    slack = [whole - part for whole, part in zip(image_size, window, strict=True)]
+    if centre is None:
+        top, left = (rng.uniform(min(over, 0.0), max(over, 0.0)) for over in slack)
+    else:
+        wanted = [at - part / 2 for at, part in zip(centre, window, strict=True)]
+        top, left = (min(max(at, min(over, 0.0)), max(over, 0.0)) for at, over in zip(wanted, slack, strict=True))
     matrix = _affine(crop, window, (top, left), angle, mirror)
+    if augment.elastic:
+        places = _bent(matrix, draw_displacement(rng, crop, augment.elastic))
+        return Geometry(crop, matrix, (mirror[0], mirror[1]), places=places)
     box = (left, top, left + window[1], top + window[0])
     inside = not angle and min(top, left) >= 0 and box[2] <= image_size[1] and box[3] <= image_size[0]
     return Geometry(crop, matrix, (mirror[0], mirror[1]), box if inside else None)
 
 
+def draw_displacement(rng: np.random.Generator, crop: tuple[int, int], deviation: float) -> NDArray[np.float32]:
+    """Returns a smooth random displacement in x and y of each pixel of the crop, 2 H W, in its pixels.
+
+    At control points `SPACING` pixels apart, from the upper left corner on, it is normal with this deviation; in
+    between it is interpolated bicubically.
+
+    Source: Ronneberger, Fischer and Brox, U-Net (2015), section 3.1, with control points at a fixed distance in place
+    of 3 x 3. Keys, Cubic Convolution Interpolation (1981), with a = -1/2.
+    """
+    height, width = crop
+    rows, columns = (-(-side // SPACING) + 3 for side in crop)
+    # One more row and column on each side: four points along each axis have a part in each pixel.
+    box = (1.5, 1.5, 1.5 + width / SPACING, 1.5 + height / SPACING)
+    points = rng.normal(0, deviation, size=(2, rows, columns)).astype(np.float32)
+    planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC, box=box) for plane in points]
+    return np.stack([np.asarray(plane) for plane in planes])
+
+
 def warp_image(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) -> NDArray:
     """Returns the crop of an image H W C (uint8 or float32 in 0..255), outside filled with `fill` (C, 0..255)."""
+    if geometry.places is not None:
+        return _read_between(image, geometry.places, fill)
     if image.dtype == np.uint8 and image.shape[2] in (1, 3):
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         color = tuple(int(value + 0.5) for value in fill)
@@ -68,33 +166,35 @@ def warp_image(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) ->
 
 def warp_mask(mask: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     """Returns the crop of class indices H W, IGNORE outside of the image."""
+    if geometry.places is not None:
+        return _read_nearest(mask, geometry.places)
     return np.asarray(_warp(Image.fromarray(mask), geometry, Image.Resampling.NEAREST, IGNORE))
 
 
-def jitter_color(image: NDArray, rng: np.random.Generator, strength: float) -> NDArray:
-    """Returns the image H W C with brightness, contrast and saturation changed by factors of 1 - s to 1 + s.
+def draw_rectangle(rng: np.random.Generator, size: tuple[int, int], largest: float) -> tuple[slice, slice]:
+    """Returns rows and columns of a rectangle anywhere in a crop of `size` (H W).
 
-    Contrast is about the crop's own mean luminance; saturation mixes RGB with its luminance. Values stay in 0..255.
+    Its share of the crop is drawn uniformly from 0 to `largest`, height over width log-uniformly from 1/3 to 3; one
+    that would be longer than the crop is as long, and wider for it.
     """
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3)
-    channels = image.shape[2]
-    grey = LUMINANCE if channels == 3 else np.full(channels, 1 / channels)
-    middle = float(image.mean((0, 1)) @ grey)
-    mix = np.eye(channels)
-    if channels == 3:
-        mix = saturation * mix + (1 - saturation) * LUMINANCE[None, :]
-    matrix = contrast * brightness * mix
-    shift = (1 - contrast) * brightness * middle
-    if image.dtype == np.uint8 and channels == 3:
-        rows = np.column_stack([matrix, np.full(3, shift)])
-        return np.asarray(Image.fromarray(image).convert("RGB", tuple(rows.ravel().tolist())))
-    changed = (image @ matrix.T + shift).clip(0, 255)
-    return (changed + 0.5).astype(np.uint8) if image.dtype == np.uint8 else changed.astype(np.float32)
+    area = rng.uniform(0, largest) * size[0] * size[1]
+    longest = math.log(LONGEST_SIDE)
+    height = min(math.sqrt(area * math.exp(rng.uniform(-longest, longest))), size[0])
+    width = min(area / height, size[1]) if height else 0.0
+    height = area / width if width else 0.0
+    sides = (round(height), round(width))
+    top, left = (int(rng.integers(whole - side, endpoint=True)) for whole, side in zip(size, sides, strict=True))
+    return slice(top, top + sides[0]), slice(left, left + sides[1])
 
 
-def _offset(rng: np.random.Generator, whole: float, part: float) -> float:
-    slack = whole - part
-    return rng.uniform(min(slack, 0.0), max(slack, 0.0))
+def erase(
+    image: NDArray, target: NDArray[np.uint8], rectangle: tuple[slice, slice]
+) -> tuple[NDArray, NDArray[np.uint8]]:
+    """Returns image H W C and class indices H W with a rectangle that has the image's mean colour and is IGNORE."""
+    image, target = image.copy(), target.copy()
+    image[rectangle] = _typed(image.mean((0, 1), dtype=np.float64), image.dtype)
+    target[rectangle] = IGNORE
+    return image, target
 
 
 def _affine(
@@ -124,6 +224,57 @@ def _warp(
     for flip, axis in zip(geometry.mirror, ("FLIP_LEFT_RIGHT", "FLIP_TOP_BOTTOM"), strict=True):
         part = part.transpose(Image.Transpose[axis]) if flip else part
     return part
+
+
+def _bent(matrix: NDArray[np.float64], displacement: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the x and y in the image at which the displaced pixels of the crop lie, 2 H W."""
+    _, height, width = displacement.shape
+    x = displacement[0] + (np.arange(width, dtype=np.float32) + 0.5)
+    y = displacement[1] + (np.arange(height, dtype=np.float32) + 0.5)[:, None]
+    rows = matrix.astype(np.float32)
+    return np.stack([xx * x + xy * y + start for xx, xy, start in rows])
+
+
+def _read_between(image: NDArray, places: NDArray[np.float32], fill: NDArray[np.float64]) -> NDArray:
+    """Returns the image at places 2 H W, bilinearly between the centres of its pixels; within half a pixel of its edge
+    the outermost pixels count on."""
+    height, width, channels = image.shape
+    # Only what is read is looked at, with one more pixel all around, so that all four have a place.
+    lows, highs = _reach(places, (width, height))
+    part = np.pad(image[lows[1] : highs[1], lows[0] : highs[0]], ((1, 1), (1, 1), (0, 0)), mode="edge")
+    x = places[0].clip(0, width) - np.float32(lows[0] - 0.5)
+    y = places[1].clip(0, height) - np.float32(lows[1] - 0.5)
+    left, upper = x.astype(np.intp), y.astype(np.intp)
+    x, y = x - left.astype(np.float32), y - upper.astype(np.float32)
+    stride = part.shape[1]
+    first = upper * stride + left
+    corners = ((0, (1 - x) * (1 - y)), (1, x * (1 - y)), (stride, (1 - x) * y), (stride + 1, x * y))
+    crop = np.empty((*first.shape, channels), image.dtype)
+    half = np.float32(0.5 if image.dtype == np.uint8 else 0)
+    for channel in range(channels):
+        values = part[..., channel].astype(np.float32).ravel()
+        crop[..., channel] = sum(weight * values[offset:].take(first) for offset, weight in corners) + half
+    crop[~_inside(places, (width, height))] = _typed(fill, image.dtype)
+    return crop
+
+
+def _read_nearest(mask: NDArray[np.uint8], places: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Returns the mask at places 2 H W, IGNORE outside of it."""
+    height, width = mask.shape
+    x, y = places[0].clip(0, width - 1).astype(np.intp), places[1].clip(0, height - 1).astype(np.intp)
+    return np.where(_inside(places, (width, height)), mask[y, x], np.uint8(IGNORE))
+
+
+def _reach(places: NDArray[np.float32], size: tuple[int, int]) -> tuple[list[int], list[int]]:
+    """Returns the first pixel along x and y that has a part in what is read at the places, and the one after the last,
+    within an image of `size` (W H)."""
+    lows = [int(min(max(low - 1, 0), side - 1)) for low, side in zip(places.min((1, 2)), size, strict=True)]
+    highs = [int(min(max(high + 2, 1), side)) for high, side in zip(places.max((1, 2)), size, strict=True)]
+    return lows, highs
+
+
+def _inside(places: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return (places[0] >= 0) & (places[0] < size[0]) & (places[1] >= 0) & (places[1] < size[1])
 
 
 def _typed(fill: NDArray[np.float64], dtype: np.dtype) -> list[int | float]:

@@ -299,3 +299,22 @@ def crop_fits(survey: Survey) -> Iterator[Finding]:
             f"{survey.name(small[0])}: {size_text(survey.images[small[0]].size)}",
             "a smaller crop: what lies outside of an image is ignored, and costs time",
         )
+
+
+@a_check
+def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
+    """SEG602: JPEG artefacts asked for in images of 16 bits a pixel, which no JPEG file holds."""
+    if survey.config.augment.jpeg is None:
+        return
+    facts = [survey.images[record.image] for record in survey.records.get("train", ())]
+    deep = [image.path for image in facts if image.mode.startswith("I;16")]
+    if deep:
+        yield Finding(
+            "SEG602",
+            "error",
+            f"augment.jpeg is given, but {num(deep, 'training image')} of {len(facts)} have 16 bits a pixel",
+            len(deep),
+            few_names(survey, deep),
+            f"{survey.name(deep[0])}: mode {survey.images[deep[0]].mode}, which no JPEG file holds",
+            "set augment.jpeg: null, or train on 8-bit copies",
+        )

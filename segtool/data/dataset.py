@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segtool.config import Augment, Config
-from segtool.data.augment import draw_geometry, jitter_color, warp_image, warp_mask
+from segtool.config import Augment
+from segtool.data.augment import augment_pair
 from segtool.data.formats import Record
-from segtool.data.images import read_image
-from segtool.data.labels import Labels
 from segtool.data.opening import shown
+from segtool.data.reader import Reader
+from segtool.data.statistics import ClassFrequencies
 from segtool.errors import DataError
 
 
@@ -28,39 +27,6 @@ class Sample(NamedTuple):
     indices: Tensor  # scalar int64
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads records as a config says."""
-
-    labels: Labels
-    channels: int
-    exif: str
-    max_pixels: int
-
-    @classmethod
-    def of(cls, config: Config) -> Reader:
-        """Returns the reader of a config."""
-        data = config.data
-        return cls(Labels.from_config(data), data.channels, data.exif, config.limits.max_pixels)
-
-    def image(self, record: Record) -> np.ndarray:
-        """Returns the image H W C."""
-        return read_image(record.image, channels=self.channels, exif=self.exif, max_pixels=self.max_pixels)
-
-    def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        """Returns image H W C and class indices H W. Raises DataError where their sizes differ."""
-        if record.mask is None:
-            raise DataError(f"{shown(record.image)}: has no mask")
-        image, target = self.image(record), self.labels.read(record.mask, max_pixels=self.max_pixels)
-        if image.shape[:2] != target.shape:
-            (height, width), (mask_height, mask_width) = image.shape[:2], target.shape
-            raise DataError(
-                f"{shown(record.mask)}: {mask_width}x{mask_height} pixels, but its image {shown(record.image)} has "
-                f"{width}x{height}; a mask must have its image's size: run `segtool check`"
-            )
-        return image, target
-
-
 class TrainingSet(Dataset[Sample | DataError]):
     """Augmented crops by (epoch, index). A file that cannot be used comes back as its DataError.
 
@@ -68,13 +34,21 @@ class TrainingSet(Dataset[Sample | DataError]):
     """
 
     def __init__(
-        self, records: Sequence[Record], reader: Reader, augment: Augment, crop: tuple[int, int], seed: int
+        self,
+        records: Sequence[Record],
+        reader: Reader,
+        augment: Augment,
+        crop: tuple[int, int],
+        seed: int,
+        frequencies: ClassFrequencies | None = None,
     ) -> None:
+        """Holds what makes the samples; `frequencies` are needed where `augment.rare` is above 0."""
         self.records = records
         self.reader = reader
         self.augment = augment
         self.crop = crop
         self.seed = seed
+        self.class_pixels = None if frequencies is None else frequencies.pixels
 
     def __len__(self) -> int:
         return len(self.records)
@@ -85,13 +59,14 @@ class TrainingSet(Dataset[Sample | DataError]):
             image, target = self.reader.pair(self.records[number])
         except DataError as error:
             return error
+        if self.augment.jpeg is not None and image.dtype != np.uint8:
+            name = shown(self.records[number].image)
+            return DataError(f"{name}: 16 bits a pixel, which no JPEG file holds; set augment.jpeg: null")
         rng = np.random.default_rng([self.seed, epoch, number])
-        geometry = draw_geometry(rng, target.shape, self.crop, self.augment)
-        fill = image.mean((0, 1), dtype=np.float64) if geometry.box is None else np.zeros(image.shape[2])
-        image = warp_image(image, geometry, fill)
-        if self.augment.color:
-            image = jitter_color(image, rng, self.augment.color)
-        return to_sample(image, warp_mask(target, geometry), number)
+        image, target = augment_pair(
+            image, target, rng, crop=self.crop, augment=self.augment, class_pixels=self.class_pixels
+        )
+        return to_sample(image, target, number)
 
 
 class EvaluationSet(Dataset[Sample | DataError]):

@@ -1,0 +1,47 @@
+"""Reads a record as its config says: the image, and with it what its mask means. Torch is not needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segtool.config import Config
+from segtool.data.formats import Record
+from segtool.data.images import read_image
+from segtool.data.labels import Labels
+from segtool.data.opening import shown
+from segtool.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads records as a config says."""
+
+    labels: Labels
+    channels: int
+    exif: str
+    max_pixels: int
+
+    @classmethod
+    def of(cls, config: Config) -> Reader:
+        """Returns the reader of a config."""
+        data = config.data
+        return cls(Labels.from_config(data), data.channels, data.exif, config.limits.max_pixels)
+
+    def image(self, record: Record) -> np.ndarray:
+        """Returns the image H W C."""
+        return read_image(record.image, channels=self.channels, exif=self.exif, max_pixels=self.max_pixels)
+
+    def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """Returns image H W C and class indices H W. Raises DataError where their sizes differ."""
+        if record.mask is None:
+            raise DataError(f"{shown(record.image)}: has no mask")
+        image, target = self.image(record), self.labels.read(record.mask, max_pixels=self.max_pixels)
+        if image.shape[:2] != target.shape:
+            (height, width), (mask_height, mask_width) = image.shape[:2], target.shape
+            raise DataError(
+                f"{shown(record.mask)}: {mask_width}x{mask_height} pixels, but its image {shown(record.image)} has "
+                f"{width}x{height}; a mask must have its image's size: run `segtool check`"
+            )
+        return image, target
