@@ -112,13 +112,25 @@ def next_free(parent: Path, name: str) -> Path:
 
 
 def relocate(config: Config, base: Path, target: Path) -> Config:
-    """Returns the config of `base` as it must read when it lies in `target`: its data root is rewritten."""
-    root = (base / config.data.root).resolve()
+    """Returns the config of `base` as it must read when it lies in `target`.
+
+    Its data root is rewritten, and the path of the encoder's weights where they are a file.
+    """
+    data = dataclasses.replace(config.data, root=_moved(config.data.root, base, target))
+    encoder = config.model.encoder
+    weights = encoder.options.get("weights")
+    if isinstance(weights, str) and Path(weights).suffix:
+        options = {**encoder.options, "weights": _moved(weights, base, target)}
+        encoder = dataclasses.replace(encoder, options=options)
+    return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, encoder=encoder))
+
+
+def _moved(path: str, base: Path, target: Path) -> str:
+    whole = (base / Path(path).expanduser()).resolve()
     try:
-        relative = os.path.relpath(root, target.resolve())
+        return Path(os.path.relpath(whole, target.resolve())).as_posix()
     except ValueError:  # another drive
-        relative = str(root)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=Path(relative).as_posix()))
+        return whole.as_posix()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

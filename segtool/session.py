@@ -20,6 +20,7 @@ from segtool.config import Config, load_config, located, show
 from segtool.errors import CheckpointError, ConfigError, DataError, Problem, SegtoolError
 from segtool.members import find_checkpoints, part_members
 from segtool.runs import CONFIG, Run, holds_run, next_free, relocate, write_atomically
+from segtool.yaml_io import flow
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.metrics import Scores
+    from segtool.models.encoders import Pretrained
     from segtool.plan import Plan
     from segtool.terminal import Reporter
 
@@ -273,13 +275,12 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
         config, base = load_any(session.config, session.overrides)
     else:
         config, base = _load_text(text, session.config, session.overrides), directory
-    verify_components(config)
+    pretrained = verify_components(config, base)
     records = _checked_records(config, base, reporter)
-    config, plan = _planned(config, records, device)
+    config, plan = _planned(config, records, device, pretrained)
     _say_plan(config, plan, records, device, reporter)
     if dry_run:
-        _dry_run(config, plan, records, device, reporter)
-        return
+        return _dry_run(config, plan, records, device, reporter)
     deadline = None
     if session.budget is not None:
         config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
@@ -391,11 +392,15 @@ def _train(
     reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
 
 
-def verify_components(config: Config) -> None:
+def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
     """Builds network and losses on no device, so that what does not fit is told before any data is read.
+
+    Args:
+        base: Folder of the config, where training begins: the pretrained weights are looked at too, and returned.
 
     Raises:
         ConfigError: with file and line.
+        CheckpointError: a file of weights cannot be read, or not be downloaded.
     """
     import torch
 
@@ -404,9 +409,13 @@ def verify_components(config: Config) -> None:
 
     num_classes, channels = len(config.data.classes), config.data.channels
     problems: list[str | Problem] = []
+    pretrained = None
     try:
         part = config.train.batch_size // config.train.accumulate
-        verify(config.model, num_classes, channels, crop=config.augment.crop, batch=part)
+        network = verify(config.model, num_classes, channels, crop=config.augment.crop, batch=part)
+        pretrained = None if base is None else network.encoder.pretrained(base)
+        if pretrained is not None:
+            network.encoder.load(pretrained)  # on no device: whether they fit
     except ConfigError as error:
         problems += error.details
     try:
@@ -417,6 +426,7 @@ def verify_components(config: Config) -> None:
     if problems:
         with located(config):
             raise ConfigError(*problems)
+    return pretrained
 
 
 def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
@@ -438,16 +448,24 @@ def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
         return split_records(config, base)
 
 
-def _planned(config: Config, records: Records, device: torch.device) -> tuple[Config, Plan]:
+def _planned(
+    config: Config, records: Records, device: torch.device, pretrained: Pretrained | None = None
+) -> tuple[Config, Plan]:
     from segtool.data.images import image_size
     from segtool.data.statistics import resolve_data
-    from segtool.plan import make_plan
+    from segtool.plan import Choice, make_plan
 
     first = records["train"][0].image
     size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    choices: tuple[Choice, ...] = ()
+    if pretrained is not None and config.data.mean is None and config.data.std is None:
+        config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
+        value = f"{flow(pretrained.mean)} and {flow(pretrained.std)}"
+        choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)
     with located(config):
         config = resolve_data(config, records["train"])
-        return make_plan(config, images=len(records["train"]), first_size=size, device=device)
+        config, plan = make_plan(config, images=len(records["train"]), first_size=size, device=device)
+    return config, replace(plan, choices=choices + plan.choices)
 
 
 def _frequencies(config: Config, records: Records) -> ClassFrequencies | None:

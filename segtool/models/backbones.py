@@ -189,14 +189,13 @@ class Timm(Backbone):
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Cuts timm's parameters, which lie in the order of their use, behind the module of each map."""
-        named = list(self.network.named_parameters())
-        cuts = [0]
-        for module in self._map_modules[:-1]:
-            heads = (f"{module}.", f"{module.replace('.', '_')}.")
-            inside = [place for place, (name, _) in enumerate(named) if name.startswith(heads)]
-            cuts.append(max([cuts[-1], *(place + 1 for place in inside)]))
-        ends = [*cuts[1:], len(named)]
-        return [[p for _, p in named[a:b]] for a, b in zip(cuts, ends, strict=True)]
+        levels: list[list[nn.Parameter]] = [[] for _ in self.channels]
+        names = [name for name, _ in self.network.named_modules()]
+        last = [max(names.index(name) for name in names if _is_in(name, module)) for module in self._map_modules]
+        for place, (_, module) in enumerate(self.network.named_modules()):
+            level = next((level for level, end in enumerate(last) if place <= end), len(last) - 1)
+            levels[level] += module.parameters(recurse=False)
+        return levels
 
     def pretrained(self, base: Path) -> Pretrained | None:
         if self.weights is None:
@@ -319,6 +318,11 @@ def _timm_features(model: str, in_channels: int) -> nn.Module:
         raise ConfigError(Problem(path, message)) from error
 
 
+def _is_in(name: str, module: str) -> bool:
+    """Whether a module is another one or inside of it; timm writes some dots as underscores."""
+    return any(name == head or name.startswith(f"{head}.") for head in (module, module.replace(".", "_")))
+
+
 def _other_channels(weight: Tensor, channels: int) -> tuple[Tensor, str]:
     """Returns the first convolution's weights, made for red, green and blue, for another number of channels."""
     if channels == 1:
@@ -329,6 +333,8 @@ def _other_channels(weight: Tensor, channels: int) -> tuple[Tensor, str]:
 
 def _without_prefix(given: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
     """Returns the tensors by the network's own names, where all of them are inside of something (`module.`)."""
+    if first in given:
+        return dict(given)
     prefix = next((name[: -len(first)] for name in given if name.endswith(f".{first}")), "")
     return {name.removeprefix(prefix): tensor for name, tensor in given.items()}
 
