@@ -133,6 +133,10 @@ def init(
 def check(
     config: ConfigOrData,
     overrides: Overrides = None,
+    augment: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also draw what augmentation makes of training images: PNG files in DIR."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 on warnings too.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -143,12 +147,14 @@ def check(
 
     resolved, base = _load(config, overrides)
     report = examine(resolved, base)
-    if as_json:
-        print(json.dumps(to_json(report.findings, report.summary), indent=1))
-    else:
+    severities = {finding.severity for finding in report.findings}
+    if not as_json:
         render(Console(highlight=False), report.findings, report.summary)
-    failing = {"error", "warning"} if strict else {"error"}
-    if any(finding.severity in failing for finding in report.findings):
+    pictures = None if augment is None else _previews(resolved, base, augment, drawable="error" not in severities)
+    if as_json:
+        named = {} if pictures is None else {"augment": [str(path) for path in pictures]}
+        print(json.dumps({**to_json(report.findings, report.summary), **named}, indent=1))
+    if severities & ({"error", "warning"} if strict else {"error"}):
         raise typer.Exit(DataError.exit_code)
 
 
@@ -385,6 +391,22 @@ def _load(path: Path, overrides: list[str] | None) -> tuple[Config, Path]:
     from segtool.session import load_any
 
     return load_any(path, tuple(overrides or ()))
+
+
+def _previews(config: Config, base: Path, directory: Path, *, drawable: bool) -> list[Path]:
+    """Returns the pictures of the augmentation that were written, and says on standard error what they are."""
+    if not drawable:
+        print("no pictures: mend the errors first", file=sys.stderr)
+        return []
+    from segtool.data.preview import options_on, write_previews
+    from segtool.tables import printable
+
+    pictures = write_previews(config, base, directory)
+    for path in pictures:
+        print(printable(f"wrote {path}"), file=sys.stderr)
+    if not options_on(config.augment):
+        print("no option of `augment` is on; look at one with, for example, --set augment.elastic=6", file=sys.stderr)
+    return pictures
 
 
 def _existing(path: Path) -> Path:

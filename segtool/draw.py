@@ -5,6 +5,7 @@ No picture is resampled: a pixel of the image is a pixel (or, enlarged, a square
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -125,6 +126,68 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, *, gap: int = 4) 
     return sheet
 
 
+def panel(image: NDArray[np.generic], indices: Indices | None, colors: ArrayLike, *, scale: int = 1) -> Image.Image:
+    """Returns the image, and below it, where there are indices, itself under the colours of its classes.
+
+    Ignored pixels are hatched there.
+
+    Args:
+        image: H W, or H W with 1, 3 or 4 channels; uint8, or floats in 0 to 255.
+        indices: H W, class indices; 255 where ignored.
+        colors: K 3, 0 to 255.
+        scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.
+
+    Raises:
+        ValueError: Sizes that differ, or an index that has no colour.
+    """
+    rgb = _rgb(image)
+    if indices is None:
+        return Image.fromarray(_enlarged(rgb, scale))
+    blended = _hatched(_blend(rgb, indices, _color_table(colors, indices), alpha=0.5), indices)
+    return Image.fromarray(_enlarged(np.concatenate([rgb, blended]), scale))
+
+
+def gallery(
+    title: str,
+    note: str,
+    rows: Sequence[Sequence[tuple[str, Image.Image]]],
+    *,
+    classes: Sequence[tuple[str, Rgb]] = (),
+) -> Image.Image:
+    """Returns rows of equally many pictures, each with its caption below, under a title, and a legend at the end.
+
+    Args:
+        note: A line in smaller letters below the title.
+        rows: Caption and picture of each.
+        classes: Name and colour of each entry of the legend.
+
+    Raises:
+        ValueError: No picture.
+    """
+    if not rows or not rows[0]:
+        raise ValueError("a gallery of no pictures; expected at least one")
+    width = rows[0][0][1].width
+    font = _font(2 * width)
+    gap = max(4, round(0.6 * _size(font)))
+    cells = [
+        _stacked(picture, _caption(_fitted(caption, font, picture.width - _size(font)), font))
+        for row in rows
+        for caption, picture in row
+    ]
+    sheet = contact_sheet(cells, columns=len(rows[0]), gap=gap)
+    if classes:
+        sheet = _stacked(sheet, legend(classes, width=2 * width))
+    head = _stacked(_caption(title, _font(3 * width)), _caption(note, font))
+    return _stacked(head, sheet)
+
+
+def png(picture: Image.Image) -> bytes:
+    """Returns a picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def _rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     pixels = image[..., None] if image.ndim == 2 else image
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
@@ -169,10 +232,14 @@ def _borders(indices: Indices, *, thickness: int) -> NDArray[np.bool_]:
 
 
 def _colored(indices: Indices, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colored = table[indices]
+    return _hatched(table[indices], indices)
+
+
+def _hatched(rgb: NDArray[np.uint8], indices: Indices) -> NDArray[np.uint8]:
+    """Returns the picture, which is changed, with ignored pixels hatched."""
     y, x = np.nonzero(indices == IGNORE)
-    colored[y, x] = np.asarray(_HATCH, np.uint8)[(y + x) // 3 % 2]
-    return colored
+    rgb[y, x] = np.asarray(_HATCH, np.uint8)[(y + x) // 3 % 2]
+    return rgb
 
 
 def _enlarged(pixels: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:

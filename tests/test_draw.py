@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtool.draw import contact_sheet, legend, overlay, sample
+from segtool.draw import contact_sheet, gallery, legend, overlay, panel, png, sample
 from segtool.palette import COLORS
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
@@ -213,3 +214,48 @@ def test_the_palette_serves_twenty_classes():
 def test_drawing_needs_no_torch():
     program = "import sys, segtool.draw; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_panel_has_the_image_above_itself_under_its_classes_with_ignored_pixels_hatched():
+    indices = np.zeros((4, 6), np.uint8)
+    indices[:, 3:] = 255
+    shown = np.asarray(panel(grey(4, 6), indices, THREE))
+    assert shown.shape == (8, 6, 3)
+    assert (shown[:4] == 100).all()
+    assert (shown[4:, :2] == [150, 50, 50]).all()  # half of 100, half of red
+    assert set(map(tuple, shown[4:, 3:].reshape(-1, 3).tolist())) == {(64,) * 3, (112,) * 3}
+
+
+def test_a_panel_without_indices_is_the_image_and_a_pixel_may_become_a_square():
+    image = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    assert np.array_equal(np.asarray(panel(image, None, THREE)), image)
+    assert np.array_equal(np.asarray(panel(image, None, THREE, scale=2)), image.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_gallery_holds_each_picture_unscaled_under_a_title_and_above_a_legend():
+    cells = [
+        [("one", panel(grey(40, 50, 10 * (2 * row + column)), None, THREE)) for column in (1, 2)] for row in (0, 1)
+    ]
+    plain = gallery("title", "note", cells)
+    shown = np.asarray(plain)
+    tops = []
+    for value in (10, 20, 30, 40):
+        y, x = np.nonzero((shown == value).all(axis=2))
+        assert len(y) >= 40 * 50
+        tops.append((y.min(), x.min()))
+    assert tops[0][0] == tops[1][0] < tops[2][0] == tops[3][0]
+    assert tops[0][1] == tops[2][1] < tops[1][1] == tops[3][1]
+    assert (shown[: tops[0][0]] != 255).any(), "the title"
+    with_legend = gallery("title", "note", cells, classes=[("red", RED)])
+    assert with_legend.height > plain.height
+    assert has(with_legend, RED)
+
+
+def test_a_gallery_of_no_pictures_is_refused():
+    with pytest.raises(ValueError, match="no pictures"):
+        gallery("title", "note", [])
+
+
+def test_a_png_holds_the_picture_exactly():
+    picture = panel(np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8), None, THREE)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(picture)))), np.asarray(picture))

@@ -1,0 +1,169 @@
+"""What augmentation makes of training images, as pictures: a sheet for each option that is on, and one of them all.
+
+Each picture is drawn from the generator of its (seed, epoch, index), as training draws it. So the sheet of them all has
+the very crops of the first epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from segtool import draw
+from segtool.config import Augment, Config, located, plain
+from segtool.data.augment import augment_pair, cut, draw_geometry
+from segtool.data.formats import Record, split_records
+from segtool.data.labels import Labels
+from segtool.data.reader import Reader
+from segtool.data.statistics import class_frequencies
+from segtool.errors import DataError
+from segtool.runs import write_atomically
+from segtool.yaml_io import flow
+
+IMAGES = 4  # rows of a sheet
+COLUMNS = 4
+MAX_PIXELS = 16_000_000  # of a sheet, about: of large crops there are fewer rows
+SMALLEST = 160  # pixels of a sheet that the longer side of a crop has at least
+COLORS_ONLY = ("color", "gamma", "blur", "noise", "jpeg")
+"""Options that leave the mask alone, which is not shown then."""
+
+
+class Crop(NamedTuple):
+    """A crop as training sees it."""
+
+    caption: str
+    image: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """A training image with its mask and its index, and what is drawn of it."""
+
+    number: int
+    stem: str
+    image: np.ndarray
+    target: np.ndarray
+    seed: int
+    crop: tuple[int, int]
+    class_pixels: tuple[int, ...] | None
+
+    def crops(self, augment: Augment) -> list[Crop]:
+        """Returns the crops of the first epochs."""
+        return [Crop(f"epoch {epoch}: {self.stem}", *self._drawn(augment, epoch)) for epoch in range(COLUMNS)]
+
+    def with_and_without(self, augment: Augment) -> list[Crop]:
+        """Returns a random crop with nothing changed, and draws about the same centre with all that `augment` has."""
+        size = (self.target.shape[0], self.target.shape[1])
+        geometry = draw_geometry(self._generator(0), size, self.crop, Augment())
+        unchanged = cut(self.image, self.target, self._generator(0), geometry, Augment())
+        x, y = geometry.matrix @ (self.crop[1] / 2, self.crop[0] / 2, 1)
+        crops = [Crop(f"without: {self.stem}", *unchanged)]
+        for epoch in range(COLUMNS - 1):
+            drawn = self._drawn(augment, epoch, centre=None if augment.rare else (y, x))
+            crops.append(Crop(f"draw {epoch + 1}", *drawn))
+        return crops
+
+    def _drawn(
+        self, augment: Augment, epoch: int, *, centre: tuple[float, float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rng = self._generator(epoch)
+        if centre is None:
+            return augment_pair(
+                self.image, self.target, rng, crop=self.crop, augment=augment, class_pixels=self.class_pixels
+            )
+        size = (self.target.shape[0], self.target.shape[1])
+        geometry = draw_geometry(rng, size, self.crop, augment, centre=centre)
+        return cut(self.image, self.target, rng, geometry, augment)
+
+    def _generator(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, self.number])
+
+
+def options_on(augment: Augment) -> dict[str, Any]:
+    """Returns the options that change a crop, by name, in the order of the config."""
+    values = {f.name: getattr(augment, f.name) for f in fields(augment) if f.name != "crop"}
+    return {name: value for name, value in values.items() if value != getattr(Augment(), name)}
+
+
+def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
+    """Writes the sheets into a folder, which is made where there is none, and returns their paths.
+
+    `augment-crop.png` shows the crops alone, `augment-NAME.png` each option that is on at work alone beside the crop
+    without it, and `augment-all.png` what training sees with all of them. A file of the same name is replaced.
+
+    Args:
+        base: Directory of the config file.
+
+    Raises:
+        DataError: there is no training pair, or a file cannot be used.
+    """
+    with located(config):
+        records = split_records(config, base).get("train")
+    if not records:
+        raise DataError("data.train: has no pairs to show; --augment draws crops of training images")
+    sources = _sources(config, records)
+    on = options_on(config.augment)
+    sheets: dict[str, tuple[str, str, Callable[[Source], list[Crop]]]] = {
+        "crop": (_title("crop", sources[0].crop), f"{COLUMNS} draws with nothing else", lambda s: s.crops(Augment()))
+    }
+    for name, value in on.items():
+        alone = Augment(**{name: value})
+        note = f"left: without it; right: {COLUMNS - 1} draws with it alone"
+        sheets[name] = (_title(name, value), note, lambda s, alone=alone: s.with_and_without(alone))
+    if on:
+        together = ", ".join(f"{name} {flow(plain(value))}" for name, value in on.items())
+        sheets["all"] = ("as training sees it", together, lambda s: s.crops(config.augment))
+    directory.mkdir(parents=True, exist_ok=True)
+    labels, paths = Labels.from_config(config.data), []
+    for name, (title, note, crops) in sheets.items():
+        picture = _sheet(title, note, [crops(s) for s in sources], labels, with_masks=name not in COLORS_ONLY)
+        paths.append(directory / f"augment-{name}.png")
+        write_atomically(paths[-1], draw.png(picture))
+    return paths
+
+
+def _sources(config: Config, records: Sequence[Record]) -> list[Source]:
+    """Returns evenly spaced training images."""
+    reader = Reader.of(config)
+    first = reader.pair(records[0])
+    crop = config.augment.crop or (first[1].shape[0], first[1].shape[1])
+    count = min(IMAGES, len(records), max(1, MAX_PIXELS // (2 * COLUMNS * crop[0] * crop[1])))
+    class_pixels = class_frequencies(config, records).pixels if config.augment.rare else None
+    numbers = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist()
+    return [
+        Source(number, records[number].stem, *reader.pair(records[number]), config.train.seed, crop, class_pixels)
+        for number in numbers
+    ]
+
+
+def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, with_masks: bool) -> Image.Image:
+    height, width = rows[0][0].target.shape
+    scale = max(1, SMALLEST // max(height, width))
+    present = np.unique(np.concatenate([np.unique(crop.target) for row in rows for crop in row])).tolist()
+    entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
+    cells = [
+        [
+            (
+                crop.caption,
+                draw.panel(_visible(crop.image), crop.target if with_masks else None, labels.colors, scale=scale),
+            )
+            for crop in row
+        ]
+        for row in rows
+    ]
+    return draw.gallery(title, note, cells, classes=entries if with_masks else ())
+
+
+def _visible(image: np.ndarray) -> np.ndarray:
+    """Returns what of an image can be shown: of two channels the first, of more than four the first three."""
+    return image if image.shape[2] in (1, 3, 4) else image[..., : 3 if image.shape[2] > 3 else 1]
+
+
+def _title(name: str, value: Any) -> str:
+    return f"augment.{name}: {flow(plain(value))}"
