@@ -27,7 +27,7 @@ class Layer:
     """One convolution, pooling or upsampling."""
 
     name: str
-    """Dotted name of the module, as in the weights' keys."""
+    """Dotted name of the module, as in the weights' keys; "" where the network does it itself."""
     kind: str
     """What it is and its kernel, such as `conv 3x3`."""
     channels: int
@@ -258,7 +258,7 @@ def _cells(layer: Layer) -> list[str]:
     size = f"{layer.channels} x {layer.height} x {layer.width}"
     whole = [f"{value:,}" if value is not None else "all" for value in (layer.stride, layer.receptive_field)]
     counts = [f"{layer.parameters:,}", f"{layer.multiply_adds:,}", _megabytes(layer.kept)]
-    return [layer.name, layer.kind, size, layer.formula, *whole, *counts]
+    return [layer.name or "(network)", layer.kind, size, layer.formula, *whole, *counts]
 
 
 def _megabytes(size: float) -> str:
