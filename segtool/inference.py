@@ -1,8 +1,8 @@
 """From an image to its logits: the one function that validation, eval and predict share.
 
 One image a forward pass, at its own size (the network pads it to its stride and crops back), or in overlapping tiles
-whose origins are multiples of the stride. Nothing is ever stretched, and the answer does not depend on how many images
-come or in which order.
+whose origins are multiples of the stride; those of valid convolutions meet, and see what is around them. Nothing is
+ever stretched, and the answer does not depend on how many images come or in which order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segtool.models.segmenter import Segmenter
+from segtool.models.segmenter import Segmenter, Sides
 
 MAX_WHOLE_PIXELS = 2048 * 2048  # larger images are predicted in tiles
 AUTO_TILE = 1024
@@ -50,9 +50,12 @@ class Predictor:
         return (len(self.normalize.mean),)
 
     @torch.inference_mode()
-    def forward(self, image: Tensor) -> Tensor:
-        """Returns the logits K H W, float32, of an image C H W in 0..255, in one pass."""
-        return self.model(self.normalize(image.to(self.device).unsqueeze(0)))[0].float()
+    def forward(self, image: Tensor, *context: Sides) -> Tensor:
+        """Returns the logits K H W, float32, of an image C H W in 0..255, in one pass.
+
+        `context`: as the Segmenter's `rows` and `columns`.
+        """
+        return self.model(self.normalize(image.to(self.device).unsqueeze(0)), *context)[0].float()
 
     def bands(self, image: Tensor, tile: int | None = None) -> Iterator[Tensor]:
         """Yields the logits of an image C H W from top to bottom, as bands K h W on the CPU or device.
@@ -84,7 +87,8 @@ class Predictor:
         stride = self.model.stride
         height, width = image.shape[-2:]
         tile = max(_round_up(tile, stride), 2 * stride)
-        step = max(_round_down(tile - tile // 4, stride), stride)
+        overlap = 0 if self.model.margin else tile // 4
+        step = max(_round_down(tile - overlap, stride), stride)
         lefts, tops = origins(width, tile, step, stride), origins(height, tile, step, stride)
         sums: Tensor | None = None  # K rows W: the blended logits of the rows that are not finished
         weights = torch.zeros(0)
@@ -93,7 +97,7 @@ class Predictor:
             bottom = min(top + tile, height)
             for left in lefts:
                 right = min(left + tile, width)
-                logits = self.forward(image[:, top:bottom, left:right])
+                logits = self._tile(image, top, bottom, left, right)
                 if sums is None:
                     sums, weights = logits.new_zeros(len(logits), tile, width), logits.new_zeros(tile, width)
                 weight = _blend(top, bottom, height, tile - step, logits)[:, None]
@@ -107,6 +111,18 @@ class Predictor:
             start += done
             sums = torch.cat([sums[:, done:], sums.new_zeros(len(sums), done, width)], 1)
             weights = torch.cat([weights[done:], weights.new_zeros(done, width)])
+
+    def _tile(self, image: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """Returns the logits of a tile; valid convolutions also see what is around it, so it is as in the whole image.
+
+        Source: the overlap-tile strategy of Ronneberger et al. 2015, "U-Net", figure 2.
+        """
+        if not self.model.margin:
+            return self.forward(image[:, top:bottom, left:right])
+        height, width = image.shape[-2:]
+        rows, columns = self.model.context(top, bottom, height), self.model.context(left, right, width)
+        seen = image[:, top - rows[0] : bottom + rows[1], left - columns[0] : right + columns[1]]
+        return self.forward(seen, rows, columns)
 
 
 def origins(length: int, tile: int, step: int, stride: int) -> list[int]:

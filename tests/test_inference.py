@@ -25,11 +25,11 @@ NETWORKS = [(*parts, SHALLOW) for parts in product(("unet", "fcn"), registry.nam
 NETWORKS += [("unet", "transposed", DEEP), ("fcn", "max_unpool", DEEP)]
 
 
-def network(decoder: str, upsample: str, channels: tuple[int, ...]) -> Any:
+def network(decoder: str, upsample: Any, channels: tuple[int, ...], **more: Any) -> Any:
     """A network whose normalisation has seen data, so that no layer is the identity."""
     torch.manual_seed(0)
     encoder = Component("conv", {"channels": list(channels)})
-    options = {"upsample": upsample, **({"skips": 1} if decoder == "fcn" else {})}
+    options = {"upsample": upsample, **({"skips": 1} if decoder == "fcn" else {}), **more}
     model = build_model(Model(encoder, Component(decoder, options)), 3)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -45,7 +45,7 @@ def stub(function: Any, stride: int = 1) -> Any:
     class Stub(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stride = stride
+            self.stride, self.margin = stride, 0
             self.sizes: list[tuple[int, int]] = []
 
         def forward(self, images: Tensor) -> Tensor:
@@ -95,6 +95,18 @@ def test_tiles_give_the_whole_image_far_from_their_borders(decoder, upsample, ch
     far, anywhere = worst_difference(predictor, image, tile)
     assert far < 1e-5
     assert anywhere > 1e-5, "the borders of tiles must show, else nothing was tiled"
+
+
+@pytest.mark.parametrize("upsample", ["transposed", {"name": "transposed", "kernel": 4}, "bilinear"], ids=str)
+def test_tiles_of_valid_convolutions_give_the_whole_image_up_to_their_borders(monkeypatch, upsample):
+    model = network("unet", upsample, DEEP, valid=True)
+    predictor = Predictor(model, PLAIN, CPU)
+    image = picture(67, 90)
+    whole = predictor.forward(image)
+    for tile in (24, 40):
+        torch.testing.assert_close(joined(predictor, image, tile), whole, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(model, "context", lambda *_: (0, 0))  # negative control: tiles that see nothing around them
+    assert (joined(predictor, image, 24) - whole).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("upsample", ["transposed", "max_unpool"])

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from segtool import registry
 from segtool.config import Model
 from segtool.errors import ConfigError, Problem
-from segtool.models.blocks import conv_unit
-from segtool.models.decoders import FCN, UNet
+from segtool.models.blocks import conv_block, conv_unit
+from segtool.models.decoders import FCN, Decoder, UNet
 from segtool.models.encoders import ConvEncoder, Encoder, Features
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights, pad, verify
 from segtool.models.trace import trace
@@ -25,6 +25,7 @@ SMALL = (4, 6, 8)
 SIZES = [(37, 53), (1, 1), (5, 3)]
 UPSAMPLES = [*registry.names("upsampler"), {"name": "transposed", "kernel": 3}, {"name": "transposed", "kernel": 4}]
 DECODERS = [(name, {}) for name in registry.names("decoder")] + [("fcn", {"skips": skips}) for skips in (0, 1)]
+VALID = ("unet", {"valid": True})
 
 
 def conv_model(
@@ -276,8 +277,10 @@ def test_padding_reflects_where_the_side_is_long_enough_and_repeats_where_not(he
 
 
 @pytest.mark.parametrize("upsample", UPSAMPLES, ids=str)
-@pytest.mark.parametrize(("decoder", "options"), DECODERS, ids=str)
+@pytest.mark.parametrize(("decoder", "options"), [*DECODERS, VALID], ids=str)
 def test_logits_do_not_change_with_the_image_outside_the_receptive_field(decoder, options, upsample):
+    if "valid" in options and upsample == "max_unpool":
+        pytest.skip("indices of a map that is cropped")
     network = build_model(conv_model(decoder, upsample, **options), 3).double().eval()
     reach = network.receptive_field // 2
     images = torch.randn(1, 3, 4, 131, dtype=torch.float64)
@@ -290,9 +293,11 @@ def test_logits_do_not_change_with_the_image_outside_the_receptive_field(decoder
 
 
 @pytest.mark.parametrize("upsample", [up for up in UPSAMPLES if up != "max_unpool"], ids=str)
-@pytest.mark.parametrize(("decoder", "options"), DECODERS, ids=str)
+@pytest.mark.parametrize(("decoder", "options"), [*DECODERS, VALID], ids=str)
 @pytest.mark.parametrize("downsample", ["avg", "stride"])
 def test_the_traced_field_is_exactly_where_gradients_are_not_zero(downsample, decoder, options, upsample):
+    if "valid" in options and downsample == "stride":
+        pytest.skip("a convolution of stride 2 is padded")
     network = build_model(
         conv_model(decoder, upsample, downsample=downsample, encoder={"norm": "none"}, norm="none", **options), 1
     )
@@ -329,6 +334,216 @@ def test_the_encoders_stride_and_field_are_those_of_its_gradients(downsample):
             jump *= 2
         classic += 2 * 2 * jump
     assert spans[0][1] - spans[0][0] + 1 == classic
+
+
+PARTS = [
+    ({}, {}),
+    ({"residual": True}, {"residual": True}),
+    ({"residual": True, "norm": "none"}, {"residual": True, "norm": "none"}),
+    ({}, {"valid": True}),
+    ({"norm": "none"}, {"valid": True, "norm": "none"}),
+    ({}, {"aux": True}),
+]
+
+
+@pytest.mark.parametrize(("encoder", "options"), PARTS, ids=str)
+def test_every_head_starts_within_a_quarter_of_ln_k(encoder, options):
+    torch.manual_seed(0)
+    network = build_model(conv_model(encoder=encoder, **options), 7)
+    images, target = torch.randn(2, 3, 16, 16), torch.randint(7, (2, 16, 16))
+    logits = network(images)
+    for one in logits if isinstance(logits, list) else [logits]:
+        assert F.cross_entropy(one, target).item() == pytest.approx(math.log(7), rel=0.25)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_a_backbone_starts_within_a_quarter_of_ln_k_too(norm):
+    torch.manual_seed(0)
+    network = build_model(Model(Component("resnet18"), Component("unet", {"channels": [8] * 5, "norm": norm})), 7)
+    loss = F.cross_entropy(network(torch.randn(2, 3, 48, 48)), torch.randint(7, (2, 48, 48)))
+    assert loss.item() == pytest.approx(math.log(7), rel=0.25)
+
+
+def test_a_residual_block_is_its_branch_plus_what_came_in_before_the_activation():
+    torch.manual_seed(0)
+    block = conv_block(3, 4, activation="relu", norm="batch", blocks=2, path="", residual=True).eval()
+    (residual,) = block
+    x = torch.randn(1, 3, 6, 7)
+    first, second = residual.branch
+    inner = F.conv2d(x, first.conv.weight, padding=1) / math.sqrt(1 + first.norm.eps)
+    inner = F.conv2d(inner.clamp(min=0), second.conv.weight, padding=1) / math.sqrt(1 + second.norm.eps)
+    shortcut = F.conv2d(x, residual.project.conv.weight) / math.sqrt(1 + residual.project.norm.eps)
+    torch.testing.assert_close(block(x), (inner + shortcut).clamp(min=0))
+    assert not list(
+        conv_block(4, 4, activation="relu", norm="batch", blocks=1, path="", residual=True)[0].project.children()
+    )
+
+
+def test_residual_levels_without_norms_start_as_their_shortcuts():
+    encoder = ConvEncoder(4, channels=(4, 4), downsample="avg", norm="none", residual=True)
+    images = torch.randn(1, 4, 8, 8)
+    maps = encoder(images).maps
+    torch.testing.assert_close(maps[0], images.clamp(min=0))
+    torch.testing.assert_close(maps[1], F.avg_pool2d(images.clamp(min=0), 2))
+
+
+def test_blocks_may_differ_from_level_to_level():
+    encoder = ConvEncoder(3, channels=SMALL, blocks=(1, 3, 2))
+    assert [len(level) for level in encoder.levels] == [1, 3, 2]
+
+
+def test_dropout_drops_whole_maps_below_the_finest_level_in_training_only():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(3, channels=(64, 200), activation="sigmoid", norm="none", dropout=0.25)  # never 0 by itself
+    decoder = UNet((64, 200, 20), (1, 2, 4), norm="none", activation="sigmoid", dropout=0.25)
+    images = torch.randn(2, 3, 8, 8)
+    finest, deepest = encoder(images).maps
+    assert (finest != 0).all()
+    dropped = (deepest == 0).flatten(2)
+    assert torch.equal(dropped.all(2), dropped.any(2))
+    assert 0.15 < dropped.float().mean().item() < 0.35
+    assert [any(isinstance(m, nn.Dropout2d) for m in level.modules()) for level in decoder.levels] == [True, False]
+    encoder.eval()
+    assert torch.equal(encoder(images).maps[1], encoder(images).maps[1])
+    assert (encoder(images).maps[1] != 0).all()
+
+
+def test_no_dropout_is_no_module():
+    assert not any(isinstance(m, nn.Dropout2d) for m in build_model(conv_model(), 3).modules())
+
+
+def test_the_widths_of_a_decoder_are_the_encoders_or_those_that_are_given_finest_first():
+    def widths(decoder: Decoder) -> list[int]:
+        return [level[-1].conv.out_channels for level in decoder.levels][::-1]
+
+    assert widths(UNet((4, 6, 8), (1, 2, 4))) == [4, 6]
+    assert widths(UNet((4, 6, 8), (1, 2, 4), channels=(5, 7))) == [5, 7]
+    assert widths(UNet((64, 64, 128), (2, 4, 8))) == [32, 64, 64]
+    assert widths(FCN((20, 30, 40), (2, 4, 8))) == [16, 20, 30]
+    decoder = FCN((4, 6, 8), (1, 2, 4), channels=(5, 7))
+    assert widths(decoder) == [5, 7]
+    assert decoder.out_channels == 5
+    assert [tuple(skip.weight.shape[:2]) for skip in decoder.skips] == [(7, 6), (5, 4)]
+
+
+def test_aux_supervises_all_levels_but_the_coarsest_two_of_the_network():
+    def strides(levels: int) -> tuple[int, ...]:
+        return UNet((4,) * levels, tuple(2**i for i in range(levels)), aux=True).aux_strides
+
+    assert [strides(levels) for levels in (3, 4, 5)] == [(2,), (2,), (2, 4)]
+    assert FCN((4,) * 5, (2, 4, 8, 16, 32), aux=True).aux_strides == (2, 4, 8)
+    assert UNet((4,) * 3, (1, 2, 4)).aux_strides == ()
+
+
+@pytest.mark.parametrize("decoder", registry.names("decoder"))
+def test_aux_gives_a_list_in_training_and_the_same_logits_as_without_in_evaluation(decoder):
+    torch.manual_seed(0)
+    plain = build_model(conv_model(decoder, channels=(2, 3, 4, 5)), 3)
+    network = build_model(conv_model(decoder, channels=(2, 3, 4, 5), aux=True), 3)
+    images = torch.randn(2, 3, 13, 10)
+    logits = network(images)
+    assert isinstance(logits, list)
+    assert [term.shape for term in logits] == [(2, 3, 13, 10)] * 2
+    assert isinstance(network.eval()(images), Tensor)
+    assert set(network.state_dict()) - set(plain.state_dict()) == {"aux_heads.0.weight", "aux_heads.0.bias"}
+    plain.load_state_dict(network.state_dict(), strict=False)
+    assert torch.equal(plain.eval()(images), network(images))
+
+
+@pytest.mark.parametrize("options", [{}, {"valid": True}], ids=str)
+def test_coarser_logits_are_enlarged_to_lie_on_the_pixels_that_they_see(options):
+    """The middle of what a coarser logit depends on is its own pixel, within its stride."""
+    network = build_model(
+        conv_model(
+            channels=(2,) * 4,
+            downsample="avg",
+            encoder={"norm": "none"},
+            norm="none",
+            aux=True,
+            upsample="nearest",
+            **options,
+        ),
+        1,
+    )
+    for parameter in network.double().parameters():
+        nn.init.constant_(parameter, 0.5)
+    images = torch.ones(1, 3, 8, 240, dtype=torch.float64, requires_grad=True)
+    row = network(images)[1][0, 0].sum(dim=0)
+    for place in range(120, 128):
+        (gradient,) = torch.autograd.grad(row[place], images, retain_graph=True)
+        seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
+        middle = (seen.min().item() + seen.max().item()) / 2
+        assert abs(middle - place) <= 4
+
+
+def test_a_valid_unet_has_the_sizes_of_the_paper():
+    with torch.device("meta"):
+        network = build_model(conv_model(channels=(2,) * 5, valid=True), 2)
+        maps = network.encoder(torch.empty(2, 3, 572, 572))
+        assert [x.shape[-1] for x in maps.maps] == [568, 280, 136, 64, 28]
+        (finest,) = network.decoder(maps)
+    assert finest.shape[-2:] == (388, 388)
+    assert network.padding(388) == (92, 92)
+
+
+@pytest.mark.parametrize("blocks", [1, [2, 1, 3]], ids=str)
+@pytest.mark.parametrize("upsample", ["transposed", {"name": "transposed", "kernel": 3}, "bilinear"], ids=str)
+def test_a_valid_unet_pools_even_sizes_and_gives_every_size_back(upsample, blocks):
+    with torch.device("meta"):
+        network = build_model(conv_model(upsample=upsample, valid=True, encoder={"blocks": blocks}), 2).eval()
+        sizes: list[int] = []
+        for down in network.encoder.downs:
+            down.register_forward_pre_hook(lambda _, inputs: sizes.extend(inputs[0].shape[-2:]))
+        for size in range(1, 20):
+            assert network(torch.empty(1, 3, size, 29 - size)).shape[-2:] == (size, 29 - size)
+    assert len(sizes) == 2 * 2 * 19
+    assert not any(size % 2 for size in sizes)
+
+
+def test_a_valid_unet_is_unpadded_convolutions_of_the_reflected_image():
+    torch.manual_seed(0)
+    network = build_model(
+        conv_model(channels=(2, 3), encoder={"norm": "none", "blocks": 1}, norm="none", blocks=1, valid=True), 2
+    ).eval()
+    images = torch.randn(1, 3, 9, 12)
+    rows = [abs(i) if i < 9 else 16 - i for i in range(-4, 14)]  # 4 = 1 + 2*1 + 1, and one more for even sides
+    columns = [abs(i) if i < 12 else 22 - i for i in range(-4, 16)]
+    x = images[:, :, rows][..., columns]
+    (conv_0,), (conv_1,), (conv_2,) = (
+        [m for m in level.modules() if isinstance(m, nn.Conv2d)]
+        for level in (network.encoder.levels[0], network.encoder.levels[1], network.decoder.levels[0])
+    )
+    skip = F.conv2d(x, conv_0.weight, conv_0.bias).clamp(min=0)  # 16x18
+    deep = F.conv2d(F.max_pool2d(skip, 2), conv_1.weight, conv_1.bias).clamp(min=0)  # 6x7
+    up = F.conv_transpose2d(deep, network.decoder.ups[0].conv.weight, network.decoder.ups[0].conv.bias, stride=2)
+    joined = torch.cat([skip[..., 2:-2, 2:-2], up], dim=1)  # 12x14
+    last = F.conv2d(joined, conv_2.weight, conv_2.bias).clamp(min=0)  # 10x12
+    torch.testing.assert_close(network(images), network.head(last)[..., :9, :12])
+
+
+def test_a_crop_of_batch_norms_counts_the_deepest_map_of_a_valid_unet():
+    network = verify(conv_model(valid=True), 3)
+    sizes = []
+    network.encoder.levels[-1].register_forward_hook(lambda *args: sizes.append(args[-1].shape[-1]))
+    for size in range(1, 20):
+        network.eval()(torch.empty(1, 3, size, size, device="meta"))
+        assert sizes[-1] == network.deepest(size)
+
+
+@pytest.mark.parametrize(
+    "upsample", ["transposed", {"name": "transposed", "kernel": 4}, "nearest", "bilinear"], ids=str
+)
+def test_a_crop_of_a_valid_unet_has_the_logits_of_the_whole_image_given_its_surroundings(upsample):
+    network = build_model(conv_model(upsample=upsample, valid=True), 3).double().eval()
+    images = torch.randn(1, 3, 70, 90, dtype=torch.float64)
+    whole = network(images)
+    rows, columns = network.context(24, 40, 70), network.context(32, 60, 90)
+    assert min(rows + columns) >= network.margin
+    seen = images[..., 24 - rows[0] : 40 + rows[1], 32 - columns[0] : 60 + columns[1]]
+    torch.testing.assert_close(network(seen, rows, columns), whole[..., 24:40, 32:60], rtol=0, atol=1e-12)
+    reach = -(-(network.receptive_field // 2) // 4) * 4  # without context: far from the border of a crop on the stride
+    crop = network(images[..., : 2 * reach + 4, : 2 * reach + 4])[..., reach, reach]
+    torch.testing.assert_close(crop, whole[..., reach, reach], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("upsample", registry.names("upsampler"))
@@ -375,12 +590,15 @@ def test_the_weights_of_deep_supervision_halve_from_level_to_level_and_sum_to_1(
 
 
 def test_building_again_from_the_same_seed_gives_the_same_weights():
-    def weights() -> list[Tensor]:
-        torch.manual_seed(3)
-        verify(conv_model(), 3)  # draws nothing from the generator
-        return list(build_model(conv_model(), 3).state_dict().values())
+    model = conv_model(encoder={"dropout": 0.5, "residual": True}, dropout=0.5, aux=True)
 
-    assert all(map(torch.equal, weights(), weights()))
+    def weights(*, first_verified: bool) -> list[Tensor]:
+        torch.manual_seed(3)
+        if first_verified:
+            verify(model, 3)  # draws nothing from the generator
+        return [*build_model(model, 3).state_dict().values(), torch.rand(1)]
+
+    assert all(map(torch.equal, weights(first_verified=True), weights(first_verified=False)))
 
 
 def test_verify_takes_no_memory_for_a_network_that_would_not_fit():

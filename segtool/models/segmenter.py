@@ -86,6 +86,11 @@ class Segmenter(nn.Module):
         rest = -(size + 2 * self.decoder.margin) % self.stride
         return self.margin - context[0], self.margin + rest - context[1]
 
+    def context(self, start: int, stop: int, length: int) -> Sides:
+        """Returns how many pixels around a tile, `start` to `stop` of a side of `length`, take the padding's place."""
+        before, behind = self.padding(stop - start)
+        return min(start, before), min(length - stop, behind)
+
     def deepest(self, size: int) -> int:
         """Returns how many pixels the deepest map has along a side of `size` pixels."""
         return math.ceil((size + 2 * self.decoder.margin) / self.stride)
