@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # One thread a process: two test processes share two cores.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow check docs figures clean
+.PHONY: demo test test-slow check docs figures upsamplers clean
 
 demo: $(VENV)/.made
 	rm -rf segtool-demo
@@ -29,6 +29,10 @@ docs: $(VENV)/.made
 figures: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python docs/make_theory_figures.py
+
+# 42 trainings on one core, about 40 minutes; goes on where it was interrupted.
+upsamplers: $(VENV)/.made
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.upsamplers --out runs/upsamplers --docs docs
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
