@@ -330,7 +330,7 @@ def inspect(
         return
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     for part in found.parts(width=console.width):
         console.print(part)
     for warning in found.warnings:
