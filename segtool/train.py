@@ -92,6 +92,7 @@ def train(
 
     Raises:
         ConfigError: the encoder's pretrained weights are not there, or of another network.
+        CheckpointError: they cannot be read, or not be downloaded; or a checkpoint cannot be written.
         DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
         Interrupted: SIGINT or SIGTERM; the step was finished and saved.
     """

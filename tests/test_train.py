@@ -490,6 +490,15 @@ def test_a_frozen_encoder_drops_nothing_and_needs_no_gradient(make_config):
     assert held == {id(p) for p in training.model.parameters()}
 
 
+def test_times_are_measured_with_the_whole_network_in_training(make_config, frozen_for_two_steps, monkeypatch):
+    numbers: list[int] = []
+    monkeypatch.setattr(train, "train_step", lambda _training, _batch, number, *_: numbers.append(number))
+    config, _ = built(make_config())
+    config, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
+    train.measure(config, {"train": split_records(config, Path("/"))["train"]}, None, made, World(), CPU)
+    assert numbers == list(range(2, 10))
+
+
 # --- signals
 
 
