@@ -132,7 +132,10 @@ def test_what_is_kept_of_a_batch_is_what_autograd_saves_in_truth(upsample, aux):
     assert sum(layer.kept for layer in summary.layers) == pytest.approx(summary.kept / 2, abs=len(summary.layers))
 
 
-@pytest.mark.parametrize("loss", [["cross_entropy"], [{"name": "cross_entropy", "class_weights": "enet"}, "dice"]])
+LOSSES = [[name] for name in registry.names("loss")] + [[{"name": "cross_entropy", "class_weights": "enet"}, "dice"]]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_memory_of_a_step_is_that_of_its_parts(make_config, loss):
     config = make_config(loss=loss)
     model = build_model(config.model, 3)
