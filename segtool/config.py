@@ -168,25 +168,28 @@ class Augment:
     rotate: float = 0.0
     """Largest rotation in degrees, to either side."""
     color: float = 0.0
-    """Largest relative change of brightness, contrast and saturation, each drawn on its own."""
+    """Largest relative change of brightness, contrast and saturation, each drawn on its own. This and what follows up
+    to `jpeg` leave alpha, the fourth of 4 channels, as it is."""
     gamma: float = 0.0
     """Largest relative change of the exponent that brightness is raised to, drawn log-uniformly: from 1 / (1 + gamma)
     to 1 + gamma."""
     blur: float = 0.0
     """Largest standard deviation of a Gaussian blur, in pixels of the crop, drawn uniformly from 0."""
     noise: float = 0.0
-    """Largest standard deviation of Gaussian noise, as a share of the full range, drawn uniformly from 0."""
+    """Largest standard deviation of Gaussian noise in each value, as a share of the full range, drawn uniformly
+    from 0."""
     jpeg: int | None = None
     """Lowest quality, 1 to 100, of a JPEG compression that the crop is put through, drawn uniformly up to 100; null:
-    none."""
+    none. For 8-bit images of 1 or 3 channels."""
     elastic: float = 0.0
-    """Standard deviation in pixels of the random displacement of control points 64 pixels apart, smooth in between."""
+    """Standard deviation, in pixels of the crop, of the random displacement of control points 64 pixels apart, smooth
+    in between. Above 10 some crops fold over themselves, from 16 on most do."""
     erase: float = 0.0
     """Largest share of the crop's area that one rectangle takes away, drawn uniformly from 0: the image has its mean
     colour there and the mask is ignored."""
     rare: float = 0.0
-    """Share of the crops that are centred on a pixel of a class drawn from those in the image, the rarer in the
-    training masks the likelier."""
+    """Share of the crops that are centred, as far as the image reaches, on a pixel of a class drawn from those in the
+    image: each with a probability inverse to its share of the training pixels."""
 
 
 @dataclass(frozen=True)

@@ -469,6 +469,18 @@ def test_a_window_is_centred_as_far_as_the_image_allows(size, crop, augment, see
         assert at == pytest.approx(min(max(wanted, ends[0]), ends[1]), abs=1e-6)
 
 
+@settings(deadline=None, max_examples=200)
+@given(size=sizes, crop=sizes, zoom=st.floats(1, 2.5))
+def test_a_window_in_the_far_corner_is_still_an_upright_part_of_the_image(size, crop, zoom):
+    crop = (min(crop[0], size[0]), min(crop[1], size[1]))
+    augment = Augment(scale=(zoom, zoom))
+    geometry = draw_geometry(np.random.default_rng(0), size, crop, augment, centre=(size[0], size[1]))
+    assert geometry.box is not None
+    assert geometry.box[2:] == pytest.approx(size[::-1])
+    assert geometry.box[2] <= size[1]
+    assert geometry.box[3] <= size[0]
+
+
 def test_what_is_rare_is_seen_in_every_crop_that_is_centred_on_it():
     mask = np.zeros((60, 80), np.uint8)
     mask[51:53, 7:9] = 1

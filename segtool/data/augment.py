@@ -22,7 +22,7 @@ from segtool.data.labels import IGNORE
 from segtool.data.photometry import change_colors
 
 SPACING = 64  # pixels of the crop between two control points of an elastic deformation
-LONGEST_SIDE = 3  # of an erased rectangle, in its shorter one
+LONGEST_SIDE = 3  # of an erased rectangle, in lengths of its shorter one
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,9 @@ def draw_geometry(
     if augment.elastic:
         places = _bent(matrix, draw_displacement(rng, crop, augment.elastic))
         return Geometry(crop, matrix, (mirror[0], mirror[1]), places=places)
-    box = (left, top, left + window[1], top + window[0])
-    inside = not angle and min(top, left) >= 0 and box[2] <= image_size[1] and box[3] <= image_size[0]
+    inside = not angle and 0 <= top <= slack[0] and 0 <= left <= slack[1]
+    # At the far edge the sum may be rounded to a place beyond it.
+    box = (left, top, min(left + window[1], image_size[1]), min(top + window[0], image_size[0]))
     return Geometry(crop, matrix, (mirror[0], mirror[1]), box if inside else None)
 
 

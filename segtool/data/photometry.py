@@ -112,7 +112,8 @@ def blur(image: NDArray, deviation: float) -> NDArray:
     """Returns the image convolved with a Gaussian sampled at whole pixels and cut at 4 deviations; edges are repeated.
 
     Computed along one axis, then the other. Pillow's GaussianBlur, three box filters, is up to 19 of 255 off where the
-    deviation is below half a pixel, rounds in between, and does not take floats; this costs 1.1 to 2 times its time.
+    deviation is below half a pixel, rounds in between, and takes no floats. An RGB crop of 288 x 384 takes 2 to 9 ms
+    for 0.3 to 4 pixels here, 5 ms there.
     """
     reach = int(4 * deviation + 0.5)
     if reach == 0:
