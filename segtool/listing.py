@@ -72,7 +72,7 @@ def print_entries(found: list[Entry]) -> None:
     width = min(shutil.get_terminal_size((MAX_WIDTH, 24)).columns, MAX_WIDTH)
     bold, plain_text = ("\x1b[1m", "\x1b[0m") if _styled() else ("", "")
     for number, entry in enumerate(found):
-        head, *rest = _wrap(f"{entry.name}: {entry.doc}", width, "", "  ")
+        head, *rest = _wrap(f"{entry.name}  {entry.doc}", width, "", "  ")
         print(f"{bold}{head[: len(entry.name)]}{plain_text}{head[len(entry.name) :]}", *rest, sep="\n")
         for setting in entry.options:
             given = "required" if setting.required else f"default {json.dumps(setting.default)}"

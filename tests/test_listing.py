@@ -42,7 +42,7 @@ def test_a_listing_is_json_and_fits_80_columns_without_colour_in_a_pipe(kind, ca
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert all(len(line) <= 80 and line == line.rstrip() for line in text.splitlines())
-    assert all(f"{entry.name}:" in text for entry in found)
+    assert all(f"{entry.name}  " in text for entry in found)
 
 
 def test_what_needs_an_extra_says_what_to_install():
