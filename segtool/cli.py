@@ -203,7 +203,7 @@ def evaluate(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN...]",
+            metavar="RUN",
             help="A run directory (its best checkpoint), a checkpoint, or a directory of folds; several are scored as "
             "an ensemble, on the data of the first.",
         ),
@@ -270,7 +270,7 @@ def predict(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN... IMAGES...",
+            metavar="RUN... IMAGES",
             help="A run directory (its best checkpoint) or a checkpoint; of several, or of a directory of folds, the "
             "class probabilities are averaged. Then the images: a folder, a file or several.",
         ),

@@ -40,7 +40,8 @@ def part_members(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     Raises:
         SegtoolError: no image is left.
     """
-    count = next((place for place, path in enumerate(paths) if place and not is_member(path)), len(paths))
+    later = (place for place, path in enumerate(paths) if place and not is_member(path))
+    count = next(later, len(paths)) if is_member(paths[0]) else 1
     if count == len(paths):
         raise SegtoolError(f"predict needs IMAGES after {paths[-1]}: a folder of images, a file or several")
     return list(paths[:count]), list(paths[count:])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from segtool import __version__
 from segtool.config import Config, load_config, located, show
 from segtool.errors import CheckpointError, ConfigError, DataError, Problem, SegtoolError
-from segtool.members import find_checkpoints, part_members
+from segtool.members import find_checkpoints, fold_runs, part_members
 from segtool.runs import CONFIG, Run, holds_run, next_free, relocate, write_atomically
 from segtool.yaml_io import flow
 
@@ -45,6 +45,7 @@ FIXED = (
     "data.ignore",
     "data.mean",
     "data.std",
+    "data.fold",
 )
 
 
@@ -101,7 +102,7 @@ class Evaluation:
     @property
     def table(self) -> Path:
         """Where the per-image table goes; that of an ensemble does not replace that of a run."""
-        kind = "" if self.is_plain else "-ensemble" if len(self.members) > 1 else "-flip"
+        kind = ("-ensemble" if len(self.members) > 1 else "") + ("-flip" if self.flip else "")
         return self.directory / f"per-image-{self.split}{kind}.csv"
 
 
@@ -267,6 +268,8 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
             f"{directory}: holds a run; continue it with: segtool train {shlex.quote(str(directory))} --resume, "
             "or choose another --run"
         )
+    if fold_runs(directory):
+        raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
     device = choose_device(session.device)
     if not dry_run:
         _claimable(directory)
@@ -304,6 +307,9 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
     from segtool.distributed import World, choose_device
 
     directory = session.run or session.config
+    if folds := len(fold_runs(directory)):
+        command = f"segtool train CONFIG --folds N --run {shlex.quote(str(directory))} --resume"
+        raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
     if not holds_run(directory):
         raise CheckpointError(f"{directory}: holds no run to continue; start one by leaving out --resume")
     device = choose_device(session.device)

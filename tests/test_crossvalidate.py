@@ -118,6 +118,11 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("step-*/*")} == before
     assert scores_of(directory) == report
     assert segtool("train", config, "--folds", "3", "--run", directory, "--resume", *QUICK)[0] == 2
+    code, _, err = segtool("train", directory, "--resume")
+    assert (code, f"--run {directory} --resume" in err) == (2, True)
+    assert segtool("train", config, "--run", directory, *QUICK)[0] == 2
+    code, _, err = segtool("train", directory / "fold-1", "--resume", "--set", "data.fold=2/2")
+    assert (code, "data.fold was '1/2'" in err) == (2, True)
 
 
 def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
@@ -188,7 +193,7 @@ def test_a_directory_of_folds_is_scored_as_the_ensemble_that_predicts(
     report = json.loads(out)
     assert (report["split"], report["flip"], report["images"]) == ("test", True, 2)
     assert [Path(member["checkpoint"]).parts[-3] for member in report["members"]] == ["fold-1", "fold-2"]
-    assert report["per_image"] == str(directory / "per-image-test-ensemble.csv")
+    assert report["per_image"] == str(directory / "per-image-test-ensemble-flip.csv")
     folds = [directory / "fold-1", directory / "fold-2"]
     for name, members in (("a", [directory]), ("b", folds)):
         code, _, err = segtool("predict", *members, images, "--out", tmp_path / name, "--flip", "--probabilities")
@@ -230,16 +235,17 @@ def test_fewer_folds_than_there_should_be_are_warned_about(trained: tuple[Path, 
     assert (code, "holds 1 of 2 folds" in err) == (0, True)
 
 
-@pytest.mark.parametrize("number", [0, 2])
-def test_predict_without_a_run_or_without_images_says_so(
-    trained: tuple[Path, str], number: int, tmp_path: Path
-) -> None:
-    runs = [trained[0] / "fold-1", trained[0]][:number]
-    code, _, err = segtool("predict", *runs, "--out", tmp_path / "out")
-    assert code == 2
-    assert err.strip()
-    code, _, err = segtool("predict", tmp_path, tmp_path, "--out", tmp_path / "out")
-    assert code != 0
+def test_predict_without_a_run_or_without_images_says_so(trained: tuple[Path, str], tmp_path: Path) -> None:
+    directory, _ = trained
+    images = directory.parent / "data" / "test" / "images"
+    for paths, code, words in (
+        ([directory / "fold-1", directory], 2, "needs IMAGES"),
+        ([images], 2, "needs IMAGES"),
+        ([images, directory / "fold-1" / "train.log"], 4, "holds no checkpoint"),
+        ([images, images], 4, "holds no checkpoint"),
+    ):
+        done = segtool("predict", *paths, "--out", tmp_path / "out")
+        assert (done[0], words in done[2]) == (code, True), done
     assert not (tmp_path / "out").exists()
 
 
