@@ -633,10 +633,19 @@ def test_problems_of_encoder_and_decoder_are_told_at_once():
     assert set(problems(error)) == {"model.encoder.chanels", "model.decoder.skip"}
 
 
+def test_a_decoder_is_not_blamed_for_an_encoder_that_could_not_be_built():
+    with pytest.raises(ConfigError) as error:
+        build_model(Model(Component("resnet81"), Component("unet", {"channels": [8] * 5, "image_skip": True})), 3)
+    assert set(problems(error)) == {"model.encoder"}
+
+
 @pytest.mark.parametrize(
     ("model", "path"),
     [
         (conv_model(channels=()), "model.encoder.channels"),
+        (conv_model(encoder={"blocks": "two"}), "model.encoder.blocks"),
+        (conv_model(encoder={"residual": 1}), "model.encoder.residual"),
+        (Model(Component("conv"), Component("unet", {"channels": "wide"})), "model.decoder.channels"),
         (conv_model(channels=(4, 0)), "model.encoder.channels"),
         (conv_model(channels=(4,) * 11), "model.encoder.channels"),
         (conv_model(encoder={"blocks": 0}), "model.encoder.blocks"),

@@ -16,6 +16,7 @@ from segtool.models.encoders import ConvEncoder, Encoder
 from segtool.models.trace import trace
 from segtool.registry import build
 
+OF_LEVELS = ("channels", "skips", "aux", "image_skip")  # options of decoders that an encoder's levels allow or not
 Sides = tuple[int, int]
 """Pixels before and behind a side: at the top and the bottom, or at the left and the right."""
 
@@ -135,10 +136,15 @@ def build_model(model: config.Model, num_classes: int, in_channels: int = 3) -> 
     try:
         decoder = build("decoder", model.decoder, shape.channels, shape.strides, in_channels, path="model.decoder")
     except ConfigError as error:
-        problems += error.details
+        problems += error.details if encoder else [detail for detail in error.details if not _of_levels(detail)]
     if encoder is None or decoder is None:
         raise ConfigError(*problems)
     return Segmenter(encoder, decoder, num_classes, in_channels=in_channels)
+
+
+def _of_levels(detail: str | Problem) -> bool:
+    """Whether a problem of a decoder may be one with the stand-in's levels only."""
+    return isinstance(detail, Problem) and detail.path in {f"model.decoder.{option}" for option in OF_LEVELS}
 
 
 def verify(
