@@ -112,8 +112,9 @@ class Data:
     split: Split = Split()
     """How pairs are held out where no folder does it."""
     fold: str | None = None
-    """`k/n`, such as `2/5`: the pairs of train and val are divided into n parts, of which the k-th (from 1) validates
-    and the others train; null: no cross-validation. `segtool train --folds 5` trains them all."""
+    """`k/n`, such as `2/5`: the pairs of train and val are divided into n parts as `data.split` says, of which the k-th
+    (from 1) validates and the others train; the test is the same in all. Null: no cross-validation. `segtool train
+    --folds 5` trains them all."""
     pairing: Pairing = Pairing()
     """How an image finds its mask."""
     encoding: Literal["index", "threshold", "palette", "rgb"] = "index"
