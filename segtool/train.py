@@ -176,7 +176,7 @@ def build_training(
     if start:
         start(model.encoder)
     model = model.to(device)
-    if device.type == "cuda" or config.train.precision == "bf16":
+    if device.type == "cuda" or config.train.precision == "bf16" or _has_grouped_conv(model):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = Criterion(config.loss, classes, frequencies).to(device)
     ema = Ema(model, config.train.ema) if config.train.ema is not None else None
@@ -263,6 +263,15 @@ def hold_encoder(model: Segmenter, *, held: bool) -> None:
     Held, its BatchNorm uses its statistics and leaves them as they are, and it drops nothing.
     """
     model.encoder.requires_grad_(not held).train(not held)
+
+
+def _has_grouped_conv(model: nn.Module) -> bool:
+    """Whether depthwise or other grouped convolutions are in it, which are faster with the channels last.
+
+    Measured on two cores with AVX2 in float32: a U-Net on EfficientNet-Lite0 trained 4.5 images/s against 3.7, one of
+    plain convolutions as many either way.
+    """
+    return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
