@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.dataset import EvaluationSet, Reader
+from segtool.data.dataset import EvaluationSet
 from segtool.data.formats import Record
 from segtool.data.labels import IGNORE
 from segtool.data.loader import evaluation_batches
+from segtool.data.reader import Reader
 from segtool.distributed import World
 from segtool.ensemble import AnyPredictor, read_views
 from segtool.metrics import ImageScore, Scores, confusion_matrix

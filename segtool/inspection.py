@@ -263,7 +263,7 @@ def _images(
 def _read(
     config: Config, records: dict[str, list[Record]], split: str, normalize: Normalize | None
 ) -> tuple[list[torch.Tensor], str]:
-    from segtool.data.dataset import Reader
+    from segtool.data.reader import Reader
     from segtool.data.statistics import resolve_data
     from segtool.inference import Normalize
 

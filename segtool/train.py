@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import os
 import signal
@@ -16,18 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from segtool import checkpoint
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress, TrainState
 from segtool.config import Config, located
-from segtool.data.dataset import EvaluationSet, Reader, Sample, TrainingSet
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
+from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import World
+from segtool.draw import png
 from segtool.draw import sample as draw_sample
 from segtool.errors import DivergedError, Interrupted
 from segtool.evaluate import evaluate
@@ -313,13 +313,6 @@ def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, 
         prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
         picture = draw_sample(image, truth, prediction, dataset.reader.labels.colors)
         write_atomically(directory / f"{record.stem.replace('/', '_')}.png", png(picture))
-
-
-def png(picture: Image.Image) -> bytes:
-    """Returns a picture as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 class Logs:

@@ -23,8 +23,9 @@ from segtool import checkpoint, plan, train
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
-from segtool.data.dataset import EvaluationSet, Reader, Sample
+from segtool.data.dataset import EvaluationSet, Sample
 from segtool.data.formats import Record, split_records
+from segtool.data.reader import Reader
 from segtool.distributed import World
 from segtool.errors import ConfigError, DivergedError, Interrupted
 from segtool.evaluate import evaluate

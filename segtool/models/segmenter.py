@@ -207,6 +207,7 @@ def check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
             Problem(
                 "train.batch_size",
                 f"{batch} image of {crop[0]}x{crop[1]} leaves one value per channel at stride {stride}, and "
-                "BatchNorm needs two; use a batch of 2, a larger augment.crop, or `norm: group` in encoder and decoder",
+                "BatchNorm needs two; use a batch of 2 (more with train.accumulate), a larger augment.crop, or "
+                "`norm: group` in encoder and decoder",
             )
         )
