@@ -903,7 +903,7 @@ class Demanding:
 
 @pytest.fixture
 def dummies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODULES, "dummy", "json")
+    monkeypatch.setitem(MODULES, "dummy", ("json",))
     monkeypatch.setitem(_registered, "dummy", {})
     register("dummy", "plain")(Plain)
     register("dummy", "demanding")(Demanding)
