@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from segtool.data.images import read_image
-from segtool.inference import Predictor, largest
+from segtool.inference import BandPredictor, Predictor
 
 
-class Ensemble:
+class Ensemble(BandPredictor):
     """Predictors whose class probabilities are averaged; with `flip`, also over the image and its mirror image.
 
     It predicts as a `Predictor` does, from an image that holds what each member reads (`channels`, `read_views`).
@@ -37,32 +35,21 @@ class Ensemble:
         """
         yield from averaged([stream for member in self.members for stream in self._streams(member, image, tile)])
 
-    def classes(self, image: Tensor, tile: int | None = None) -> NDArray[np.uint8]:
-        """Returns the class index of each pixel, H W; the lowest among equal probabilities."""
-        return np.concatenate([largest(band) for band in self.bands(image, tile)])
-
-    def classes_and_probabilities(
-        self, image: Tensor, tile: int | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Returns the class indices H W and the mean probabilities K H W that they are the largest of."""
-        bands = list(self.bands(image, tile))
-        probabilities = np.concatenate([band.cpu().numpy() for band in bands], axis=1)
-        return np.concatenate([largest(band) for band in bands]), probabilities
+    def probabilities(self, band: Tensor) -> Tensor:
+        """Returns the band: it holds probabilities already."""
+        return band
 
     def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
         view = self._view(member, image)
-        yield (band.softmax(0) for band in member.bands(view, tile))
+        yield (member.probabilities(band) for band in member.bands(view, tile))
         if self.flip:
-            yield (band.softmax(0).flip(2) for band in member.bands(view.flip(2), tile))
+            yield (member.probabilities(band).flip(2) for band in member.bands(view.flip(2), tile))
 
     def _view(self, member: Predictor, image: Tensor) -> Tensor:
         """Returns the channels of an image that a member reads."""
         (count,) = member.channels
         start = sum(self.channels[: self.channels.index(count)])
         return image[start : start + count]
-
-
-AnyPredictor: TypeAlias = Predictor | Ensemble
 
 
 def averaged(streams: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:

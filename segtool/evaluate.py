@@ -13,13 +13,14 @@ from segtool.data.labels import IGNORE
 from segtool.data.loader import evaluation_batches
 from segtool.data.reader import Reader
 from segtool.distributed import World
-from segtool.ensemble import AnyPredictor, read_views
+from segtool.ensemble import read_views
+from segtool.inference import BandPredictor
 from segtool.metrics import ImageScore, Scores, confusion_matrix
 from segtool.terminal import Reporter
 
 
 def evaluate(
-    predictor: AnyPredictor,
+    predictor: BandPredictor,
     dataset: EvaluationSet,
     world: World,
     *,
@@ -56,6 +57,6 @@ class ViewsReader(Reader):
         return read_views(record.image, self.views, exif=self.exif, max_pixels=self.max_pixels)
 
 
-def reader_for(predictor: AnyPredictor, config: Config) -> Reader:
+def reader_for(predictor: BandPredictor, config: Config) -> Reader:
     """Returns what reads records for `evaluate`: the masks as the config says, the images as the predictor needs."""
     return ViewsReader(**vars(Reader.of(config)), views=predictor.channels)

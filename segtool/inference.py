@@ -36,18 +36,41 @@ class Normalize:
         return (images.float() - mean) * scale
 
 
-class Predictor:
+class BandPredictor:
+    """The contract of what predicts an image: `bands` from top to bottom, and what they become."""
+
+    channels: tuple[int, ...]
+    """The numbers of channels that the image holds one after the other; several only for an ensemble."""
+
+    def bands(self, image: Tensor, tile: int | None = None) -> Iterator[Tensor]:
+        """Yields scores of an image C H W from top to bottom, as bands K h W; the largest names the class."""
+        raise NotImplementedError
+
+    def probabilities(self, band: Tensor) -> Tensor:
+        """Returns the class probabilities K h W of the scores of a band."""
+        raise NotImplementedError
+
+    def classes(self, image: Tensor, tile: int | None = None) -> NDArray[np.uint8]:
+        """Returns the class index of each pixel, H W; the lowest among equal scores."""
+        return np.concatenate([largest(band) for band in self.bands(image, tile)])
+
+    def classes_and_probabilities(
+        self, image: Tensor, tile: int | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Returns the class indices H W and the probabilities K H W that they are the largest of."""
+        bands = list(self.bands(image, tile))
+        probabilities = np.concatenate([self.probabilities(band).cpu().numpy() for band in bands], axis=1)
+        return np.concatenate([largest(band) for band in bands]), probabilities
+
+
+class Predictor(BandPredictor):
     """A network in evaluation mode with its normalisation, on a device."""
 
     def __init__(self, model: Segmenter, normalize: Normalize, device: torch.device) -> None:
         self.model = model.to(device).eval()
         self.normalize = normalize
         self.device = device
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """The number of channels of the images that it takes; an ensemble may have several."""
-        return (len(self.normalize.mean),)
+        self.channels = (len(normalize.mean),)
 
     @torch.inference_mode()
     def forward(self, image: Tensor, *context: Sides) -> Tensor:
@@ -71,17 +94,9 @@ class Predictor:
             return
         yield from self._tiled(image, tile)
 
-    def classes(self, image: Tensor, tile: int | None = None) -> NDArray[np.uint8]:
-        """Returns the class index of each pixel, H W; the lowest among equal logits."""
-        return np.concatenate([largest(band) for band in self.bands(image, tile)])
-
-    def classes_and_probabilities(
-        self, image: Tensor, tile: int | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Returns the class indices H W and the probabilities K H W that they are the largest of."""
-        bands = list(self.bands(image, tile))
-        probabilities = np.concatenate([band.softmax(0).cpu().numpy() for band in bands], axis=1)
-        return np.concatenate([largest(band) for band in bands]), probabilities
+    def probabilities(self, band: Tensor) -> Tensor:
+        """Returns the softmax of logits."""
+        return band.softmax(0)
 
     def _tiled(self, image: Tensor, tile: int) -> Iterator[Tensor]:
         stride = self.model.stride

@@ -42,6 +42,13 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
+class ImageLoss(Loss):
+    """A loss that is a mean over the images that have pixels that count."""
+
+    def denominator(self, target: Tensor) -> Tensor:
+        return (target != IGNORE).flatten(1).any(1).sum().float()
+
+
 class ClassWeighted(Loss):
     """A sum over pixels, each weighted by its class; the denominator is the sum of the weights.
 
@@ -155,7 +162,7 @@ class Focal(ClassWeighted):
 
 
 @register("loss", "ohem")
-class HardPixels(Loss):
+class HardPixels(ImageLoss):
     """Cross-entropy of each image's hard pixels only (online hard example mining).
 
     Hard are the pixels whose probability of the true class is below `threshold`, and the `min_kept` of least
@@ -183,9 +190,6 @@ class HardPixels(Loss):
                 raise ValueError(f"{name} is {value}; expected 0 to 1")
         self.threshold = threshold
         self.min_kept = min_kept
-
-    def denominator(self, target: Tensor) -> Tensor:
-        return num_images(target)
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         entropy = pixel_entropy(logits, target.long())  # N H W
@@ -227,11 +231,6 @@ class Criterion(nn.Module):
 
     def _losses(self) -> list[Loss]:
         return [loss for loss in self.losses if isinstance(loss, Loss)]
-
-
-def num_images(target: Tensor) -> Tensor:
-    """Returns how many images of a target N H W have pixels that count: the denominator of a loss per image."""
-    return (target != IGNORE).flatten(1).any(1).sum().float()
 
 
 def pixel_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.labels import Labels
 from segtool.data.pairs import list_files, stem_of
 from segtool.draw import overlay
-from segtool.ensemble import AnyPredictor, Ensemble, read_views
+from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
-from segtool.inference import Normalize, Predictor
+from segtool.inference import BandPredictor, Normalize, Predictor
 from segtool.members import require_agreement
 from segtool.models.segmenter import build_model
 from segtool.runs import write_atomically
@@ -61,7 +61,7 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device) -> Predictor:
     return Predictor(model, Normalize(config.data.mean or (), config.data.std or ()), device)
 
 
-def build_ensemble(checkpoints: Sequence[Checkpoint], device: torch.device, *, flip: bool = False) -> AnyPredictor:
+def build_ensemble(checkpoints: Sequence[Checkpoint], device: torch.device, *, flip: bool = False) -> BandPredictor:
     """Returns the networks of checkpoints as one; a single one that does not flip is a plain `Predictor`.
 
     Raises:
@@ -113,7 +113,7 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
 
 
 def predict(
-    predictor: AnyPredictor, config: Config, jobs: Iterable[Job], *, tile: int | None = None, resume: bool = False
+    predictor: BandPredictor, config: Config, jobs: Iterable[Job], *, tile: int | None = None, resume: bool = False
 ) -> Iterator[Path | DataError]:
     """Yields the path of each mask once it is written, or the DataError of an image that cannot be used.
 
@@ -142,7 +142,7 @@ def predict(
         yield job.mask
 
 
-def _predict_one(predictor: AnyPredictor, labels: Labels, job: Job, image: np.ndarray, tile: int | None) -> None:
+def _predict_one(predictor: BandPredictor, labels: Labels, job: Job, image: np.ndarray, tile: int | None) -> None:
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
     try:
         if job.probabilities:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from segtool.data.labels import IGNORE
 from segtool.data.statistics import ClassFrequencies
-from segtool.losses import Loss, num_images
+from segtool.losses import ImageLoss
 from segtool.registry import register
 
 
 @register("loss", "dice")
-class Dice(Loss):
+class Dice(ImageLoss):
     """One minus the soft Dice coefficient, per image, over the classes that are in its truth.
 
     For each image and each class in its truth, `1 - (2 sum p y + smooth) / (sum p + sum y + smooth)` over the pixels
@@ -37,9 +37,6 @@ class Dice(Loss):
         self.num_classes = num_classes
         self.smooth = smooth
 
-    def denominator(self, target: Tensor) -> Tensor:
-        return num_images(target)
-
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         both, predicted, true = _sizes(logits, target, self.num_classes)
         score = (2 * both + self.smooth) / torch.where(true > 0, predicted + true + self.smooth, 1)
@@ -47,7 +44,7 @@ class Dice(Loss):
 
 
 @register("loss", "tversky")
-class Tversky(Loss):
+class Tversky(ImageLoss):
     """One minus the Tversky index, per image, over the classes that are in its truth: Dice with unequal errors.
 
     For each image and each class in its truth, with the soft counts TP, FP and FN of the pixels that count, it is
@@ -86,9 +83,6 @@ class Tversky(Loss):
         self.smooth = smooth
         self.gamma = gamma
 
-    def denominator(self, target: Tensor) -> Tensor:
-        return num_images(target)
-
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         both, predicted, true = _sizes(logits, target, self.num_classes)
         above = 2 * both + self.smooth
@@ -101,7 +95,7 @@ class Tversky(Loss):
 
 
 @register("loss", "lovasz")
-class Lovasz(Loss):
+class Lovasz(ImageLoss):
     """The Lovász extension of one minus the IoU, per image, over the classes that are in its truth (Lovász-softmax).
 
     Of each class in an image's truth: the errors `|y - p|` of the pixels that count, in falling order, each times what
@@ -114,9 +108,6 @@ class Lovasz(Loss):
 
     def __init__(self, num_classes: int, frequencies: ClassFrequencies | None = None) -> None:
         super().__init__()
-
-    def denominator(self, target: Tensor) -> Tensor:
-        return num_images(target)
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         probability = logits.float().softmax(1)  # N K H W

@@ -39,6 +39,12 @@ def file_of(network: nn.Module, path: Path) -> Path:
     return path
 
 
+def load(mine: Encoder, base: Path) -> str:
+    pretrained = mine.pretrained(base)
+    assert pretrained is not None
+    return mine.load(pretrained)
+
+
 def problem(error: pytest.ExceptionInfo[ConfigError]) -> Problem:
     (detail,) = error.value.details
     assert isinstance(detail, Problem)
@@ -140,9 +146,7 @@ def test_a_file_may_have_the_network_inside_of_something(tmp_path, wrap):
     network = torchvision.models.resnet18(weights=None)
     torch.save(wrap(network.state_dict()), tmp_path / "r.pth")
     mine = encoder("resnet18", weights="r.pth")
-    pretrained = mine.pretrained(tmp_path)
-    assert pretrained is not None
-    mine.load(pretrained)
+    load(mine, tmp_path)
     assert torch.equal(mine.network.get_parameter("layer4.1.conv2.weight"), network.layer4[1].conv2.weight)
 
 
@@ -163,9 +167,7 @@ def test_six_equal_channels_give_what_three_give(tmp_path):
     file_of(torchvision.models.resnet18(weights=None), tmp_path / "r.pth")
     six, three = encoder("resnet18", 6, weights="r.pth"), encoder("resnet18", 3, weights="r.pth")
     for mine in (six, three):
-        pretrained = mine.pretrained(tmp_path)
-        assert pretrained is not None
-        mine.load(pretrained)
+        load(mine, tmp_path)
     image = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(six(image.repeat(1, 2, 1, 1)).maps[0], three(image).maps[0], rtol=1e-4, atol=1e-5)
 
@@ -175,18 +177,14 @@ def test_another_networks_file_is_a_config_error_with_a_name(tmp_path):
     file_of(torchvision.models.resnet18(weights=None), tmp_path / "r18.pth")
     file_of(torchvision.models.resnet18(weights=None, width_per_group=64).layer1, tmp_path / "part.pth")
     mine = encoder("resnet34", weights="r18.pth")
-    pretrained = mine.pretrained(tmp_path)
-    assert pretrained is not None
     with pytest.raises(ConfigError) as error:
-        mine.load(pretrained)
+        load(mine, tmp_path)
     assert problem(error).path == "model.encoder.weights"
     assert "r18.pth" in problem(error).message
     assert "missing" in problem(error).message
     mine = encoder("resnet50", weights="r34.pth")
-    pretrained = mine.pretrained(tmp_path)
-    assert pretrained is not None
     with pytest.raises(ConfigError, match=r"missing|shape"):
-        mine.load(pretrained)
+        load(mine, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -246,16 +244,12 @@ def test_a_timm_file_fits_and_another_does_not(tmp_path):
     for model in ("resnet18", "resnet26"):
         torch.save(timm.create_model(model).state_dict(), tmp_path / f"{model}.pth")
     mine = encoder("timm", model="resnet18", weights="resnet18.pth")
-    pretrained = mine.pretrained(tmp_path)
-    assert pretrained is not None
-    mine.load(pretrained)
+    load(mine, tmp_path)
     expected = torch.load(tmp_path / "resnet18.pth")["layer3.0.conv1.weight"]
     assert any(p.shape == expected.shape and torch.equal(p, expected) for p in mine.parameters())
     mine = encoder("timm", model="resnet18", weights="resnet26.pth")
-    pretrained = mine.pretrained(tmp_path)
-    assert pretrained is not None
     with pytest.raises(ConfigError, match=r"resnet26\.pth is not of this encoder"):
-        mine.load(pretrained)
+        load(mine, tmp_path)
 
 
 @needs_timm

@@ -110,12 +110,11 @@ class TorchvisionEncoder(Backbone):
         from torchvision.models import get_model
 
         network = get_model(self.architecture, weights=None)
-        self._levels = [[network.get_submodule(name) for name in names] for names in self.parts]
         _drop_all_but(network, [name for names in self.parts for name in names])
-        self.network = network
         if in_channels != RGB:
             _replace_first_conv(network, in_channels)
-            self._levels = [[network.get_submodule(name) for name in names] for names in self.parts]
+        self.network = network
+        self._levels = [[network.get_submodule(name) for name in names] for names in self.parts]
 
     def forward(self, images: Tensor) -> Features:
         x, maps, pool_indices = images, [], []
