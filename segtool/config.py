@@ -236,8 +236,9 @@ class Train:
     """Epochs between two validations; one more is made at the end."""
     patience: int | None = None
     """Validations without a better mean IoU after which training ends; null: never."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward and backward pass; `auto`: bf16 where the processor computes it faster, else fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward and backward pass; `auto`: bf16 where the processor computes it faster, fp16 (with a
+    scaled loss) on a GPU that only has that, else fp32. fp16 needs CUDA."""
     compile: Literal["auto"] | bool = "auto"
     """Whether torch.compile makes the step faster; `auto`: where the run is long enough to repay the compilation."""
     ema: float | None = 0.999
@@ -246,6 +247,9 @@ class Train:
     """Seed of the weights, the order of the images and every augmentation."""
     workers: Literal["auto"] | int = "auto"
     """Processes that load training images; 0 loads in the main one. Does not change the result."""
+    cache: Literal["auto"] | bool = "auto"
+    """Whether decoded training images and masks are kept in memory; `auto`: where they take at most a quarter of the
+    memory that is free. Does not change the result."""
     keep: int = 2
     """Checkpoints kept besides the best one."""
     samples: int = 4

@@ -1,0 +1,157 @@
+"""What the programs of `make bench` share: two sides run A B A B, and what came of them as rows of one table.
+
+A row is a ratio of two things that were measured in one run, so that the speed of the machine, which changes from hour
+to hour, cancels. Each program prints its rows as one JSON document; `benchmarks.bench` runs them all and makes the table.
+
+A side whose settings are those of its whole process (the allocator, the number of threads) is a program of its own that
+`serve`s rounds; the other side's process waits meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+Round = Callable[[], float]
+"""Does a side's work once and returns its seconds, or whatever else is compared."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of docs/benchmarks.md."""
+
+    what: str
+    """What is measured."""
+    against: str
+    """What it is divided by."""
+    ratios: tuple[float, ...]
+    """One for each round."""
+    target: float
+    at_least: bool
+    """Whether a ratio of the target or more reaches it; else one of the target or less does."""
+    figures: dict[str, str] = field(default_factory=dict)
+    """What was measured on the way, with units."""
+    note: str = ""
+    """What the ratio leaves out."""
+    unit: str = ""
+    """Of what is compared, where it is no ratio: seconds, MB."""
+
+    @property
+    def median(self) -> float:
+        """The ratio that counts."""
+        return statistics.median(self.ratios)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median reaches the target."""
+        return self.median >= self.target if self.at_least else self.median <= self.target
+
+
+def alternate(ours: Round, peer: Round, *, rounds: int, warmup: int = 1) -> tuple[list[float], list[float]]:
+    """Returns what both sides took in each round, run A B A B after `warmup` rounds that do not count."""
+    for _ in range(warmup):
+        ours(), peer()
+    pairs = [(ours(), peer()) for _ in range(rounds)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+class Side:
+    """A program in a process of its own; `side()` makes it do its work once and returns what it measured.
+
+    Args:
+        command: What stands behind `python -m`.
+        environment: Variables that it has besides this process's.
+    """
+
+    def __init__(self, *command: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self.command = command
+
+    def __call__(self) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self.command)}: ended with {self.process.wait()}")
+        return float(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(work: Round) -> None:
+    """Does the work each time that the other end of a `Side` asks for it."""
+    for _ in sys.stdin:
+        print(work(), flush=True)
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, ...]:
+    """Returns the ratio of each round."""
+    return tuple(a / b for a, b in zip(above, below, strict=True))
+
+
+def middle(values: Iterable[float]) -> float:
+    """Returns the median."""
+    return statistics.median(values)
+
+
+def report(*rows: Row) -> None:
+    """Prints rows for `benchmarks.bench`."""
+    print(json.dumps([asdict(row) for row in rows]))
+
+
+def machine() -> dict[str, str]:
+    """Returns what names the machine: processor, instruction sets that matter here, cores, threads, memory."""
+    facts = _cpu_facts()
+    flags = facts.get("flags", "").split()
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    threads = os.environ.get("OMP_NUM_THREADS", "as many as cores")
+    return {
+        "processor": facts.get("model name", platform.processor() or platform.machine()),
+        "instruction sets": ", ".join(sets) or "unknown",
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "threads": threads,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Returns the installed versions of packages; of one that is not there, `not installed`."""
+    found: dict[str, Any] = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _cpu_facts() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return {}
+    pairs = (line.split(":", 1) for line in path.read_text().split("\n\n")[0].splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
