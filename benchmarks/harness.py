@@ -1,7 +1,8 @@
 """What the programs of `make bench` share: two sides run A B A B, and what came of them as rows of one table.
 
 A row is a ratio of two things that were measured in one run, so that the speed of the machine, which changes from hour
-to hour, cancels. Each program prints its rows as one JSON document; `benchmarks.bench` runs them all and makes the table.
+to hour, cancels. Each program prints its rows as one JSON document; `benchmarks.bench` runs them all and makes the
+table.
 
 A side whose settings are those of its whole process (the allocator, the number of threads) is a program of its own that
 `serve`s rounds; the other side's process waits meanwhile.
