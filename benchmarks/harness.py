@@ -16,11 +16,11 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 Round = Callable[[], float]
 """Does a side's work once and returns its seconds, or whatever else is compared."""
@@ -45,6 +45,18 @@ class Row:
     """What the ratio leaves out."""
     unit: str = ""
     """Of what is compared, where it is no ratio: seconds, MB."""
+    needs: Literal["", "bf16", "cuda"] = ""
+    """What the target was set for: a processor that computes bfloat16 fast, or a GPU."""
+    axes: tuple[str, str] = ("", "")
+    """What the points are, with units."""
+    points: tuple[tuple[float, float], ...] = ()
+    """What the ratio was made of, for a plot."""
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """Returns a row that was printed as JSON."""
+        pairs = {name: tuple(stored[name]) for name in ("ratios", "axes") if name in stored}
+        return cls(**{**stored, **pairs, "points": tuple((x, y) for x, y in stored.get("points", ()))})
 
     @property
     def median(self) -> float:
@@ -59,10 +71,17 @@ class Row:
 
 def alternate(ours: Round, peer: Round, *, rounds: int, warmup: int = 1) -> tuple[list[float], list[float]]:
     """Returns what both sides took in each round, run A B A B after `warmup` rounds that do not count."""
+    first, second = in_turn(ours, peer, rounds=rounds, warmup=warmup)
+    return first, second
+
+
+def in_turn(*sides: Round, rounds: int, warmup: int = 1) -> list[list[float]]:
+    """Returns what each side took in each round, as `alternate` does with two."""
     for _ in range(warmup):
-        ours(), peer()
-    pairs = [(ours(), peer()) for _ in range(rounds)]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+        for side in sides:
+            side()
+    taken = [[side() for side in sides] for _ in range(rounds)]
+    return [list(times) for times in zip(*taken, strict=True)]
 
 
 class Side:
