@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from segtool.data.images import read_image
-from segtool.inference import BandPredictor, Predictor
+from segtool.inference import BandPredictor, Piece, Predictor
 
 
 class Ensemble(BandPredictor):
@@ -27,17 +27,20 @@ class Ensemble(BandPredictor):
         self.flip = flip
         self.channels = tuple(sorted({count for member in members for count in member.channels}))
 
-    def bands(self, image: Tensor, tile: int | None = None) -> Iterator[Tensor]:
-        """Yields the mean probabilities of an image C H W from top to bottom, as bands K h W.
+    def pieces(self, image: Tensor, tile: int | None = None) -> Iterator[Piece]:
+        """Yields the mean probabilities of an image C H W from top to bottom, as pieces of its width.
 
-        A band ends where one of any member ends (each tiles by its own stride), so one band of each member, and one
-        of its mirrored answer, is all that is held in memory.
+        A piece ends where a row of tiles of any member ends (each tiles by its own stride), so one such row of each
+        member, and one of its mirrored answer, is all that is held in memory.
         """
-        yield from averaged([stream for member in self.members for stream in self._streams(member, image, tile)])
+        top = 0
+        for band in averaged([stream for member in self.members for stream in self._streams(member, image, tile)]):
+            yield Piece(top, 0, band)
+            top += band.shape[1]
 
-    def probabilities(self, band: Tensor) -> Tensor:
-        """Returns the band: it holds probabilities already."""
-        return band
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Returns the scores: they are probabilities already."""
+        return scores
 
     def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
         view = self._view(member, image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from segtool import inference, registry
 from segtool.config import Model
 from segtool.ensemble import Ensemble
 from segtool.errors import ConfigError
-from segtool.inference import Normalize, Predictor, origins
+from segtool.inference import OVERLAP, Normalize, Predictor, fast_dtype, largest, spans
 from segtool.models.segmenter import build_model
 from segtool.registry import Component
 
@@ -66,10 +66,9 @@ def joined(predictor: Predictor, image: Tensor, tile: int | None) -> Tensor:
 def far_from_borders(length: int, tile: int, stride: int, reach: int) -> np.ndarray:
     """Whether each position is more than `reach` pixels from every end of a tile that is no end of the image."""
     tile = max(-(-tile // stride) * stride, 2 * stride)
-    step = max((tile - tile // 4) // stride * stride, stride)
     far = np.ones(length, bool)
-    for start in origins(length, tile, step, stride):
-        for border in (start, start + tile):
+    for span in spans(length, tile, min(tile // 4, OVERLAP), stride):
+        for border in span:
             if 0 < border < length:
                 far &= np.abs(np.arange(length) + 0.5 - border) > reach
     return far
@@ -113,8 +112,12 @@ def test_tiles_of_valid_convolutions_give_the_whole_image_up_to_their_borders(mo
 def test_tiles_that_do_not_begin_on_the_stride_give_something_else(monkeypatch, upsample):
     """Negative control of the comparison above."""
     predictor = Predictor(network("unet", upsample, DEEP), PLAIN, CPU)
-    aligned = inference.origins
-    monkeypatch.setattr(inference, "origins", lambda *args: [start - (start > 0) for start in aligned(*args)])
+    aligned = inference.spans
+
+    def shifted(length: int, *rest: int) -> list[tuple[int, int]]:
+        return [(start - (start > 0), stop - (stop < length)) for start, stop in aligned(length, *rest)]
+
+    monkeypatch.setattr(inference, "spans", shifted)
     tile = 3 * predictor.model.receptive_field + 1
     assert worst_difference(predictor, picture(2 * tile + 7, tile), tile)[0] > 1e-3
 
@@ -145,29 +148,51 @@ def test_a_constant_answer_stays_constant(tile):
 
 
 def test_a_blend_of_two_tiles_is_their_mean_weighted_by_the_distance_to_their_ends():
-    """One row of 10 pixels in tiles of 8 that answer 1 and 2; they overlap in pixels 2 to 7 by design of `origins`.
+    """One row of 10 pixels in tiles that answer 1 and 2 and have two pixels in common.
 
-    The first falls over its last 2 pixels as 2/3, 1/3, the second rises over its first 2 as 1/3, 2/3.
+    There the first falls as 2/3, 1/3, and the second rises as 1/3, 2/3.
     """
     answers = iter([1.0, 2.0])
     predictor = Predictor(stub(lambda images: torch.full_like(images, next(answers))), PLAIN, CPU)
-    assert origins(10, 8, 6, 1) == [0, 2]
-    first = [1, 1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0, 0]
-    second = [0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1]
-    expected = [(a + 2 * b) / (a + b) for a, b in zip(first, second, strict=True)]
+    assert spans(10, 8, 2, 1) == [(0, 6), (4, 10)]
+    first = [1, 1, 1, 1, 2 / 3, 1 / 3, 0, 0, 0, 0]
+    second = [0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1]
+    expected = [a + 2 * b for a, b in zip(first, second, strict=True)]
     row = joined(predictor, picture(1, 10), 8)[0, 0]
     torch.testing.assert_close(row, torch.tensor(expected))
 
 
-@pytest.mark.parametrize("length", range(1, 70))
+def test_tiles_are_blended_as_if_all_of_them_were_summed_up_with_their_weights_and_divided_by_those():
+    """Against sums over the whole image, in which every tile answers its own number."""
+    numbers = iter(range(100))
+    predictor = Predictor(stub(lambda images: torch.full_like(images, next(numbers)), 4), PLAIN, CPU)
+    height, width, tile, overlap = 53, 90, 32, 8
+
+    def weight(start: int, stop: int, length: int) -> np.ndarray:
+        rising = [1.0 if start == 0 else min(1.0, (i - start + 1) / (overlap + 1)) for i in range(start, stop)]
+        falling = [1.0 if stop == length else min(1.0, (stop - i) / (overlap + 1)) for i in range(start, stop)]
+        return np.minimum(rising, falling)
+
+    sums, weights = np.zeros((height, width)), np.zeros((height, width))
+    tiles = product(spans(height, tile, overlap, 4), spans(width, tile, overlap, 4))
+    for number, ((top, bottom), (left, right)) in enumerate(tiles):
+        own = np.outer(weight(top, bottom, height), weight(left, right, width))
+        sums[top:bottom, left:right] += number * own
+        weights[top:bottom, left:right] += own
+    assert number >= 5
+    np.testing.assert_allclose(joined(predictor, picture(height, width), tile)[0], sums / weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [*range(1, 70), 1000, 4001])
 def test_tiles_cover_a_side_from_end_to_end_and_begin_on_the_stride(length):
-    for stride, tile, step in ((1, 8, 6), (4, 16, 12), (8, 16, 8), (8, 32, 24)):
-        starts = origins(length, tile, step, stride)
-        covered = {pixel for start in starts for pixel in range(start, min(start + tile, length))}
-        assert covered == set(range(length))
-        assert all(start % stride == 0 and start < length for start in starts)
-        assert starts == sorted(set(starts))
-        assert len(starts) <= max(1, -(-(length - tile) // step) + 2)
+    for stride, tile, overlap in ((1, 8, 2), (4, 16, 4), (8, 16, 4), (8, 32, 8), (8, 16, 0), (32, 96, 24)):
+        found = spans(length, tile, overlap, stride)
+        assert (found[0][0], found[-1][1]) == (0, length)
+        assert all(start % stride == 0 and start + overlap * (len(found) > 1) < stop for start, stop in found)
+        assert max(stop - start for start, stop in found) <= tile
+        assert all(stop - start == overlap for (_, stop), (start, _) in pairwise(found))
+        assert len({stop - start for start, stop in found[:-1]}) <= 1, "one size of tiles, but for the last"
+        assert len(found) <= max(1, -(-(length - overlap) // ((tile - overlap) // stride * stride)))
 
 
 @pytest.mark.parametrize("size", [(100, 30), (101, 64), (37, 200)])
@@ -176,30 +201,50 @@ def test_bands_join_to_the_image_and_come_as_soon_as_their_rows_are_done(size):
     predictor = Predictor(model, PLAIN, CPU)
     bands = predictor.bands(picture(*size), 32)
     heights = [next(bands).shape[1]]
-    across = len(origins(size[1], 32, 24, 4))
+    across = len(spans(size[1], 32, 8, 4))
     assert len(model.sizes) == across  # one row of tiles, and no more
     heights += [band.shape[1] for band in bands]
     assert sum(heights) == size[0]
     assert max(heights) <= 32
-    assert len(model.sizes) == across * len(origins(size[0], 32, 24, 4))
+    assert len(model.sizes) == across * len(spans(size[0], 32, 8, 4))
     assert max(max(sides) for sides in model.sizes) <= 32
 
 
-def test_the_blended_logits_held_at_once_are_those_of_one_row_of_tiles(monkeypatch):
-    largest = 0
-    zeros = Tensor.new_zeros
+def test_the_logits_held_at_once_are_those_of_a_tile_and_of_what_the_next_row_of_tiles_overlaps(monkeypatch):
+    made: list[int] = []
+    empty = Tensor.new_empty
 
-    def counting(self: Tensor, *shape: Any, **options: Any) -> Tensor:
-        nonlocal largest
-        made = zeros(self, *shape, **options)
-        largest = max(largest, made.numel())
-        return made
+    def counting(self: Tensor, *shape: Any) -> Tensor:
+        made.append(int(np.prod(shape)))
+        return empty(self, *shape)
 
-    monkeypatch.setattr(Tensor, "new_zeros", counting)
+    monkeypatch.setattr(Tensor, "new_empty", counting)
     predictor = Predictor(stub(lambda images: images, 4), PLAIN, CPU)
-    for band in predictor.bands(picture(400, 50), 32):
-        assert band.numel() <= 3 * 32 * 50
-    assert largest == 3 * 32 * 50
+    covered = np.zeros((400, 300), int)
+    for top, left, scores in predictor.pieces(picture(400, 300), 32):
+        assert scores.shape[1] <= 32
+        assert scores.shape[2] <= 32
+        covered[top : top + scores.shape[1], left : left + scores.shape[2]] += 1
+    assert (covered == 1).all()
+    assert made == [3 * 8 * 300]
+
+
+def test_a_function_is_called_after_each_row_of_tiles():
+    model = stub(lambda images: images, 4)
+    seen: list[int] = []
+    Predictor(model, PLAIN, CPU).classes(picture(80, 50), 32, after_row=lambda: seen.append(len(model.sizes)))
+    across, down = len(spans(50, 32, 8, 4)), len(spans(80, 32, 8, 4))
+    assert seen == [across * (row + 1) for row in range(down)]
+    assert down > 1
+
+
+def test_an_image_whose_channels_lie_together_gives_the_same():
+    """As a reader makes it: H W C in memory, and no copy."""
+    predictor = Predictor(network("unet", "transposed", DEEP), PLAIN, CPU)
+    image = picture(45, 70)
+    permuted = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    for tile in (None, 24):
+        torch.testing.assert_close(joined(predictor, permuted, tile), joined(predictor, image, tile))
 
 
 def test_large_images_are_tiled_by_themselves_and_small_ones_are_not(monkeypatch):
@@ -210,7 +255,17 @@ def test_large_images_are_tiled_by_themselves_and_small_ones_are_not(monkeypatch
     joined(predictor, picture(25, 40), None)
     assert model.sizes == [(25, 40)]
     joined(predictor, picture(25, 41), None)
-    assert max(max(sides) for sides in model.sizes[1:]) == 16
+    assert len(model.sizes) > 5
+    assert max(max(sides) for sides in model.sizes[1:]) <= 16
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_largest_score_is_argmaxs_and_the_first_among_equals(layout):
+    scores = torch.randint(0, 3, (1, 7, 20, 31), generator=torch.Generator().manual_seed(0)).float()
+    found = largest(scores.contiguous(memory_format=layout)[0])
+    assert (found == scores[0].numpy().argmax(0)).all()
+    assert found.dtype == np.uint8
+    assert ((scores[0] == scores[0].amax(0)).sum(0) > 1).any(), "else none are equal"
 
 
 def test_the_lowest_class_is_taken_among_equal_logits():
@@ -245,6 +300,38 @@ def test_an_image_is_predicted_alone_and_without_gradients():
     assert not predictor.model.training
     assert not logits.requires_grad
     assert torch.equal(logits, predictor.forward(picture(20, 20)))
+
+
+# --- bfloat16
+
+
+@pytest.mark.parametrize("upsample", registry.names("upsampler"))
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_bfloat16_gives_nearly_the_same_classes_and_float32_logits(upsample, norm):
+    def model() -> Any:
+        made = network("unet", upsample, SHALLOW, norm=norm)
+        nn.init.normal_(made.head.weight, std=3.0, generator=torch.Generator().manual_seed(0))
+        return made
+
+    exact = Predictor(model(), Normalize((0.4,) * 3, (0.2,) * 3), CPU)
+    rounded = Predictor(model(), Normalize((0.4,) * 3, (0.2,) * 3), CPU, dtype=torch.bfloat16)
+    image = picture(45, 60)
+    middle = exact.forward(image).mean((1, 2))
+    for predictor in (exact, rounded):
+        predictor.model.head.bias.data -= middle  # so that each class is somewhere
+    logits = rounded.forward(image)
+    assert logits.dtype == torch.float32
+    assert (logits != exact.forward(image)).any()
+    assert len(logits.unique()) > logits.numel() / 2, "the head does not round"
+    assert (rounded.classes(image) == exact.classes(image)).mean() > 0.95
+    assert len(np.unique(exact.classes(image))) == 3
+
+
+def test_float32_is_what_a_device_without_fast_bfloat16_computes_in(monkeypatch):
+    for fast, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
+        assert fast_dtype(CPU) == dtype
+    assert fast_dtype(torch.device("mps")) == torch.float32
 
 
 # --- ensembles
@@ -322,15 +409,15 @@ def test_a_network_twice_is_that_network(tile):
 
 def test_members_that_tile_by_other_strides_are_averaged_pixel_by_pixel():
     members, image = two_networks(), picture(61, 50)
-    bands = [[band.shape[1] for band in member.bands(image, 18)] for member in members]
+    bands = [[band.shape[1] for band in member.bands(image, 22)] for member in members]
     assert bands[0] != bands[1], "else there is nothing to align"
     mirrored = image.flip(2)
-    answers = [joined(member, image, 18).softmax(0) for member in members]
-    answers += [joined(member, mirrored, 18).softmax(0).flip(2) for member in members]
+    answers = [joined(member, image, 22).softmax(0) for member in members]
+    answers += [joined(member, mirrored, 22).softmax(0).flip(2) for member in members]
     ensemble = Ensemble(members, flip=True)
-    made = list(ensemble.bands(image, 18))
+    made = list(ensemble.bands(image, 22))
     torch.testing.assert_close(torch.cat(made, 1), torch.stack(answers).mean(0), atol=1e-6, rtol=0)
-    assert max(band.shape[1] for band in made) <= 20
+    assert max(band.shape[1] for band in made) <= 24
 
 
 def test_an_ensemble_computes_no_more_than_the_rows_of_tiles_that_a_band_needs():
@@ -338,7 +425,7 @@ def test_an_ensemble_computes_no_more_than_the_rows_of_tiles_that_a_band_needs()
     ensemble = Ensemble([Predictor(model, PLAIN, CPU) for model in models], flip=True)
     bands = ensemble.bands(picture(200, 40), 32)
     next(bands)
-    assert [len(model.sizes) for model in models] == [2 * len(origins(40, 32, 24, stride)) for stride in (4, 8)]
+    assert [len(model.sizes) for model in models] == [2 * len(spans(40, 32, 8, stride)) for stride in (4, 8)]
 
 
 def test_members_of_grey_and_of_colour_images_each_take_their_channels_of_the_image():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -21,9 +19,8 @@ def fold_norms(model: Segmenter) -> Segmenter:
     """Folds every BatchNorm of a network in evaluation mode into the convolution before it; the network is changed.
 
     In evaluation BatchNorm is `gain * x + shift` by channel, so it can scale the weights that make x. Which convolution
-    it follows is seen by running the network once on the meta device, where nothing is computed: whatever way an
-    encoder names and nests its layers, a norm is folded only where it alone reads what a convolution makes, and both
-    run once.
+    it follows is seen by running the network once on a small image: whatever way an encoder names and nests its layers,
+    a norm is folded only where it alone reads what a convolution makes, and both run once.
 
     Returns:
         The network, whose logits are the same but for rounding. Norms that follow no convolution stay.
@@ -41,18 +38,15 @@ def fold_norms(model: Segmenter) -> Segmenter:
 
 def _pairs(model: Segmenter) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Returns the convolutions that are read by a norm and by nothing else, each with that norm."""
-    hollow = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in chain(model.named_parameters(), model.named_buffers())
-    }
+    weight = next(model.parameters())
     side = 2 * model.stride
-    images = torch.empty((1, model.in_channels, side, side), device="meta", dtype=next(model.parameters()).dtype)
+    images = torch.zeros((1, model.in_channels, side, side), device=weight.device, dtype=weight.dtype)
     watch = _Watch()
     handles = [module.register_forward_hook(watch.note) for module in model.modules() if _is_conv(module)]
     handles += [module.register_forward_hook(watch.note) for module in model.modules() if _is_norm(module)]
     try:
         with torch.no_grad(), watch:
-            functional_call(model, hollow, (images,))
+            model(images)
     finally:
         for handle in handles:
             handle.remove()
