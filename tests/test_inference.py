@@ -307,7 +307,7 @@ def test_an_image_is_predicted_alone_and_without_gradients():
 
 @pytest.mark.parametrize("upsample", registry.names("upsampler"))
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_bfloat16_gives_nearly_the_same_classes_and_float32_logits(upsample, norm):
+def test_bfloat16_gives_nearly_the_same_logits_in_float32(upsample, norm):
     def model() -> Any:
         made = network("unet", upsample, SHALLOW, norm=norm)
         nn.init.normal_(made.head.weight, std=3.0, generator=torch.Generator().manual_seed(0))
@@ -316,15 +316,11 @@ def test_bfloat16_gives_nearly_the_same_classes_and_float32_logits(upsample, nor
     exact = Predictor(model(), Normalize((0.4,) * 3, (0.2,) * 3), CPU)
     rounded = Predictor(model(), Normalize((0.4,) * 3, (0.2,) * 3), CPU, dtype=torch.bfloat16)
     image = picture(45, 60)
-    middle = exact.forward(image).mean((1, 2))
-    for predictor in (exact, rounded):
-        predictor.model.head.bias.data -= middle  # so that each class is somewhere
-    logits = rounded.forward(image)
+    logits, expected = rounded.forward(image), exact.forward(image)
     assert logits.dtype == torch.float32
-    assert (logits != exact.forward(image)).any()
+    assert (logits != expected).any()
     assert len(logits.unique()) > logits.numel() / 2, "the head does not round"
-    assert (rounded.classes(image) == exact.classes(image)).mean() > 0.95
-    assert len(np.unique(exact.classes(image))) == 3
+    assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_float32_is_what_a_device_without_fast_bfloat16_computes_in(monkeypatch):
