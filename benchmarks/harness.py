@@ -69,6 +69,29 @@ class Row:
         return self.median >= self.target if self.at_least else self.median <= self.target
 
 
+@dataclass(frozen=True)
+class Result:
+    """What came of one program, as `benchmarks.bench` keeps it."""
+
+    program: str
+    date: str
+    """Day and time in UTC at which it began."""
+    commit: str
+    """Of the repository, with `, changed` where files differ from it; empty where there is none."""
+    seconds: float
+    """How long it took."""
+    machine: dict[str, str]
+    versions: dict[str, str]
+    rows: tuple[Row, ...]
+    failed: str = ""
+    """Why there are no rows."""
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """Returns the result that was written as JSON."""
+        return cls(**{**stored, "rows": tuple(Row.of(row) for row in stored["rows"])})
+
+
 def alternate(ours: Round, peer: Round, *, rounds: int, warmup: int = 1) -> tuple[list[float], list[float]]:
     """Returns what both sides took in each round, run A B A B after `warmup` rounds that do not count."""
     first, second = in_turn(ours, peer, rounds=rounds, warmup=warmup)
@@ -153,9 +176,18 @@ def machine() -> dict[str, str]:
         "instruction sets": ", ".join(sets) or "unknown",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads": threads,
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
+        **_gpu(),
     }
+
+
+def _gpu() -> dict[str, str]:
+    """Returns the name of the first GPU where there is one; torch is asked in a process of its own."""
+    code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    return {"gpu": found} if found else {}
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -4,8 +4,8 @@
 
 Each side is a process of its own, since the allocator's settings are a process's; they run one step each in turn, on
 one batch that lies in memory. Ours is `segtool.train.train_step` with all that it does besides (normalisation, average
-of the weights, norm of the gradient and its check), in the arithmetic that `auto` chooses for a long run. The plain loop
-is the one that segmentation_models.pytorch's documentation shows, with torch's defaults; it gets normalised images.
+of the weights, norm of the gradient and its check), in the arithmetic that `auto` chooses for a long run. The plain
+loop is the one that segmentation_models.pytorch's documentation shows, with torch's defaults, on normalised images.
 """
 
 from __future__ import annotations
