@@ -37,6 +37,7 @@ STEP = re.compile(r"step-([0-9]{8,18})")
 MANIFEST = "manifest.json"
 REQUIRED = ("model.safetensors", "optimizer.safetensors", "config.yaml", "state.json")
 FILES = (*REQUIRED, "ema.safetensors")
+SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's state, by torch's names
 MAX_JSON = 1 << 20  # bytes; ours have about a thousand
 
 
@@ -62,6 +63,8 @@ class TrainState:
     model: nn.Module
     ema: nn.Module | None
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    """Of the loss, in fp16."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Checkpoint:
     progress: Progress
     tensors: Mapping[str, Mapping[str, Tensor]]
     """By file: `model`, `optimizer` and perhaps `ema`."""
+    scaler: Mapping[str, float] | None = None
+    """Scale of the loss, and the steps since it was changed; of fp16 only."""
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
@@ -98,6 +103,8 @@ class Checkpoint:
             if state.ema is not None:
                 state.ema.load_state_dict(dict(self.weights))
             _restore_optimizer(state, self.tensors["optimizer"])
+            if state.scaler is not None and self.scaler is not None:
+                state.scaler.load_state_dict({**state.scaler.state_dict(), **self.scaler})
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"{self.path}: does not fit the network of this training: {error}") from error
 
@@ -128,6 +135,11 @@ def save(directory: Path, state: TrainState, config: Config, progress: Progress)
     return target
 
 
+def num_bytes(state: TrainState, config: Config, progress: Progress) -> int:
+    """Returns the size of a checkpoint in bytes. The files are made as for `save`, and not written."""
+    return sum(map(len, _contents(state, config, progress).values()))
+
+
 def load(path: Path) -> Checkpoint:
     """Returns the checkpoint in a directory, after its sizes and sha256 sums are verified.
 
@@ -145,7 +157,7 @@ def load(path: Path) -> Checkpoint:
         config = load_config(path / "config.yaml")
     except ConfigError as error:
         raise CheckpointError(*error.problems, f"{path}: its config is not one that this segtool reads") from error
-    return Checkpoint(path, config, progress, tensors)
+    return Checkpoint(path, config, progress, tensors, _scaler(path, contents["state.json"]))
 
 
 def last(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
@@ -244,7 +256,8 @@ def _contents(state: TrainState, config: Config, progress: Progress) -> dict[str
         files["ema.safetensors"] = _dump(state.ema.state_dict())
     files["optimizer.safetensors"] = _dump(_optimizer_tensors(state))
     files["config.yaml"] = dump_config(config).encode()
-    files["state.json"] = _dump_json({"format": FORMAT, **dataclasses.asdict(progress)})
+    scaler = {} if state.scaler is None else {"scaler": {key: state.scaler.state_dict()[key] for key in SCALER}}
+    files["state.json"] = _dump_json({"format": FORMAT, **dataclasses.asdict(progress), **scaler})
     sums = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     files[MANIFEST] = _dump_json({"format": FORMAT, "files": sums})
     return files
@@ -365,8 +378,22 @@ def _progress(path: Path, content: bytes) -> Progress:
     return progress
 
 
+def _scaler(path: Path, content: bytes) -> dict[str, float] | None:
+    """Returns what `state.json` holds of the loss's scaler; None where it holds nothing of it."""
+    saved = _json_object(path / "state.json", content).get("scaler")
+    if saved is None:
+        return None
+    if not isinstance(saved, dict) or set(saved) != set(SCALER) or not all(map(_is_number, saved.values())):
+        raise CheckpointError(f"{path / 'state.json'}: holds a scaler of the wrong kind; it was not written by segtool")
+    return saved
+
+
 def _is_score(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and math.isfinite(value))
+    return value is None or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,3 +45,17 @@ def choose_device(name: str) -> torch.device:
     if not available[name]():
         raise SegtoolError(f"--device {name}: torch {torch.__version__} finds no such device here; use --device cpu")
     return torch.device(name)
+
+
+@contextmanager
+def convolutions_by_trial(device: torch.device) -> Iterator[None]:
+    """On CUDA makes cuDNN try its algorithms on each new size inside and take the fastest.
+
+    It is for training, whose crops have one size; the images that are predicted have many.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -73,6 +73,17 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999), fused=True)
 
 
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Gives SGD a momentum of 0 to begin with, which makes its first step the same.
+
+    Without, the fused SGD allocates it in the first step and leaves it uninitialised where the device leaves that out.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def rate_factors(encoder: Encoder, layer_decay: float) -> dict[nn.Parameter, float]:
     """Returns the factor of each parameter's learning rate: `lr_factor * layer_decay^i` at the i-th level from below.
 
@@ -99,5 +110,6 @@ class Ema:
         mine: list[Tensor] = list(self.model.parameters())
         theirs: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for averaged, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            averaged.copy_(buffer)
+        buffers = list(self.model.buffers())
+        if buffers:
+            torch._foreach_copy_(buffers, list(model.buffers()))

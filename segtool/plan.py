@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
 from dataclasses import dataclass, replace
@@ -11,11 +12,21 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtool.config import Config
+from segtool.config import Config, Train
+from segtool.errors import ConfigError, Problem
 from segtool.models.segmenter import Segmenter, check_crop, verify
+from segtool.terminal import duration
 
-# Multiply-adds of a whole training (forward and backward) from which a compilation of about a minute pays for itself.
-COMPILE_WORK = 2.5e14
+COMPILE_SECONDS = 60.0  # measured on two cores: 20 to 60 for a U-Net; on a GPU taken to be as long
+# What a training does in a second without compilation, as floating-point operations, a multiply-add being two. On a CPU
+# for each core: 122 to 155 GFLOP/s were measured with U-Nets on two cores of a server CPU with AVX512-BF16, torch 2.14,
+# in float32. For a GPU it is a guess, between what old and new ones do.
+CPU_RATE, GPU_RATE = 65e9, 2e13
+# Share of that time which bfloat16 and compilation together save: there 18 % (EfficientNet-Lite0) to 60 % (U-Net
+# 32..512), for most 38 to 47. For a GPU a guess, where compilation only joins norms and activations.
+CPU_GAIN, GPU_GAIN = 0.35, 0.15
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,35 @@ class Choice:
     what: str
     value: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choices depend on beside the config."""
+
+    kind: str
+    """Of the device: `cpu`, `cuda` or `mps`."""
+    fast_bf16: bool
+    """Whether the device computes bfloat16 by instructions of its own, and so faster than float32."""
+    fast_fp16: bool
+    """Whether it is a GPU with tensor cores for float16."""
+    threads: int
+    """Threads that torch computes with on a CPU."""
+    compiler: str | None
+    """The compiler that torch.compile would call; None where there is none."""
+
+    @classmethod
+    def of(cls, device: torch.device) -> Machine:
+        """Returns what is there."""
+        if device.type == "cuda":
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            fp16 = torch.cuda.get_device_capability(device) >= (7, 0)
+            compiler = _found("gcc", "clang", "cc") if importlib.util.find_spec("triton") else None
+        else:
+            bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+            fp16 = False
+            compiler = _found("g++", "clang++", "c++")
+        return cls(device.type, bf16, fp16, torch.get_num_threads(), compiler)
 
 
 @dataclass(frozen=True)
@@ -56,7 +96,7 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
         first_size: height and width of the first of them.
 
     Raises:
-        ConfigError: crop or batch do not suit the network.
+        ConfigError: crop or batch do not suit the network, or the precision not the device.
     """
     train = config.train
     model = verify(config.model, len(config.data.classes), config.data.channels)
@@ -64,11 +104,9 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
     check_crop(model, crop, train.batch_size // train.accumulate)
     steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
-    precision, why = _precision(train.precision, device)
-    choices.append(Choice("train.precision", precision, why))
-    work = 3 * _multiply_adds(model, config.data.channels, crop) * train.batch_size * steps
-    compiled, why = _compile(train.compile, precision, work, device)
-    choices.append(Choice("train.compile", str(compiled).lower(), why))
+    forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
+    precision, compiled, why = arithmetic(train, Machine.of(device), 3.0 * forward * train.batch_size * steps)
+    choices += why
     config = replace(
         config,
         augment=replace(config.augment, crop=crop),
@@ -91,30 +129,65 @@ def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int
     return crop, []
 
 
-def _precision(setting: Literal["auto", "fp32", "bf16"], device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
-    if setting != "auto":
-        return setting, "as the config says"
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    if fast:
-        return "bf16", "this processor computes bfloat16 faster than float32"
-    return "fp32", "this processor has no fast bfloat16"
+def arithmetic(train: Train, machine: Machine, operations: float) -> tuple[Precision, bool, list[Choice]]:
+    """Returns in which precision a training computes, whether it is compiled, and why.
+
+    Args:
+        operations: floating-point operations of the whole training, a multiply-add being two.
+
+    Raises:
+        ConfigError: the device has no such arithmetic.
+    """
+    if train.precision == "fp16" and machine.kind != "cuda":
+        message = f"fp16 is for CUDA, and this run is on {machine.kind}; expected auto, bf16 or fp32"
+        raise ConfigError(Problem("train.precision", message))
+    compiled, why_compiled = _compile(train, machine, operations)
+    precision, why = _precision(train.precision, machine, compiled=compiled)
+    return (
+        precision,
+        compiled,
+        [Choice("train.precision", precision, why), Choice("train.compile", str(compiled).lower(), why_compiled)],
+    )
 
 
-def _compile(setting: str | bool, precision: str, work: float, device: torch.device) -> tuple[bool, str]:
+def _precision(
+    setting: Literal["auto", "fp32", "bf16", "fp16"], machine: Machine, *, compiled: bool
+) -> tuple[Precision, str]:
     if setting != "auto":
-        return bool(setting), "as the config says"
-    if work < COMPILE_WORK:
-        return False, f"{work / 1e12:.1f} T multiply-adds in all would not repay a minute of compilation"
-    if device.type == "cpu" and precision != "bf16":
-        return False, "measured: float32 convolutions on a CPU gain nothing from it"
-    if device.type == "mps":
+        tf32 = "; convolutions in TF32 where the GPU has it, torch's default" if machine.kind == "cuda" else ""
+        return setting, "as the config says" + (tf32 if setting == "fp32" else "")
+    if machine.kind == "cuda" and not machine.fast_bf16 and machine.fast_fp16:
+        return "fp16", "this GPU has fast float16 and no fast bfloat16; the loss is scaled"
+    if not machine.fast_bf16:
+        return "fp32", "this processor has no fast bfloat16"
+    if machine.kind == "cpu" and not compiled:
+        return "fp32", "bfloat16 is faster on this processor only where the network is compiled"
+    return "bf16", "this processor computes bfloat16 faster than float32"
+
+
+def _compile(train: Train, machine: Machine, operations: float) -> tuple[bool, str]:
+    if train.compile != "auto":
+        return train.compile, "as the config says"
+    if machine.kind not in ("cpu", "cuda"):
         return False, "not tried on this kind of device"
-    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        return False, "it would pay, but there is no C++ compiler here; install one for a faster run"
-    return True, f"{work / 1e12:.0f} T multiply-adds in all repay the compilation"
+    if machine.kind == "cpu" and (train.precision == "fp32" or not machine.fast_bf16):
+        return False, "float32 convolutions on a CPU gain nothing from it, as measured"
+    rate, gain = (CPU_RATE * machine.threads, CPU_GAIN) if machine.kind == "cpu" else (GPU_RATE, GPU_GAIN)
+    seconds = operations / rate
+    saves = f"of about {duration(seconds)} of steps it would save {100 * gain:.0f} %"
+    if seconds * gain < COMPILE_SECONDS:
+        return False, f"{saves}, less than the {duration(COMPILE_SECONDS)} that it takes"
+    if machine.compiler is None:
+        return False, f"{saves}, but torch.compile finds no compiler here; install {_needed(machine.kind)}"
+    return True, f"{saves}, more than the {duration(COMPILE_SECONDS)} that it takes"
+
+
+def _needed(kind: str) -> str:
+    return "g++" if kind == "cpu" else "triton and gcc"
+
+
+def _found(*names: str) -> str | None:
+    return next((name for name in names if shutil.which(name)), None)
 
 
 def _multiply_adds(model: Segmenter, channels: int, crop: tuple[int, int]) -> int:

@@ -283,7 +283,7 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
     config, plan = _planned(config, records, device, pretrained)
     _say_plan(config, plan, records, device, reporter)
     if dry_run:
-        return _dry_run(config, plan, records, device, reporter)
+        return _dry_run(config, plan, records, directory, began, device, reporter)
     deadline = None
     if session.budget is not None:
         config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
@@ -499,16 +499,16 @@ def _budgeted(
     varies, and from the deadline on only the last validation and checkpoint are made.
     """
     from segtool.distributed import World
-    from segtool.train import measure
+    from segtool.forecast import measure
 
     frequencies = _frequencies(config, records)
-    times = measure(config, records, frequencies, plan, World(), device)
+    times = measure(config, records, frequencies, plan, World(), device, reporter).times
     left = budget - (time.monotonic() - began)
-    per_step = times.step + times.validation / plan.eval_steps
-    steps = int((0.95 * left - times.validation) / per_step)
+    per_step = times.step + times.scored / plan.eval_steps
+    steps = int((0.95 * left - times.starting - times.saving - times.scored) / per_step)
     if steps < 1:
         raise SegtoolError(
-            f"--budget: a step takes {times.step:.1f} s and a validation {times.validation:.1f} s, and {left:.0f} s "
+            f"--budget: a step takes {times.step:.1f} s and a validation {times.scored:.1f} s, and {left:.0f} s "
             "are left after preparing; give more time"
         )
     reporter.say(
@@ -516,24 +516,30 @@ def _budgeted(
         f"validations of {times.validation:.1f} s included"
     )
     train = replace(config.train, epochs=None, steps=steps)
-    deadline = began + budget - 1.5 * times.validation - 2
+    deadline = began + budget - 1.5 * times.scored - 2
     return replace(config, train=train), replace(plan, steps=steps), deadline
 
 
-def _dry_run(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> float:
+def _dry_run(
+    config: Config,
+    plan: Plan,
+    records: Records,
+    directory: Path,
+    began: float,
+    device: torch.device,
+    reporter: Reporter,
+) -> float:
+    """Says what the training would take, and returns the seconds of the whole command."""
     from segtool.distributed import World
-    from segtool.terminal import duration
-    from segtool.train import measure
+    from segtool.forecast import describe, measure
 
     frequencies = _frequencies(config, records)
-    times = measure(config, records, frequencies, plan, World(), device)
-    validations = -(-plan.steps // plan.eval_steps)
-    total = plan.steps * times.step + validations * times.validation
-    reporter.say(
-        f"a step takes {times.step:.2f} s, a validation {times.validation:.1f} s: about {duration(total)} in all"
-    )
+    prepared = time.monotonic() - began
+    forecast = measure(config, records, frequencies, plan, World(), device, reporter)
+    for line in describe(forecast, config, plan, prepared=prepared, directory=directory):
+        reporter.say(line)
     reporter.say("dry run: nothing was written")
-    return total
+    return prepared + forecast.times.total(plan)
 
 
 def _say_plan(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> None:

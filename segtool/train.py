@@ -7,7 +7,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,22 +28,24 @@ from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
-from segtool.distributed import World
+from segtool.distributed import World, convolutions_by_trial
 from segtool.draw import png
 from segtool.draw import sample as draw_sample
-from segtool.errors import DivergedError, Interrupted
+from segtool.errors import DivergedError, Interrupted, SegtoolError
 from segtool.evaluate import evaluate
 from segtool.inference import Normalize, Predictor
 from segtool.losses import Criterion
 from segtool.metrics import Scores, iou
 from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights
-from segtool.optim import Ema, build_optimizer, learning_rate
+from segtool.optim import Ema, begin_momentum, build_optimizer, learning_rate
 from segtool.plan import Plan, steps_of
 from segtool.runs import Run, relocate, write_atomically
 from segtool.terminal import Reporter, duration, percent
 
 FLUSH_STEPS = 20  # steps between two writes of the logs
+LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINT_SECONDS = 600  # a checkpoint at the latest after this long, whatever the validations do
 
 
@@ -57,11 +61,18 @@ class Training:
     normalize: Normalize
     device: torch.device
     world: World
+    scaler: torch.amp.GradScaler | None = None
+    """Of the loss, in fp16."""
 
     @property
     def state(self) -> TrainState:
         """What a checkpoint saves."""
-        return TrainState(self.model, self.ema.model if self.ema else None, self.optimizer)
+        return TrainState(self.model, self.ema.model if self.ema else None, self.optimizer, self.scaler)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step is only queued on the device when `train_step` returns, and what came of it is read later."""
+        return self.device.type == "cuda" or self.scaler is not None
 
     @property
     def scored(self) -> Segmenter:
@@ -112,8 +123,7 @@ def train(
     saved_config = relocate(config, run.directory, run.checkpoints / "step")
     if resumed is None and world.is_main:
         checkpoint.save(run.checkpoints, training.state, saved_config, progress)
-    if config.train.compile:
-        training.model.compile()
+    make_step = start_compilation(training, reporter)
     workers = num_workers(config.train.workers, device)
     batches = training_batches(
         training_set,
@@ -125,22 +135,20 @@ def train(
     )
     logs = Logs(run, world, reporter, config, plan)
     saved_at = time.monotonic()
-    with catch_signals() as signals:
+    with catch_signals() as signals, logs.flushed_where_it_diverges():
         while progress.step < plan.steps:
             batch = next(batches)
             rate = learning_rate(config.optim, progress.step, plan.steps)
-            try:
-                loss, norm = train_step(training, batch, progress.step, rate, records["train"])
-            except DivergedError:
-                logs.flush()  # how it came to this
-                raise
+            outcome = make_step(training, batch, progress.step, rate, records["train"])
+            make_step = train_step
             progress = replace(progress, step=progress.step + 1, score=None)
-            logs.step(progress, loss, norm, rate)
+            logs.step(progress, outcome, late=LATE_STEPS if training.runs_ahead else 0)
 
             # Once in a while: validate, save, end.
             out_of_time = deadline is not None and time.monotonic() > deadline
             last = progress.step == plan.steps or out_of_time
             if last or progress.step % plan.eval_steps == 0:
+                logs.settle()
                 progress = validate(training, validation_set, progress, run, logs, workers)
                 patience = config.train.patience
                 if patience is not None and progress.stale >= patience and not last:
@@ -148,6 +156,7 @@ def train(
                     last = True
             stop = list(signals)  # looked at once: a signal that comes later ends the next step, after its save
             if last or stop or progress.score is not None or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                logs.settle()  # a step that was not made must not be saved as one
                 logs.flush()
                 progress = replace(progress, finished=last)
                 if world.is_main:
@@ -176,13 +185,17 @@ def build_training(
     if start:
         start(model.encoder)
     model = model.to(device)
-    if device.type == "cuda" or config.train.precision == "bf16" or _has_grouped_conv(model):
+    if device.type == "cuda" or config.train.precision != "fp32" or _has_grouped_conv(model):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = Criterion(config.loss, classes, frequencies).to(device)
     ema = Ema(model, config.train.ema) if config.train.ema is not None else None
     optimizer = build_optimizer(model, config.optim)
     normalize = Normalize(config.data.mean or (), config.data.std or ())
-    return Training(config, model.train(), ema, optimizer, criterion, normalize, device, world)
+    scaler = torch.amp.GradScaler(device.type) if config.train.precision == "fp16" else None
+    training = Training(config, model.train(), ema, optimizer, criterion, normalize, device, world, scaler)
+    if training.runs_ahead:
+        begin_momentum(optimizer)
+    return training
 
 
 def load_pretrained(encoder: Encoder, *, base: Path, reporter: Reporter) -> None:
@@ -197,15 +210,52 @@ def load_pretrained(encoder: Encoder, *, base: Path, reporter: Reporter) -> None
         reporter.say(f"encoder: starts from {pretrained.name}" + (f"; {fitted}" if fitted else ""))
 
 
-def train_step(training: Training, batch: Sample, step: int, rate: float, records: list[Record]) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step, which may still be on its way from the device."""
+
+    step: int
+    """Counted from 0."""
+    rate: float
+    """The learning rate."""
+    values: Tensor
+    """Loss, norm of the gradient, and the scale of the loss (1 where it is not scaled); on the CPU."""
+    arrived: torch.cuda.Event | None
+    """After which `values` can be read; None: they can be."""
+    images: tuple[Path, ...]
+    """Of the batch."""
+
+    def read(self) -> tuple[float, float]:
+        """Waits for loss and gradient norm and returns them.
+
+        In fp16 a gradient that is not finite is one whose scaled loss was too large: the step is left out, the scale
+        is halved, and the norm is told as it is. It is a divergence where the scale is down to 1.
+
+        Raises:
+            DivergedError: one of the two is not finite; the step was not made.
+        """
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        loss, norm, scale = self.values.tolist()
+        overflowed = not math.isfinite(norm) and scale > 1
+        if overflowed or (math.isfinite(loss) and math.isfinite(norm)):
+            return loss, norm
+        raise DivergedError(
+            f"step {self.step + 1}: loss {loss}, gradient norm {norm}, learning rate {self.rate:.3g}; the step was not "
+            f"made. The batch was: {', '.join(map(str, self.images))}. Try a lower optim.lr, optim.clip=1.0, or a "
+            "longer optim.warmup"
+        )
+
+
+def train_step(training: Training, batch: Sample, step: int, rate: float, records: list[Record]) -> Outcome:
     """Makes one optimizer step and returns the loss before it and the norm of the gradient.
 
     With `train.accumulate` the batch goes through the network in parts, whose losses and gradients add up to those of
-    the whole, BatchNorm aside.
+    the whole, BatchNorm aside. Where loss or gradient is not finite, weights and optimizer stay as they are; the
+    statistics of BatchNorm have seen the batch. On a GPU the device decides so by itself, and nothing waits for it.
 
     Raises:
-        DivergedError: one of the two is not finite; weights, averages and optimizer are as they were. (The statistics
-            of BatchNorm have seen the batch.)
+        DivergedError: on a CPU, that one of the two is not finite; on a GPU `Outcome.read` raises it.
     """
     config, optimizer = training.config, training.optimizer
     torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
@@ -217,29 +267,77 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     optimizer.zero_grad(set_to_none=True)
     count = config.train.accumulate
     parts = zip(images.tensor_split(count), target.tensor_split(count), strict=True)
-    losses = [add_gradients(training, *part, denominators) for part in parts]
+    with convolutions_by_trial(training.device):
+        losses = [add_gradients(training, *part, denominators) for part in parts]
+    if training.scaler:
+        training.scaler.unscale_(optimizer)
     parameters = [p for p in training.model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    values = torch.stack(losses).sum().item(), norm.item()
-    if not all(math.isfinite(value) for value in values):
-        files = ", ".join(str(records[int(index)].image) for index in batch.indices)
-        raise DivergedError(
-            f"step {step + 1}: loss {values[0]}, gradient norm {values[1]}, learning rate {rate:.3g}; the step was not "
-            f"made. The batch was: {files}. Try a lower optim.lr, optim.clip=1.0, or a longer optim.warmup"
-        )
+    outcome = _outcome(
+        training, torch.stack(losses).sum(), norm, step, rate, [records[i] for i in batch.indices.tolist()]
+    )
+    if not training.runs_ahead:
+        outcome.read()
     if config.optim.clip is not None:
         nn.utils.clip_grads_with_norm_(parameters, config.optim.clip, norm)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
-    optimizer.step()
+    if training.scaler:
+        training.scaler.step(optimizer)
+        training.scaler.update()
+    else:
+        optimizer.step()
     if training.ema:
         training.ema.update(training.model, step)
-    return values
+    return outcome
+
+
+def _outcome(training: Training, loss: Tensor, norm: Tensor, step: int, rate: float, records: list[Record]) -> Outcome:
+    """Sends loss and norm on their way to the CPU, and has a GPU leave the step out where they are not finite."""
+    scale = training.scaler.scale(torch.ones_like(loss)) if training.scaler else torch.ones_like(loss)
+    values = torch.stack([loss, norm, scale])
+    arrived = None
+    if training.device.type == "cuda":
+        # What torch's gradient scaler sets too: the fused optimizers look at it on the device.
+        training.optimizer.found_inf = 1.0 - values.isfinite().all().float()  # type: ignore[attr-defined]
+        values = values.to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+    return Outcome(step, rate, values, arrived, tuple(record.image for record in records))
+
+
+def start_compilation(training: Training, reporter: Reporter) -> Callable[..., Outcome]:
+    """Has the network compiled in the first step, where the config says so, and returns what makes that step."""
+    if not training.config.train.compile:
+        return train_step
+    training.model.compile()
+    return partial(compiled_step, reporter)
+
+
+def compiled_step(reporter: Reporter, training: Training, *step: Any) -> Outcome:
+    """Makes the first `train_step` of a network that is to be compiled; where that fails, training goes on without.
+
+    Weights and statistics are then those before the step.
+    """
+    buffers = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
+    try:
+        return train_step(training, *step)
+    except SegtoolError:
+        raise
+    except Exception as error:  # whatever a compiler stumbles over; where it is not at fault, the step below fails too
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    reporter.warn(
+        f"compilation failed, and training goes on without it ({reason}); train.compile=false spares the attempt"
+    )
+    training.model._compiled_call_impl = None
+    training.model.load_state_dict(buffers, strict=False)
+    return train_step(training, *step)
 
 
 def add_gradients(training: Training, images: Tensor, target: Tensor, denominators: Tensor) -> Tensor:
     """Adds the gradients of a part of a batch to those that are there, and returns its share of the loss."""
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.config.train.precision == "bf16"):
+    half = HALF.get(training.config.train.precision)
+    with torch.autocast(training.device.type, half, enabled=half is not None):
         outputs = training.model(images)  # N K H W, or with deep supervision a list of such
     outputs = outputs if isinstance(outputs, list) else [outputs]
     weights = deep_supervision_weights(len(outputs))
@@ -248,7 +346,7 @@ def add_gradients(training: Training, images: Tensor, target: Tensor, denominato
         for weight, logits in zip(weights, outputs, strict=True)
     ]
     loss = torch.stack(losses).sum()
-    loss.backward()
+    (training.scaler.scale(loss) if training.scaler else loss).backward()
     return loss.detach()
 
 
@@ -304,15 +402,19 @@ def validate(
 
 def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, count: int) -> None:
     """Writes evenly spaced validation images as image, truth and prediction, named by their stems."""
-    if count == 0:
-        return
-    directory.mkdir(exist_ok=True)
+    for name, picture in sample_pictures(predictor, dataset, count):
+        directory.mkdir(exist_ok=True)
+        write_atomically(directory / name, picture)
+
+
+def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:
+    """Yields name and PNG file of evenly spaced images."""
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)):
         record = dataset.records[index]
         image, truth = dataset.reader.pair(record)
         prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
         picture = draw_sample(image, truth, prediction, dataset.reader.labels.colors)
-        write_atomically(directory / f"{record.stem.replace('/', '_')}.png", png(picture))
+        yield f"{record.stem.replace('/', '_')}.png", png(picture)
 
 
 class Logs:
@@ -331,13 +433,38 @@ class Logs:
         self.steps_since = 0
         self.rate = 0.0
         self.validating = 0.0  # seconds spent in validation since the last flush
+        self.waiting: deque[tuple[Progress, Outcome]] = deque()
 
-    def step(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
-        """Notes a step; what is not reproducible goes to `timing.jsonl`."""
+    def step(self, progress: Progress, outcome: Outcome, *, late: int = 0) -> None:
+        """Notes a step, and reads those that were made more than `late` steps before.
+
+        Raises:
+            DivergedError: of one of these.
+        """
+        self.waiting.append((progress, outcome))
+        self.settle(late=late)
+
+    def settle(self, *, late: int = 0) -> None:
+        """Reads what came of all steps but the last `late`. Raises as `step`."""
+        while len(self.waiting) > late:
+            progress, outcome = self.waiting.popleft()
+            self._note(progress, *outcome.read(), outcome.rate)
+
+    @contextmanager
+    def flushed_where_it_diverges(self) -> Iterator[None]:
+        """Writes how it came to a divergence that is raised inside."""
+        try:
+            yield
+        except DivergedError:
+            self.flush()
+            raise
+
+    def _note(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
+        """Adds the row of a step; what is not reproducible goes to `timing.jsonl`."""
         self.first = progress.step - 1 if self.first is None else self.first
         self.steps_since += 1
-        epoch = progress.step * self.batch_size / self.plan.images
-        row = {"step": progress.step, "epoch": round(epoch, 4), "loss": loss, "grad_norm": norm, "lr": rate}
+        epoch = round(progress.step * self.batch_size / self.plan.images, 4)
+        row = {"step": progress.step, "epoch": epoch, "loss": _number(loss), "grad_norm": _number(norm), "lr": rate}
         self.rows.append(row)
         elapsed = time.monotonic() - self.flushed - self.validating
         self.rate = self.steps_since * self.batch_size / max(elapsed, 1e-9)
@@ -405,52 +532,6 @@ class catch_signals:  # noqa: N801 -- a context manager, used like a function
         os.write(2, text.encode())
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds of a training step, and of scoring the validation split."""
-
-    step: float
-    validation: float
-
-
-def measure(
-    config: Config,
-    records: dict[str, list[Record]],
-    frequencies: ClassFrequencies | None,
-    plan: Plan,
-    world: World,
-    device: torch.device,
-) -> Times:
-    """Returns measured times, compilation left out; it is made on a training that is thrown away.
-
-    Two steps warm up and six are timed, all of them with the whole network in training; of the validation images one
-    warms up and up to eight are timed.
-    """
-    keep_freed_memory()
-    training = build_training(config, frequencies, device, world)
-    if config.train.compile:
-        training.model.compile()
-    reader = Reader.of(config)
-    dataset = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed, frequencies)
-    workers = num_workers(config.train.workers, device)
-    size = config.train.batch_size
-    times = []
-    first = held_steps(training, len(records["train"]))
-    batches = training_batches(dataset, world, batch_size=size, start=first, steps=first + 8, workers=workers)
-    for step, batch in enumerate(batches, start=first):
-        train_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
-        times.append(time.monotonic())
-    return Times((times[-1] - times[1]) / 6, _validation_seconds(training, records.get("val", []), reader))
-
-
-def _validation_seconds(training: Training, records: list[Record], reader: Reader) -> float:
-    if not records:
-        return 0.0
-    predictor = Predictor(copy.deepcopy(training.scored), training.normalize, training.device)
-    picked = [records[index] for index in np.linspace(0, len(records) - 1, 9).astype(int)]
-    began = 0.0
-    for i, record in enumerate(picked):
-        began = time.monotonic() if i == 1 else began
-        image, _ = reader.pair(record)
-        predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
-    return (time.monotonic() - began) / 8 * len(records)
+def _number(value: float) -> float | None:
+    """Returns what JSON has for a number; of a step that fp16 left out, the norm is none."""
+    return value if math.isfinite(value) else None

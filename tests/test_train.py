@@ -18,8 +18,10 @@ import torch
 from conftest import SilentOs, Trained, Trainer, config_of, draw_pair, write_pair
 from PIL import Image
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from segtool import checkpoint, plan, train
+from segtool import checkpoint, forecast, plan, train
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
@@ -34,6 +36,7 @@ from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.optim import build_optimizer, learning_rate
 from segtool.predict import build_predictor
 from segtool.session import verify_components
+from segtool.terminal import Reporter
 
 CPU = torch.device("cpu")
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
@@ -336,7 +339,7 @@ def one_step(config: Config, **attributes: Any) -> tuple[tuple[float, float], tr
     target[0, :12] = 255  # so that the parts do not count the same
     batch = Sample(torch.from_numpy(rng.integers(0, 256, (size, 3, 16, 16), np.uint8)), target, torch.arange(size))
     records = [Record(Path(f"{n}.png"), None, f"{n}") for n in range(8)]
-    return train.train_step(training, batch, 0, 0.1, records), training
+    return train.train_step(training, batch, 0, 0.1, records).read(), training
 
 
 SGD = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
@@ -496,8 +499,9 @@ def test_times_are_measured_with_the_whole_network_in_training(make_config, froz
     monkeypatch.setattr(train, "train_step", lambda _training, _batch, number, *_: numbers.append(number))
     config, _ = built(make_config())
     config, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
-    train.measure(config, {"train": split_records(config, Path("/"))["train"]}, None, made, World(), CPU)
-    assert numbers == list(range(2, 10))
+    records = {"train": split_records(config, Path("/"))["train"]}
+    forecast.measure(config, records, None, made, World(), CPU, Reporter(quiet=True))
+    assert numbers == list(range(2, 2 + forecast.WARM_UP + forecast.MOST_STEPS))
 
 
 # --- signals
@@ -667,6 +671,243 @@ def test_the_gradient_is_clipped_to_the_norm_that_the_config_gives(trainer, make
     assert length == pytest.approx(10 * 1e-3, rel=1e-3)
 
 
+# --- steps that are read late, and scaled losses: what a GPU does, on a CPU
+
+
+@pytest.fixture
+def run_ahead(monkeypatch) -> None:
+    """Makes the CPU do as a GPU does: the step is left out on the device, and read one step later."""
+    monkeypatch.setattr(train.Training, "runs_ahead", True)
+    make = train._outcome
+
+    def outcome(training: train.Training, loss: torch.Tensor, norm: torch.Tensor, *rest: Any) -> train.Outcome:
+        made = make(training, loss, norm, *rest)
+        training.optimizer.found_inf = 1.0 - made.values.isfinite().all().float()  # type: ignore[attr-defined]
+        return made
+
+    monkeypatch.setattr(train, "_outcome", outcome)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_run_that_is_read_late_is_the_run_that_is_not(trainer, make_config, monkeypatch, name):
+    config = make_config(optim={"name": name, "clip": 1.0})
+    plain = trainer("plain", config)
+    monkeypatch.setattr(train.Training, "runs_ahead", True)
+    assert_same(trainer("late", config), plain)
+    trainer("parts", config, stop_after=4)
+    assert_same(trainer("parts", config, resume=True), plain)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_divergence_that_is_read_late_names_its_own_batch_and_nothing_of_it_is_saved(
+    trainer, make_config, monkeypatch, run_ahead, name
+):
+    config = make_config(optim={"name": name}, train={"steps": 7, "eval_every": 100})
+    before: dict[str, torch.Tensor] = {}
+    after: dict[str, torch.Tensor] = {}
+    numbers: list[int] = []
+    step = train.train_step
+
+    def spoiled(training: train.Training, batch: Any, number: int, *rest: Any) -> Any:
+        numbers.append(number)
+        kept = {key: value for key, value in everything(training).items() if not key.startswith("ema.")}
+        if number == 4:
+            before.update(kept)
+            forward = training.criterion.forward
+            monkeypatch.setattr(training.criterion, "forward", lambda *args: nan_loss(forward(*args)))
+        if number == 5:
+            after.update(kept)
+        return step(training, batch, number, *rest)
+
+    monkeypatch.setattr(train, "train_step", spoiled)
+    with pytest.raises(DivergedError, match="step 5: loss nan") as error:
+        trainer("run", config)
+    order = [int(i) for epoch in (0, 1) for i in np.random.default_rng([0, epoch]).permutation(8)]
+    assert {index for index in range(8) if f"train{index}.png" in str(error.value)} == set(order[12:15])
+    assert numbers == [0, 1, 2, 3, 4, 5]  # the one after it was queued already
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+
+
+def test_a_divergence_is_read_before_what_it_came_to_is_validated_or_saved(
+    trainer, make_config, monkeypatch, run_ahead
+):
+    config = make_config(train={"steps": 1})
+    monkeypatch.setattr(train.Criterion, "forward", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    monkeypatch.setattr(train, "add_gradients", spoiled_gradients)
+    with pytest.raises(DivergedError):
+        trainer("run", config)
+    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+
+
+def spoiled_gradients(training: train.Training, *_: Any) -> torch.Tensor:
+    for parameter in training.model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    return torch.tensor(float("nan"))
+
+
+def test_an_outcome_waits_for_the_device(make_config):
+    waited: list[bool] = []
+
+    class Event:
+        def synchronize(self) -> None:
+            waited.append(True)
+
+    values = torch.tensor([0.5, 2.0, 1.0])
+    assert train.Outcome(0, 0.1, values, Event(), ()).read() == (0.5, 2.0)  # type: ignore[arg-type]
+    assert waited == [True]
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "scale", "diverged"),
+    [
+        (1.0, math.inf, 65536.0, False),  # too large a scale: the scaler halves it
+        (math.nan, math.nan, 2.0, False),
+        (1.0, math.inf, 1.0, True),  # nothing left to halve
+        (1.0, math.nan, 0.5, True),
+        (math.inf, 1.0, 65536.0, True),  # not of the gradient, so not of the scale
+    ],
+)
+def test_a_scaled_gradient_that_overflows_is_a_divergence_only_where_the_scale_is_down_to_1(
+    loss, norm, scale, diverged
+):
+    outcome = train.Outcome(2, 0.1, torch.tensor([loss, norm, scale]), None, (Path("a.png"),))
+    if diverged:
+        with pytest.raises(DivergedError, match=r"step 3: .*a\.png"):
+            outcome.read()
+    else:
+        assert outcome.read() == pytest.approx((loss, norm), nan_ok=True)
+
+
+def test_a_step_waits_for_nothing_that_a_gpu_computes(make_config, monkeypatch):
+    """`.item()`, `if tensor` and indexing by a mask ask the device for a number; a queued step must not."""
+    monkeypatch.setattr(train.Training, "runs_ahead", True)
+    with Asked() as asked:
+        one_step_without_reading(make_config(loss=BOTH, optim={"clip": 1.0}))
+    assert asked.names == []
+    with Asked() as asked:  # negative control
+        torch.ones(3).sum().item()
+    assert asked.names == ["aten._local_scalar_dense.default"]
+
+
+class Asked(TorchDispatchMode):
+    """Notes the operations that a GPU would have to be waited for."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal.")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(func) for name in self.WAITING):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def one_step_without_reading(config: Config) -> None:
+    _, training = built(config)
+    size = config.train.batch_size
+    batch = Sample(
+        torch.zeros(size, 3, 16, 16, dtype=torch.uint8),
+        torch.zeros(size, 16, 16, dtype=torch.uint8),
+        torch.arange(size),
+    )
+    train.train_step(training, batch, 0, 0.1, [Record(Path(f"{n}.png"), None, f"{n}") for n in range(size)])
+
+
+@pytest.fixture
+def fp16_on_cpu(monkeypatch) -> None:
+    """Lets a CPU do what a plan leaves to CUDA."""
+    arithmetic = plan.arithmetic
+
+    def allowed(settings: Any, machine: plan.Machine, operations: float) -> Any:
+        return arithmetic(settings, replace(machine, kind="cuda"), operations)
+
+    monkeypatch.setattr(plan, "arithmetic", allowed)
+
+
+def test_a_scaled_run_learns_as_the_plain_one_does_and_leaves_out_what_overflows(
+    trainer, make_config, monkeypatch, fp16_on_cpu
+):
+    monkeypatch.setattr(train.torch.amp, "GradScaler", starting_at(2.0**40))
+    run = trainer("run", make_config(train={"precision": "fp16", "steps": 50}, optim={"lr": 0.003}))
+    rows = [row for row in run.metrics if "loss" in row]
+    left_out = [row["step"] for row in rows if row["grad_norm"] is None]
+    assert left_out[:9] == [1, 2, 3, 4, 5, 6, 7, 8, 9]  # 2^40 is halved until it is small enough
+    assert len(left_out) < 30
+    plain = trainer("plain", make_config(train={"steps": 50}, optim={"lr": 0.003}))
+    losses = [np.mean([row["loss"] for row in some.metrics if "loss" in row][-8:]) for some in (run, plain)]
+    assert losses[0] < 0.9 * rows[0]["loss"]
+    assert losses[0] == pytest.approx(losses[1], rel=0.5)  # of fewer steps
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_scaled_run_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch, fp16_on_cpu, name):
+    """With a scale that grows every second step, and is halved where that was too much."""
+    monkeypatch.setattr(train.torch.amp, "GradScaler", starting_at(2.0**22, growth_interval=2))
+    config = make_config(train={"precision": "fp16"}, optim={"name": name})
+    whole = trainer("whole", config)
+    assert whole.final.scaler is not None
+    for step in (1, 4):
+        trainer(f"parts{step}", config, stop_after=step)
+        again = trainer(f"parts{step}", config, resume=True)
+        assert_same(again, whole)
+        assert again.final.scaler == whole.final.scaler
+    trainer("forgotten", config, stop_after=4)
+    forgotten = trainer("forgotten", config, resume=True, change=lambda found: replace(found, scaler=None))
+    assert forgotten.final.scaler != whole.final.scaler  # negative control
+
+
+def starting_at(scale: float, **options: Any) -> Callable[[str], Any]:
+    scaler = torch.amp.GradScaler
+    return lambda device: scaler(device, init_scale=scale, **options)
+
+
+# --- compilation
+
+
+class BrokenCompiler:
+    """A backend of torch.compile that fails, at once or in the backward pass."""
+
+    def __init__(self, *, backward: bool) -> None:
+        self.backward = backward
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        if not self.backward:
+            raise RuntimeError("the compiler is broken\nand says more")
+        return aot_autograd(fw_compiler=lambda graph, _: graph, bw_compiler=self.broken)(graph, inputs)
+
+    def broken(self, graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("the compiler is broken\nand says more")
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_compiler_that_fails_is_warned_of_and_the_run_is_that_without_it(trainer, make_config, monkeypatch, backward):
+    plain = trainer("plain", make_config(train={"steps": 3}))
+    compile_with = nn.Module.compile
+    backend = BrokenCompiler(backward=backward)
+    monkeypatch.setattr(train.Segmenter, "compile", lambda self: compile_with(self, backend=backend))
+    run = trainer("run", make_config(train={"steps": 3, "compile": True}))
+    (warning,) = [line for line in run.said if line.startswith("warning")]
+    assert "compilation failed" in warning
+    assert "the compiler is broken" in warning
+    assert_same(run, plain)
+
+
+def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_compiler(trainer, make_config, monkeypatch):
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("of the step")
+
+    monkeypatch.setattr(train.Segmenter, "compile", lambda _: None)
+    monkeypatch.setattr(train, "add_gradients", broken)
+    with pytest.raises(ZeroDivisionError, match="of the step"):
+        trainer("run", make_config(train={"compile": True}))
+
+
 # --- validation
 
 
@@ -777,13 +1018,13 @@ def test_validation_does_not_touch_the_training(trainer, make_config):
 
 def test_the_averaged_weights_are_the_ones_validated(trainer, make_config, monkeypatch):
     scored: list[dict[str, torch.Tensor]] = []
-    real = train.evaluate
+    real = train.Predictor
 
-    def spy(predictor: Any, *args: Any, **options: Any) -> Any:
-        scored.append({name: value.clone() for name, value in predictor.model.state_dict().items()})
-        return real(predictor, *args, **options)
+    def spy(model: nn.Module, *args: Any, **options: Any) -> Any:
+        scored.append({name: value.clone() for name, value in model.state_dict().items()})
+        return real(model, *args, **options)
 
-    monkeypatch.setattr(train, "evaluate", spy)
+    monkeypatch.setattr(train, "Predictor", spy)
     run = trainer("run", make_config(train={"ema": 0.9}))
     for name, value in run.final.tensors["ema"].items():
         assert torch.equal(value, scored[-1][name])

@@ -1,0 +1,232 @@
+"""What a training will take, from a few real steps and images of a training that is thrown away. Nothing is written."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from segtool import checkpoint, train
+from segtool.allocator import keep_freed_memory
+from segtool.checkpoint import Progress
+from segtool.config import Config
+from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.formats import Record
+from segtool.data.loader import num_workers, training_batches
+from segtool.data.reader import Reader
+from segtool.data.statistics import ClassFrequencies
+from segtool.distributed import World
+from segtool.evaluate import evaluate
+from segtool.inference import Predictor
+from segtool.optim import learning_rate
+from segtool.plan import Plan
+from segtool.terminal import Reporter, duration
+
+T = TypeVar("T")
+WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
+LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 40, 15.0  # how many steps are timed: as many as go into that time
+LEAST_IMAGES, MOST_IMAGES, IMAGE_SECONDS = 3, 24, 8.0
+DISK_RATE = 200e6  # bytes a second that a disk is taken to write
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of what a training is made of."""
+
+    starting: float
+    """What happens once: building the network, starting what loads the images, and what the first steps, with the
+    compilation, take more than others."""
+    step: float
+    validation: float
+    """Scoring the validation split; 0 without one."""
+    samples: float
+    """Drawing the samples of a validation."""
+    saving: float
+    """A checkpoint."""
+
+    def total(self, plan: Plan) -> float:
+        """Returns what the whole training takes, if every validation is better than those before it."""
+        validations = num_validations(plan)
+        scoring = validations * (self.validation + self.samples)
+        return self.starting + plan.steps * self.step + scoring + (validations + 1) * self.saving
+
+    @property
+    def scored(self) -> float:
+        """A validation with its samples and its checkpoint."""
+        return self.validation + self.samples + self.saving
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What was measured."""
+
+    times: Times
+    memory: int | None
+    """Largest memory in bytes, of the process, or of the GPU where it computes; None where it cannot be known."""
+    checkpoint: int
+    """Bytes of a checkpoint."""
+
+
+def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float, directory: Path) -> list[str]:
+    """Returns the lines in which `train --dry-run` tells what was measured.
+
+    Args:
+        prepared: Seconds that the command took before, checking the data above all.
+        directory: Of the run.
+    """
+    times = forecast.times
+    validations = f"{num_validations(plan)} validations of {times.validation + times.samples:.3g} s, "
+    memory = "unknown" if forecast.memory is None else f"about {_size(forecast.memory)}"
+    most = config.train.keep + 2  # besides those that are kept the best one, and the one that is being written
+    return [
+        f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
+        f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
+        f"memory: {memory}, the most that these steps and images took",
+        f"disk: {_size(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
+        f"{_size(free_disk(directory))} are free",
+    ]
+
+
+def num_validations(plan: Plan) -> int:
+    """Returns how often a training that goes to its end is validated."""
+    return -(-plan.steps // plan.eval_steps)
+
+
+def measure(
+    config: Config,
+    records: dict[str, list[Record]],
+    frequencies: ClassFrequencies | None,
+    plan: Plan,
+    world: World,
+    device: torch.device,
+    reporter: Reporter,
+) -> Forecast:
+    """Returns what a training takes, steps timed with the whole network in training, images with their decoding."""
+    keep_freed_memory()
+    began = time.monotonic()
+    training = train.build_training(config, frequencies, device, world)
+    make_step = train.start_compilation(training, reporter)
+    reader = Reader.of(config)
+    dataset = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed, frequencies)
+    workers = num_workers(config.train.workers, device)
+    first = train.held_steps(training, len(records["train"]))
+    batches = training_batches(
+        dataset,
+        world,
+        batch_size=config.train.batch_size,
+        start=first,
+        steps=first + WARM_UP + MOST_STEPS,
+        workers=workers,
+    )
+    ends = [began]
+    for step, batch in enumerate(batches, start=first):
+        make_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
+        make_step = train.train_step
+        _wait(device)
+        ends.append(time.monotonic())
+        timed = len(ends) - 1 - WARM_UP
+        if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > STEP_SECONDS:
+            break
+    del batches  # and with it the processes that load
+    spans = [after - before for before, after in itertools.pairwise(ends)]
+    per_step = statistics.median(spans[WARM_UP:])
+    starting = max(sum(spans[:WARM_UP]) - WARM_UP * per_step, 0.0)
+    validation, samples = _scoring(training, EvaluationSet(records.get("val", []), reader), workers)
+    began = time.monotonic()
+    num_bytes = checkpoint.num_bytes(training.state, config, Progress())
+    saving = time.monotonic() - began + num_bytes / DISK_RATE
+    return Forecast(Times(starting, per_step, validation, samples, saving), peak_memory(device), num_bytes)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Returns the most memory in bytes that this process has had so far, on a GPU that of torch's tensors."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_disk(directory: Path) -> int:
+    """Returns the free bytes where a directory lies or will lie."""
+    return shutil.disk_usage(next(path for path in (directory, *directory.absolute().parents) if path.exists())).free
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _scoring(training: train.Training, dataset: EvaluationSet, workers: int) -> tuple[float, float]:
+    """Returns the seconds of scoring all of a data set, and of drawing the samples."""
+    if not len(dataset):
+        return 0.0, 0.0
+    predictor = Predictor(copy.deepcopy(training.scored), training.normalize, training.device)
+    few = _score(training, predictor, _part(dataset, LEAST_IMAGES), workers)
+    count = int(np.clip(IMAGE_SECONDS / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
+    clock = _score(training, predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
+    began = time.monotonic()
+    list(train.sample_pictures(predictor, dataset, training.config.train.samples))
+    return clock.first + clock.each * (len(dataset) - 1), time.monotonic() - began
+
+
+def _score(training: train.Training, predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
+    clock = _Clock()
+    evaluate(predictor, dataset, training.world, workers=workers, reporter=clock)
+    return clock
+
+
+def _part(dataset: EvaluationSet, count: int) -> EvaluationSet:
+    picked = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+    return EvaluationSet([dataset.records[index] for index in picked], dataset.reader)
+
+
+class _Clock(Reporter):
+    """Notes when each item that is tracked was done; says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.times: list[float] = []
+
+    def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
+        """Yields the items."""
+        self.times.append(time.monotonic())
+        for item in items:
+            yield item
+            self.times.append(time.monotonic())
+
+    @property
+    def _spans(self) -> list[float]:
+        return [after - before for before, after in itertools.pairwise(self.times)]
+
+    @property
+    def first(self) -> float:
+        """Seconds of the first item, with the start of what loads them."""
+        return self._spans[0]
+
+    @property
+    def last(self) -> float:
+        """Seconds of the last one."""
+        return self._spans[-1]
+
+    @property
+    def each(self) -> float:
+        """Seconds of an item after the first; 0 where there is but one."""
+        return statistics.fmean(self._spans[1:] or [0.0])
+
+
+def _size(number: float) -> str:
+    """Returns bytes as people read them."""
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.3g} MiB"
