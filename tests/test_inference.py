@@ -319,8 +319,8 @@ def test_bfloat16_gives_nearly_the_same_logits_in_float32(upsample, norm):
     logits, expected = rounded.forward(image), exact.forward(image)
     assert logits.dtype == torch.float32
     assert (logits != expected).any()
-    assert len(logits.unique()) > logits.numel() / 2, "the head does not round"
-    assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
+    assert (logits != logits.bfloat16()).float().mean() > 0.5, "the head does not round"
+    assert (logits - expected).abs().mean() < 0.05 * expected.std()
 
 
 def test_float32_is_what_a_device_without_fast_bfloat16_computes_in(monkeypatch):
