@@ -20,17 +20,23 @@ from segtool.data.opening import (
     sample_format,
     shown,
 )
+from segtool.data.spool import release, spooled
 from segtool.errors import DataError
 
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WebP")
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp"))
 """Names that are taken for images when a folder is searched, in lower case."""
 
+SPOOL_PIXELS = 2**25
+"""Images of more pixels (100 MB in colour) are decoded into a temporary file."""
+BAND_PIXELS = 2**22
+"""Of such an image as many are copied at a time."""
+
 _INVERSE = {6: 8, 8: 6}
 
 
 def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: int = 200_000_000) -> np.ndarray:
-    """Returns the image as H W C, writable and contiguous.
+    """Returns the image as H W C, writable and contiguous; one of more than 33 megapixels lies in a temporary file.
 
     uint8, or float32 in 0..255 where the file holds 16 bits (`value * 255 / 65535`, nothing clipped, the scale
     independent of the content).
@@ -141,17 +147,29 @@ def _with_alpha_shown(image: Image.Image, opened: Opened) -> Image.Image:
 
 
 def _spread_8(image: Image.Image, channels: int, opened: Opened) -> np.ndarray:
+    target = {1: "L", 3: "RGB"}.get(channels, "RGBA")
     if image.mode in ("LA", "RGBA") and (channels < 4 or image.mode == "LA"):
         alpha = image.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            if channels < 4:
-                _refuse_alpha(alpha, channels, opened)
-            return np.array(image.convert("RGBA"))
-        image = image.convert(image.mode[:-1])
-    if channels == 1:
-        return np.array(image if image.mode == "L" else image.convert("L"))[..., None]
-    target = "RGB" if channels == 3 else "RGBA"
-    return np.array(image if image.mode == target else image.convert(target))
+        if channels < 4 and alpha.getextrema() != (255, 255):
+            _refuse_alpha(alpha, channels, opened)
+    return _pixels(image, target)
+
+
+def _pixels(image: Image.Image, mode: str) -> np.ndarray:
+    """Returns an image as H W C in a mode; a large one by bands of rows, into a temporary file."""
+    if image.width * image.height <= SPOOL_PIXELS:
+        return np.atleast_3d(np.array(_in_mode(image, mode)))
+    pixels = spooled((image.height, image.width, len(mode)))
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.atleast_3d(np.asarray(_in_mode(band, mode)))
+        release(pixels)
+    return pixels
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _refuse_alpha(alpha: Image.Image, channels: int, opened: Opened) -> None:
