@@ -27,7 +27,6 @@ from rich.console import Console
 
 from benchmarks.bench_report import page, shown_table
 from benchmarks.harness import Result, Row, machine, versions
-from benchmarks.plots import draw
 
 PROGRAMS = (
     "training_step",
@@ -150,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     Console(width=None if sys.stdout.isatty() else 160).print(shown_table(found))
     if docs is not None:
+        from benchmarks.plots import draw  # only this needs matplotlib
+
         pictures = draw([row for result in found for row in result.rows], docs / "images")
         docs.mkdir(parents=True, exist_ok=True)
         (docs / "benchmarks.md").write_text(page(found, pictures), encoding="utf-8")

@@ -35,7 +35,7 @@ from segtool.train import build_training, train_step
 
 CLASSES = 12
 SIZE = (352, 480)
-QUICK_SIZE = (64, 96)
+QUICK_SIZE = (32, 32)
 IMAGES, STEPS = 1000, 20_000  # of the run that `auto` chooses for: long enough for whatever must be repaid
 MATMUL, MATMULS = 2048, 4  # side of the matrices, and how many products a round
 
