@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # One thread a process: two test processes share two cores.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow check docs figures upsamplers clean
+.PHONY: demo test test-slow check docs figures upsamplers bench clean
 
 demo: $(VENV)/.made
 	rm -rf segtool-demo
@@ -33,6 +33,12 @@ figures: $(VENV)/.made
 # 42 trainings on one core, about 40 minutes; goes on where it was interrupted.
 upsamplers: $(VENV)/.made
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.upsamplers --out runs/upsamplers --docs docs
+
+# What the speed is measured against comes with it; about 20 minutes on two idle cores. DATA is CamVid, where it is there.
+DATA = data/camvid
+bench: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.bench --data $(DATA)
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

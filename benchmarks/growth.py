@@ -41,17 +41,17 @@ SCENE = (240, 320)  # height and width of what is predicted and scored
 class Amount:
     """How much is measured."""
 
-    predicted: tuple[int, ...] = (40, 80, 120, 160)
+    predicted: tuple[int, ...] = (30, 60, 120, 240)
     """Images."""
-    scored: tuple[int, ...] = (500, 1000, 1500, 2000)
+    scored: tuple[int, ...] = (400, 800, 1600, 3200)
     """Mask pairs."""
-    steps: int = 200
+    steps: int = 160
     """Of the training whose memory is watched."""
     sides: tuple[int, ...] = (512, 1024, 2048, 3072, 4096)
     """Of square images in pixels; the last and the third from it give the slope."""
     scenes: int = 24
     """Different images; more are copies of them."""
-    rounds: int = 2
+    rounds: int = 3
 
 
 QUICK = Amount(predicted=(2, 4, 6), scored=(4, 8, 12), steps=100, sides=(64, 128, 192), scenes=2, rounds=1)
@@ -65,7 +65,7 @@ def straight(points: Points) -> float:
 
 
 def fastest(work: Callable[[int], None], amounts: Sequence[int], rounds: int) -> Points:
-    """Returns the seconds that each amount took, the faster of several rounds of all of them in turn."""
+    """Returns the seconds that each amount took, the fastest of several rounds of all of them in turn."""
     work(amounts[0])
     taken: dict[int, list[float]] = {amount: [] for amount in amounts}
     for _ in range(rounds):
@@ -196,7 +196,7 @@ def time_row(command: str, things: str, points: Points, note: str) -> Row:
         target=0.99,
         at_least=True,
         figures={f"{things}: s": ", ".join(f"{x:.0f}: {y:.2f}" for x, y in points)},
-        note=f"{SCENE[0]}x{SCENE[1]} pixels; the faster of the rounds counts. {note}",
+        note=f"{SCENE[0]}x{SCENE[1]} pixels; the fastest of the rounds counts. {note}",
         axes=(things, "seconds"),
         points=tuple(points),
     )

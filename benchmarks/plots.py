@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 
@@ -31,13 +32,15 @@ def draw(rows: Sequence[Row], directory: Path) -> list[Path]:
 
 def draw_growth(rows: Sequence[Row], path: Path) -> Path:
     """Writes one picture: each row's points, and the straight line that fits them best; both axes begin at zero."""
-    figure, axes = plt.subplots(1, len(rows), figsize=(4.6 * len(rows), 3.6), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(rows), figsize=(4.6 * len(rows), 3.8), layout="constrained", squeeze=False)
     for axis, row in zip(axes[0], rows, strict=True):
         x, y = np.array(row.points, float).T
         slope, start = np.polyfit(x, y, 1)
         axis.plot(x, start + slope * x, color=INK, linewidth=1, linestyle="--", label="straight line")
         axis.plot(x, y, "o", color=BLUE, markersize=5, label="measured")
-        axis.set(xlabel=row.axes[0], ylabel=row.axes[1], title=row.what, xlim=(0, None), ylim=(0, 1.15 * y.max()))
+        axis.set(
+            xlabel=row.axes[0], ylabel=row.axes[1], title=fill(row.what, 44), xlim=(0, None), ylim=(0, 1.15 * y.max())
+        )
         axis.title.set_fontsize(10)
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
