@@ -24,7 +24,7 @@ from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
 from segtool.inference import BandPredictor, Normalize, Predictor
 from segtool.members import require_agreement
-from segtool.models.segmenter import build_model
+from segtool.models.segmenter import assemble
 from segtool.runs import write_atomically
 
 MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
@@ -53,7 +53,7 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device) -> Predictor:
         CheckpointError: the weights do not fit the network of the checkpoint's config.
     """
     config = checkpoint.config
-    model = build_model(config.model, len(config.data.classes), config.data.channels)
+    model = assemble(config.model, len(config.data.classes), config.data.channels)
     try:
         model.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as error:

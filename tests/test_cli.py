@@ -90,6 +90,20 @@ def test_help_loads_neither_torch_nor_numpy_and_takes_under_a_third_of_a_second_
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.9
 
 
+def test_predicting_one_image_loads_neither_torchvision_nor_the_compiler(run_directory: Path, data: Path) -> None:
+    code = (
+        "import sys\n"
+        "from segtool.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert not ended.code, ended\n"
+        "print([name for name in ('torchvision', 'torch._dynamo', 'sympy', 'timm') if name in sys.modules])"
+    )
+    image = next((data / "test" / "images").iterdir())
+    words = [sys.executable, "-c", code, "predict", str(run_directory), str(image), "--out", str(run_directory / "one")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     "command",
     ["demo", "init", "check", "train", "eval", "predict", "inspect", "list", "config show", "config schema", "doctor"],

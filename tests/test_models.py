@@ -98,8 +98,9 @@ def test_decoders_go_by_the_ratios_of_any_strides_and_end_at_stride_1(decoder, o
 
 
 def test_max_unpooling_behind_an_encoder_without_indices_is_a_config_error():
+    network = Segmenter(Strided(), UNet((4, 6), (2, 8), upsample=Component("max_unpool")), 3)
     with pytest.raises(ConfigError, match="max_unpool needs the indices"):
-        Segmenter(Strided(), UNet((4, 6), (2, 8), upsample=Component("max_unpool")), 3)
+        network(torch.randn(1, 3, 16, 16))
 
 
 def test_max_unpooling_with_indices_of_another_width_is_a_config_error_with_both_shapes():
@@ -109,8 +110,9 @@ def test_max_unpooling_with_indices_of_another_width_is_a_config_error_with_both
             return Features(features.maps, [i.repeat(1, 2, 1, 1) for i in features.pool_indices])
 
     encoder = Widening(3, channels=(4, 6))
+    network = Segmenter(encoder, UNet((4, 6), (1, 2), upsample=Component("max_unpool")), 3)
     with pytest.raises(ConfigError, match=r"\(4, 2, 2\) .* \(8, 2, 2\)"):
-        Segmenter(encoder, UNet((4, 6), (1, 2), upsample=Component("max_unpool")), 3)
+        network(torch.randn(1, 3, 4, 4))
 
 
 def test_pooling_indices_are_made_only_where_the_decoder_unpools():

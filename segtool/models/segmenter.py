@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,6 @@ class Segmenter(nn.Module):
     margin: int
     """Pixels beyond each side of the image that its logits depend on where no convolution is padded (`valid`), else 0:
     they are made by reflection, or given as context."""
-    receptive_field: int
-    """Side in pixels of the window, centred on an output pixel, that holds every input pixel it depends on."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int, *, in_channels: int = 3) -> None:
         super().__init__()
@@ -53,7 +52,6 @@ class Segmenter(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.stride = math.lcm(*encoder.strides)
-        self.receptive_field = self._measure_field()
 
     def forward(self, images: Tensor, rows: Sides = (0, 0), columns: Sides = (0, 0)) -> Tensor | list[Tensor]:
         """Returns logits N K H W for images N C H W, H and W from 1 up.
@@ -96,7 +94,9 @@ class Segmenter(nn.Module):
         """Returns how many pixels the deepest map has along a side of `size` pixels."""
         return math.ceil((size + 2 * self.decoder.margin) / self.stride)
 
-    def _measure_field(self) -> int:
+    @cached_property
+    def receptive_field(self) -> int:
+        """Side in pixels of the window, centred on an output pixel, that holds every input pixel it depends on."""
         size = (self.in_channels, 2 * self.stride, 2 * self.stride)
         field = trace(self, size, period=self.stride)[-1].field
         assert field is not None, "the way from the image to the head was lost"
@@ -125,6 +125,19 @@ def build_model(model: config.Model, num_classes: int, in_channels: int = 3) -> 
 
     Raises:
         ConfigError: an unknown name or option, or parts that do not fit together.
+    """
+    segmenter = assemble(model, num_classes, in_channels)
+    _ = segmenter.receptive_field  # measuring it runs the network, which tells what does not fit together
+    return segmenter
+
+
+def assemble(model: config.Model, num_classes: int, in_channels: int = 3) -> Segmenter:
+    """Returns the network of a config that has been built before, such as a checkpoint's.
+
+    Unlike `build_model` it does not try whether the parts fit together, for which torch imports its compiler: 1 to 3 s.
+
+    Raises:
+        ConfigError: an unknown name or option.
     """
     problems: list[str | Problem] = []
     encoder = decoder = None
