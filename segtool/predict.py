@@ -6,9 +6,14 @@ import io
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +21,14 @@ from PIL import Image, PngImagePlugin
 
 from segtool.checkpoint import Checkpoint
 from segtool.config import Config
-from segtool.data.images import IMAGE_SUFFIXES
+from segtool.data.images import IMAGE_SUFFIXES, image_size
 from segtool.data.labels import Labels
 from segtool.data.pairs import list_files, stem_of
+from segtool.data.spool import release
 from segtool.draw import overlay
 from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
-from segtool.inference import BandPredictor, Normalize, Predictor
+from segtool.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype
 from segtool.members import require_agreement
 from segtool.models.segmenter import assemble
 from segtool.runs import write_atomically
@@ -58,7 +64,8 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device) -> Predictor:
         model.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint.path}: its weights do not fit its config: {error}") from error
-    return Predictor(model, Normalize(config.data.mean or (), config.data.std or ()), device)
+    normalize = Normalize(config.data.mean or (), config.data.std or ())
+    return Predictor(model, normalize, device, dtype=fast_dtype(device))
 
 
 def build_ensemble(checkpoints: Sequence[Checkpoint], device: torch.device, *, flip: bool = False) -> BandPredictor:
@@ -117,49 +124,119 @@ def predict(
 ) -> Iterator[Path | DataError]:
     """Yields the path of each mask once it is written, or the DataError of an image that cannot be used.
 
+    While an image goes through the network, the next one is read and what became of the one before is written. Only
+    small ones: two large images at once would take twice the memory.
+
     Args:
-        tile: side in pixels of the tiles that every larger image is predicted in; None: only above 4 megapixels.
+        tile: side in pixels of the tiles that every larger image is predicted in; None: only above 2 megapixels.
         resume: leave what is there from before; else it is made anew.
 
     Raises:
         CheckpointError: an output cannot be written, or would replace what segtool did not make.
     """
     labels = Labels.from_config(config.data)
-    for job in jobs:
-        for path in job.outputs:
-            _check_target(path, job.out)
-        if resume and all(path.exists() for path in job.outputs):
-            yield job.mask
-            continue
-        try:
-            image = read_views(
-                job.image, predictor.channels, exif=config.data.exif, max_pixels=config.limits.max_pixels
-            )
-        except DataError as error:
-            yield error
-            continue
-        _predict_one(predictor, labels, job, image, tile)
-        yield job.mask
+    read = partial(_read, channels=predictor.channels, config=config, resume=resume)
+    writing: Future[Path | DataError] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        for job, reading in _read_ahead(list(jobs), read, reader, max_pixels=config.limits.max_pixels):
+            try:
+                outcome, large = _predicted(predictor, labels, job, reading.result(), tile)
+            except SegtoolError:
+                if writing:
+                    yield writing.result()
+                raise
+            del reading  # and the image with it
+            if writing:
+                yield writing.result()
+            writing = writer.submit(outcome)
+            del outcome  # and its mask
+            if large:
+                yield writing.result()
+                writing = None
+        if writing:
+            yield writing.result()
 
 
-def _predict_one(predictor: BandPredictor, labels: Labels, job: Job, image: np.ndarray, tile: int | None) -> None:
-    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
+Outcome = Callable[[], Path | DataError]
+
+
+def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) -> np.ndarray | DataError | None:
+    """Returns the image of a job, H W C; None where there is nothing to do, or the error of one that cannot be used."""
+    for path in job.outputs:
+        _check_target(path, job.out)
+    if resume and all(path.exists() for path in job.outputs):
+        return None
+    try:
+        return read_views(job.image, channels, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    except DataError as error:
+        return error
+
+
+def _read_ahead(
+    jobs: Sequence[Job], read: Callable[[Job], Any], reader: Executor, *, max_pixels: int
+) -> Iterator[tuple[Job, Future[Any]]]:
+    """Yields each job with what reads it; reading the next one has begun then, if both are small."""
+    queued: deque[Future[Any]] = deque()
+    for job, following in zip_longest(jobs, jobs[1:]):
+        if not queued:
+            queued.append(reader.submit(read, job))
+        if following and _is_small(job.image, max_pixels) and _is_small(following.image, max_pixels):
+            queued.append(reader.submit(read, following))
+        yield job, queued.popleft()  # kept in no variable, so that the image goes when it is done with
+
+
+def _is_small(path: Path, max_pixels: int) -> bool:
+    """Whether an image is one that goes through the network as a whole; so is one that cannot be read."""
+    try:
+        height, width = image_size(path, exif="ignore", max_pixels=max_pixels)
+    except DataError:
+        return True
+    return height * width <= MAX_WHOLE_PIXELS
+
+
+def _predicted(
+    predictor: BandPredictor, labels: Labels, job: Job, image: np.ndarray | DataError | None, tile: int | None
+) -> tuple[Outcome, bool]:
+    """Returns what writes the files of an image, and whether they are large."""
+    if image is None:
+        return (lambda: job.mask), False
+    if isinstance(image, DataError):
+        return (lambda: image), False
+    indices, probabilities = _answer(predictor, job, image, tile)
+    picture = image[..., -predictor.channels[-1] :]  # of several views the one with the most channels
+    write = partial(_write_all, labels, job, indices, probabilities, picture if job.overlay else None)
+    return write, indices.size > MAX_WHOLE_PIXELS
+
+
+def _answer(
+    predictor: BandPredictor, job: Job, image: np.ndarray, tile: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the class indices H W, and the probabilities K H W where they are asked for."""
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
     try:
         if job.probabilities:
-            indices, probabilities = predictor.classes_and_probabilities(tensor, tile)
-            _write(job.probabilities, _npy(probabilities))
-        else:
-            indices = predictor.classes(tensor, tile)
+            return predictor.classes_and_probabilities(tensor, tile)
+        return predictor.classes(tensor, tile, after_row=partial(release, image)), None
     except torch.OutOfMemoryError as error:
         height, width = image.shape[:2]
         raise CheckpointError(
             f"{job.image}: out of memory at {width}x{height} pixels; try --tile {max(64, min(height, width) // 2)}"
         ) from error
+
+
+def _write_all(
+    labels: Labels, job: Job, indices: np.ndarray, probabilities: np.ndarray | None, picture: np.ndarray | None
+) -> Path:
+    """Writes the files of a job and returns the mask's path."""
+    if job.probabilities:
+        assert probabilities is not None
+        _write(job.probabilities, _npy(probabilities))
     if job.overlay:
-        picture = image[..., -predictor.channels[-1] :]  # of several views the one with the most channels
+        assert picture is not None
         _write(job.overlay, _png(overlay(picture, indices, labels.colors, labels.names)))
     # The mask comes last: where it is, all of the job is done.
     _write(job.mask, _png(labels.encode(indices)))
+    return job.mask
 
 
 def _with_suffix(stem: Path, suffix: str) -> Path:
