@@ -138,21 +138,20 @@ def predict(
     read = partial(_read, channels=predictor.channels, config=config, resume=resume)
     writing: Future[Path | DataError] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        for job, reading in _read_ahead(list(jobs), read, reader, max_pixels=config.limits.max_pixels):
+        for job, image in _read_ahead(list(jobs), read, reader, max_pixels=config.limits.max_pixels):
             try:
-                outcome, large = _predicted(predictor, labels, job, reading.result(), tile)
+                outcome, large = _predicted(predictor, labels, job, image(), tile)
             except SegtoolError:
                 if writing:
                     yield writing.result()
                 raise
-            del reading  # and the image with it
+            del image
             if writing:
                 yield writing.result()
-            writing = writer.submit(outcome)
-            del outcome  # and its mask
+            writing = None if large else writer.submit(outcome)
             if large:
-                yield writing.result()
-                writing = None
+                yield outcome()
+            del outcome  # and its mask
         if writing:
             yield writing.result()
 
@@ -174,15 +173,19 @@ def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) ->
 
 def _read_ahead(
     jobs: Sequence[Job], read: Callable[[Job], Any], reader: Executor, *, max_pixels: int
-) -> Iterator[tuple[Job, Future[Any]]]:
-    """Yields each job with what reads it; reading the next one has begun then, if both are small."""
+) -> Iterator[tuple[Job, Callable[[], Any]]]:
+    """Yields each job with what returns its image; where it and the next one are small, reading that has begun.
+
+    What is large is read where it is asked for: the C library gives each thread its own memory, and what one has freed
+    another cannot use.
+    """
     queued: deque[Future[Any]] = deque()
     for job, following in zip_longest(jobs, jobs[1:]):
-        if not queued:
-            queued.append(reader.submit(read, job))
+        ready = bool(queued)
         if following and _is_small(job.image, max_pixels) and _is_small(following.image, max_pixels):
             queued.append(reader.submit(read, following))
-        yield job, queued.popleft()  # kept in no variable, so that the image goes when it is done with
+        # Kept in no variable here, so that the image goes when it is done with.
+        yield job, queued.popleft().result if ready else partial(read, job)
 
 
 def _is_small(path: Path, max_pixels: int) -> bool:

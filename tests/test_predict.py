@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -383,6 +384,79 @@ class Spy:
     def classes_and_probabilities(self, *args: Any) -> Any:
         self.made.append("")
         return self.predictor.classes_and_probabilities(*args)
+
+
+def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves_no_half_of_it(
+    tmp_path, predictor, config, monkeypatch
+):
+    from segtool import predict as module
+
+    real = module.write_atomically
+
+    def failing(path: Path, data: bytes) -> None:
+        if path.name == "c.png":
+            raise CheckpointError(f"{path}: cannot be written")
+        real(path, data)
+
+    monkeypatch.setattr(module, "write_atomically", failing)
+    for name in "abcdef":
+        image_at(tmp_path / "in" / f"{name}.png")
+    results = predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out"))
+    assert [next(results), next(results)] == [tmp_path / "out" / "a.png", tmp_path / "out" / "b.png"]
+    with pytest.raises(CheckpointError, match=r"c\.png: cannot be written"):
+        next(results)
+    assert {"a.png", "b.png"} <= set(tree(tmp_path / "out")) <= {"a.png", "b.png", "d.png"}
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_next_image_is_read_meanwhile_unless_it_or_this_one_is_large(
+    tmp_path, predictor, config, monkeypatch, large
+):
+    from segtool import predict as module
+
+    if large:
+        monkeypatch.setattr(module, "MAX_WHOLE_PIXELS", 50)
+    read: list[str] = []
+    behind = threading.Event()
+    real = module.read_views
+
+    def reading(path: Path, *args: Any, **options: Any) -> np.ndarray:
+        read.append(path.stem)
+        if path.stem == "b":
+            behind.set()
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(module, "read_views", reading)
+    forward = predictor.forward
+
+    def watched(image: Tensor) -> Tensor:
+        # While the first image is computed the second one is read, or is not.
+        if not seen:
+            seen.append(behind.wait(timeout=0.2 if large else 10))
+        return forward(image)
+
+    seen: list[bool] = []
+    monkeypatch.setattr(predictor, "forward", watched)
+    for name in "abc":
+        image_at(tmp_path / "in" / f"{name}.png")
+    list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
+    assert sorted(read) == ["a", "b", "c"]
+    assert seen == [not large]
+
+
+def test_an_image_that_cannot_be_read_keeps_its_place_among_small_and_large_ones(
+    tmp_path, predictor, config, monkeypatch
+):
+    from segtool import predict as module
+
+    monkeypatch.setattr(module, "MAX_WHOLE_PIXELS", 50)
+    sizes = {"a": (6, 9), "b": (6, 6), "c": (6, 6), "d": (9, 9), "e": (9, 9), "f": (5, 5)}
+    classes = {name: image_at(tmp_path / "in" / f"{name}.png", *size) for name, size in sizes.items()}
+    cut_short(tmp_path / "in" / "c.png")
+    results = list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
+    assert [result.stem if isinstance(result, Path) else "error" for result in results] == [*"ab", "error", *"def"]
+    for name in "abdef":
+        assert (np.array(Image.open(tmp_path / "out" / f"{name}.png")) == classes[name]).all()
 
 
 def test_a_mask_is_written_after_everything_else_of_its_image(tmp_path, predictor, config, monkeypatch):
