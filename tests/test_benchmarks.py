@@ -22,7 +22,7 @@ from segtool.registry import Component
 ROW = Row("a step", "the plain loop", (1.9, 2.1, 2.0), target=3.0, at_least=True, needs="bf16", note="no loading")
 OLD = {"processor": "one", "instruction sets": "avx2"}
 NEW = {"processor": "two", "instruction sets": "avx2, avx512_bf16"}
-TINY = Network("tiny", Component("conv", {"channels": [4, 8]}), batch=2)
+TINY = Network("tiny", Component("conv", {"channels": [4, 8]}), batch=2, rounds=1)
 
 
 def result(*rows: Row, program: str = "training_step", machine: dict[str, str] = OLD, failed: str = "") -> Result:
