@@ -214,7 +214,8 @@ class Criterion(nn.Module):
     ) -> None:
         """Raises ConfigError for an unknown loss or option."""
         super().__init__()
-        self.weights = [term.weight for term in terms]
+        # A buffer, since a tensor made from numbers in each step would have a GPU waited for.
+        self.register_buffer("weights", torch.tensor([term.weight for term in terms]), persistent=False)
         self.losses = nn.ModuleList(
             build("loss", term, num_classes, frequencies, path=f"loss.{i}") for i, term in enumerate(terms)
         )
@@ -226,8 +227,7 @@ class Criterion(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, denominators: Tensor) -> Tensor:
         """Returns this part's share of the loss: 0, with zero gradients, where nothing counts."""
         totals = torch.stack([loss.total(logits, target) for loss in self._losses()])
-        weights = totals.new_tensor(self.weights)
-        return (weights * totals / denominators.clamp(min=torch.finfo(torch.float32).tiny)).sum()
+        return (self.weights * totals / denominators.clamp(min=torch.finfo(torch.float32).tiny)).sum()
 
     def _losses(self) -> list[Loss]:
         return [loss for loss in self.losses if isinstance(loss, Loss)]
