@@ -33,13 +33,39 @@ def confusion_matrix(target: NDArray[np.uint8], prediction: NDArray[np.uint8], n
         prediction: class indices of the same shape, each below `num_classes` wherever the truth counts.
         num_classes: K.
     """
-    # uint8 codes halve the time of wider ones (0.3 ms for 480x360 pixels); they fit up to 15 classes and the ignored.
-    dtype = np.uint8 if num_classes * (num_classes + 1) <= 256 else np.uint32
-    valid = target != IGNORE
-    rows = np.where(valid, target, num_classes).astype(dtype, copy=False)
-    codes = rows * dtype(num_classes) + np.where(valid, prediction, 0).astype(dtype, copy=False)
-    counts = np.bincount(codes.ravel(), minlength=num_classes * (num_classes + 1))
-    return counts[: num_classes * num_classes].reshape(num_classes, num_classes).astype(np.int64)
+    truth, answer = target.ravel(), prediction.ravel()
+    ends, lengths = runs(truth, answer)
+    return weighted_confusion(truth[ends], answer[ends], lengths, num_classes)
+
+
+def runs(target: np.ndarray, prediction: np.ndarray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Returns the last pixel of each run of equal pairs (truth, prediction), and its length.
+
+    Masks are made of runs: a pair of CamVid's 480x360 pixels has 8,000. Finding them takes half as long as counting
+    every pixel, and all that follows has a twentieth to do.
+
+    Args:
+        target: values in row-major order, or colours N C.
+        prediction: values or colours of the same pixels.
+    """
+    last = np.ones(len(target), bool)
+    np.logical_or(_changes(target), _changes(prediction), out=last[:-1])
+    ends = last.nonzero()[0]
+    return ends, np.diff(ends, prepend=-1)
+
+
+def weighted_confusion(target: np.ndarray, prediction: np.ndarray, pixels: np.ndarray, num_classes: int) -> Confusion:
+    """Returns what `confusion_matrix` does where each pair of indices stands for a number of pixels."""
+    counted = target != IGNORE
+    codes = target[counted].astype(np.intp) * num_classes + prediction[counted]
+    # The sums are float64, which is exact up to 2^53 pixels.
+    counts = np.bincount(codes, weights=pixels[counted], minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def _changes(values: np.ndarray) -> NDArray[np.bool_]:
+    changed = values[1:] != values[:-1]
+    return changed if values.ndim == 1 else changed.any(1)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.labels import IGNORE, Labels, read_mask
+from segtool.data.codes import IGNORE, UNKNOWN
+from segtool.data.labels import Labels
+from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Record, list_files, stem_of, strip
 from segtool.data.statistics import in_threads
 from segtool.errors import DataError
-from segtool.metrics import ImageScore, Scores, confusion_matrix
+from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
 
 
 def score_folders(config: Config, predictions: Path, masks: Path) -> Scores:
@@ -83,21 +87,48 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
         DataError: as `score_folders`, about this file.
     """
     assert record.mask is not None
-    truth = labels.read(record.mask, max_pixels=max_pixels)
-    stored = read_mask(record.image, max_pixels=max_pixels)
-    if stored.values.shape[:2] != truth.shape:
-        (height, width), (true_height, true_width) = stored.values.shape[:2], truth.shape
+    truth = read_mask(record.mask, max_pixels=max_pixels)
+    try:
+        made = _read_prediction(record, truth, max_pixels)
+    except DataError:
+        labels.decode(truth, record.mask)  # raises where the truth is at fault, which is told first
+        raise
+    if labels.misfit(truth) or labels.misfit(made):
+        _refuse(record, labels, truth, made)
+    ends, pixels = runs(_flat(truth), _flat(made))
+    target, prediction = (labels.look_up(replace(mask, values=_flat(mask)[None, ends]))[0] for mask in (truth, made))
+    counted = target != IGNORE
+    if (target == UNKNOWN).any() or (counted & ((prediction == UNKNOWN) | (prediction == IGNORE))).any():
+        _refuse(record, labels, truth, made)
+    confusion = weighted_confusion(target, prediction, pixels, labels.num_classes)
+    return ImageScore(record.stem, confusion, int(pixels[~counted].sum()))
+
+
+def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> StoredMask:
+    made = read_mask(record.image, max_pixels=max_pixels)
+    (height, width), (true_height, true_width) = made.values.shape[:2], truth.values.shape[:2]
+    if (height, width) != (true_height, true_width):
+        assert record.mask is not None
         raise DataError(
             f"{shown(record.image)}: {width}x{height} pixels, but its mask {shown(record.mask)} has "
             f"{true_width}x{true_height}; a prediction must have its image's size"
         )
-    counted = truth != IGNORE
-    prediction = labels.decode(stored, record.image, where=counted)
-    ignored = counted & (prediction == IGNORE)
-    if ignored.any():
-        y, x = np.argwhere(ignored)[0]
-        raise DataError(
-            f"{shown(record.image)}: an ignored value at ({x}, {y}) and {int(ignored.sum())} pixels in all where the "
-            "truth is a class; a prediction must name a class there"
-        )
-    return ImageScore(record.stem, confusion_matrix(truth, prediction, labels.num_classes), int((~counted).sum()))
+    return made
+
+
+def _flat(stored: StoredMask) -> np.ndarray:
+    """Returns the values in row-major order, or the colours N 3."""
+    height, width, *channels = stored.values.shape
+    return stored.values.reshape(height * width, *channels)
+
+
+def _refuse(record: Record, labels: Labels, truth: StoredMask, made: StoredMask) -> Never:
+    """Raises DataError about the pixels that a pair cannot be scored for."""
+    assert record.mask is not None
+    counted = labels.decode(truth, record.mask) != IGNORE
+    ignored = counted & (labels.decode(made, record.image, where=counted) == IGNORE)
+    y, x = np.argwhere(ignored)[0]
+    raise DataError(
+        f"{shown(record.image)}: an ignored value at ({x}, {y}) and {int(ignored.sum())} pixels in all where the "
+        "truth is a class; a prediction must name a class there"
+    )

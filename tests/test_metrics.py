@@ -21,6 +21,7 @@ from segtool.metrics import (
     pixel_accuracy,
     precision,
     recall,
+    runs,
 )
 
 # Rows are truth, columns are prediction. Class 2 is in neither, 3 is only predicted, 4 is only in the truth.
@@ -93,6 +94,15 @@ def test_wider_types_and_any_shape_count_alike():
 
 def test_an_empty_image_counts_nothing():
     assert confusion_matrix(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8), 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_run_ends_where_truth_or_prediction_changes():
+    ends, lengths = runs(np.array([1, 1, 1, 2, 2]), np.array([7, 7, 8, 8, 8]))
+    assert ends.tolist() == [1, 2, 4]
+    assert lengths.tolist() == [2, 1, 2]
+    ends, lengths = runs(np.array([1, 1, 1]), np.array([[0, 0, 5], [0, 0, 5], [0, 0, 6]]))
+    assert ends.tolist() == [1, 2]
+    assert lengths.tolist() == [2, 1]
 
 
 def test_counting_changes_neither_truth_nor_prediction():

@@ -13,7 +13,7 @@ import pytest
 from conftest import config_of
 from PIL import Image
 
-from segtool.config import Config, Pairing
+from segtool.config import ClassSpec, Config, Data, Pairing
 from segtool.errors import DataError
 from segtool.score import pair_predictions, score_folders
 
@@ -156,6 +156,40 @@ def test_all_files_at_fault_are_told_at_once(tmp_path, config):
     with pytest.raises(DataError) as error:
         score_folders(config, tmp_path / "made", tmp_path / "truth")
     assert [Path(problem.split(":")[0]).name for problem in error.value.problems] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("prediction", [b"no image", None])
+def test_of_a_pair_whose_files_are_both_at_fault_the_truth_is_told(tmp_path, config, prediction):
+    write(tmp_path / "truth" / "a.png", [[50]])
+    write(tmp_path / "made" / "a.png", [[0, 0]])
+    if prediction:
+        (tmp_path / "made" / "a.png").write_bytes(prediction)
+    with pytest.raises(DataError, match="value 50") as error:
+        score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colored", [False, True])
+def test_masks_of_any_kind_count_as_pixels_do(tmp_path, dtype, colored):
+    if colored and dtype == np.uint16:
+        pytest.skip("no mask has 16-bit colours")
+    codes = ("#000000", "#ff0000", "#ff00ff", "#00ff00") if colored else (0, 40, 999 if dtype == np.uint16 else 99, 3)
+    key = "colors" if colored else "values"
+    classes = tuple(ClassSpec(name, **{key: (code,)}) for name, code in zip("abc", codes, strict=False))
+    config = Config(data=Data(classes=classes, ignore=codes[3:], encoding="rgb" if colored else "index"))
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 4, (30, 20)), rng.integers(0, 3, (30, 20))
+    for folder, chosen in zip(("truth", "made"), indices, strict=True):
+        stored = [[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in codes] if colored else codes
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array(stored, dtype)[chosen]).save(tmp_path / folder / "a.png")
+    matrix = np.zeros((4, 3), int)
+    for t, p in zip(indices[0].ravel(), indices[1].ravel(), strict=True):
+        matrix[t, p] += 1
+    scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert scores.confusion.tolist() == matrix[:3].tolist()
+    assert scores.ignored == matrix[3].sum()
 
 
 def test_two_predictions_for_one_mask_are_an_error_and_two_for_none_are_not(tmp_path, config):

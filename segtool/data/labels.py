@@ -100,7 +100,7 @@ class Labels:
         """
         if reason := self.misfit(stored):
             raise DataError(f"{shown(path)}: {reason}")
-        indices = self._look_up(stored)
+        indices = self.look_up(stored)
         if where is not None:
             indices = np.where(where, indices, np.int16(IGNORE))
         if indices.size and indices.min() == UNKNOWN:
@@ -135,7 +135,7 @@ class Labels:
         Most frequent first; within `where` (H W bool) if it is given. The mask must be of a kind that the encoding
         reads (`misfit` returns ""). A palette index without a colour is told as -1 - index.
         """
-        lost = self._look_up(stored) == UNKNOWN
+        lost = self.look_up(stored) == UNKNOWN
         places = np.flatnonzero(lost if where is None else lost & where)
         values = self._plain(stored).ravel()[places]
         distinct, first, counts = np.unique(values, return_index=True, return_counts=True)
@@ -240,8 +240,8 @@ class Labels:
         table[: len(given)] = unpack(np.array(given, np.int64))
         return table.tobytes()
 
-    def _look_up(self, stored: StoredMask) -> np.ndarray:
-        """Returns int16 indices, UNKNOWN for what is neither a class nor ignored."""
+    def look_up(self, stored: StoredMask) -> np.ndarray:
+        """Returns the class indices of a mask that the encoding reads, H W int16: IGNORE, UNKNOWN among them."""
         if stored.mode == "P" and self.data.encoding in ("palette", "rgb"):
             return self._table(stored.palette or b"", _palette_colors(stored))[stored.values]
         plain = self._plain(stored)
