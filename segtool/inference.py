@@ -40,11 +40,12 @@ class Normalize:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns float32 images N C H W of uint8 or float32 ones."""
-        shape = (1, len(self.mean), 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).mul(255).view(shape)
-        scale = torch.tensor(self.std, device=images.device).mul(255).reciprocal().view(shape)
-        return (images.float() - mean) * scale
+        """Returns float32 images N C H W, contiguous, of uint8 or float32 ones in any order in memory."""
+        normalized = torch.empty(images.shape, device=images.device)
+        # Channel by channel and with Python's numbers: a third faster on a CPU, and a GPU has no numbers to wait for.
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            normalized[:, channel].copy_(images[:, channel]).mul_(1 / (255 * std)).add_(-mean / std)
+        return normalized
 
 
 class Piece(NamedTuple):

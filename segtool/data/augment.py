@@ -4,6 +4,9 @@ All geometry is one resampling. It maps the pixels of the crop to places in the 
 bilinearly, the mask at the nearest pixel; where a place lies outside the image the mask is IGNORE and the image has the
 fill colour. Colours change after it (`photometry`), and a rectangle is erased last.
 
+An upright window is a rectangle of whole pixels that is resized to one of whole pixels, so that what is not zoomed is
+copied, and what shrinks is averaged.
+
 What is off draws nothing from the generator, so that a new option leaves the crops of old configs as they were.
 """
 
@@ -14,22 +17,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
 from segtool.config import Augment
 from segtool.data.labels import IGNORE
-from segtool.data.photometry import change_colors
+from segtool.data.photometry import change_colors, mean_color
 
 SPACING = 64  # pixels of the crop between two control points of an elastic deformation
 LONGEST_SIDE = 3  # of an erased rectangle, in lengths of its shorter one
 
 
 @dataclass(frozen=True)
+class Upright:
+    """A rectangle of the image that becomes one of the crop, each as its rows and columns."""
+
+    source: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in the crop."""
+        rows, columns = self.target
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def covers(self, crop: tuple[int, int]) -> bool:
+        """Returns whether it is all of a crop of this height and width."""
+        return self.size == crop
+
+
+@dataclass(frozen=True)
 class Geometry:
     """Where the crop lies in the image: `source = matrix @ (x, y, 1)` with pixel centres at half-integers.
 
-    `box` is (left, top, right, bottom) in the image's pixels where the crop is an upright part of it, else None.
+    `upright` is what of the image becomes what of the crop where nothing is turned or bent, else None.
     `places` are the x and y in the image that each pixel of the crop is read at, 2 H W, where an elastic deformation
     has moved them away from the matrix's, else None.
     """
@@ -37,8 +60,13 @@ class Geometry:
     size: tuple[int, int]
     matrix: NDArray[np.float64]
     mirror: tuple[bool, bool] = (False, False)
-    box: tuple[float, float, float, float] | None = None
+    upright: Upright | None = None
     places: NDArray[np.float32] | None = None
+
+    @property
+    def within(self) -> bool:
+        """Whether the image surely reaches everywhere."""
+        return self.upright is not None and self.upright.covers(self.size)
 
 
 def augment_pair(
@@ -68,7 +96,7 @@ def cut(
     image: NDArray, target: NDArray[np.uint8], rng: np.random.Generator, geometry: Geometry, augment: Augment
 ) -> tuple[NDArray, NDArray[np.uint8]]:
     """Returns the crop that a geometry gives of image and mask, with its colours changed and a rectangle erased."""
-    fill = image.mean((0, 1), dtype=np.float64) if geometry.box is None else np.zeros(image.shape[2])
+    fill = np.zeros(image.shape[2]) if geometry.within else mean_color(image)
     image = change_colors(warp_image(image, geometry, fill), rng, augment)
     target = warp_mask(target, geometry)
     if augment.erase:
@@ -105,7 +133,8 @@ def draw_geometry(
 ) -> Geometry:
     """Returns a random geometry for an image of `image_size` (H W), giving a crop of `crop` (H W) pixels.
 
-    The window lies within the image where it fits, and covers it where it does not.
+    The window lies within the image where it fits, and covers it where it does not. An upright one is rounded to whole
+    pixels.
 
     Args:
         centre: y and x in the image that the window's centre is to be as near to as that allows; None: anywhere.
@@ -113,7 +142,8 @@ def draw_geometry(
     low, high = augment.scale
     zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
     angle = math.radians(rng.uniform(-augment.rotate, augment.rotate)) if augment.rotate else 0.0
-    mirror = tuple(augment.flip in (axis, "both") and rng.random() < 0.5 for axis in ("horizontal", "vertical"))
+    across, down = (augment.flip in (axis, "both") and rng.random() < 0.5 for axis in ("horizontal", "vertical"))
+    mirror = across, down
     window = [side / zoom for side in crop]
     slack = [whole - part for whole, part in zip(image_size, window, strict=True)]
     if centre is None:
@@ -121,14 +151,11 @@ def draw_geometry(
     else:
         wanted = [at - part / 2 for at, part in zip(centre, window, strict=True)]
         top, left = (min(max(at, min(over, 0.0)), max(over, 0.0)) for at, over in zip(wanted, slack, strict=True))
+    if not angle and not augment.elastic:
+        return _upright(image_size, crop, window, (top, left), mirror)
     matrix = _affine(crop, window, (top, left), angle, mirror)
-    if augment.elastic:
-        places = _bent(matrix, draw_displacement(rng, crop, augment.elastic))
-        return Geometry(crop, matrix, (mirror[0], mirror[1]), places=places)
-    inside = not angle and 0 <= top <= slack[0] and 0 <= left <= slack[1]
-    # At the far edge the sum may be rounded to a place beyond it.
-    box = (left, top, min(left + window[1], image_size[1]), min(top + window[0], image_size[0]))
-    return Geometry(crop, matrix, (mirror[0], mirror[1]), box if inside else None)
+    places = _bent(matrix, draw_displacement(rng, crop, augment.elastic)) if augment.elastic else None
+    return Geometry(crop, matrix, mirror, places=places)
 
 
 def draw_displacement(rng: np.random.Generator, crop: tuple[int, int], deviation: float) -> NDArray[np.float32]:
@@ -151,25 +178,29 @@ def draw_displacement(rng: np.random.Generator, crop: tuple[int, int], deviation
 
 def warp_image(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) -> NDArray:
     """Returns the crop of an image H W C (uint8 or float32 in 0..255), outside filled with `fill` (C, 0..255)."""
-    if geometry.places is not None:
-        return _read_between(image, geometry.places, fill)
-    if image.dtype == np.uint8 and image.shape[2] in (1, 3):
-        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        color = tuple(int(value + 0.5) for value in fill)
-        warped = np.asarray(_warp(picture, geometry, Image.Resampling.BILINEAR, color if len(color) > 1 else color[0]))
-        return warped.reshape(*geometry.size, image.shape[2])
-    bands = [
-        np.asarray(_warp(Image.fromarray(np.ascontiguousarray(band)), geometry, Image.Resampling.BILINEAR, value))
-        for band, value in zip(np.moveaxis(image, 2, 0), _typed(fill, image.dtype), strict=True)
-    ]
-    return np.stack(bands, axis=2)
+    if geometry.upright is None:
+        return _read_between(image, _places(geometry), fill)
+    part = _resized(_mirrored(image[geometry.upright.source], geometry.mirror), geometry.upright.size)
+    if geometry.within:
+        return part
+    crop = np.empty((*geometry.size, image.shape[2]), image.dtype)
+    crop[...] = _typed(fill, image.dtype)
+    crop[geometry.upright.target] = part
+    return crop
 
 
 def warp_mask(mask: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     """Returns the crop of class indices H W, IGNORE outside of the image."""
-    if geometry.places is not None:
-        return _read_nearest(mask, geometry.places)
-    return np.asarray(_warp(Image.fromarray(mask), geometry, Image.Resampling.NEAREST, IGNORE))
+    if geometry.upright is None:
+        return _read_nearest(mask, _places(geometry))
+    part = _mirrored(mask[geometry.upright.source], geometry.mirror)
+    height, width = geometry.upright.size
+    resized = np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.NEAREST))
+    if geometry.within:
+        return resized
+    crop = np.full(geometry.size, IGNORE, np.uint8)
+    crop[geometry.upright.target] = resized
+    return crop
 
 
 def draw_rectangle(rng: np.random.Generator, size: tuple[int, int], largest: float) -> tuple[slice, slice]:
@@ -193,9 +224,40 @@ def erase(
 ) -> tuple[NDArray, NDArray[np.uint8]]:
     """Returns image H W C and class indices H W with a rectangle that has the image's mean colour and is IGNORE."""
     image, target = image.copy(), target.copy()
-    image[rectangle] = _typed(image.mean((0, 1), dtype=np.float64), image.dtype)
+    image[rectangle] = _typed(mean_color(image), image.dtype)
     target[rectangle] = IGNORE
     return image, target
+
+
+def _upright(
+    image_size: tuple[int, int],
+    crop: tuple[int, int],
+    window: list[float],
+    corner: tuple[float, float],
+    mirror: tuple[bool, bool],
+) -> Geometry:
+    """Returns the geometry of an upright window, rounded to whole pixels."""
+    rows, columns = (
+        _paired(*axis) for axis in zip(image_size, crop, window, corner, (mirror[1], mirror[0]), strict=True)
+    )
+    matrix = np.zeros((2, 3))
+    for axis, (source, target), mirrored in ((0, columns, mirror[0]), (1, rows, mirror[1])):
+        step = (source.stop - source.start) / (target.stop - target.start)
+        matrix[axis, axis] = -step if mirrored else step
+        matrix[axis, 2] = source.stop + target.start * step if mirrored else source.start - target.start * step
+    return Geometry(crop, matrix, mirror, Upright((rows[0], columns[0]), (rows[1], columns[1])))
+
+
+def _paired(whole: int, crop: int, window: float, start: float, mirrored: bool) -> tuple[slice, slice]:
+    """Returns along one axis the pixels of the image that a window holds, and the pixels of the crop they become."""
+    if window <= whole:
+        length = min(max(round(window), 1), whole)
+        first = min(round(start), whole - length)
+        return slice(first, first + length), slice(0, crop)
+    length = min(max(round(whole / window * crop), 1), crop)
+    first = min(round(-start / window * crop), crop - length)
+    first = crop - length - first if mirrored else first
+    return slice(0, whole), slice(first, first + length)
 
 
 def _affine(
@@ -203,7 +265,7 @@ def _affine(
     window: list[float],
     corner: tuple[float, float],
     angle: float,
-    mirror: tuple[bool, ...],
+    mirror: tuple[bool, bool],
 ) -> NDArray[np.float64]:
     zoom_y, zoom_x = window[0] / crop[0], window[1] / crop[1]
     centre = np.array([[1, 0, -crop[1] / 2], [0, 1, -crop[0] / 2], [0, 0, 1]])
@@ -213,49 +275,65 @@ def _affine(
     return (place @ turn @ stretch @ centre)[:2]
 
 
-def _warp(
-    picture: Image.Image, geometry: Geometry, resampling: Image.Resampling, fill: int | float | tuple[int, ...]
-) -> Image.Image:
-    height, width = geometry.size
-    if geometry.box is None:
-        data = tuple(geometry.matrix.ravel().tolist())
-        return picture.transform((width, height), Image.Transform.AFFINE, data, resampling, fillcolor=fill)
-    # An upright part is resized: `resize` averages when it shrinks, where `transform` would skip pixels.
-    part = picture.resize((width, height), resampling, box=geometry.box)
-    for flip, axis in zip(geometry.mirror, ("FLIP_LEFT_RIGHT", "FLIP_TOP_BOTTOM"), strict=True):
-        part = part.transpose(Image.Transpose[axis]) if flip else part
-    return part
+def _mirrored(pixels: NDArray, mirror: tuple[bool, bool]) -> NDArray:
+    """Returns a copy of H W (C) pixels, in order, mirrored across and down."""
+    part = pixels[:: -1 if mirror[1] else 1]
+    if not mirror[0] or part.ndim == 2:
+        return part[:, :: -1 if mirror[0] else 1].copy()
+    copy = np.empty(part.shape, part.dtype)
+    for channel in range(part.shape[2]):  # a quarter of the time that the copy of all of them takes
+        copy[..., channel] = part[:, ::-1, channel]
+    return copy
 
 
-def _bent(matrix: NDArray[np.float64], displacement: NDArray[np.float32]) -> NDArray[np.float32]:
+def _resized(part: NDArray, size: tuple[int, int]) -> NDArray:
+    """Returns H W C pixels bilinearly at another height and width, averaged where they shrink.
+
+    Pillow's `resize` takes three times as long. Pixels in order are read without a second thread, which other loading
+    threads would pay for.
+    """
+    if part.shape[:2] == size:
+        return part
+    chw = torch.from_numpy(part).permute(2, 0, 1)[None]
+    return F.interpolate(chw, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _places(geometry: Geometry) -> NDArray[np.float32]:
+    """Returns the x and y in the image at which each pixel of the crop is read, 2 H W."""
+    if geometry.places is not None:
+        return geometry.places
+    return _bent(geometry.matrix, np.zeros((2, 1, 1), np.float32), geometry.size)
+
+
+def _bent(
+    matrix: NDArray[np.float64], displacement: NDArray[np.float32], size: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
     """Returns the x and y in the image at which the displaced pixels of the crop lie, 2 H W."""
-    _, height, width = displacement.shape
+    height, width = size or displacement.shape[1:]
     x = displacement[0] + (np.arange(width, dtype=np.float32) + 0.5)
     y = displacement[1] + (np.arange(height, dtype=np.float32) + 0.5)[:, None]
     rows = matrix.astype(np.float32)
-    return np.stack([xx * x + xy * y + start for xx, xy, start in rows])
+    return np.stack([xx * x + (xy * y + start) for xx, xy, start in rows])
 
 
 def _read_between(image: NDArray, places: NDArray[np.float32], fill: NDArray[np.float64]) -> NDArray:
     """Returns the image at places 2 H W, bilinearly between the centres of its pixels; within half a pixel of its edge
     the outermost pixels count on."""
-    height, width, channels = image.shape
-    # Only what is read is looked at, with one more pixel all around, so that all four have a place.
-    lows, highs = _reach(places, (width, height))
-    part = np.pad(image[lows[1] : highs[1], lows[0] : highs[0]], ((1, 1), (1, 1), (0, 0)), mode="edge")
-    x = places[0].clip(0, width) - np.float32(lows[0] - 0.5)
-    y = places[1].clip(0, height) - np.float32(lows[1] - 0.5)
-    left, upper = x.astype(np.intp), y.astype(np.intp)
-    x, y = x - left.astype(np.float32), y - upper.astype(np.float32)
-    stride = part.shape[1]
-    first = upper * stride + left
-    corners = ((0, (1 - x) * (1 - y)), (1, x * (1 - y)), (stride, (1 - x) * y), (stride + 1, x * y))
-    crop = np.empty((*first.shape, channels), image.dtype)
-    half = np.float32(0.5 if image.dtype == np.uint8 else 0)
-    for channel in range(channels):
-        values = part[..., channel].astype(np.float32).ravel()
-        crop[..., channel] = sum(weight * values[offset:].take(first) for offset, weight in corners) + half
-    crop[~_inside(places, (width, height))] = _typed(fill, image.dtype)
+    size = (image.shape[1], image.shape[0])
+    lows, highs = _reach(places, size)  # only what is read is made float
+    part = np.moveaxis(image[lows[1] : highs[1], lows[0] : highs[0]], 2, 0).astype(np.float32, order="C")
+    # What torch calls -1 and 1 are the outer edges of the outermost pixels.
+    spans = [np.float32(2 / (high - low)) for low, high in zip(lows, highs, strict=True)]
+    grid = np.stack([(axis - low) * span - 1 for axis, low, span in zip(places, lows, spans, strict=True)])
+    read = F.grid_sample(
+        torch.from_numpy(part)[None],
+        torch.from_numpy(grid).permute(1, 2, 0)[None],
+        padding_mode="border",
+        align_corners=False,
+    )
+    crop = read[0].numpy().transpose(1, 2, 0)
+    crop = (crop + np.float32(0.5)).astype(np.uint8, order="C") if image.dtype == np.uint8 else crop.copy()
+    crop[~_inside(places, size)] = _typed(fill, image.dtype)
     return crop
 
 
@@ -263,7 +341,7 @@ def _read_nearest(mask: NDArray[np.uint8], places: NDArray[np.float32]) -> NDArr
     """Returns the mask at places 2 H W, IGNORE outside of it."""
     height, width = mask.shape
     x, y = places[0].clip(0, width - 1).astype(np.intp), places[1].clip(0, height - 1).astype(np.intp)
-    return np.where(_inside(places, (width, height)), mask[y, x], np.uint8(IGNORE))
+    return np.where(_inside(places, (width, height)), mask.ravel().take(y * width + x), np.uint8(IGNORE))
 
 
 def _reach(places: NDArray[np.float32], size: tuple[int, int]) -> tuple[list[int], list[int]]:

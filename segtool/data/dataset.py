@@ -87,10 +87,10 @@ class EvaluationSet(Dataset[Sample | DataError]):
 
 
 def to_sample(image: np.ndarray, target: np.ndarray, index: int) -> Sample:
-    """Returns the tensors of an image H W C and a target H W."""
-    # Pillow's pixels are read-only, and with one channel they are contiguous already: tensors must own what they hold.
-    chw = np.require(np.moveaxis(image, 2, 0), requirements=["C", "W"])
-    return Sample(torch.from_numpy(chw), torch.from_numpy(np.array(target)), torch.tensor(index))
+    """Returns the tensors of an image H W C and a target H W; the image's pixels stay where they are, channels last."""
+    # Pillow's pixels are read-only: tensors must own what they hold.
+    pixels, target = (np.require(array, requirements=["C", "W"]) for array in (image, target))
+    return Sample(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(target), torch.tensor(index))
 
 
 def permutation(seed: int, epoch: int, length: int) -> np.ndarray:

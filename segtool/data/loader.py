@@ -99,17 +99,20 @@ def num_workers(setting: Literal["auto"] | int, device: torch.device) -> int:
 
 
 def collate(samples: list[Sample | DataError]) -> Sample | DataError:
-    """Returns the batch, or the first sample's error. One float32 image makes the whole batch float32."""
+    """Returns the batch, or the first sample's error. One float32 image makes the whole batch float32.
+
+    Images lie in memory as they come from the files, channels last.
+    """
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
         good.append(sample)
-    images = [sample.image for sample in good]
+    images = [sample.image.permute(1, 2, 0) for sample in good]
     if any(image.dtype != torch.uint8 for image in images):
         images = [image.float() for image in images]
     targets, indices = ([sample[i] for sample in good] for i in (1, 2))
-    return Sample(torch.stack(images), torch.stack(targets), torch.stack(indices))
+    return Sample(torch.stack(images).permute(0, 3, 1, 2), torch.stack(targets), torch.stack(indices))
 
 
 def batches(loader: DataLoader[Sample | DataError]) -> Iterator[Sample]:
