@@ -14,7 +14,7 @@ from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Record, list_files, stem_of, strip
-from segtool.data.statistics import in_threads
+from segtool.data.statistics import in_processes
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
 
@@ -32,16 +32,15 @@ def score_folders(config: Config, predictions: Path, masks: Path) -> Scores:
     records = pair_predictions(config, predictions, masks)
     labels = Labels.from_config(config.data)
 
-    def score(record: Record) -> ImageScore | DataError:
+    def score(record: Record) -> ImageScore | tuple[str, ...]:
         try:
             return score_pair(record, labels, config.limits.max_pixels)
         except DataError as error:
-            return error
+            return error.problems
 
-    results = in_threads(score, records)
-    failed = [result for result in results if isinstance(result, DataError)]
-    if failed:
-        raise DataError(*(problem for error in failed for problem in error.problems))
+    results = in_processes(score, records)
+    if problems := [problem for result in results if isinstance(result, tuple) for problem in result]:
+        raise DataError(*problems)
     return Scores.of(labels.names, [result for result in results if isinstance(result, ImageScore)])
 
 

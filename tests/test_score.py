@@ -14,6 +14,7 @@ from conftest import config_of
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data, Pairing
+from segtool.data import statistics
 from segtool.errors import DataError
 from segtool.score import pair_predictions, score_folders
 
@@ -190,6 +191,26 @@ def test_masks_of_any_kind_count_as_pixels_do(tmp_path, dtype, colored):
     scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
     assert scores.confusion.tolist() == matrix[:3].tolist()
     assert scores.ignored == matrix[3].sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("broken", [False, True])
+def test_scores_and_errors_do_not_depend_on_the_number_of_processes(tmp_path, config, monkeypatch, broken):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        write(tmp_path / "truth" / f"{number:02}.png", rng.integers(0, 3, (4, 5)))
+        write(tmp_path / "made" / f"{number:02}.png", rng.integers(0, 3, (4, 5)) + 50 * (broken and number % 3 == 0))
+    found = []
+    for share in (1000, 4):
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        monkeypatch.setattr(statistics, "SHARE", share)
+        try:
+            scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
+            found.append([(image.stem, image.confusion.tolist(), image.ignored) for image in scores.images])
+        except DataError as error:
+            found.append(error.problems)
+    assert found[0] == found[1]
+    assert len(found[0]) == (7 if broken else 20)
 
 
 def test_two_predictions_for_one_mask_are_an_error_and_two_for_none_are_not(tmp_path, config):

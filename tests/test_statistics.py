@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from segtool.data.statistics import (
     ClassFrequencies,
     channel_sums,
     class_frequencies,
+    in_processes,
     in_threads,
     measure_channels,
     resolve_data,
@@ -137,3 +139,16 @@ def test_there_are_no_more_threads_than_omp_num_threads(monkeypatch, setting, li
     monkeypatch.setattr(statistics, "ThreadPoolExecutor", lambda workers: seen.append(workers) or pool(workers))
     in_threads(str, [1, 2])
     assert seen[0] <= limit
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(statistics, "SHARE", 4)
+    parent, base = os.getpid(), 7
+    results = in_processes(lambda number: (number + base, os.getpid()), range(50))
+    assert [value for value, _ in results] == [number + base for number in range(50)]
+    assert (parent in {pid for _, pid in results}) == (threads == "1" or (os.cpu_count() or 1) < 2)
+    with pytest.raises(ZeroDivisionError):
+        in_processes(lambda number: 1 / (40 - number), range(50))

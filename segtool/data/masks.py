@@ -84,7 +84,7 @@ def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _values(image: Image.Image, opened: Opened) -> np.ndarray:
-    values = np.array(image)
+    values = np.asarray(image)
     if image.mode == "1":
         return values.astype(np.uint8)
     if image.mode == "L" and opened.bits in (2, 4) and opened.format in ("PNG", "TIFF"):

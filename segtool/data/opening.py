@@ -80,6 +80,8 @@ class Opened:
     """Bits of one stored sample."""
     samples: int
     """Stored samples of one pixel; 1 for a palette."""
+    file: BinaryIO
+    """What the image reads from."""
 
 
 @contextlib.contextmanager
@@ -101,7 +103,7 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
         stack.callback(image.close)
         _guard_pixels(path, image.size, max_pixels)
         _guard_frames(path, image)
-        yield Opened(path, format_, image, *_sample_layout(format_, image, head))
+        yield Opened(path, format_, image, *_sample_layout(format_, image, head), file)
 
 
 def load_pixels(opened: Opened) -> Image.Image:
@@ -244,13 +246,14 @@ def _png_has_exif(opened: Opened) -> bool:
     """
     if {"exif", "Raw profile type exif", "XML:com.adobe.xmp"} & set(opened.image.info):
         return True
-    with opened.path.open("rb") as file:
-        file.seek(8)
-        while len(header := file.read(8)) == 8 and header[4:] != b"IEND":
-            if header[4:] == b"eXIf":
-                return True
-            file.seek(int.from_bytes(header[:4], "big") + 4, 1)
-    return False
+    file, place = opened.file, opened.file.tell()  # Pillow reads on from there
+    file.seek(8)
+    found = False
+    while not found and len(header := file.read(8)) == 8 and header[4:] != b"IEND":
+        found = header[4:] == b"eXIf"
+        file.seek(int.from_bytes(header[:4], "big") + 4, 1)
+    file.seek(place)
+    return found
 
 
 @contextlib.contextmanager
