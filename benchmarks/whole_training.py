@@ -51,12 +51,16 @@ class Size:
     bare_steps: int
     """Steps on the one batch."""
     rounds: int
+    pictures: tuple[int, int] = (360, 480)
+    """Height and width of synthetic ones."""
     settings: tuple[str, ...] = ()
     """Of the config, as for `--set`."""
 
 
 FULL = Size(images=120, bare_steps=15, rounds=3)
-QUICK = Size(images=8, bare_steps=2, rounds=1, settings=("model.encoder.channels=[4, 8]", "augment.crop=[32, 48]"))
+QUICK = Size(
+    20, bare_steps=2, rounds=1, pictures=(48, 64), settings=("model.encoder.channels=[4, 8]", "augment.crop=[32, 48]")
+)
 
 
 def settings(size: Size, data: Path) -> list[str]:
@@ -129,11 +133,12 @@ def prepare(data: Path, size: Size, out: Path) -> tuple[Path, str]:
     """Makes a data set of so many training and two validation images in OUT; returns the config for it, and what the
     pictures are."""
     if not (data / "train" / "images").is_dir():
-        make_dataset(out, sizes={"train": size.images, "val": 2, "test": 1}, height=360, width=480)
+        height, width = size.pictures
+        make_dataset(out, sizes={"train": size.images, "val": 2, "test": 1}, height=height, width=width)
         config = out.parent / "synthetic.yaml"
         text = (CONFIGS / "demo.yaml").read_text().replace("[96, 128]", "[288, 384]")
         config.write_text(text.replace("[16, 32, 64, 128]", "[8, 16, 48, 96, 192, 256]"))
-        return config, f"synthetic pictures of 480x360, since {data} is not there"
+        return config, f"synthetic pictures of {width}x{height}, since {data} is not there"
     for split, count in (("train", size.images), ("val", 2), ("test", 1)):
         for folder in ("images", "masks"):
             target = out / split / folder

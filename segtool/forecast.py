@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import shutil
 import statistics
@@ -91,7 +90,7 @@ def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float,
     return [
         f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
         f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
-        f"memory: {memory}, the most that these steps and images took",
+        f"memory: {memory}, the most that these steps and images took{_free_memory()}",
         f"disk: {_size(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
         f"{_size(free_disk(directory))} are free",
     ]
@@ -159,6 +158,14 @@ def peak_memory(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def _free_memory() -> str:
+    """Returns what is free where the system tells, Linux."""
+    path = Path("/proc/meminfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return f"; {_size(found[0])} are free beside it" if found else ""
+
+
 def free_disk(directory: Path) -> int:
     """Returns the free bytes where a directory lies or will lie."""
     return shutil.disk_usage(next(path for path in (directory, *directory.absolute().parents) if path.exists())).free
@@ -173,7 +180,7 @@ def _scoring(training: train.Training, dataset: EvaluationSet, workers: int) -> 
     """Returns the seconds of scoring all of a data set, and of drawing the samples."""
     if not len(dataset):
         return 0.0, 0.0
-    predictor = Predictor(copy.deepcopy(training.scored), training.normalize, training.device)
+    predictor = train.build_predictor(training)
     few = _score(training, predictor, _part(dataset, LEAST_IMAGES), workers)
     count = int(np.clip(IMAGE_SECONDS / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
     clock = _score(training, predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segtool.config import Config, Train
+from segtool.data.loader import num_workers
 from segtool.errors import ConfigError, Problem
 from segtool.models.segmenter import Segmenter, check_crop, verify
 from segtool.terminal import duration
@@ -106,7 +107,7 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
     precision, compiled, why = arithmetic(train, Machine.of(device), 3.0 * forward * train.batch_size * steps)
-    choices += why
+    choices += [*why, _workers(train.workers, device)]
     config = replace(
         config,
         augment=replace(config.augment, crop=crop),
@@ -180,6 +181,13 @@ def _compile(train: Train, machine: Machine, operations: float) -> tuple[bool, s
     if machine.compiler is None:
         return False, f"{saves}, but torch.compile finds no compiler here; install {_needed(machine.kind)}"
     return True, f"{saves}, more than the {duration(COMPILE_SECONDS)} that it takes"
+
+
+def _workers(setting: Literal["auto"] | int, device: torch.device) -> Choice:
+    if setting != "auto":
+        return Choice("train.workers", str(setting), "as the config says")
+    why = "leaves the cores to the network" if device.type == "cpu" else "of the cores one is left to the main process"
+    return Choice("train.workers", str(num_workers(setting, device)), why)
 
 
 def _needed(kind: str) -> str:

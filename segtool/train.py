@@ -33,7 +33,7 @@ from segtool.draw import png
 from segtool.draw import sample as draw_sample
 from segtool.errors import DivergedError, Interrupted, SegtoolError
 from segtool.evaluate import evaluate
-from segtool.inference import Normalize, Predictor
+from segtool.inference import Normalize, Predictor, fast_dtype
 from segtool.losses import Criterion
 from segtool.metrics import Scores, iou
 from segtool.models.encoders import Encoder
@@ -383,7 +383,7 @@ def validate(
     """Scores the validation split, draws samples where it is the best so far, and returns the scored progress."""
     if not len(dataset):
         return progress
-    predictor = Predictor(copy.deepcopy(training.scored), training.normalize, training.device)
+    predictor = build_predictor(training)
     began = time.monotonic()
     scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter)
     score = scores.miou
@@ -398,6 +398,12 @@ def validate(
     )
     logs.validation(progress, scores, time.monotonic() - began, better=better)
     return progress
+
+
+def build_predictor(training: Training) -> Predictor:
+    """Returns what validates: the network as it stands, copied, in the arithmetic that predicts from a checkpoint."""
+    dtype = fast_dtype(training.device)
+    return Predictor(copy.deepcopy(training.scored), training.normalize, training.device, dtype=dtype)
 
 
 def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, count: int) -> None:

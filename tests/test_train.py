@@ -1162,4 +1162,4 @@ def test_a_plan_leaves_nothing_to_decide(make_config):
     resolved, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
     assert resolved.train.compile is False  # so short a run does not repay it
     assert resolved.train.precision in ("fp32", "bf16")
-    assert [choice.what for choice in made.choices] == ["train.precision", "train.compile"]
+    assert [choice.what for choice in made.choices] == ["train.precision", "train.compile", "train.workers"]
