@@ -1,0 +1,83 @@
+"""What a dry run foretells: the sum of its parts, counted as a training does them, and nothing written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Trainer
+
+from segtool import checkpoint, forecast, plan, train
+from segtool.data.formats import split_records
+from segtool.data.statistics import resolve_data
+from segtool.distributed import World
+from segtool.forecast import Forecast, Times, describe, num_validations
+from segtool.terminal import Reporter
+
+CPU = torch.device("cpu")
+TIMES = Times(starting=10.0, step=0.5, validation=3.0, samples=1.0, saving=0.25)
+
+
+def made(**changes: Any) -> plan.Plan:
+    return replace(plan.Plan(images=8, crop=(16, 16), steps=7, eval_steps=3, batch_size=3), **changes)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(7, 3), (6, 3), (2, 3), (1, 1), (7, 1)])
+def test_validations_and_checkpoints_are_counted_as_a_training_makes_them(trainer, make_config, steps, every):
+    run = trainer("run", make_config(train={"steps": steps, "eval_every": every * 3 / 8, "keep": 99}))
+    validations = sum("split" in row for row in run.metrics)
+    assert validations == num_validations(made(steps=steps, eval_steps=every))
+    checkpoints = len(checkpoint.committed(run.directory / "checkpoints"))
+    wanted = 10 + steps * 0.5 + validations * 4 + checkpoints * 0.25
+    assert TIMES.total(made(steps=steps, eval_steps=every)) == pytest.approx(wanted)
+
+
+def test_the_steps_that_warm_up_count_as_start_up_and_not_in_the_time_of_a_step(make_config, monkeypatch):
+    clock = [0.0]
+    costs = iter([30.0, 2.0, 2.0, *[1.0] * 99])
+
+    def step(*_: Any) -> None:
+        clock[0] += next(costs)
+
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(train, "train_step", step)
+    times = measured(make_config()).times
+    assert times.step == 1.0
+    assert times.starting == 30 + 2 + 2 - 3 * 1
+
+
+def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
+    make_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(train={"samples": 2})
+    found = measured(config)
+    assert os.listdir(tmp_path) == []
+    times = found.times
+    assert all(value > 0 for value in (times.step, times.validation, times.samples, times.saving))
+    assert found.memory is None or found.memory > 2**20
+    run = Trainer(tmp_path, monkeypatch)("run", config)
+    on_disk = sum(path.stat().st_size for path in run.final.path.iterdir())
+    assert found.checkpoint == pytest.approx(on_disk, rel=0.02)
+
+
+def measured(config: Any) -> Forecast:
+    records = split_records(config, Path("/"))
+    config = resolve_data(config, records["train"])
+    config, planned = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
+    return forecast.measure(config, records, None, planned, World(), CPU, Reporter(quiet=True))
+
+
+def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config, tmp_path: Path):
+    lines = describe(
+        Forecast(TIMES, memory=3 * 2**30, checkpoint=5 * 2**20), make_config(), made(), prepared=60.0,
+        directory=tmp_path / "not" / "there",
+    )  # fmt: skip
+    assert "70 s to begin with" in lines[0]
+    assert f"about {round(60 + TIMES.total(made()))} s in all" in lines[0]
+    assert "about 3.0 GiB" in lines[1]
+    assert "5 MiB a checkpoint, at most 4 at a time" in lines[2]
