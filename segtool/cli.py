@@ -23,7 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # boxes around the help would double its time
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="The shortest honest path from a folder of labelled images to a segmentation model that its owner can trust.",
     epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or config, 3 data, 4 checkpoint or disk, 5 training diverged, "
     "6 --fail-under not reached, 130 interrupted, 143 terminated.",
@@ -80,7 +81,7 @@ def demo(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Make a small synthetic data set, then init, check, train, eval and predict on it."""
+    """Make a small data set, then init, check, train, eval and predict."""
     from segtool.demo import TRAINING, make_dataset
 
     if out.exists() and any(out.iterdir()):
@@ -114,7 +115,7 @@ def init(
     model: Annotated[str, typer.Option(metavar="unet|fcn", help="Which network to write.")] = "unet",
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
-    """Look at a folder and write a commented config that trains as it is."""
+    """Look at a folder and write a commented config that trains."""
     from segtool.data.scaffold import scaffold
 
     out = out or Path(f"{data_dir.resolve().name}.yaml")
@@ -140,7 +141,7 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 on warnings too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find every problem of the data in one pass: file, pixel and remedy. Never edits data."""
+    """Find every problem of the data in one pass: file, pixel, remedy. Never edits data."""
     from rich.console import Console
 
     from segtool.data.check import examine, render, to_json
@@ -286,7 +287,7 @@ def predict(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Predict masks: one per image, same stem, same tree, same height and width."""
+    """Predict masks: one per image, same stem, tree, height and width."""
     from segtool.session import predict_session
 
     predict_session(
@@ -320,7 +321,10 @@ def inspect(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show the network layer by layer: output size and formula, stride, receptive field, parameters, memory."""
+    """Show the network layer by layer.
+
+    Output size and its formula, stride, receptive field, parameters, multiply-adds, memory.
+    """
     from segtool.inspection import inspect_session
 
     pixels = _size(size) if size else None
