@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -17,7 +18,9 @@ from PIL import Image
 
 from segtool import session
 from segtool.config import Augment, ClassSpec, Config, Data
+from segtool.data import cache as cache_module
 from segtool.data import loader
+from segtool.data.cache import Cache, choose_cache, free_memory
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
 from segtool.data.labels import IGNORE
 from segtool.data.loader import StepSampler, collate, evaluation_batches, num_workers, training_batches
@@ -59,8 +62,8 @@ def write_pair(folder: Path, stem: str, *, size=(14, 16), seed=0, mode="RGB") ->
     return Record(image, target, stem)
 
 
-def training_set(records, *, seed=3, augment=AUGMENT, channels=3, crop=CROP) -> TrainingSet:
-    return TrainingSet(records, Reader.of(config(channels)), augment, crop, seed)
+def training_set(records, *, seed=3, augment=AUGMENT, channels=3, crop=CROP, cache=None) -> TrainingSet:
+    return TrainingSet(records, Reader.of(config(channels)), augment, crop, seed, cache=cache)
 
 
 def sample(dataset, key) -> Sample:
@@ -73,8 +76,8 @@ def same(first: Sample, second: Sample) -> bool:
     return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def load(records, *, workers=0, start=0, steps=6, batch_size=3, world=None) -> list[Sample]:
-    dataset = training_set(records)
+def load(records, *, workers=0, start=0, steps=6, batch_size=3, world=None, cache=None) -> list[Sample]:
+    dataset = training_set(records, cache=cache)
     batches = training_batches(
         dataset, world or World(), batch_size=batch_size, start=start, steps=steps, workers=workers
     )
@@ -117,6 +120,98 @@ def test_the_number_of_workers_does_not_change_a_batch(records, workers):
     alone, helped = load(records), load(records, workers=workers)
     assert len(alone) == len(helped) == 6
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+@two_workers
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_cache_does_not_change_a_batch_and_is_filled(records, workers):
+    cache = Cache(len(records), 10**6)
+    plain, cached = load(records, steps=8), load(records, steps=8, workers=workers, cache=cache)
+    assert all(same(a, b) for a, b in zip(plain, cached, strict=True))
+    assert all(cache.get(number) is not None for number in range(len(records)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_a_cache_files_may_go_once_they_have_been_read(tmp_path, workers):
+    pairs = [write_pair(tmp_path, f"{number}", seed=number) for number in range(4)]
+    wanted = load(pairs, steps=4, batch_size=4)
+    cache = Cache(len(pairs), 10**6)
+    assert len(load(pairs, steps=1, batch_size=4, workers=workers, cache=cache)) == 1
+    for pair in pairs:
+        pair.image.unlink()
+    found = load(pairs, steps=4, batch_size=4, workers=workers, cache=cache)
+    assert all(same(a, b) for a, b in zip(wanted, found, strict=True))
+    with pytest.raises(DataError, match="no such file"):
+        load(pairs, steps=4, batch_size=4, workers=workers)
+
+
+@pytest.mark.parametrize("room", [0, 1000, 3000])
+def test_a_cache_that_is_full_keeps_no_more_and_changes_nothing(records, room):
+    cache = Cache(len(records), room)
+    assert all(same(a, b) for a, b in zip(load(records), load(records, cache=cache), strict=True))
+    assert cache.used <= room
+    kept = [number for number in range(len(records)) if cache.get(number) is not None]
+    assert bool(kept) == (room > 0)
+    assert sum((14 + number) * 16 * 4 for number in kept) <= cache.used
+    assert len(kept) < len(records)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_what_is_kept_is_what_was_read_in_either_type_and_cannot_be_written_to(tmp_path, mode, channels):
+    pairs = [write_pair(tmp_path, f"{i}", size=(5 + i, 7), seed=i, mode=mode) for i in range(3)]
+    dataset = training_set(pairs, channels=channels, cache=Cache(3, 10**5))
+    for _ in range(2):
+        for number, pair in enumerate(pairs):
+            image, target = dataset._pair(number)
+            read = dataset.reader.pair(pair)
+            assert (image.dtype, image.shape) == (read[0].dtype, read[0].shape)
+            assert np.array_equal(image, read[0])
+            assert np.array_equal(target, read[1])
+    assert not image.flags.writeable
+    assert not target.flags.writeable
+
+
+def test_an_error_is_not_kept(tmp_path):
+    record = write_pair(tmp_path, "a")
+    whole = record.image.read_bytes()
+    record.image.write_bytes(whole[:60])
+    dataset = training_set([record], cache=Cache(1, 10**5))
+    assert isinstance(dataset[0, 0], DataError)
+    record.image.write_bytes(whole)
+    assert same(sample(dataset, (0, 0)), sample(training_set([record]), (0, 0)))
+
+
+def test_a_cache_that_is_pickled_is_an_empty_one_of_the_same_room():
+    cache = Cache(2, 500)
+    cache.put(1, np.zeros((2, 3, 1), np.uint8), np.zeros((2, 3), np.uint8))
+    other = pickle.loads(pickle.dumps(cache))
+    assert (other.capacity, other.used, other.get(1)) == (500, 0, None)
+
+
+def test_images_are_kept_where_they_take_at_most_a_quarter_of_the_free_memory():
+    needed = 100 * 10 * 20 * 4
+    facts = {"images": 100, "size": (10, 20), "channels": 3}
+    assert choose_cache("auto", **facts, free=4 * needed)[0]
+    keep, reason = choose_cache("auto", **facts, free=4 * needed - 4)
+    assert not keep
+    assert "more than a quarter" in reason
+    assert not choose_cache("auto", **facts, value_bytes=4, free=4 * needed)[0]
+    assert choose_cache(True, **facts, free=0) == (True, "as the config says")
+    assert choose_cache(False, **facts, free=10**12)[0] is False
+
+
+def test_the_free_memory_is_the_lesser_of_the_system_s_and_the_control_group_s(tmp_path):
+    system = tmp_path / "meminfo"
+    system.write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
+    assert cache_module._available(system) == 5 * 1024
+    assert cache_module._available(tmp_path / "none") == 0
+    for name, text in (("memory.max", "1000"), ("memory.current", "700"), ("memory.stat", "anon 5\ninactive_file 50")):
+        (tmp_path / name).write_text(text)
+    assert cache_module._left_in_group(tmp_path) == [350]
+    (tmp_path / "memory.max").write_text("max")
+    assert cache_module._left_in_group(tmp_path) == []
+    assert 0 < free_memory() < 10**14
 
 
 def test_two_epochs_hold_each_record_twice_and_in_another_order(records):

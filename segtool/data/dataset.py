@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from segtool.config import Augment
 from segtool.data.augment import augment_pair
+from segtool.data.cache import Cache
 from segtool.data.formats import Record
 from segtool.data.opening import shown
 from segtool.data.reader import Reader
@@ -41,14 +42,20 @@ class TrainingSet(Dataset[Sample | DataError]):
         crop: tuple[int, int],
         seed: int,
         frequencies: ClassFrequencies | None = None,
+        *,
+        cache: Cache | None = None,
     ) -> None:
-        """Holds what makes the samples; `frequencies` are needed where `augment.rare` is above 0."""
+        """Holds what makes the samples; `frequencies` are needed where `augment.rare` is above 0.
+
+        With a `cache` each file is decoded once, as long as there is room; it changes no sample.
+        """
         self.records = records
         self.reader = reader
         self.augment = augment
         self.crop = crop
         self.seed = seed
         self.class_pixels = None if frequencies is None else frequencies.pixels
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.records)
@@ -56,7 +63,7 @@ class TrainingSet(Dataset[Sample | DataError]):
     def __getitem__(self, index: tuple[int, int]) -> Sample | DataError:
         epoch, number = index
         try:
-            image, target = self.reader.pair(self.records[number])
+            image, target = self._pair(number)
         except DataError as error:
             return error
         if self.augment.jpeg is not None and image.dtype != np.uint8:
@@ -67,6 +74,16 @@ class TrainingSet(Dataset[Sample | DataError]):
             image, target, rng, crop=self.crop, augment=self.augment, class_pixels=self.class_pixels
         )
         return to_sample(image, target, number)
+
+    def _pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns image H W C and class indices H W, which may be those in the cache."""
+        kept = self.cache.get(number) if self.cache else None
+        if kept is not None:
+            return kept
+        pair = self.reader.pair(self.records[number])
+        if self.cache:
+            self.cache.put(number, *pair)
+        return pair
 
 
 class EvaluationSet(Dataset[Sample | DataError]):
