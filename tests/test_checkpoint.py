@@ -882,3 +882,53 @@ def snapshot(directory: Path) -> dict[str, Any]:
         else:
             found[name] = path.read_bytes() if path.is_file() else "folder"
     return found
+
+
+# --- the scale of the loss in fp16
+
+
+def scaled_state(scale: float = 2.0**20) -> TrainState:
+    """A state with a scaler that has made two steps."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=5)
+    plain = make_state()
+    state = TrainState(plain.model, plain.ema, plain.optimizer, scaler)
+    for seed in (3, 4):
+        images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        state.optimizer.zero_grad()
+        scaler.scale(state.model(images).square().mean()).backward()
+        scaler.step(state.optimizer)
+        scaler.update()
+    return state
+
+
+def test_the_scale_of_the_loss_and_its_count_of_steps_come_back(tmp_path):
+    state = scaled_state()
+    loaded = load(save(tmp_path, state, make_config(), Progress(step=2)))
+    assert loaded.scaler == {"scale": 2.0**20, "_growth_tracker": 2}
+    fresh = scaled_state(8.0)
+    loaded.restore(fresh)
+    assert fresh.scaler is not None
+    assert state.scaler is not None
+    assert fresh.scaler.state_dict() == state.scaler.state_dict()
+
+
+def test_a_checkpoint_without_a_scaler_has_none_and_leaves_that_of_a_training_as_it_is(tmp_path):
+    loaded = load(save(tmp_path, make_state(), make_config(), Progress(step=2)))
+    assert loaded.scaler is None
+    fresh = scaled_state(8.0)
+    loaded.restore(fresh)
+    assert fresh.scaler is not None
+    assert fresh.scaler.get_scale() == 8.0
+
+
+@pytest.mark.parametrize("value", [7, [], {}, {"scale": 1.0}, {"scale": "1", "_growth_tracker": 0}])
+def test_a_scaler_of_the_wrong_kind_is_refused(tmp_path, value):
+    path = save(tmp_path, scaled_state(), make_config(), Progress(step=2))
+    state = json.loads((path / "state.json").read_text()) | {"scaler": value}
+    text = json.dumps(state).encode()
+    (path / "state.json").write_bytes(text)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="holds a scaler of the wrong kind"):
+        load(path)
