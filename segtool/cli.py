@@ -47,7 +47,7 @@ Json = Annotated[bool, typer.Option("--json", help="Standard output is one JSON 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
 Tile = Annotated[
     int | None,
-    typer.Option(min=1, help="Predict larger images in overlapping tiles of this side. Default: above 4 megapixels."),
+    typer.Option(min=1, help="Predict larger images in overlapping tiles of this side. Default: above 2 megapixels."),
 ]
 
 

@@ -27,6 +27,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def float32() -> Iterator[None]:
+    """Predicts in float32 whatever the processor is fastest in, since the oracles compute so."""
+    from segtool import predict, train
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (predict, train):
+            patch.setattr(module, "fast_dtype", lambda _: torch.float32)
+        yield
+
+
 def write_pair(root: Path, split: str, stem: str, image: np.ndarray, mask: np.ndarray) -> None:
     """Writes an image and its mask as PNG files."""
     for folder, array in (("images", image), ("masks", mask)):
