@@ -29,6 +29,8 @@ from segtool.plan import make_plan
 
 CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 SEEDS, STEPS = (0, 1, 2), 120
+SETTINGS = ("model.encoder.channels=[8, 16, 32, 64]", "train.eval_every=1000", "train.samples=0")
+"""Of both sides: a narrow network, scored at its end only."""
 LONG = 100_000  # steps for which `auto` chooses, so that whatever it would ever use is tried
 SIDES = ("auto", "plain")
 SMALL = {"train": 4, "val": 2, "test": 2}
@@ -45,7 +47,7 @@ def chosen(data: Path) -> tuple[str, bool]:
 
 def train(run: Path, data: Path, *, seed: int, steps: int, settings: Sequence[str]) -> dict[str, float]:
     """Trains and returns the mean IoU of the last weights on val and test."""
-    keys = (f"data.root={data}", f"train.seed={seed}", f"train.steps={steps}", "train.samples=0", *settings)
+    keys = (f"data.root={data}", f"train.seed={seed}", f"train.steps={steps}", *SETTINGS, *settings)
     segtool("train", CONFIG, "--run", run, *(word for key in keys for word in ("--set", key)))
     last = max((run / "checkpoints").glob("step-*"))
     return {split: json.loads(segtool("eval", last, "--split", split, "--json"))["miou"] for split in ("val", "test")}
