@@ -19,7 +19,8 @@ from segtool import checkpoint, train
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress
 from segtool.config import Config
-from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.cache import free_memory
+from segtool.data.dataset import EvaluationSet
 from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.reader import Reader
@@ -90,7 +91,7 @@ def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float,
     return [
         f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
         f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
-        f"memory: {memory}, the most that these steps and images took{_free_memory()}",
+        f"memory: {memory}, the most that these steps and images took, and the cache; {_size(free_memory())} are free",
         f"disk: {_size(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
         f"{_size(free_disk(directory))} are free",
     ]
@@ -115,8 +116,7 @@ def measure(
     began = time.monotonic()
     training = train.build_training(config, frequencies, device, world)
     make_step = train.start_compilation(training, reporter)
-    reader = Reader.of(config)
-    dataset = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed, frequencies)
+    dataset = train.build_training_set(config, records["train"], plan, frequencies)
     workers = num_workers(config.train.workers, device)
     first = train.held_steps(training, len(records["train"]))
     batches = training_batches(
@@ -140,11 +140,15 @@ def measure(
     spans = [after - before for before, after in itertools.pairwise(ends)]
     per_step = statistics.median(spans[WARM_UP:])
     starting = max(sum(spans[:WARM_UP]) - WARM_UP * per_step, 0.0)
-    validation, samples = _scoring(training, EvaluationSet(records.get("val", []), reader), workers)
+    validation, samples = _scoring(training, EvaluationSet(records.get("val", []), Reader.of(config)), workers)
     began = time.monotonic()
     num_bytes = checkpoint.num_bytes(training.state, config, Progress())
     saving = time.monotonic() - began + num_bytes / DISK_RATE
-    return Forecast(Times(starting, per_step, validation, samples, saving), peak_memory(device), num_bytes)
+    memory = peak_memory(device)
+    if memory is not None and dataset.cache is not None and device.type != "cuda":
+        seen = min(len(dataset), len(spans) * config.train.batch_size)
+        memory += dataset.cache.used * len(dataset) // seen
+    return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -156,14 +160,6 @@ def peak_memory(device: torch.device) -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _free_memory() -> str:
-    """Returns what is free where the system tells, Linux."""
-    path = Path("/proc/meminfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return f"; {_size(found[0])} are free beside it" if found else ""
 
 
 def free_disk(directory: Path) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segtool.config import Config, Train
+from segtool.data.cache import choose_cache
 from segtool.data.loader import num_workers
 from segtool.errors import ConfigError, Problem
 from segtool.models.segmenter import Segmenter, check_crop, verify
@@ -82,6 +83,8 @@ class Plan:
     """Steps between two validations."""
     batch_size: int
     choices: tuple[Choice, ...] = ()
+    cache: bool = False
+    """Whether decoded training images and masks are kept in memory."""
 
     @property
     def epochs(self) -> float:
@@ -90,7 +93,7 @@ class Plan:
 
 
 def make_plan(config: Config, *, images: int, first_size: tuple[int, int], device: torch.device) -> tuple[Config, Plan]:
-    """Returns the config with nothing left to decide, and the plan.
+    """Returns the config with nothing left to decide that changes the result, and the plan.
 
     Args:
         images: number of training images.
@@ -107,13 +110,14 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
     precision, compiled, why = arithmetic(train, Machine.of(device), 3.0 * forward * train.batch_size * steps)
-    choices += [*why, _workers(train.workers, device)]
+    cached, why_cached = choose_cache(train.cache, images=images, size=first_size, channels=config.data.channels)
+    choices += [*why, _workers(train.workers, device), Choice("train.cache", str(cached).lower(), why_cached)]
     config = replace(
         config,
         augment=replace(config.augment, crop=crop),
         train=replace(train, precision=precision, compile=compiled),
     )
-    return config, Plan(images, crop, steps, eval_steps, train.batch_size, tuple(choices))
+    return config, Plan(images, crop, steps, eval_steps, train.batch_size, tuple(choices), cached)
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:

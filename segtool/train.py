@@ -23,6 +23,7 @@ from segtool import checkpoint
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress, TrainState
 from segtool.config import Config, located
+from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
@@ -109,7 +110,7 @@ def train(
     """
     keep_freed_memory()
     reader = Reader.of(config)
-    training_set = TrainingSet(records["train"], reader, config.augment, plan.crop, config.train.seed, frequencies)
+    training_set = build_training_set(config, records["train"], plan, frequencies)
     validation_set = EvaluationSet(records.get("val", []), reader)
     start = None if resumed else partial(load_pretrained, base=run.directory, reporter=reporter)
     with located(config):
@@ -168,6 +169,16 @@ def train(
             if stop:
                 raise Interrupted(stop[0], f"segtool train {run.directory} --resume", progress.step)
     return progress
+
+
+def build_training_set(
+    config: Config, records: list[Record], plan: Plan, frequencies: ClassFrequencies | None
+) -> TrainingSet:
+    """Returns the training images as they come to the network, kept in memory where the plan says so."""
+    cache = make_cache(len(records)) if plan.cache else None
+    return TrainingSet(
+        records, Reader.of(config), config.augment, plan.crop, config.train.seed, frequencies, cache=cache
+    )
 
 
 def build_training(

@@ -1162,4 +1162,25 @@ def test_a_plan_leaves_nothing_to_decide(make_config):
     resolved, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
     assert resolved.train.compile is False  # so short a run does not repay it
     assert resolved.train.precision in ("fp32", "bf16")
-    assert [choice.what for choice in made.choices] == ["train.precision", "train.compile", "train.workers"]
+    assert [choice.what for choice in made.choices] == [
+        "train.precision",
+        "train.compile",
+        "train.workers",
+        "train.cache",
+    ]
+
+
+def test_the_cache_that_a_plan_chooses_decodes_each_file_once_and_changes_nothing(trainer, make_config, monkeypatch):
+    decoded: list[str] = []
+    pair = Reader.pair
+
+    def spy(self: Reader, record: Record) -> Any:
+        decoded.append(record.stem)
+        return pair(self, record)
+
+    monkeypatch.setattr(Reader, "pair", spy)
+    without = trainer("without", make_config(train={"cache": False}))
+    often = sum(stem.startswith("train") for stem in decoded)
+    decoded.clear()
+    assert_same(trainer("with", make_config(train={"cache": True})), without)
+    assert sum(stem.startswith("train") for stem in decoded) == 8 < often
