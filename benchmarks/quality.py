@@ -29,8 +29,8 @@ from segtool.plan import make_plan
 
 CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 SEEDS, STEPS = (0, 1, 2), 120
-SETTINGS = ("model.encoder.channels=[8, 16, 32, 64]", "train.eval_every=1000", "train.samples=0")
-"""Of both sides: a narrow network, scored at its end only."""
+SETTINGS = ("train.eval_every=1000", "train.samples=0")
+"""Of both sides: scored at the end only."""
 LONG = 100_000  # steps for which `auto` chooses, so that whatever it would ever use is tried
 SIDES = ("auto", "plain")
 SMALL = {"train": 4, "val": 2, "test": 2}
