@@ -8,7 +8,7 @@ import io
 from rich.table import Table
 from rich.text import Text
 
-from segtool.metrics import Scores, dice, iou, majority_baseline, mean, precision, recall
+from segtool.metrics import Scores, dice, iou, majority_baseline, mean, pixel_accuracy, precision, recall
 from segtool.terminal import percent, printable
 
 
@@ -66,8 +66,8 @@ def per_image_csv(scores: Scores) -> str:
     names = [_inert(f"iou {name}") for name in scores.names]
     writer.writerow(["image", "pixel_accuracy", "miou", *names, "pixels", "ignored_pixels"])
     for image in scores.images:
-        alone = Scores(scores.names, image.confusion, image.ignored)
-        values = [alone.summary["pixel_accuracy"], alone.miou, *iou(image.confusion)]
+        ious = iou(image.confusion)
+        values = [pixel_accuracy(image.confusion), mean(ious), *ious]
         cells = ["" if value is None else f"{value:.6f}" for value in values]
         writer.writerow([_inert(image.stem), *cells, int(image.confusion.sum()), image.ignored])
     return text.getvalue()
