@@ -184,7 +184,8 @@ def warp_image(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) ->
     if geometry.within:
         return part
     crop = np.empty((*geometry.size, image.shape[2]), image.dtype)
-    crop[...] = _typed(fill, image.dtype)
+    crop[0] = _typed(fill, image.dtype)
+    crop[1:] = crop[0]  # whole rows at a time
     crop[geometry.upright.target] = part
     return crop
 
@@ -340,8 +341,10 @@ def _read_between(image: NDArray, places: NDArray[np.float32], fill: NDArray[np.
 def _read_nearest(mask: NDArray[np.uint8], places: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Returns the mask at places 2 H W, IGNORE outside of it."""
     height, width = mask.shape
-    x, y = places[0].clip(0, width - 1).astype(np.intp), places[1].clip(0, height - 1).astype(np.intp)
-    return np.where(_inside(places, (width, height)), mask.ravel().take(y * width + x), np.uint8(IGNORE))
+    x, y = places.astype(np.int32)
+    crop = mask.ravel().take(y * width + x, mode="clip")
+    crop[~_inside(places, (width, height))] = IGNORE
+    return crop
 
 
 def _reach(places: NDArray[np.float32], size: tuple[int, int]) -> tuple[list[int], list[int]]:
