@@ -526,10 +526,13 @@ def test_a_window_is_centred_as_far_as_the_image_allows(size, crop, augment, see
     y, x = (data.draw(st.integers(0, side - 1)) + 0.5 for side in size)
     geometry = draw_geometry(np.random.default_rng(seed), size, crop, augment, centre=(y, x))
     middle = geometry.matrix @ (crop[1] / 2, crop[0] / 2, 1)
-    for at, wanted, whole, part in zip(middle, (x, y), size[::-1], np.array(crop[::-1]) * step(geometry), strict=True):
+    # An upright window is rounded to whole pixels, its place and its size, along each axis.
+    upright = geometry.upright is not None
+    steps = np.abs(np.diag(geometry.matrix)) if upright else np.full(2, step(geometry))
+    windows = np.array(crop[::-1]) * steps
+    for at, wanted, whole, part, pixel in zip(middle, (x, y), size[::-1], windows, steps, strict=True):
         ends = sorted((part / 2, whole - part / 2))  # where a window within, or around, the image has its centre
-        # An upright window is rounded to whole pixels, its place and its size.
-        rounded = 1e-6 if geometry.upright is None else 1 + 1e-6
+        rounded = max(1, pixel) + 1e-6 if upright else 1e-6
         assert at == pytest.approx(min(max(wanted, ends[0]), ends[1]), abs=rounded)
 
 

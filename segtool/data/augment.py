@@ -178,8 +178,10 @@ def draw_displacement(rng: np.random.Generator, crop: tuple[int, int], deviation
 
 def warp_image(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) -> NDArray:
     """Returns the crop of an image H W C (uint8 or float32 in 0..255), outside filled with `fill` (C, 0..255)."""
+    if geometry.places is not None:
+        return _read_between(image, geometry.places, fill)
     if geometry.upright is None:
-        return _read_between(image, _places(geometry), fill)
+        return _turned(image, geometry, fill)
     part = _resized(_mirrored(image[geometry.upright.source], geometry.mirror), geometry.upright.size)
     if geometry.within:
         return part
@@ -192,8 +194,10 @@ def warp_image(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) ->
 
 def warp_mask(mask: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     """Returns the crop of class indices H W, IGNORE outside of the image."""
+    if geometry.places is not None:
+        return _read_nearest(mask, geometry.places)
     if geometry.upright is None:
-        return _read_nearest(mask, _places(geometry))
+        return np.asarray(_affine_of(Image.fromarray(mask), geometry, Image.Resampling.NEAREST, IGNORE))
     part = _mirrored(mask[geometry.upright.source], geometry.mirror)
     height, width = geometry.upright.size
     resized = np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.NEAREST))
@@ -299,18 +303,29 @@ def _resized(part: NDArray, size: tuple[int, int]) -> NDArray:
     return F.interpolate(chw, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def _places(geometry: Geometry) -> NDArray[np.float32]:
-    """Returns the x and y in the image at which each pixel of the crop is read, 2 H W."""
-    if geometry.places is not None:
-        return geometry.places
-    return _bent(geometry.matrix, np.zeros((2, 1, 1), np.float32), geometry.size)
+def _turned(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) -> NDArray:
+    """Returns what the matrix of a geometry makes of an image H W C. `grid_sample` takes half as long again."""
+    colors = _typed(fill, image.dtype)
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(_affine_of(Image.fromarray(image), geometry, Image.Resampling.BILINEAR, tuple(colors)))
+    bands = [
+        np.asarray(_affine_of(Image.fromarray(np.ascontiguousarray(band)), geometry, Image.Resampling.BILINEAR, color))
+        for band, color in zip(np.moveaxis(image, 2, 0), colors, strict=True)
+    ]
+    return np.stack(bands, axis=2)
 
 
-def _bent(
-    matrix: NDArray[np.float64], displacement: NDArray[np.float32], size: tuple[int, int] | None = None
-) -> NDArray[np.float32]:
+def _affine_of(
+    picture: Image.Image, geometry: Geometry, resampling: Image.Resampling, fill: float | tuple[float, ...]
+) -> Image.Image:
+    height, width = geometry.size
+    data = tuple(geometry.matrix.ravel().tolist())
+    return picture.transform((width, height), Image.Transform.AFFINE, data, resampling, fillcolor=fill)
+
+
+def _bent(matrix: NDArray[np.float64], displacement: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns the x and y in the image at which the displaced pixels of the crop lie, 2 H W."""
-    height, width = size or displacement.shape[1:]
+    _, height, width = displacement.shape
     x = displacement[0] + (np.arange(width, dtype=np.float32) + 0.5)
     y = displacement[1] + (np.arange(height, dtype=np.float32) + 0.5)[:, None]
     rows = matrix.astype(np.float32)
