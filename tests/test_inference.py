@@ -400,7 +400,8 @@ def test_a_network_twice_is_that_network(tile):
     classes, probabilities = Ensemble([member, member]).classes_and_probabilities(image, tile)
     alone = member.classes_and_probabilities(image, tile)
     assert (classes == alone[0]).all()
-    assert (probabilities == alone[1]).all()
+    # Softmax rounds by where a value lies in a vector, and an ensemble's bands are cut otherwise than tiles.
+    np.testing.assert_allclose(probabilities, alone[1], rtol=0, atol=1e-7)
 
 
 def test_members_that_tile_by_other_strides_are_averaged_pixel_by_pixel():
