@@ -639,11 +639,14 @@ def _facts(session: Session, config: Config, plan: Plan, records: Records, devic
     import numpy
     import torch
 
+    from segtool.inference import fast_dtype
+
     return {
         "command": shlex.join(["segtool", *sys.argv[1:]]),
         "seed": config.train.seed,
         "device": str(device),
         "steps": plan.steps,
+        "inference_precision": str(fast_dtype(device)).removeprefix("torch."),
         "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in plan.choices},
         "splits": {name: len(found) for name, found in records.items()},
         "data": _fingerprint(records),

@@ -259,7 +259,7 @@ class Outcome:
 
 
 def train_step(training: Training, batch: Sample, step: int, rate: float, records: list[Record]) -> Outcome:
-    """Makes one optimizer step and returns the loss before it and the norm of the gradient.
+    """Makes one optimizer step and returns what came of it.
 
     With `train.accumulate` the batch goes through the network in parts, whose losses and gradients add up to those of
     the whole, BatchNorm aside. Where loss or gradient is not finite, weights and optimizer stay as they are; the
