@@ -153,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         pictures = draw([row for result in found for row in result.rows], docs / "images")
         docs.mkdir(parents=True, exist_ok=True)
-        (docs / "benchmarks.md").write_text(page(found, pictures), encoding="utf-8")
+        missing = [program for program in PROGRAMS if program not in {result.program for result in found}]
+        (docs / "benchmarks.md").write_text(page(found, pictures, missing), encoding="utf-8")
         print(f"{docs / 'benchmarks.md'} and {len(pictures)} plots", file=sys.stderr)
     return 1 if any(result.failed for result in found) else 0
 

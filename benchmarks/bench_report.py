@@ -36,14 +36,16 @@ def shown_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def page(results: Sequence[Result], pictures: Sequence[Path]) -> str:
+def page(results: Sequence[Result], pictures: Sequence[Path], missing: Sequence[str] = ()) -> str:
     """Returns docs/benchmarks.md.
 
     Args:
         pictures: Plots, in `images/` beside the page.
+        missing: Programs that nothing is kept of.
     """
+    absent = f"Not measured: {', '.join(missing)}.\n" if missing else ""
     parts = [INTRODUCTION, _places(results), "## Results\n", _markdown(TITLES, _cells(results))]
-    parts += [_out_of_reach(results), _growth(pictures), _details(results)]
+    parts += [absent, _out_of_reach(results), _growth(pictures), _details(results)]
     return "\n".join(part for part in parts if part)
 
 

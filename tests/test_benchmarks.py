@@ -275,3 +275,8 @@ def test_copies_take_the_sources_in_turn(tmp_path: Path) -> None:
 def test_a_trial_of_growth_prints_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
     growth.main(["--quick"])
     assert len(json.loads(capsys.readouterr().out)) == 4
+
+
+def test_the_page_names_the_programs_that_nothing_is_kept_of():
+    assert "Not measured: growth, cuda." in page([result(ROW)], [], ["growth", "cuda"])
+    assert "Not measured" not in page([result(ROW)], [])
