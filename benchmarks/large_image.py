@@ -24,11 +24,10 @@ import torch
 from PIL import Image
 
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
-from benchmarks.prediction import untrained
+from benchmarks.prediction import plain_network, untrained
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import load
 from segtool.demo import draw_scene
-from segtool.models.segmenter import assemble
 from segtool.predict import build_predictor, list_jobs, predict
 
 CLASSES = 12
@@ -72,12 +71,7 @@ def monai(checkpoint: Path, image: Path, out: Path) -> Round:
     from monai.inferers import sliding_window_inference
 
     Image.MAX_IMAGE_PIXELS = None
-    found = load(checkpoint)
-    data = found.config.data
-    model = assemble(found.config.model, len(data.classes), data.channels)
-    model.load_state_dict(dict(found.weights))
-    model.eval()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    model, mean, std = plain_network(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
 
     def work() -> float:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
 from segtool.allocator import keep_freed_memory
@@ -61,15 +62,20 @@ def ours(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path) -> Iterat
         assert made == [job.mask for job in jobs]
 
 
-def plain(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path) -> Iterator[float]:
-    """Yields the seconds that the plain loop takes for each part, at first those of making it ready."""
-    began = time.perf_counter()
+def plain_network(checkpoint: Path) -> tuple[nn.Module, Tensor, Tensor]:
+    """Returns the network of a checkpoint as it was trained, and mean and deviation of its images in 0..1, C 1 1."""
     found = load(checkpoint)
     data = found.config.data
     model = assemble(found.config.model, len(data.classes), data.channels)
     model.load_state_dict(dict(found.weights))
-    model.eval()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    return model.eval(), mean, std
+
+
+def plain(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path) -> Iterator[float]:
+    """Yields the seconds that the plain loop takes for each part, at first those of making it ready."""
+    began = time.perf_counter()
+    model, mean, std = plain_network(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     yield time.perf_counter() - began
     for images in parts:

@@ -30,7 +30,7 @@ from segtool.evaluate import evaluate
 from segtool.inference import Predictor
 from segtool.optim import learning_rate
 from segtool.plan import Plan
-from segtool.terminal import Reporter, duration
+from segtool.terminal import Reporter, amount, duration
 
 T = TypeVar("T")
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
@@ -86,14 +86,16 @@ def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float,
     """
     times = forecast.times
     validations = f"{num_validations(plan)} validations of {times.validation + times.samples:.3g} s, "
-    memory = "unknown" if forecast.memory is None else f"about {_size(forecast.memory)}"
+    memory = "unknown" if forecast.memory is None else f"about {amount(forecast.memory)}"
+    free = free_memory()
+    left = "how much is free is unknown" if free is None else f"{amount(free)} are free"
     most = config.train.keep + 2  # besides those that are kept the best one, and the one that is being written
     return [
         f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
         f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
-        f"memory: {memory}, the most that these steps and images took, and the cache; {_size(free_memory())} are free",
-        f"disk: {_size(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
-        f"{_size(free_disk(directory))} are free",
+        f"memory: {memory}, the most that these steps and images took, and the cache; {left}",
+        f"disk: {amount(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
+        f"{amount(free_disk(directory))} are free",
     ]
 
 
@@ -228,8 +230,3 @@ class _Clock(Reporter):
     def each(self) -> float:
         """Seconds of an item after the first; 0 where there is but one."""
         return statistics.fmean(self._spans[1:] or [0.0])
-
-
-def _size(number: float) -> str:
-    """Returns bytes as people read them."""
-    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.3g} MiB"

@@ -28,7 +28,7 @@ AUTO_TILE = 1024
 """Side of those tiles in pixels. A U-Net of 32 channels at stride 1 holds about 0.9 GB at that size, whatever size the
 image has; larger tiles would save little, since what overlaps is a quarter of the work already."""
 OVERLAP = 128
-"""Pixels that neighbouring tiles have in common, at most a quarter of a tile. A U-Net of five levels sees 94 pixels in
+"""Pixels that neighbouring tiles have in common, at most a quarter of a tile. A U-Net of five levels sees 107 pixels in
 each direction, and most of what counts is near."""
 
 

@@ -13,6 +13,7 @@ from segtool.data.statistics import ClassFrequencies
 from segtool.losses import Criterion
 from segtool.models.segmenter import Segmenter
 from segtool.models.trace import Operation, trace
+from segtool.terminal import amount
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,10 +158,10 @@ def memory_lines(memory: Memory, summary: Summary, config: Config) -> list[str]:
         "averages": "a second copy of the weights (train.ema)",
     }
     head = (
-        f"memory of a training step: about {_unit(memory.total)} in float32, without the allocator's reserve and "
+        f"memory of a training step: about {amount(memory.total)} in float32, without the allocator's reserve and "
         "temporary buffers; bf16 halves most activations, and compilation keeps fewer"
     )
-    return [head, *(f"  {key:<11} {_unit(getattr(memory, key)):>9}  {text}" for key, text in meanings.items())]
+    return [head, *(f"  {key:<11} {amount(getattr(memory, key)):>9}  {text}" for key, text in meanings.items())]
 
 
 def to_json(summary: Summary, memory: Memory) -> dict[str, Any]:
@@ -263,10 +264,6 @@ def _cells(layer: Layer) -> list[str]:
 
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.2f}"
-
-
-def _unit(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _checkerboard(operation: Operation) -> str:

@@ -16,6 +16,7 @@ from segtool.config import Config, Train
 from segtool.data.cache import choose_cache
 from segtool.data.loader import num_workers
 from segtool.errors import ConfigError, Problem
+from segtool.inference import fast_dtype
 from segtool.models.segmenter import Segmenter, check_crop, verify
 from segtool.terminal import duration
 
@@ -58,12 +59,11 @@ class Machine:
     @classmethod
     def of(cls, device: torch.device) -> Machine:
         """Returns what is there."""
+        bf16 = fast_dtype(device) == torch.bfloat16
         if device.type == "cuda":
-            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             fp16 = torch.cuda.get_device_capability(device) >= (7, 0)
             compiler = _found("gcc", "clang", "cc") if importlib.util.find_spec("triton") else None
         else:
-            bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
             fp16 = False
             compiler = _found("g++", "clang++", "c++")
         return cls(device.type, bf16, fp16, torch.get_num_threads(), compiler)

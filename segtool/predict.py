@@ -180,9 +180,11 @@ def _read_ahead(
     another cannot use.
     """
     queued: deque[Future[Any]] = deque()
+    next_small = bool(jobs) and _is_small(jobs[0].image, max_pixels)
     for job, following in zip_longest(jobs, jobs[1:]):
-        ready = bool(queued)
-        if following and _is_small(job.image, max_pixels) and _is_small(following.image, max_pixels):
+        ready, small = bool(queued), next_small
+        next_small = following is not None and _is_small(following.image, max_pixels)
+        if following and small and next_small:
             queued.append(reader.submit(read, following))
         # Kept in no variable here, so that the image goes when it is done with.
         yield job, queued.popleft().result if ready else partial(read, job)

@@ -108,6 +108,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def amount(size: float) -> str:
+    """Returns bytes as people read them: `34.5 MB`, `1.25 GB`."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def percent(value: float | None) -> str:
     """Returns a share as a percentage with two decimals; a hyphen where it is undefined."""
     return "-" if value is None else f"{100 * value:.2f}"

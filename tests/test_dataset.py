@@ -204,14 +204,22 @@ def test_images_are_kept_where_they_take_at_most_a_quarter_of_the_free_memory():
 def test_the_free_memory_is_the_lesser_of_the_system_s_and_the_control_group_s(tmp_path):
     system = tmp_path / "meminfo"
     system.write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
-    assert cache_module._available(system) == 5 * 1024
-    assert cache_module._available(tmp_path / "none") == 0
+    assert cache_module._available(system) == [5 * 1024]
+    assert cache_module._available(tmp_path / "none") == []
     for name, text in (("memory.max", "1000"), ("memory.current", "700"), ("memory.stat", "anon 5\ninactive_file 50")):
         (tmp_path / name).write_text(text)
     assert cache_module._left_in_group(tmp_path) == [350]
     (tmp_path / "memory.max").write_text("max")
     assert cache_module._left_in_group(tmp_path) == []
-    assert 0 < free_memory() < 10**14
+    assert 0 < (free_memory() or 0) < 10**14
+
+
+def test_where_the_free_memory_is_unknown_nothing_is_kept_unasked_and_little_when_asked(monkeypatch):
+    monkeypatch.setattr(cache_module, "free_memory", lambda: None)
+    keep, reason = choose_cache("auto", images=1, size=(8, 8), channels=3)
+    assert not keep
+    assert "does not tell" in reason
+    assert cache_module.make_cache(1).capacity == 2**32
 
 
 def test_two_epochs_hold_each_record_twice_and_in_another_order(records):

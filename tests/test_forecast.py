@@ -79,5 +79,5 @@ def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config
     )  # fmt: skip
     assert "70 s to begin with" in lines[0]
     assert f"about {round(60 + TIMES.total(made()))} s in all" in lines[0]
-    assert "about 3.0 GiB" in lines[1]
-    assert "5 MiB a checkpoint, at most 4 at a time" in lines[2]
+    assert "about 3.22 GB" in lines[1]
+    assert "5.2 MB a checkpoint, at most 4 at a time" in lines[2]

@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from segtool.terminal import amount
+
 AUTO_SHARE = 0.25  # of the free memory, which `auto` lets all images take
 SHARE = 0.5  # of it, beyond which nothing more is kept
+UNKNOWN_CAPACITY = 2**32  # bytes that are kept at most where the system does not tell what is free
 
 _ENTRY = np.dtype(
     [("start", np.int64), ("height", np.int32), ("width", np.int32), ("channels", np.int32), ("deep", np.bool_)],
@@ -77,8 +80,10 @@ class Cache:
 
 
 def make_cache(count: int) -> Cache:
-    """Returns an empty cache for `count` pairs that takes at most half of the memory that is free."""
-    return Cache(count, int(SHARE * free_memory()))
+    """Returns an empty cache for `count` pairs that takes at most half of the memory that is free, or 4 GB where that
+    is not known."""
+    free = free_memory()
+    return Cache(count, UNKNOWN_CAPACITY if free is None else int(SHARE * free))
 
 
 def choose_cache(
@@ -100,28 +105,29 @@ def choose_cache(
     if setting != "auto":
         return setting, "as the config says"
     free = free_memory() if free is None else free
+    if free is None:
+        return False, "this system does not tell how much memory is free; true keeps up to 4 GB"
     needed = images * size[0] * size[1] * (channels * value_bytes + 1)
-    found = f"decoded, {images} images and masks take {_amount(needed)}, and {_amount(free)} of memory are free"
+    found = f"decoded, {images} images and masks take {amount(needed)}, and {amount(free)} of memory are free"
     if needed <= AUTO_SHARE * free:
         return True, found
     return False, f"{found}: more than a quarter of it"
 
 
-def free_memory() -> int:
+def free_memory() -> int | None:
     """Returns the bytes that can be taken without swapping: what the system or the control group has left.
 
-    0 where neither says so (it is not Linux).
+    None where neither says so (it is not Linux).
     """
-    amounts = [_available(), *_left_in_group()]
-    return max(0, min(amounts))
+    found = [*_available(), *_left_in_group()]
+    return max(0, min(found)) if found else None
 
 
-def _available(path: Path = Path("/proc/meminfo")) -> int:
+def _available(path: Path = Path("/proc/meminfo")) -> list[int]:
     with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0
+        lines = path.read_text().splitlines()
+        return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return []
 
 
 def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -135,7 +141,3 @@ def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
             cached = dict(line.split() for line in (root / stat).read_text().splitlines()).get("inactive_file", "0")
             left.append(int((root / limit).read_text()) - int((root / current).read_text()) + int(cached))
     return left
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
