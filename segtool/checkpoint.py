@@ -41,6 +41,10 @@ SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's sta
 MAX_JSON = 1 << 20  # bytes; ours have about a thousand
 
 
+class NewerFormatError(CheckpointError):
+    """A checkpoint that a newer segtool wrote: not damaged, so no other takes its place."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where training stands: everything that continuing needs beside tensors and config."""
@@ -164,13 +168,15 @@ def last(directory: Path, *, warn: Callable[[str], object] | None = None) -> Che
     """Returns the checkpoint of the highest step that verifies; None where there is none at all.
 
     Raises:
-        CheckpointError: there are checkpoints, and none of them verifies.
+        CheckpointError: there are checkpoints, and none of them verifies; or a newer segtool wrote the last one.
     """
     paths = committed(directory)
     problems = []
     for path in reversed(paths):
         try:
             return load(path)
+        except NewerFormatError:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
             if warn:
@@ -361,9 +367,16 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_format(path: Path, value: Mapping[str, Any]) -> None:
-    if value.get("format") != FORMAT:
-        found = repr(value.get("format"))[:20]
-        raise CheckpointError(f"{path}: checkpoint format {found}, but this segtool reads {FORMAT}; upgrade segtool")
+    found = value.get("format")
+    if type(found) is int and found > FORMAT:
+        raise NewerFormatError(
+            f"{path}: checkpoint format {found}, but this segtool reads up to {FORMAT}; upgrade segtool"
+        )
+    if type(found) is not int or found < 1:
+        raise CheckpointError(
+            f"{path}: checkpoint format {repr(found)[:20]}; expected a whole number from 1 to {FORMAT}: the manifest "
+            "or state is damaged, or was not written by segtool"
+        )
 
 
 def _progress(path: Path, content: bytes) -> Progress:

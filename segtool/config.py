@@ -270,6 +270,9 @@ class Sections:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
+    format: int = 1
+    """Version of this format, which stands in every config that segtool writes. A file without it is read as the
+    current version; one of a newer version is refused with the advice to upgrade."""
     data: Data = Data()
     """Where the images and masks are, and what the stored masks mean."""
     model: Model = Model()
@@ -308,6 +311,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: with every problem, each as `camvid.yaml:12: data.encodng: unknown key; did you mean 'encoding'?`.
     """
     document = load_file(path)
+    found = document.data.get("format")
+    if type(found) is int and found > Config.format:
+        # Before all else: what a newer version means by the rest is not known here.
+        raise ConfigError(
+            f"{path}:{document.lines['format']}: format: config format {found}, but this segtool reads up to "
+            f"{Config.format}; upgrade segtool"
+        )
     places = {at: f"{path}:{line}" for at, line in document.lines.items()}
     data, places = apply(document.data, places, overrides, defaults=plain(Config()))
     return parse_config(data, Origins(str(path), places))

@@ -27,6 +27,7 @@ Rule = Callable[["Config"], Iterator[Problem]]
 _rules: list[tuple[tuple[str, ...], Rule]] = []
 
 _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": ("1, the version of this segtool's configs", lambda v: v == 1),
     "data.split.val": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "data.split.test": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "data.split.seed": ("at least 0", lambda v: 0 <= v < MAX_SEED),

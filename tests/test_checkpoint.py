@@ -621,6 +621,32 @@ def test_a_checkpoint_of_a_newer_format_says_to_upgrade(two_steps):
         load(path)
 
 
+@pytest.mark.parametrize("found", [None, "1", 1.0, True, 0, -1, [1]])
+@pytest.mark.parametrize("name", ["state.json", "manifest.json"])
+def test_a_format_that_is_no_version_is_damage_and_not_a_reason_to_upgrade(two_steps, name, found):
+    path = two_steps / "step-00000001"
+    value = {**json.loads((path / name).read_bytes()), "format": found}
+    if name == "state.json":
+        forge(path, {name: json.dumps(value).encode()})
+    else:
+        (path / name).write_text(json.dumps(value))
+    with pytest.raises(CheckpointError, match="whole number from 1") as raised:
+        load(path)
+    assert "upgrade" not in str(raised.value)
+
+
+def test_training_does_not_fall_back_behind_a_checkpoint_of_a_newer_format(two_steps):
+    """It would train those steps again and set the newer checkpoint aside as damaged."""
+    newest = two_steps / "step-00000002"
+    manifest = json.loads((newest / "manifest.json").read_bytes())
+    (newest / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    for choose in (checkpoint.last, checkpoint.best):
+        with pytest.raises(CheckpointError, match="upgrade segtool"):
+            choose(two_steps)
+    (newest / "manifest.json").write_text("damaged")
+    assert checkpoint.last(two_steps).progress.step == 1, "what is damaged is passed over"
+
+
 def header(fields: Any, data: bytes = b"") -> bytes:
     text = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     return struct.pack("<Q", len(text)) + text + data

@@ -69,6 +69,7 @@ train: {epochs: 20, batch_size: 8,
 """
 
 EVERYTHING = """\
+format: 1
 data:
   root: .
   format: folders
@@ -208,6 +209,33 @@ def test_a_hundred_epochs_are_the_default_length(tmp_path: Path) -> None:
 def test_a_config_without_training_pairs_is_enough_to_score_with(tmp_path: Path) -> None:
     text = "data: {classes: [{name: a, values: [0]}, {name: b, values: [1]}]}"
     assert load_config(written(tmp_path, text)).data.train == Folders()
+
+
+# Format
+
+
+@pytest.mark.parametrize("first", ["format: 1\n", ""])
+def test_a_config_without_a_version_is_of_the_current_one(first: str, tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, first + STREETS))
+    assert config.format == 1
+    assert dump_config(config).startswith("format: 1\n")
+
+
+@pytest.mark.parametrize("version", [2, 3, 10**18])
+def test_a_config_of_a_newer_version_says_to_upgrade_and_judges_nothing_else_in_it(
+    version: int, tmp_path: Path
+) -> None:
+    text = f"layers: {{3: x}}\nformat: {version}\ndata: [of, another, kind]\n"
+    found = problems(written(tmp_path, text), "data.root.nowhere=3", "no_value")
+    told = f"streets.yaml:2: format: config format {version}, but this segtool reads up to 1; upgrade segtool"
+    assert found == [told]
+
+
+@pytest.mark.parametrize("written_as", ["0", "-1", "1.0", "2.0", '"1"', "true", "null", "[1]", "{}", "next"])
+def test_a_version_that_is_none_is_told_with_its_line(written_as: str, tmp_path: Path) -> None:
+    (found,) = problems(written(tmp_path, f"format: {written_as}\n{STREETS}"))
+    assert re.match(r"streets\.yaml:1: format: expected (a whole number|1, the version of .*), found ", found), found
+    assert "upgrade" not in found
 
 
 # Problems

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from segtool.config import Folders, Limits, Pairing, Split
+from segtool.config import Config, Folders, Limits, Pairing, Split
 from segtool.data.evidence import Guess, guess_encoding, hex_color, percent
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
 from segtool.data.formats import hold_out
@@ -78,7 +78,10 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     split = choose_split(found, guess)
     sizes = [facts.size for facts in found.images.values() if not facts.error]
     sections = [
-        [Row("# Written by `segtool init`. It trains as it is; each comment says why, and what was counted.", "", 0)],
+        [
+            Row("# Written by `segtool init`. It trains as it is; each comment says why, and what was counted.", "", 0),
+            Row(f"format: {Config.format}", "", 0),
+        ],
         _data_rows(found, guess, split, config_dir),
         training_rows(sizes, split.num_train, guess, model, grey=_is_grey(found)),
     ]
