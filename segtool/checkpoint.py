@@ -12,7 +12,6 @@ step-00001200/
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import math
@@ -29,8 +28,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
+from segtool import disk
 from segtool.config import Config, dump_config, load_config
-from segtool.errors import CheckpointError, ConfigError
+from segtool.errors import CheckpointError, ConfigError, DiskError
 
 FORMAT = 1
 STEP = re.compile(r"step-([0-9]{8,18})")
@@ -117,10 +117,10 @@ def save(directory: Path, state: TrainState, config: Config, progress: Progress)
     """Commits a checkpoint as `directory/step-…` and returns its path; an existing one is left as it is.
 
     Raises:
-        CheckpointError: the disk did not take it; nothing of it is left, and earlier checkpoints are intact.
+        DiskError: the disk did not take it; nothing of it is left, and earlier checkpoints are intact.
     """
     target = directory / f"step-{progress.step:08d}"
-    if target.exists():
+    if target in committed(directory):
         return target
     temporary = directory / f".tmp-{target.name}-{os.getpid()}"
     files = _contents(state, config, progress)
@@ -129,13 +129,14 @@ def save(directory: Path, state: TrainState, config: Config, progress: Progress)
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
         for name, content in files.items():
-            _write(temporary / name, content)
-        _sync_directory(temporary)
+            disk.write_new(temporary / name, content)
+        disk.sync_folder(temporary)
         os.rename(temporary, target)
-        _sync_directory(directory)
+        disk.sync_folder(directory)
     except OSError as error:
+        raise _not_written(target, files, error) from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(_write_failed(directory, target, files, error)) from error
     return target
 
 
@@ -300,40 +301,10 @@ def _restore_optimizer(state: TrainState, saved: Mapping[str, Tensor]) -> None:
         state.optimizer.state[parameter][key] = value
 
 
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_failed(directory: Path, target: Path, files: Mapping[str, bytes], error: OSError) -> str:
-    needed = sum(map(len, files.values()))
-    there = [path for path in committed(directory) if path != target]
+def _not_written(target: Path, files: Mapping[str, bytes], error: OSError) -> DiskError:
+    there = [path for path in committed(target.parent) if path != target]
     before = f"the previous checkpoint {there[-1].name} is intact" if there else "there is no earlier checkpoint"
-    try:
-        free = f"{shutil.disk_usage(directory if directory.exists() else directory.parent).free:,}"
-    except OSError:
-        free = "unknown"
-    hint = (
-        "free some space, or choose another --run"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT)
-        else "mend that, or choose another --run"
-    )
-    return (
-        f"{target}: the checkpoint could not be written ({error.strerror}): {needed:,} bytes needed, {free} free; "
-        f"{before}; {hint}"
-    )
+    return disk.not_written(target, sum(map(len, files.values())), error, before)
 
 
 def _verified(path: Path) -> dict[str, bytes]:

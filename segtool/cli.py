@@ -447,7 +447,7 @@ def _check_model(model: str) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    from segtool.runs import write_atomically
+    from segtool.disk import write_atomically
 
     write_atomically(path, text.encode("utf-8", "surrogateescape"))
 

@@ -18,7 +18,7 @@ from segtool.errors import ConfigError
 from segtool.overrides import Origins, apply
 from segtool.parsing import Fault, examine
 from segtool.registry import Component
-from segtool.yaml_io import dump, join, load_file, walk
+from segtool.yaml_io import Document, dump, join, load, load_file, walk
 
 DEFAULT_EPOCHS = 100.0
 _CONV = Component("conv")
@@ -318,9 +318,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             f"{path}:{document.lines['format']}: format: config format {found}, but this segtool reads up to "
             f"{Config.format}; upgrade segtool"
         )
-    places = {at: f"{path}:{line}" for at, line in document.lines.items()}
-    data, places = apply(document.data, places, overrides, defaults=plain(Config()))
-    return parse_config(data, Origins(str(path), places))
+    return _overridden(document, str(path), overrides)
+
+
+def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
+    """Returns the config of YAML text as `load_config` does that of a file; messages call it `name`."""
+    return _overridden(load(text, where=lambda line: f"{name}:{line}"), name, overrides)
 
 
 def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Config:
@@ -393,6 +396,12 @@ def reference() -> str:
     from segtool.schema import reference
 
     return reference(Sections, plain=plain)
+
+
+def _overridden(document: Document, name: str, overrides: Sequence[str]) -> Config:
+    places = {at: f"{name}:{line}" for at, line in document.lines.items()}
+    data, places = apply(document.data, places, overrides, defaults=plain(Config()))
+    return parse_config(data, Origins(name, places))
 
 
 def _config(sections: Sections, origins: Origins) -> Config:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtool.config import load_config
+from segtool.disk import write_atomically
 from segtool.errors import CheckpointError, Interrupted, SegtoolError
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
-from segtool.runs import CONFIG, holds_run, next_free, write_atomically
+from segtool.runs import CONFIG, holds_run, next_free
 from segtool.session import Session, evaluate_session, is_data, load_any, run_name, train_session
 from segtool.terminal import Reporter, duration, percent
 

@@ -13,6 +13,7 @@ shape covers, and its class where the shape covers its centre, so the masks are 
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from segtool.disk import make_folder, write_atomically
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -80,13 +83,19 @@ def make_dataset(
     """
     for split, count in sizes.items():
         images, masks = root / split / "images", root / split / "masks"
-        images.mkdir(parents=True, exist_ok=True)
-        masks.mkdir(parents=True, exist_ok=True)
+        make_folder(images)
+        make_folder(masks)
         for index in range(count):
             image, mask = draw_scene(seed, split, index, height=height, width=width)
-            Image.fromarray(image).save(images / f"{index:04d}.png")
-            Image.fromarray(mask).save(masks / f"{index:04d}.png")
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name, _ in CLASSES), encoding="utf-8")
+            write_atomically(images / f"{index:04d}.png", _png(image))
+            write_atomically(masks / f"{index:04d}.png", _png(mask))
+    write_atomically(root / "classes.txt", "".join(f"{name}\n" for name, _ in CLASSES).encode())
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def draw_scene(

@@ -4,6 +4,7 @@
     +-- ConfigError     2  a config file or a --set that does not say what it must
     +-- DataError       3  images or masks that cannot be used as they are
     +-- CheckpointError 4  a checkpoint, a run directory or a disk that does not hold
+    |   +-- DiskError       a file that the disk did not take
     +-- DivergedError   5  training left the finite numbers
     +-- Interrupted     130 or 143  SIGINT or SIGTERM; what was done is saved
 
@@ -54,6 +55,10 @@ class CheckpointError(SegtoolError):
     """A checkpoint, run directory or disk that does not hold what it must."""
 
     exit_code = 4
+
+
+class DiskError(CheckpointError):
+    """A file that the disk did not take, or that may not be put there."""
 
 
 class DivergedError(SegtoolError):

@@ -25,13 +25,13 @@ from segtool.data.images import IMAGE_SUFFIXES, image_size
 from segtool.data.labels import Labels
 from segtool.data.pairs import list_files, stem_of
 from segtool.data.spool import release
+from segtool.disk import make_folder, write_atomically
 from segtool.draw import overlay
 from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
 from segtool.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype
 from segtool.members import require_agreement
 from segtool.models.segmenter import assemble
-from segtool.runs import write_atomically
 
 MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
 
@@ -288,10 +288,7 @@ def _check_target(path: Path, out: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{path.parent}: cannot be made ({error.strerror}); choose another --out") from error
+    make_folder(path.parent)
     write_atomically(path, content)
 
 

@@ -8,18 +8,20 @@ import json
 import os
 import platform
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from segtool import disk
 from segtool.config import Config, dump_config
-from segtool.errors import CheckpointError
+from segtool.disk import write_atomically
+from segtool.errors import CheckpointError, DiskError
 
 LOCK_SECONDS = 15
 CONFIG = "config.yaml"
+FILES = (CONFIG, "run.json", "metrics.jsonl", "timing.jsonl", "train.log", ".holder", ".lock")
 
 
 class Run:
@@ -29,27 +31,39 @@ class Run:
         """Makes the directory where there is none and locks it.
 
         Raises:
-            CheckpointError: it cannot be made or written, or another process has held it for 15 s.
+            CheckpointError: it cannot be made or written, a link or a pipe is in the place of one of its files, or
+                another process has held it for 15 s.
         """
         self.directory = directory
         self.lock = FileLock(directory / ".lock")
+        disk.make_folder(directory)
+        for name in FILES:
+            disk.require_plain(directory / name)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=LOCK_SECONDS)
-            _probe(directory)
         except Timeout as error:
             holder = _read_text(directory / ".holder") or "unknown"
             message = f"{directory}: another process trains here ({holder}); wait for it or choose another --run"
             raise CheckpointError(message) from error
         except OSError as error:
-            message = f"{directory}: cannot be written ({error.strerror}); choose another --run"
-            raise CheckpointError(message) from error
-        write_atomically(directory / ".holder", f"pid {os.getpid()} on {platform.node()}".encode())
+            raise disk.not_written(directory / ".lock", 0, error, "nothing was changed") from error
+        try:
+            write_atomically(directory / ".holder", f"pid {os.getpid()} on {platform.node()}".encode())
+        except DiskError:
+            self.lock.release()
+            raise
+        for folder in (directory, self.samples):
+            disk.remove_unfinished(folder)
 
     @property
     def checkpoints(self) -> Path:
         """The directory of the checkpoints."""
         return self.directory / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The directory of the drawn validation images."""
+        return self.directory / "samples"
 
     @property
     def log(self) -> Path:
@@ -76,13 +90,9 @@ class Run:
         return facts
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends JSON objects, one a line, to `metrics.jsonl` or `timing.jsonl`."""
+        """Appends JSON objects, one a line, to `metrics.jsonl` or `timing.jsonl`: all of them, or none."""
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        try:
-            with open(self.directory / name, "a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise CheckpointError(f"{self.directory / name}: cannot be written ({error.strerror})") from error
+        disk.append(self.directory / name, text.encode())
 
     def drop_after(self, step: int) -> None:
         """Drops the log lines of steps after `step`, and a torn last line, from both `.jsonl` files."""
@@ -94,7 +104,8 @@ class Run:
 
     def close(self) -> None:
         """Lets other processes have the directory."""
-        (self.directory / ".holder").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.directory / ".holder").unlink()
         self.lock.release()
 
 
@@ -131,36 +142,6 @@ def _moved(path: str, base: Path, target: Path) -> str:
         return Path(os.path.relpath(whole, target.resolve())).as_posix()
     except ValueError:  # another drive
         return whole.as_posix()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file by one rename.
-
-    Raises:
-        CheckpointError: the disk did not take it, or there is something else than a file; what was there is intact.
-    """
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        # A rename would put a file in place of the link or the device itself, /dev/null included.
-        raise CheckpointError(f"{path}: is a link, a folder or a device, and is not replaced; choose another place")
-    # A short name of its own: the file's may be as long as the file system takes.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{threading.get_ident()}")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); what was there is intact") from error
-
-
-def _probe(directory: Path) -> None:
-    probe = directory / f".tmp-probe-{os.getpid()}"
-    probe.touch()
-    probe.unlink()
 
 
 def _is_up_to(line: bytes, step: int) -> bool:

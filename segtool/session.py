@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool import __version__
-from segtool.config import Config, load_config, located, show
-from segtool.errors import CheckpointError, ConfigError, DataError, Problem, SegtoolError
+from segtool.config import Config, load_config, located, parse_text, show
+from segtool.disk import write_atomically
+from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, Problem, SegtoolError
 from segtool.members import find_checkpoints, fold_runs, part_members
-from segtool.runs import CONFIG, Run, holds_run, next_free, relocate, write_atomically
+from segtool.runs import CONFIG, Run, holds_run, next_free, relocate
 from segtool.yaml_io import flow
 
 if TYPE_CHECKING:
@@ -252,11 +253,20 @@ def predict_session(
         listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
         reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
     results = predict(predictor, checkpoints[0].config, jobs, tile=tile, resume=resume)
-    tracked = list(reporter.track(results, total=len(jobs), unit="image", label="predicting"))
-    failed = [result for result in tracked if isinstance(result, DataError)]
-    reporter.say(f"{len(tracked) - len(failed)} of {len(jobs)} masks in {out}")
-    if failed:
-        raise DataError(*(problem for error in failed for problem in error.problems))
+    done = 0
+    problems: list[str] = []
+    try:
+        for result in reporter.track(results, total=len(jobs), unit="image", label="predicting"):
+            if isinstance(result, DataError):
+                problems += result.problems
+            else:
+                done += 1
+    except DiskError as error:
+        left = f"{done} of {len(jobs)} masks are in {out}, whole; --resume makes the others when that is mended"
+        raise DiskError(*problems, *error.problems, left) from error
+    reporter.say(f"{done} of {len(jobs)} masks in {out}")
+    if problems:
+        raise DataError(*problems)
 
 
 def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
@@ -270,9 +280,9 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
         )
     if fold_runs(directory):
         raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
-    device = choose_device(session.device)
     if not dry_run:
         _claimable(directory)
+    device = choose_device(session.device)
     text = _scaffold(session.config, directory) if is_data(session.config) else None
     if text is None:
         config, base = load_any(session.config, session.overrides)
@@ -296,6 +306,8 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
         facts = _facts(session, config, plan, records, device)
         run.write_facts(facts)
         _train(config, plan, records, run, reporter, World(), device, facts, deadline=deadline)
+    except DiskError as error:
+        raise DiskError(*error.problems, _how_to_go_on(run)) from error
     finally:
         reporter.close()
         run.close()
@@ -352,6 +364,8 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         run.drop_after(step)
         run.write_config(config)
         _train(config, plan, records, run, reporter, World(), device, facts, resumed=resumed, deadline=deadline)
+    except DiskError as error:
+        raise DiskError(*error.problems, _how_to_go_on(run)) from error
     finally:
         reporter.close()
         run.close()
@@ -372,7 +386,7 @@ def _train(
 ) -> None:
     from segtool.train import train
 
-    reporter.log = open(run.log, "a", encoding="utf-8")  # noqa: SIM115 -- closed with the reporter
+    reporter.log = run.log
     reporter.say(f"run directory: {run.directory}")
     frequencies = _frequencies(config, records)
     progress = train(
@@ -396,6 +410,17 @@ def _train(
             f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters; see test)"
         )
     reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
+
+
+def _how_to_go_on(run: Run) -> str:
+    """Says what a run whose disk failed has saved, after looking, and the command that continues it."""
+    from segtool import checkpoint
+
+    with contextlib.suppress(CheckpointError):
+        if saved := checkpoint.last(run.checkpoints):
+            command = f"segtool train {shlex.quote(str(run.directory))} --resume"
+            return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
+    return f"{run.directory}: no step is saved; when that is mended, start again with another --run"
 
 
 def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
@@ -555,10 +580,7 @@ def _say_plan(config: Config, plan: Plan, records: Records, device: torch.device
 
 def _load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
     """Returns the config that `init` would write for a data folder."""
-    with tempfile.TemporaryDirectory(prefix="segtool-") as directory:
-        path = Path(directory) / f"{root.resolve().name}.yaml"
-        path.write_text(text, encoding="utf-8")
-        return load_config(path, overrides)
+    return parse_text(text, f"{root.resolve().name}.yaml", overrides)
 
 
 def _scaffold(root: Path, config_dir: Path) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import IO, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from tqdm import tqdm
+
+from segtool import disk
 
 T = TypeVar("T")
 PLAIN_SECONDS = 10  # between two plain lines of progress where no terminal redraws a bar
@@ -23,22 +26,22 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.quiet = quiet
-        self.log: IO[str] | None = None
+        self.log: Path | None = None
         self._bar: tqdm | None = None
         self._plain_at = 0.0
 
     def say(self, text: str) -> None:
         """Prints a line, or several."""
         text = _lines(text)
-        self._keep(text)
         if not self.quiet:
             self._print(text)
+        self._keep(text)
 
     def warn(self, text: str) -> None:
         """Prints a warning, also when quiet."""
         text = f"warning: {_lines(text)}"
-        self._keep(text)
         self._print(text, style="yellow")
+        self._keep(text)
 
     def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
         """Yields the items, showing how many are done; nothing where that takes under 10 s without a terminal."""
@@ -63,13 +66,11 @@ class Reporter:
                 self._print(text)
 
     def close(self) -> None:
-        """Takes the bar away and closes the log."""
+        """Takes the bar away and keeps no log from here on."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        if self.log is not None:
-            self.log.close()
-            self.log = None
+        self.log = None
 
     def _track_plainly(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
         shown = time.monotonic()
@@ -81,8 +82,7 @@ class Reporter:
 
     def _keep(self, text: str) -> None:
         if self.log is not None:
-            self.log.write(text + "\n")
-            self.log.flush()
+            disk.append(self.log, f"{text}\n".encode())
 
     def _print(self, text: str, style: str | None = None) -> None:
         if self._bar is not None:

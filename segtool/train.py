@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segtool import checkpoint
+from segtool import checkpoint, disk
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress, TrainState
 from segtool.config import Config, located
@@ -41,7 +41,7 @@ from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights
 from segtool.optim import Ema, begin_momentum, build_optimizer, learning_rate
 from segtool.plan import Plan, steps_of
-from segtool.runs import Run, relocate, write_atomically
+from segtool.runs import Run, relocate
 from segtool.terminal import Reporter, duration, percent
 
 FLUSH_STEPS = 20  # steps between two writes of the logs
@@ -400,7 +400,7 @@ def validate(
     score = scores.miou
     better = score is not None and (progress.best is None or score > progress.best)
     if better and training.world.is_main:
-        draw_samples(predictor, dataset, run.directory / "samples", training.config.train.samples)
+        draw_samples(predictor, dataset, run.samples, training.config.train.samples)
     progress = replace(
         progress,
         score=score,
@@ -420,8 +420,8 @@ def build_predictor(training: Training) -> Predictor:
 def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, count: int) -> None:
     """Writes evenly spaced validation images as image, truth and prediction, named by their stems."""
     for name, picture in sample_pictures(predictor, dataset, count):
-        directory.mkdir(exist_ok=True)
-        write_atomically(directory / name, picture)
+        disk.make_folder(directory)
+        disk.write_atomically(directory / name, picture)
 
 
 def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:

@@ -361,7 +361,7 @@ def test_the_first_save_that_fails_says_that_there_is_no_earlier_one(tmp_path):
 
 def test_a_file_in_place_of_the_directory_is_a_checkpoint_error(tmp_path):
     (tmp_path / "checkpoints").write_text("not a folder")
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(CheckpointError, match="cannot be written"):
         save(tmp_path / "checkpoints", make_state(), make_config(), Progress())
 
 

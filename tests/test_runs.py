@@ -15,8 +15,9 @@ from conftest import config_of
 
 from segtool import runs
 from segtool.config import load_config
+from segtool.disk import write_atomically
 from segtool.errors import CheckpointError
-from segtool.runs import Run, holds_run, next_free, relocate, write_atomically
+from segtool.runs import Run, holds_run, next_free, relocate
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_a_closed_run_can_be_opened_again(tmp_path):
 @pytest.mark.parametrize("place", ["file", "file/run"])
 def test_a_file_in_place_of_the_directory_is_a_checkpoint_error(tmp_path, place):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match="choose another --run"):
+    with pytest.raises(CheckpointError, match="choose another place"):
         Run(tmp_path / place)
     assert (tmp_path / "file").read_text() == "x"
 

@@ -162,30 +162,30 @@ def clock(monkeypatch):
     return start
 
 
-def test_a_line_goes_to_standard_error_and_into_the_log(capsys):
+def test_a_line_goes_to_standard_error_and_into_the_log(tmp_path, capsys):
     reporter = Reporter()
-    reporter.log = log = io.StringIO()
+    reporter.log = tmp_path / "log"
     reporter.say("one\ntwo [bold] :car:")
     assert capsys.readouterr() == ("", "one\ntwo [bold] :car:\n")
-    assert log.getvalue() == "one\ntwo [bold] :car:\n"
+    assert (tmp_path / "log").read_text() == "one\ntwo [bold] :car:\n"
 
 
-def test_quiet_keeps_lines_in_the_log_and_still_warns(capsys):
+def test_quiet_keeps_lines_in_the_log_and_still_warns(tmp_path, capsys):
     reporter = Reporter(quiet=True)
-    reporter.log = log = io.StringIO()
+    reporter.log = tmp_path / "log"
     reporter.say("line")
     reporter.warn("careful")
     assert capsys.readouterr().err == "warning: careful\n"
-    assert log.getvalue() == "line\nwarning: careful\n"
+    assert (tmp_path / "log").read_text() == "line\nwarning: careful\n"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_do_nothing_in_a_line_and_fit_any_log(tmp_path, capsys, name):
     reporter = Reporter()
-    with open(tmp_path / "log", "w", encoding="utf-8") as reporter.log:
-        reporter.say(f"file {name}")
-        reporter.warn(name)
-        reporter.close()
+    reporter.log = tmp_path / "log"
+    reporter.say(f"file {name}")
+    reporter.warn(name)
+    reporter.close()
     shown = capsys.readouterr().err
     assert shown == (tmp_path / "log").read_text(encoding="utf-8")
     assert all(c.isprintable() or c == "\n" for c in shown)
@@ -215,14 +215,14 @@ def test_quiet_work_gets_no_lines(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_steps_are_told_every_ten_seconds_and_at_the_end_where_no_terminal_shows_them(clock, capsys):
+def test_steps_are_told_every_ten_seconds_and_at_the_end_where_no_terminal_shows_them(tmp_path, clock, capsys):
     clock(0.6)
     reporter = Reporter()
-    reporter.log = log = io.StringIO()
+    reporter.log = tmp_path / "log"
     for done in range(1, 41):
         reporter.step(f"step {done}", done=done, total=40)
     told = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()]
     assert told[0] == 1
     assert told[-1] == 40
     assert all(8 <= after - before <= 18 for before, after in pairwise(told[:-1]))
-    assert [int(line.split()[1]) for line in log.getvalue().splitlines()] == told
+    assert [int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines()] == told

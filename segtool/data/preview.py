@@ -21,8 +21,8 @@ from segtool.data.formats import Record, split_records
 from segtool.data.labels import Labels
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies
+from segtool.disk import make_folder, write_atomically
 from segtool.errors import DataError
-from segtool.runs import write_atomically
 from segtool.yaml_io import flow
 
 IMAGES = 4  # rows of a sheet
@@ -119,7 +119,7 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
     if on:
         together = ", ".join(f"{name} {flow(plain(value))}" for name, value in on.items())
         sheets["all"] = ("as training sees it", together, lambda s: s.crops(config.augment))
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     labels, paths = Labels.from_config(config.data), []
     for name, (title, note, crops) in sheets.items():
         picture = _sheet(title, note, [crops(s) for s in sources], labels, with_masks=name not in COLORS_ONLY)
