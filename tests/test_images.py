@@ -181,6 +181,14 @@ def test_16_bit_colour_png_is_refused_and_not_reduced(tmp_path: Path, color: int
         read_image(path, channels=3)
 
 
+def test_a_transparent_value_of_16_bit_grey_is_refused_and_not_dropped(tmp_path: Path) -> None:
+    rows = b"\0" + WIDE[0, :3].astype(">u2").tobytes()
+    (tmp_path / "a.png").write_bytes(png(3, 1, 16, 0, rows, (b"tRNS", WIDE[0, 1].astype(">u2").tobytes())))
+    for channels in (1, 3, 4):
+        with pytest.raises(DataError, match=r"a\.png: PNG, 16-bit grey with a transparent value.*; save"):
+            read_image(tmp_path / "a.png", channels=channels)
+
+
 def test_a_tiff_of_many_or_wide_samples_is_read_exactly(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     five, wide = RNG.integers(0, 256, (4, 6, 5), np.uint8), RNG.integers(0, 65536, (4, 6, 3), np.uint16)

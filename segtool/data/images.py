@@ -119,6 +119,8 @@ def _refuse_inexact(opened: Opened) -> None:
     found = ""
     if opened.format == "PNG" and opened.bits == 16 and opened.samples > 1:
         found = {2: "16-bit grey with alpha", 3: "16-bit RGB", 4: "16-bit RGBA"}[opened.samples]
+    elif mode.startswith("I;16") and opened.image.info.get("transparency") is not None:
+        found = "16-bit grey with a transparent value"
     elif mode in ("I", "F", UNKNOWN_MODE):
         kind = "floating-point" if sample_format(opened) == 3 else "integer"
         found = f"{opened.bits}-bit {kind} samples (mode {mode})"
