@@ -77,7 +77,7 @@ def test_a_value_outside_the_classes_is_told_with_file_pixel_and_count(tmp_path:
     assert finding.severity == "error"
     assert finding.files == ("train/masks/train_4.png",)
     assert finding.example == "train/masks/train_4.png: 9 at (19, 7), 2 pixels in this file"
-    assert "9 (2 pixels in 1 file)" in finding.message
+    assert "9 (2 pixels in 1 file, train/masks/train_4.png)" in finding.message
     assert "data.ignore" in finding.remedy
 
 
@@ -88,7 +88,7 @@ def test_unknown_values_of_many_files_are_one_finding_with_a_table(tmp_path: Pat
     edit(tmp_path / "set/val/masks/val_0.png", lambda mask: mask[5, 5:6].fill(8))
     finding = found(config, tmp_path)["SEG302"]
     assert (finding.count, len(finding.files)) == (8, 5)
-    assert "9 (448 pixels in 7 files), 8 (1 pixel in 1 file)" in finding.message
+    assert "9 (448 pixels in 7 files, first train/masks/train_0.png), 8 (1 pixel in 1 file, val/" in finding.message
 
 
 def test_masks_of_0_and_255_under_classes_0_and_1_get_the_hint(tmp_path: Path) -> None:
@@ -97,6 +97,17 @@ def test_masks_of_0_and_255_under_classes_0_and_1_get_the_hint(tmp_path: Path) -
         Image.fromarray(np.where(truth(1) > 0, 255, 0).astype(np.uint8)).save(path)
     config = replace(config, data=replace(config.data, classes=CLASSES[:2]))
     assert "values: [255]" in found(config, tmp_path)["SEG302"].remedy
+
+
+def test_a_mask_of_0_and_255_among_others_of_0_and_1_is_not_told_to_be_ignored(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    masks = sorted((tmp_path / "set").glob("*/masks/*.png"))
+    for index, path in enumerate(masks):
+        Image.fromarray((truth(1) > 0).astype(np.uint8) * np.uint8(1 if index else 255)).save(path)
+    config = replace(config, data=replace(config.data, classes=CLASSES[:2]))
+    assert "values: [1, 255]" in found(config, tmp_path)["SEG302"].remedy
+    edit(masks[1], lambda mask: mask[0].fill(255))  # here 1 and 255 are two things
+    assert found(config, tmp_path)["SEG302"].remedy.startswith("255 often marks what nobody labelled")
 
 
 def test_instance_ids_and_soft_edges_get_their_hints(tmp_path: Path) -> None:
@@ -197,6 +208,16 @@ def test_truncated_files_are_unreadable(tmp_path: Path) -> None:
     assert {"SEG201", "SEG202"} <= set(found(config, tmp_path))
 
 
+def test_every_file_that_cannot_be_read_is_named_in_one_go(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for kind in ("images", "masks"):
+        for path in (tmp_path / "set/train" / kind).iterdir():
+            path.write_bytes(path.read_bytes()[:60])
+    findings = found(config, tmp_path)
+    for code, kind in (("SEG201", "images"), ("SEG202", "masks")):
+        assert findings[code].files == tuple(f"train/{kind}/train_{index}.png" for index in range(8))
+
+
 def test_a_folder_named_like_an_image_is_unreadable(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     (tmp_path / "set/train/images/train_1.png").unlink()
@@ -262,6 +283,36 @@ def test_a_mask_on_the_stored_grid_of_a_turned_photograph_mentions_exif(tmp_path
     assert "EXIF orientation 6" in finding.example
     assert "data.exif to ignore" in finding.remedy
     assert "SEG203" not in found(replace(config, data=replace(config.data, exif="ignore")), tmp_path)
+
+
+def turned(path: Path, orientation: int, size: tuple[int, int]) -> None:
+    """Replaces an image by a photograph of another orientation, stored at `size`."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.unlink()
+    picture(3, size).save(path.with_suffix(".jpg"), exif=exif)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(2, SIZE), (3, SIZE), (4, SIZE), (6, (24, 24)), (8, (24, 24))])
+def test_a_turned_photograph_whose_size_does_not_tell_the_grid_of_its_mask_is_a_note(
+    tmp_path: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    config = make(tmp_path / "set")
+    turned(tmp_path / "set/train/images/train_3.png", orientation, size)
+    Image.fromarray(truth(3, size)).save(tmp_path / "set/train/masks/train_3.png")
+    finding = found(config, tmp_path)["SEG205"]
+    assert (finding.severity, finding.files) == ("note", ("train/images/train_3.jpg",))
+    assert f"EXIF orientation {orientation}; its mask is taken to be drawn on the upright picture" in finding.example
+    assert "data.exif to ignore" in finding.remedy
+    config = replace(config, data=replace(config.data, exif="ignore"))
+    assert "drawn on the stored picture" in found(config, tmp_path)["SEG205"].example
+
+
+def test_a_photograph_that_lay_on_its_side_tells_the_grid_for_the_others(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    turned(tmp_path / "set/train/images/train_3.png", 3, SIZE)
+    turned(tmp_path / "set/train/images/train_4.png", 6, SIZE[::-1])
+    assert check(config, tmp_path) == []
 
 
 def test_missing_folders_are_told_with_the_place_that_was_looked_at(tmp_path: Path) -> None:

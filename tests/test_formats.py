@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from segtool.config import Config, Data, Folders, Pairing, Split
 from segtool.data.affixes import guess_pairing
 from segtool.data.formats import Record, find_layout, find_pairs, hold_out, read_list, split_records
+from segtool.data.pairs import name_twins
 from segtool.errors import ConfigError, DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -114,6 +115,15 @@ def test_two_files_of_one_stem_are_ambiguous_and_both_named(tmp_path: Path) -> N
         split_records(config(tmp_path), tmp_path)
     text = str(caught.value)
     assert all(name in text for name in ("images/a.jpg", "images/a.png", "masks/b.png", "masks/b.bmp"))
+
+
+def test_names_that_look_alike_are_told_apart_by_their_characters(tmp_path: Path) -> None:
+    images, _ = folders(tmp_path, ("\xe9.png", "e\u0301.png"), ("\xe9.png",))
+    if len(list(images.iterdir())) < 2:
+        pytest.skip("this file system takes both for one name")
+    with pytest.raises(DataError, match=r"images/e\\u0301\.png and \S*images/\\xe9\.png have one stem"):
+        split_records(config(tmp_path), tmp_path)
+    assert name_twins(["é.png", "é.jpg"]) == "é.png and é.jpg"
 
 
 def test_all_missing_and_extra_files_are_told_at_once_with_counts(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def values_known(survey: Survey) -> Iterator[Finding]:
         "SEG302",
         "error",
         f"{num(concerned, 'mask')} with {'colours' if colored else 'values'} that are no class: "
-        + _table(pixels, files, colored),
+        + _table(survey, pixels, files, colored),
         len(concerned),
         few_names(survey, concerned),
         f"{survey.name(path)}: {_value(value, colored)} at {_first_pixel(survey, path, value)}, {count} in this file",
@@ -72,9 +72,10 @@ def values_known(survey: Survey) -> Iterator[Finding]:
     )
 
 
-def _table(pixels: Counter[int], files: dict[int, list[Path]], colored: bool) -> str:
+def _table(survey: Survey, pixels: Counter[int], files: dict[int, list[Path]], colored: bool) -> str:
     rows = [
-        f"{_value(value, colored)} ({num(count, 'pixel')} in {num(files[value], 'file')})"
+        f"{_value(value, colored)} ({num(count, 'pixel')} in {num(files[value], 'file')}, "
+        f"{'first ' if len(files[value]) > 1 else ''}{survey.name(files[value][0])})"
         for value, count in pixels.most_common(8)
     ]
     return ", ".join(rows) + (f" and {len(pixels) - 8} more" if len(pixels) > 8 else "")
@@ -101,9 +102,15 @@ def _value_remedy(survey: Survey, pixels: Counter[int], colored: bool) -> str:
         close = len(pixels) > 16
         near = "; or set data.nearest: true, which takes each colour as the nearest class" if close else ""
         return f"add a class with the colour, or put it in data.ignore{near}"
-    known = sorted({value for mask in survey.masks.values() for value in mask.values.tolist()})
-    if set(known) == {0, 255}:
+    of_masks = [set(mask.values.tolist()) for mask in survey.masks.values()]
+    known = set().union(*of_masks)
+    if known == {0, 255}:
         return "the masks are 0/255: give the second class `values: [255]`"
+    if known == {0, 1, 255} and set(pixels) == {255} and not any({1, 255} <= values for values in of_masks):
+        return (
+            "masks of 0 and 255 beside others of 0 and 1: give the second class `values: [1, 255]`; or put 255 in "
+            "data.ignore, where it marks what nobody labelled"
+        )
     if set(pixels) == {255}:
         return "255 often marks what nobody labelled: put it in data.ignore, or add a class with `values: [255]`"
     if len(pixels) > 64 and max(pixels) > 255:

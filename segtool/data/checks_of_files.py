@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.findings import SHOWN_FILES, Finding, a_check, few_names, num, size_text
+from segtool.data.findings import SHOWN_BROKEN, SHOWN_FILES, Finding, a_check, few_names, num, size_text
 from segtool.data.opening import shown
+from segtool.data.pairs import name_twins
 from segtool.data.survey import Survey
 
 _LINE = re.compile(r".+?:\d+(?=: )")
@@ -95,7 +96,7 @@ def names_unambiguous(survey: Survey) -> Iterator[Finding]:
             f"{num(twins, 'name')} that several files share, so that a pair is not certain",
             len(twins),
             few_names(survey, [path for files in twins for path in files]),
-            f"{' and '.join(survey.name(path) for path in twins[0])} have one stem",
+            f"{name_twins([survey.name(path) for path in twins[0]])} have one stem",
             "keep one file of each name and move the others away",
         )
 
@@ -178,7 +179,7 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
             "error",
             f"{num(bad, what)} cannot be read",
             len(bad),
-            few_names(survey, [path for path, _ in bad]),
+            few_names(survey, [path for path, _ in bad], SHOWN_BROKEN),
             f"{survey.name(path)}: {reason}",
             f"{remedy}; or move {'it and its partner' if len(bad) == 1 else 'them and their partners'} out of the "
             "folders",
@@ -249,4 +250,28 @@ def modes_alike(survey: Survey) -> Iterator[Finding]:
             few_names(survey, few),
             f"{survey.name(few[0])}: {rarest}",
             "nothing, if data.channels is meant so; else store all images alike",
+        )
+
+
+@a_check
+def orientation_certain(survey: Survey) -> Iterator[Finding]:
+    """SEG205: photographs that EXIF turns and whose masks have their size either way; none where others decide it."""
+    certain, doubtful = [], []
+    for record in (record for pairs in survey.pairs.values() for record in pairs.records):
+        image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
+        if mask and not image.error and not mask.error and image.orientation != 1 and image.size == mask.size:
+            lies_over = image.orientation >= 5 and image.size[0] != image.size[1]
+            (certain if lies_over else doubtful).append(image)
+    if doubtful and not certain:
+        applied = survey.config.data.exif == "apply"
+        grid, other = ("upright", "ignore") if applied else ("stored", "apply")
+        yield Finding(
+            "SEG205",
+            "note",
+            f"{num(doubtful, 'image')} with an EXIF orientation, of one size turned or not",
+            len(doubtful),
+            few_names(survey, [image.path for image in doubtful]),
+            f"{survey.name(doubtful[0].path)}: EXIF orientation {doubtful[0].orientation}; its mask is taken to be "
+            f"drawn on the {grid} picture",
+            f"look at one beside its mask; where the mask lies the other way up, set data.exif to {other}",
         )

@@ -12,6 +12,7 @@ from segtool.data.survey import Survey
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 SHOWN_FILES = 5
+SHOWN_BROKEN = 100  # files that cannot be read are mended one by one
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def num(count: int | Sized, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def few_names(survey: Survey, paths: Iterable[Path]) -> tuple[str, ...]:
-    return tuple(survey.name(path) for path in list(paths)[:SHOWN_FILES])
+def few_names(survey: Survey, paths: Iterable[Path], limit: int = SHOWN_FILES) -> tuple[str, ...]:
+    return tuple(survey.name(path) for path in list(paths)[:limit])
 
 
 def percent(share: float) -> str:

@@ -17,7 +17,7 @@ from segtool.data.affixes import guess_pairing
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.layout import Layout, find_layout
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_files, stem_of
+from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_files, name_twins, stem_of
 from segtool.data.splits import class_presence, divide, hold_out
 from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
@@ -124,7 +124,7 @@ def _leftover(pairs: Pairs, images: Path, masks: Path, split: str, pairing: Pair
         yield from empty
         return
     for files in pairs.ambiguous:
-        names = " and ".join(shown(file) for file in files)
+        names = name_twins([shown(file) for file in files])
         yield f"data.{split}: {names} have one stem, so the pair is not certain; remove or rename all but one"
     hint = pairing_hint(pairs, images, masks, pairing)
     if pairs.images_without_mask:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -140,6 +140,13 @@ def strip(stem: str, prefix: str, suffix: str) -> str | None:
     if len(name) <= len(prefix) + len(suffix) or not (name.startswith(prefix) and name.endswith(suffix)):
         return None if prefix or suffix else folder + slash + name
     return folder + slash + name[len(prefix) : len(name) - len(suffix)]
+
+
+def name_twins(names: Sequence[str]) -> str:
+    """Returns the names of files that share a stem, joined; escaped where the eye cannot tell `é` of one character
+    from that of two."""
+    alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+    return " and ".join(ascii(name)[1:-1] if alike else name for name in names)
 
 
 def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], list[Path]]:
