@@ -28,7 +28,7 @@ def test_the_trial_of_prediction_ends_in_rows_and_both_sides_agree(rows):
     assert len(speed["ratios"]) == 2
     assert speed["ratios"][0] > 0
     assert len(whole["ratios"]) == 1
-    assert equal["ratios"][0] > 0.999
+    assert equal["ratios"][0] > 0.98  # of a network of a few steps, in bfloat16 where the processor is fast in it
 
 
 def test_the_trial_of_a_large_image_ends_in_rows(rows):
