@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,6 @@ from PIL import Image
 from segtool import session
 from segtool.config import Augment, ClassSpec, Config, Data
 from segtool.data import cache as cache_module
-from segtool.data import loader
 from segtool.data.cache import Cache, choose_cache, free_memory
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
 from segtool.data.labels import IGNORE
@@ -346,23 +343,6 @@ class Failing(TrainingSet):
         if index[1] == 1:
             self.action()
         return super().__getitem__(index)
-
-
-# torch raises the news of a dead worker in whatever Python code runs at that moment. Where that is a destructor, Python
-# reports it as a warning and goes on, and the time-out ends the run instead.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_worker_that_is_killed_ends_the_run_with_advice(records, monkeypatch):
-    monkeypatch.setattr(loader, "TIMEOUT", 5)
-    dataset = Failing(records[:2], lambda: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(DataError, match=r"a process that loads images died[\s\S]*train.workers=0"):
-        list(training_batches(dataset, World(), batch_size=2, start=0, steps=2, workers=1))
-
-
-def test_a_worker_that_hangs_ends_the_run_with_advice(records, monkeypatch):
-    monkeypatch.setattr(loader, "TIMEOUT", 1)
-    dataset = Failing(records[:2], signal.pause)
-    with pytest.raises(DataError, match=r"took over 1 s[\s\S]*train.workers=0"):
-        list(training_batches(dataset, World(), batch_size=2, start=0, steps=2, workers=1))
 
 
 def broken() -> None:

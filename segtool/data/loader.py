@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from typing import Literal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawArray
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
+from segtool.data.opening import shown
 from segtool.distributed import World
 from segtool.errors import DataError
 
 TIMEOUT = 300  # seconds that a batch may take before its worker counts as hung
+LOOK = 1  # seconds between two looks, while a batch is awaited, at whether all workers live
+FAREWELL = 2  # seconds in which a worker whose pipes have closed is gone
+NOTHING = -1  # what a worker reads between two samples
+# What a death by these signals tells, and the remedy.
+DEATHS = {
+    "SIGKILL": (
+        "killed, as the system does where memory runs out",
+        "take fewer train.workers, train.cache=false or smaller images",
+    ),
+    "SIGBUS": (
+        "shared memory is full",
+        "give a container --shm-size=2g, or take fewer train.workers or a smaller augment.crop",
+    ),
+    "SIGSEGV": ("a library that decodes images crashed", "see whether the file is damaged"),
+}
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -50,40 +71,23 @@ def training_batches(
         DataError: a file cannot be used, or a worker died or hung.
     """
     sampler = StepSampler(len(dataset), batch_size, dataset.seed, world, start=start, steps=steps)
-    return batches(
-        DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=leave_signals_to_the_main_process,
-            pin_memory=torch.cuda.is_available(),
-            timeout=TIMEOUT if workers else 0,
-        )
-    )
+    return batches(dataset, workers, batch_sampler=sampler, pin_memory=torch.cuda.is_available())
 
 
 def evaluation_batches(dataset: EvaluationSet, world: World, *, workers: int) -> Iterator[Sample]:
     """Yields every world-th whole image, one at a time. Raises as `training_batches`."""
     mine = list(range(world.rank, len(dataset), world.size))
-    return batches(
-        DataLoader(
-            dataset,
-            sampler=mine,
-            batch_size=1,
-            num_workers=min(workers, len(mine)),
-            collate_fn=collate,
-            worker_init_fn=leave_signals_to_the_main_process,
-            timeout=TIMEOUT if workers and mine else 0,
-        )
-    )
+    return batches(dataset, min(workers, len(mine)), sampler=mine, batch_size=1)
 
 
-def leave_signals_to_the_main_process(_worker: int) -> None:
+def begin_worker(_worker: int) -> None:
     """Makes a loading process ignore Ctrl-C, and die of SIGTERM, whatever handlers the main process has.
 
     A terminal sends Ctrl-C to all processes in the foreground; the main one finishes its step and needs its batches.
+    What the main one had when this process was forked is not collected here: among it may be other loaders, which
+    complain of workers that are not this process's children.
     """
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(os, "setpgid"):
@@ -115,22 +119,115 @@ def collate(samples: list[Sample | DataError]) -> Sample | DataError:
     return Sample(torch.stack(images).permute(0, 3, 1, 2), torch.stack(targets), torch.stack(indices))
 
 
-def batches(loader: DataLoader[Sample | DataError]) -> Iterator[Sample]:
-    """Yields a loader's batches; what went wrong in a worker is raised here as a DataError."""
-    iterator = iter(loader)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            # What is raised within a worker comes as "Caught … in DataLoader worker process" and is a bug.
-            if not str(error).startswith("DataLoader "):
-                raise
-            raise DataError(
-                f"a process that loads images died or took over {TIMEOUT} s: {error}; "
-                "try --set train.workers=0, which also shows the file at fault"
-            ) from error
+def batches(dataset: TrainingSet | EvaluationSet, workers: int, **options: Any) -> Iterator[Sample]:
+    """Yields the batches of a torch DataLoader with these options.
+
+    Raises:
+        DataError: a file cannot be used; or a worker died or hung, with the file that it was reading.
+    """
+    reading = RawArray("q", [0, NOTHING] * workers)
+    loader: DataLoader[Sample | DataError] = DataLoader(
+        Announced(dataset, reading) if workers else dataset,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=begin_worker,
+        timeout=LOOK if workers else 0,
+        **options,
+    )
+    iterator, processes = _start(loader)
+
+    def files(readers: list[BaseProcess]) -> list[str]:
+        indices = dict(zip(reading[::2], reading[1::2], strict=True))
+        found = [indices.get(reader.pid, NOTHING) for reader in readers]
+        return [shown(dataset.records[index].image) for index in found if index != NOTHING]
+
+    while (batch := _next(iterator, processes, files)) is not None:
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+class Announced(Dataset[Sample | DataError]):
+    """A data set of which each worker leaves word what it reads: its process, and the record's index or NOTHING."""
+
+    def __init__(self, dataset: TrainingSet | EvaluationSet, reading: Any) -> None:
+        self.dataset = dataset
+        self.reading = reading
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Sample | DataError:
+        worker = get_worker_info()
+        assert worker is not None
+        mine = slice(2 * worker.id, 2 * worker.id + 2)
+        self.reading[mine] = (os.getpid(), index[1] if isinstance(index, tuple) else index)
+        sample = self.dataset[index]
+        self.reading[mine] = (os.getpid(), NOTHING)
+        return sample
+
+
+def _start(loader: DataLoader[Sample | DataError]) -> tuple[Iterator[Sample | DataError], list[BaseProcess]]:
+    """Returns the iterator of a loader and its workers; torch's handler of SIGCHLD is taken away again.
+
+    It raises within whatever Python code runs when a worker dies: in a destructor, where the news is lost, or in the
+    midst of saving. Here the workers are looked at while a batch is awaited.
+    """
+    before = set(multiprocessing.active_children())
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    iterator = iter(loader)
+    if handler is not None and signal.getsignal(signal.SIGCHLD) is not handler:
+        signal.signal(signal.SIGCHLD, handler)
+    return iterator, [process for process in multiprocessing.active_children() if process not in before]
+
+
+def _next(
+    iterator: Iterator[Sample | DataError],
+    workers: list[BaseProcess],
+    files: Callable[[list[BaseProcess]], list[str]],
+) -> Sample | DataError | None:
+    """Returns the next batch, None after the last. That a worker has died is seen within a second or two."""
+    asked = time.monotonic()
+    while True:
+        try:
+            return next(iterator, None)
+        except (RuntimeError, OSError, EOFError) as error:
+            waiting = str(error).startswith("DataLoader timed out")
+            if waiting and time.monotonic() - asked < TIMEOUT:
+                continue
+            dead = _dead(workers, wait=0 if waiting else FAREWELL)
+            if not dead and not waiting:
+                raise  # a bug, within a worker or here
+            lost = _lost(dead, files(dead or workers))
+            for worker in workers:
+                worker.kill()  # torch would give each one that hangs 5 s to end by itself
+            for worker in workers:
+                worker.join(FAREWELL)
+            raise lost from error
+
+
+def _dead(workers: list[BaseProcess], *, wait: float) -> list[BaseProcess]:
+    """Returns the workers that have died; of one whose pipe broke the system may tell so only a little later."""
+    end = time.monotonic() + wait
+    while not (dead := [worker for worker in workers if worker.exitcode is not None]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return dead
+
+
+def _lost(dead: list[BaseProcess], files: list[str]) -> DataError:
+    """Returns what became of workers that are dead, or else hang, and what to do."""
+    what, remedy = f"took over {TIMEOUT} s", "see whether the disk or the network that holds the files answers"
+    if dead:
+        cause, remedy = _death(dead[0].exitcode or 0)
+        what = f"died ({cause})"
+    reading = f" while reading {', '.join(files)} or the mask of it" if files else ""
+    return DataError(
+        f"a process that loads images {what}{reading}: {remedy}; or try --set train.workers=0, which loads in the main "
+        "process and so shows the file at fault"
+    )
+
+
+def _death(exit_code: int) -> tuple[str, str]:
+    """Returns why a worker died, and what to do."""
+    name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    return DEATHS.get(name, (name, "see what it printed above"))

@@ -1,0 +1,197 @@
+"""Processes that load images: what is said, and how soon, when one is killed or hangs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import config_of
+
+from segtool.config import Augment, dump_config
+from segtool.data import loader
+from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.formats import Record, split_records
+from segtool.data.loader import evaluation_batches, training_batches
+from segtool.data.reader import Reader
+from segtool.distributed import World
+from segtool.errors import DataError
+
+SOON = 10  # seconds within which a command ends
+
+
+@pytest.fixture(scope="module")
+def records(tiny_ds) -> list[Record]:
+    return split_records(config_of(tiny_ds), Path("/"))["train"]
+
+
+def batches_where(action: Callable[[], object], records: list[Record], tiny_ds: Path, *, validation: bool = False):
+    """Yields batches of one image, in whose reading `action` happens where it is train5."""
+
+    class Faulty(Reader):
+        def pair(self, record: Record) -> Any:
+            if record.stem == "train5":
+                action()
+            return super().pair(record)
+
+    reader = Faulty(**vars(Reader.of(config_of(tiny_ds))))
+    if validation:
+        return evaluation_batches(EvaluationSet(records, reader), World(), workers=1)
+    dataset = TrainingSet(records, reader, Augment(), (16, 16), 0)
+    return training_batches(dataset, World(), batch_size=1, start=0, steps=8, workers=1)
+
+
+def die(number: int) -> Callable[[], object]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def assert_named(text: str) -> None:
+    """The file that was being read, and no other."""
+    assert set(re.findall(r"train\d\.png", text)) == {"train5.png"}
+
+
+@pytest.mark.parametrize("validation", [False, True])
+@pytest.mark.parametrize(
+    ("number", "cause", "remedy"),
+    [
+        (signal.SIGKILL, "killed, as the system does where memory runs out", "train.cache=false"),
+        (signal.SIGSEGV, "a library that decodes images crashed", "damaged"),
+        (signal.SIGUSR1, "SIGUSR1", "see what it printed"),
+    ],
+)
+def test_a_worker_that_dies_ends_the_run_with_its_file_the_cause_and_the_remedy(
+    records, tiny_ds, validation, number, cause, remedy
+):
+    began = time.monotonic()
+    with pytest.raises(DataError) as error:
+        list(batches_where(die(number), records, tiny_ds, validation=validation))
+    assert time.monotonic() - began < SOON
+    text = str(error.value)
+    assert f"a process that loads images died ({cause})" in text
+    assert remedy in text
+    assert "train.workers=0" in text
+    assert_named(text)
+
+
+def test_without_the_workers_word_of_what_they_read_no_file_would_be_named(records, tiny_ds, monkeypatch):
+    """Negative control."""
+    monkeypatch.setattr(loader, "Announced", lambda dataset, _: dataset)
+    with pytest.raises(DataError) as error:
+        list(batches_where(die(signal.SIGKILL), records, tiny_ds))
+    with pytest.raises(AssertionError):
+        assert_named(str(error.value))
+
+
+def test_a_full_shared_memory_is_named_where_a_worker_dies_of_it():
+    cause, remedy = loader._death(-signal.SIGBUS)
+    assert "shared memory" in cause
+    assert "--shm-size" in remedy
+
+
+def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code(records, tiny_ds):
+    with pytest.raises(DataError, match=r"died \(exit code 3\)"):
+        list(batches_where(lambda: os._exit(3), records, tiny_ds))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_a_worker_that_hangs_ends_the_run_with_its_file_and_is_gone(records, tiny_ds, monkeypatch, validation):
+    monkeypatch.setattr(loader, "TIMEOUT", 2)
+    before = multiprocessing.active_children()
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"took over 2 s[\s\S]*train.workers=0") as error:
+        list(batches_where(signal.pause, records, tiny_ds, validation=validation))
+    assert time.monotonic() - began < SOON
+    assert_named(str(error.value))
+    assert [child for child in multiprocessing.active_children() if child not in before and child.is_alive()] == []
+
+
+def test_a_batch_that_takes_long_but_comes_is_waited_for(records, tiny_ds, monkeypatch):
+    monkeypatch.setattr(loader, "LOOK", 0.05)
+    assert len(list(batches_where(lambda: time.sleep(0.5), records, tiny_ds))) == 8
+
+
+def killed_between_batches(records: list[Record], tiny_ds: Path) -> Iterator[Any]:
+    """Returns batches of which one has come; since then the worker that loads them was killed."""
+    batches = batches_where(lambda: time.sleep(0.2), records, tiny_ds)
+    before = multiprocessing.active_children()
+    next(batches)
+    (worker,) = [child for child in multiprocessing.active_children() if child not in before]
+    assert worker.pid is not None
+    worker.kill()
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it is dead, and left for others to see so
+    sum(range(10**6))  # whatever the main process does meanwhile
+    return batches
+
+
+def test_a_worker_that_is_killed_while_nothing_is_awaited_disturbs_nothing_until_its_batch_is(records, tiny_ds):
+    batches = killed_between_batches(records, tiny_ds)
+    with pytest.raises(DataError, match="a process that loads images died"):
+        list(batches)
+
+
+def test_torch_s_own_handler_would_raise_in_the_midst_of_anything(records, tiny_ds, monkeypatch):
+    """Negative control: in the midst of saving a checkpoint too."""
+
+    def start(data_loader: Any) -> Any:
+        return iter(data_loader), []
+
+    monkeypatch.setattr(loader, "_start", start)
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_SIGCHLD_handler_set", False)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        with pytest.raises(RuntimeError, match="killed by signal"):
+            killed_between_batches(records, tiny_ds)
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+PATCHED = """
+import os, signal, sys
+from segtool.data import loader
+from segtool.data.reader import Reader
+main, pair = os.getpid(), Reader.pair
+def faulty(self, record):
+    if record.stem == "{stem}" and os.getpid() != main:
+        {action}
+    return pair(self, record)
+Reader.pair = faulty
+loader.TIMEOUT = {timeout}
+from segtool.cli import main
+main()
+"""
+LOST = 300  # seconds that a command took where the news of the death was lost
+COMMANDS = [
+    pytest.param("train5", "os.kill(os.getpid(), signal.SIGKILL)", "died", id="killed"),
+    pytest.param("train5", "signal.pause()", "took over 3 s", id="hangs", marks=pytest.mark.slow),
+    pytest.param("val1", "os.kill(os.getpid(), 9)", "died", id="killed in validation", marks=pytest.mark.slow),
+    pytest.param("val1", "signal.pause()", "took over 3 s", id="hangs in validation", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("stem", "action", "said"), COMMANDS)
+def test_train_says_so_in_one_line_and_nothing_else_and_ends_at_once(tiny_ds, tmp_path, stem, action, said):
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_config(config_of(tiny_ds, train={"workers": 2, "steps": 6, "cache": False})))
+    code = PATCHED.format(stem=stem, action=action, timeout=LOST if said == "died" else 3)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", config, "--run", tmp_path / "run", "--device", "cpu", "--quiet"],
+        capture_output=True,
+        text=True,
+        timeout=LOST / 3,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 3, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert f"a process that loads images {said}" in line
+    assert f"{stem}.png" in line
+    for noise in ("Traceback", "Exception ignored", "can only test a child process"):
+        assert noise not in done.stderr
