@@ -688,9 +688,18 @@ def _fingerprint(records: Mapping[str, Sequence[Record]]) -> str:
     digest = hashlib.sha256()
     for split, found in records.items():
         for record in found:
-            sizes = [path.stat().st_size for path in (record.image, record.mask) if path is not None]
+            sizes = [_file_size(path) for path in (record.image, record.mask) if path is not None]
             digest.update(json.dumps([split, record.stem, sizes]).encode())
     return digest.hexdigest()
+
+
+def _file_size(path: Path) -> int:
+    from segtool.data.opening import shown
+
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{shown(path)}: was there and is not now ({error.strerror}); restore it") from error
 
 
 def _now() -> str:
