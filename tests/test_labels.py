@@ -593,3 +593,15 @@ def test_real_instance_ids_are_told_how_to_be_mapped() -> None:
     root = real("samples/tif16")
     with pytest.raises(DataError, match=r"instance ids.*values: \[1\.\.65535\]"):
         Labels.from_config(data(0, 1)).read(root / "masks" / "pkg2d.tif")
+
+
+@pytest.mark.parametrize("count", [3, 254, 255])
+def test_bytes_are_read_as_every_other_value_is_up_to_the_most_classes(count):
+    labels = Labels.from_config(Data(classes=tuple(ClassSpec(f"c{v}", values=(v,)) for v in range(count))))
+    values = np.arange(count, dtype=np.uint8).reshape(1, -1)
+    for kind in (np.uint8, np.uint16):
+        decoded = labels.decode(StoredMask(values.astype(kind), "L"), Path("a.png"))
+        np.testing.assert_array_equal(decoded, values)
+        assert decoded.dtype == np.uint8
+    with pytest.raises(DataError, match=r"value 255 at \(1, 0\) and 1 pixel in all"):
+        labels.decode(StoredMask(np.array([[0, 255]], np.uint8), "L"), Path("a.png"))

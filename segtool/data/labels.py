@@ -100,12 +100,29 @@ class Labels:
         """
         if reason := self.misfit(stored):
             raise DataError(f"{shown(path)}: {reason}")
+        if where is None and (translated := self._translated(stored)) is not None:
+            return translated
         indices = self.look_up(stored)
         if where is not None:
             indices = np.where(where, indices, np.int16(IGNORE))
         if indices.size and indices.min() == UNKNOWN:
             raise DataError(f"{shown(path)}: {self._describe(stored, where)}")
         return indices.astype(np.uint8)
+
+    def _translated(self, stored: StoredMask) -> np.ndarray | None:
+        """Returns what `decode` does of a mask of bytes, byte by byte in a quarter of its time.
+
+        None where it holds a value that is no class, or there is no spare byte to tell such by.
+        """
+        spare = IGNORE - 1
+        if stored.values.dtype != np.uint8 or stored.values.ndim == 3 or self.num_classes > spare:
+            return None
+        key = ("bytes", stored.mode, stored.palette)
+        if key not in self._tables:
+            every = self.look_up(replace(stored, values=np.arange(256, dtype=np.uint8)[None]))
+            self._tables[key] = np.where(every == UNKNOWN, spare, every).astype(np.uint8)
+        indices = bytearray(stored.values).translate(self._tables[key].tobytes())
+        return None if spare in indices else np.frombuffer(indices, np.uint8).reshape(stored.values.shape)
 
     def misfit(self, stored: StoredMask) -> str:
         """Returns why the encoding does not read this kind of mask, and the remedy; "" where it does."""
