@@ -124,10 +124,11 @@ def save(directory: Path, state: TrainState, config: Config, progress: Progress)
         return target
     temporary = directory / f".tmp-{target.name}-{os.getpid()}"
     files = _contents(state, config, progress)
+    disk.make_folder(directory)
     try:
         if temporary.exists():
             shutil.rmtree(temporary)
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         for name, content in files.items():
             disk.write_new(temporary / name, content)
         disk.sync_folder(temporary)

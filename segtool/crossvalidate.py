@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segtool.config import load_config
 from segtool.disk import write_atomically
-from segtool.errors import CheckpointError, Interrupted, SegtoolError
+from segtool.errors import CheckpointError, DiskError, Interrupted, SegtoolError
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
 from segtool.runs import CONFIG, holds_run, next_free
@@ -56,7 +56,8 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
             scores.append(_score(session, directory, number, count))
             seconds = time.monotonic() - scoring_began
         reporter.say(_line(scores[-1]))
-    write_atomically(directory / SCORES, (json.dumps(to_json(scores), indent=1) + "\n").encode())
+    with _continued_by(session, directory, count, began, reporter):
+        write_atomically(directory / SCORES, (json.dumps(to_json(scores), indent=1) + "\n").encode())
     return directory, scores
 
 
@@ -142,11 +143,13 @@ def _dry_run(session: Session, directory: Path, count: int, reporter: Reporter) 
 
 @contextmanager
 def _continued_by(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> Iterator[None]:
-    """Tells how to continue all folds, and not the one alone, where a signal ends what is inside."""
+    """Tells how to continue all folds, and not the one alone, where a signal or the disk ends what is inside."""
     words = ["segtool", "train", str(session.config), "--folds", str(count), "--run", str(directory), "--resume"]
     words += [word for override in session.overrides for word in ("--set", override)]
     try:
         yield
+    except DiskError as error:
+        raise DiskError(*error.problems, f"that and all other folds continue with: {shlex.join(words)}") from error
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
         if session.budget is not None:
             words += ["--budget", f"{max(1, session.budget - (time.monotonic() - began)):.0f}s"]

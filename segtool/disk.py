@@ -1,7 +1,7 @@
 """Writing to disk: a file is whole or not there, what is done is on the disk, and what fails says how much is free.
 
-A function that writes returns after the disk has confirmed it, the names of files included: that outlasts the end of
-the process, and a loss of power as far as the disk keeps its word.
+A function that writes returns after the disk has confirmed it, names of files included unless they are left out: that
+outlasts the end of the process, and a loss of power as far as the disk keeps its word.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ TEMPORARY = re.compile(r"\.tmp-[0-9]+-[0-9]+")  # process and thread
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of file systems that have no fsync of a folder
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, sync_name: bool = True) -> None:
     """Writes a file by one rename: at each moment there is what was there before, or all of `content`.
+
+    Args:
+        sync_name: also have the rename on the disk. Without, a loss of power may take it back, which spares 8 ms of 18
+            for a small file (ext4): for what is made by the thousand and can be made again.
 
     Raises:
         DiskError: the disk did not take it, or there is something else than a file.
@@ -38,7 +42,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         write_new(temporary, content)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync_name:
+            sync_folder(path.parent)
     except OSError as error:
         raise not_written(path, len(content), error, "what was there before is whole") from error
     finally:
@@ -92,10 +97,17 @@ def make_folder(path: Path) -> None:
     Raises:
         DiskError: it cannot be made.
     """
+    missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+    if not missing:
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            sync_folder(folder.parent)
     except OSError as error:
-        raise DiskError(f"{path}: the folder cannot be made ({error.strerror}); choose another place") from error
+        raise DiskError(
+            f"{path}: the folder cannot be made ({error.strerror}), {_free(path)} bytes free; {_remedy(error)}"
+        ) from error
 
 
 def require_plain(path: Path) -> None:
@@ -123,10 +135,14 @@ def sync_folder(path: Path) -> None:
 
 def not_written(path: Path, needed: int, error: OSError, left: str) -> DiskError:
     """Returns the error that tells what could not be written, its size, what is free, and what is `left`."""
-    remedy = REMEDIES.get(error.errno or 0, "mend that, or choose another place")
     return DiskError(
-        f"{path}: cannot be written ({error.strerror}): {needed:,} bytes needed, {_free(path)} free; {left}; {remedy}"
+        f"{path}: cannot be written ({error.strerror}): {needed:,} bytes needed, {_free(path)} free; {left}; "
+        f"{_remedy(error)}"
     )
+
+
+def _remedy(error: OSError) -> str:
+    return REMEDIES.get(error.errno or 0, "mend that, or choose another place")
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -289,7 +289,7 @@ def _check_target(path: Path, out: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     make_folder(path.parent)
-    write_atomically(path, content)
+    write_atomically(path, content, sync_name=False)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -270,8 +270,6 @@ def predict_session(
 
 
 def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
-    from segtool.distributed import World, choose_device
-
     directory = session.run or next_free(Path("runs"), run_name(session.config))
     if holds_run(directory):
         raise SegtoolError(
@@ -282,6 +280,8 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
         raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
     if not dry_run:
         _claimable(directory)
+    from segtool.distributed import World, choose_device
+
     device = choose_device(session.device)
     text = _scaffold(session.config, directory) if is_data(session.config) else None
     if text is None:

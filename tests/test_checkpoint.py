@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import builtins
+import contextlib
 import errno
 import hashlib
 import io
@@ -15,8 +15,7 @@ import stat
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faults import Disk, every_fault, put_back, tree, unsafe
 from safetensors.torch import load as read_tensors
 from torch import nn
 
@@ -226,142 +226,155 @@ def test_a_tensor_that_cannot_be_stored_leaves_nothing_behind(tmp_path):
 # --- a disk that fails
 
 
-class FaultFS:
-    """Lets the `number`-th call (from 0) of open, write, fsync, rename or mkdir fail; a write fails half done."""
+def lost_checkpoints(writer: Callable[..., Any], root: Path, **faults: Any) -> list[str]:
+    """Returns what went wrong when `writer` saved step 2 over every possible fault, step 1 being there."""
+    directory, state, problems = root / "checkpoints", make_state(), []
+    save(directory, state, make_config(), Progress(step=1))
+    before = tree(root)
 
-    def __init__(self, number: int, code: int) -> None:
-        self.number = number
-        self.code = code
-        self.calls = 0
+    def work() -> None:
+        writer(directory, state, make_config(), Progress(step=2))
 
-    @property
-    def fired(self) -> bool:
-        return self.calls > self.number
-
-    def __call__(self, function: Callable[..., Any], before: Callable[..., Any] | None = None) -> Callable[..., Any]:
-        def counted(*args: Any, **options: Any) -> Any:
-            self.calls += 1
-            if self.calls == self.number + 1:
-                if before:
-                    before(*args)
-                raise OSError(self.code, os.strerror(self.code), "disk")
-            return function(*args, **options)
-
-        return counted
-
-    @contextmanager
-    def installed(self) -> Iterator[FaultFS]:
-        real_open = builtins.open
-
-        def opened(*args: Any, **options: Any) -> Any:
-            return _File(real_open(*args, **options), self)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(builtins, "open", self(opened))
-            for name in ("open", "fsync", "rename", "replace", "mkdir"):
-                patch.setattr(os, name, self(getattr(os, name)))
-            yield self
-
-
-class _File:
-    def __init__(self, file: Any, fault: FaultFS) -> None:
-        self.file = file
-        self.write = fault(file.write, before=lambda data: (file.write(data[: len(data) // 2]), file.flush()))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def __enter__(self) -> _File:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def lost_checkpoints(writer: Callable[..., Any], directory: Path, code: int) -> list[str]:
-    """Returns what went wrong when `writer` saved step 2 over every possible single fault, step 1 being there."""
-    state, problems = make_state(), []
-    for number in range(200):
-        shutil.rmtree(directory, ignore_errors=True)
-        save(directory, state, make_config(), Progress(step=1))
-        with FaultFS(number, code).installed() as fault:
-            try:
-                writer(directory, state, make_config(), Progress(step=2))
-                told = False
-            except (CheckpointError, OSError):
-                told = True
+    count = 0
+    for name, _, error in every_fault(root, work, prepare=lambda: put_back(root, before), **faults):
+        count += 1
         try:
             found = last(directory)
-        except CheckpointError as error:
-            found = None
-            problems.append(f"call {number}: {error}")
+        except CheckpointError as damaged:
+            problems.append(f"{name}: {damaged}")
+            continue
         step = found.progress.step if found else None
-        if step not in (1, 2) or (step == 1 and not told):
-            problems.append(f"call {number}: step {step}, told: {told}")
-        if not fault.fired:
-            assert number > 15, "the harness counted too few calls"
-            return problems
-    raise AssertionError("the faults did not end")
+        if step not in (1, 2) or (step == 1 and not isinstance(error, CheckpointError)):
+            problems.append(f"{name}: step {step}, {error!r}")
+        problems += [f"{name}: {path} was left" for path in tree(root) if "/step-" not in f"/{path}"]
+    assert count > 20, "the disk saw too few calls"
+    return problems
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT], ids=errno.errorcode.get)
-def test_a_save_that_fails_at_any_call_leaves_the_old_or_the_new_checkpoint_and_says_so(tmp_path, code):
-    assert lost_checkpoints(save, tmp_path / "c", code) == []
+def test_a_save_that_fails_at_any_call_leaves_the_old_or_the_new_checkpoint_and_says_so(root):
+    assert lost_checkpoints(save, root) == []
 
 
-def test_the_harness_of_faults_sees_a_writer_that_destroys_what_was_there(tmp_path):
-    """Negative control: the way of `torch.save`, which opens the only checkpoint for writing."""
-
-    def naive(directory: Path, state: TrainState, config: Config, progress: Progress) -> None:
-        path = directory / "step-00000001"
-        for name, content in checkpoint._contents(state, config, progress).items():
-            with open(path / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-
-    assert lost_checkpoints(naive, tmp_path / "c", errno.ENOSPC)
+def naive(directory: Path, state: TrainState, config: Config, progress: Progress) -> None:
+    """The way of `torch.save`, which opens the only checkpoint for writing."""
+    path = directory / "step-00000001"
+    for name, content in checkpoint._contents(state, config, progress).items():
+        with open(path / name, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_failed_save_tells_path_bytes_and_what_is_intact_and_leaves_nothing(tmp_path, code):
+def silent(*saved: Any) -> None:
+    with contextlib.suppress(CheckpointError):
+        save(*saved)
+
+
+def untidy(*saved: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        save(*saved)
+
+
+def unhandled(directory: Path, state: TrainState, config: Config, progress: Progress) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_not_written", lambda _target, _files, error: error)
+        save(directory, state, config, progress)
+
+
+@pytest.mark.parametrize("bad", [naive, silent, untidy, unhandled], ids=lambda bad: bad.__name__)
+def test_the_disk_that_fails_sees_a_save_that_keeps_no_promise(root, bad):
+    """Negative controls."""
+    assert lost_checkpoints(bad, root, codes=[errno.ENOSPC], stays_full=[False])
+
+
+def test_a_save_and_its_removal_of_old_ones_outlast_a_loss_of_power(root):
     state = make_state()
-    save(tmp_path, state, make_config(), Progress(step=1))
+    save(root / "checkpoints", state, make_config(), Progress(step=1))
+    with Disk(root).installed() as disk:
+        save(root / "checkpoints", state, make_config(), Progress(step=2))
+    assert unsafe(disk.events) == []
+    saved = len(disk.events)
+    with disk.installed():
+        remove_old(root / "checkpoints", keep=1, warn=pytest.fail)
+    assert len(disk.events) > saved
+
+
+@pytest.mark.parametrize("function", ["sync_folder", "write_new"])
+def test_a_save_that_does_not_wait_for_the_disk_is_seen(root, monkeypatch, function):
+    """Negative controls: names or contents that are still on their way when the checkpoint has its name."""
+    lazy = {"sync_folder": lambda _: None, "write_new": Path.write_bytes}[function]
+    monkeypatch.setattr(checkpoint.disk, function, lazy)
+    with Disk(root).installed() as disk:
+        save(root / "checkpoints", make_state(), make_config(), Progress(step=1))
+    assert unsafe(disk.events)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
+def test_a_failed_save_tells_path_bytes_and_what_is_intact(root, code):
+    state = make_state()
+    save(root, state, make_config(), Progress(step=1))
+    before = tree(root)
     needed = sum(map(len, checkpoint._contents(state, make_config(), Progress(step=2)).values()))
-    for number in range(200):
-        with FaultFS(number, code).installed() as fault:
-            error = failure_of(lambda: save(tmp_path, state, make_config(), Progress(step=2)))
-        assert not list(tmp_path.glob(".tmp-*")), number
-        assert (error is not None) == fault.fired
-        if error is None:
-            return
+
+    def work() -> None:
+        save(root, state, make_config(), Progress(step=2))
+
+    for name, _, error in every_fault(
+        root, work, prepare=lambda: put_back(root, before), codes=[code], stays_full=[False]
+    ):
         text = str(error)
-        assert str(tmp_path / "step-00000002") in text
+        assert str(root / "step-00000002") in text, name
         assert f"{needed:,} bytes needed" in text
         assert os.strerror(code) in text
         assert "previous checkpoint step-00000001 is intact" in text
         free = text.split("bytes needed, ")[1].split(" free")[0].replace(",", "")
         assert int(free) > 0
-        shutil.rmtree(tmp_path / "step-00000002", ignore_errors=True)
-    raise AssertionError("the faults did not end")
+        assert ("ulimit -f" in text) == (code == errno.EFBIG)
 
 
-def failure_of(function: Callable[[], Any]) -> CheckpointError | None:
-    try:
-        function()
-    except CheckpointError as error:
-        return error
-    return None
+@pytest.mark.parametrize("number", range(40))
+def test_an_old_checkpoint_that_cannot_be_removed_costs_no_other_and_stops_nothing(root, number):
+    state = make_state()
+    for step in (1, 2, 3):
+        save(root, state, make_config(), Progress(step=step))
+    warnings: list[str] = []
+    with Disk(root, number, errno.EIO).installed() as disk:
+        remove_old(root, keep=2, warn=warnings.append)
+    assert [load(path).progress.step for path in committed(root)] in ([2, 3], [1, 2, 3])
+    assert bool(warnings) == disk.fired
 
 
-def test_the_first_save_that_fails_says_that_there_is_no_earlier_one(tmp_path):
-    with FaultFS(5, errno.ENOSPC).installed(), pytest.raises(CheckpointError, match="there is no earlier checkpoint"):
-        save(tmp_path / "new", make_state(), make_config(), Progress(step=0))
+def test_the_first_save_that_fails_says_that_there_is_no_earlier_one(root):
+    (root / "new").mkdir()
+    with Disk(root, 5).installed(), pytest.raises(CheckpointError, match="there is no earlier checkpoint"):
+        save(root / "new", make_state(), make_config(), Progress(step=0))
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_has_a_checkpoints_name_and_is_none_is_never_taken_for_a_saved_one(root, kind):
+    (root / "elsewhere").mkdir()
+    target = root / "checkpoints" / "step-00000003"
+    target.parent.mkdir()
+    if kind == "file":
+        target.write_text("precious")
+    else:
+        target.symlink_to(root / "elsewhere")
+    with pytest.raises(CheckpointError, match="step-00000003: cannot be written"):
+        save(target.parent, make_state(), make_config(), Progress(step=3))
+    assert target.is_symlink() or target.read_text() == "precious"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
 def test_a_file_in_place_of_the_directory_is_a_checkpoint_error(tmp_path):
     (tmp_path / "checkpoints").write_text("not a folder")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match="the folder cannot be made"):
         save(tmp_path / "checkpoints", make_state(), make_config(), Progress())
 
 

@@ -393,10 +393,10 @@ def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves
 
     real = module.write_atomically
 
-    def failing(path: Path, data: bytes) -> None:
+    def failing(path: Path, data: bytes, **options: bool) -> None:
         if path.name == "c.png":
             raise CheckpointError(f"{path}: cannot be written")
-        real(path, data)
+        real(path, data, **options)
 
     monkeypatch.setattr(module, "write_atomically", failing)
     for name in "abcdef":
@@ -464,7 +464,11 @@ def test_a_mask_is_written_after_everything_else_of_its_image(tmp_path, predicto
 
     written: list[str] = []
     real = module.write_atomically
-    monkeypatch.setattr(module, "write_atomically", lambda path, data: (written.append(path.name), real(path, data)))
+    monkeypatch.setattr(
+        module,
+        "write_atomically",
+        lambda path, *rest, **options: (written.append(path.name), real(path, *rest, **options)),
+    )
     image_at(tmp_path / "a.png")
     list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out", overlays=True, probabilities=True)))
     assert written == ["a.npy", "a.png", "a.png"]
