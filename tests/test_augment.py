@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from segtool.config import Augment
+from segtool.data import augment as augmentation
 from segtool.data.augment import (
     SPACING,
     Geometry,
@@ -549,6 +551,101 @@ def test_what_is_rare_is_seen_in_every_crop_that_is_centred_on_it():
         image, mask, np.random.default_rng(0), crop=(24, 24), augment=Augment(), class_pixels=(10**9, 1)
     )
     assert not (target == 1).any(), "the negative control"
+
+
+# --- the whole way, and the usual ways to get it wrong
+
+
+BLOCKS = np.kron(np.random.default_rng(3).choice([1, 3], (5, 6)), np.ones((16, 16))).astype(np.uint8)
+"""Labels 1 and 3 in squares of 16 pixels: a 0 can only be padding, and a 2 an average."""
+GEOMETRIES = {
+    "flip": Augment(flip="both"),
+    "scale": Augment(scale=(0.4, 2.0)),
+    "rotate": Augment(rotate=40),
+    "elastic": Augment(elastic=5.0),
+    "erase": Augment(erase=0.6),
+    "rare": Augment(rare=1.0),
+    "all": Augment(scale=(0.5, 1.6), flip="both", rotate=30, elastic=3.0, erase=0.3, rare=0.5),
+}
+
+
+def move_together(augment: Augment) -> None:
+    """Asserts that the crop of an image that tells its mask still tells it, and that what is outside is ignored."""
+    for seed in range(12):
+        crop = (60, 130) if seed % 2 else (40, 40)
+        rng = np.random.default_rng(seed)
+        found, target = augment_pair(
+            marker(BLOCKS), BLOCKS, rng, crop=crop, augment=augment, class_pixels=(0, 900, 500, 10)
+        )
+        assert (found.dtype, target.dtype, found.shape[:2], target.shape) == (np.uint8, np.uint8, crop, crop)
+        assert set(target.ravel().tolist()) <= {1, 3, IGNORE}
+        colors = marker(np.array([[1, 3]], np.uint8))[None].astype(int)
+        distance = np.abs(found[:, :, None].astype(int) - colors).max(axis=3)
+        clear = uniform(target, 4) & (target != IGNORE)  # what is ignored may have any colour
+        clear = np.pad(clear[4:-4, 4:-4], 4)
+        told = np.where(distance.min(axis=2) <= 1, 2 * distance.argmin(axis=2) + 1, IGNORE)
+        assert np.array_equal(told[clear], target[clear])
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_image_and_mask_move_together_through_the_whole_augmentation(name):
+    move_together(GEOMETRIES[name])
+
+
+def bilinear(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    return warp_image(mask[..., None], geometry, np.array([float(IGNORE)]))[..., 0]
+
+
+def warped(change):
+    return lambda mask, geometry: change(warp_mask(mask, geometry), geometry)
+
+
+BROKEN = {
+    "the mask is read bilinearly": ("warp_mask", bilinear, "scale"),
+    "the turned mask is read bilinearly": ("warp_mask", bilinear, "rotate"),
+    "only the image is mirrored": ("warp_mask", lambda m, g: warp_mask(m, replace(g, mirror=(False, False))), "flip"),
+    "the axes are exchanged": ("warp_mask", lambda m, g: warp_mask(m, replace(g, mirror=g.mirror[::-1])), "flip"),
+    "only the image is turned": ("warp_mask", lambda m, g: warp_mask(m, draw(m.shape, g.size)), "rotate"),
+    "only the image is bent": ("warp_mask", lambda m, g: warp_mask(m, replace(g, places=None)), "elastic"),
+    "the mask is off by some pixels": ("warp_mask", warped(lambda m, _: np.roll(m, 6, axis=1)), "scale"),
+    "what is outside is class 0": ("warp_mask", warped(lambda m, _: np.where(m == IGNORE, 0, m)), "rotate"),
+    "the padding of a large crop is class 0": ("warp_mask", warped(lambda m, _: np.where(m == IGNORE, 0, m)), "flip"),
+    "the padding is the nearest class": ("warp_mask", warped(lambda m, _: np.where(m == IGNORE, 1, m)), "flip"),
+    "what is erased keeps its class": ("erase", lambda i, t, r: (erase(i, t, r)[0], t), "erase"),
+    "the mask is of another type": ("warp_mask", warped(lambda m, _: m.astype(np.int64)), "scale"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_an_augmentation_that_moves_one_without_the_other_is_found(broken, monkeypatch):
+    """The negative controls of the test above."""
+    name, function, augment = BROKEN[broken]
+    monkeypatch.setattr(augmentation, name, function)
+    with pytest.raises(AssertionError):
+        move_together(GEOMETRIES[augment])
+
+
+PLAIN = random_image((20, 24)), random_mask((20, 24))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        tuple(map(torch.from_numpy, PLAIN)),
+        (torch.from_numpy(PLAIN[0]).permute(2, 0, 1), torch.from_numpy(PLAIN[1]).long()),
+        (PLAIN[0], PLAIN[1].astype(np.int64)),
+        (PLAIN[0], PLAIN[1].astype(np.float32)),
+        (PLAIN[0], PLAIN[1] > 1),
+        (PLAIN[0], PLAIN[1].T),
+        (PLAIN[0][:10], PLAIN[1]),
+        (PLAIN[0][..., 0], PLAIN[1]),
+        PLAIN[::-1],
+    ],
+)
+@pytest.mark.parametrize("augment", [Augment(), Augment(flip="both", rotate=20, elastic=2.0)])
+def test_what_is_no_pair_of_arrays_is_refused_and_never_passed_by(pair, augment):
+    with pytest.raises(TypeError, match="expected"):
+        augment_pair(*pair, np.random.default_rng(0), crop=(12, 12), augment=augment)
 
 
 ALL = Augment(

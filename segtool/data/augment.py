@@ -83,13 +83,28 @@ def augment_pair(
     Args:
         crop: Height and width in pixels.
         class_pixels: Pixels of each class in the training masks, which `augment.rare` needs.
+
+    Raises:
+        TypeError: the two are no arrays of these types and of one size, of which one could be moved without the other.
     """
+    _require_pair(image, target)
     centre = None
     if augment.rare:
         assert class_pixels is not None, "augment.rare needs the class frequencies"
         centre = draw_centre(rng, target, class_pixels, augment.rare)
     geometry = draw_geometry(rng, (target.shape[0], target.shape[1]), crop, augment, centre=centre)
     return cut(image, target, rng, geometry, augment)
+
+
+def _require_pair(image: NDArray, target: NDArray[np.uint8]) -> None:
+    if not (isinstance(image, np.ndarray) and isinstance(target, np.ndarray)):
+        raise TypeError(f"expected two NumPy arrays, found {type(image).__name__} and {type(target).__name__}")
+    fits = image.ndim == 3 and image.shape[:2] == target.shape
+    if not fits or image.dtype not in (np.uint8, np.float32) or target.dtype != np.uint8:
+        raise TypeError(
+            f"expected an image H W C of uint8 or float32 and class indices H W of uint8, found {image.shape} of "
+            f"{image.dtype} and {target.shape} of {target.dtype}"
+        )
 
 
 def cut(
