@@ -1,6 +1,15 @@
 """`python -m segtool` is `segtool`."""
 
-from segtool.cli import main
+from segtool.signals import end_at_signals
+
+
+def main() -> None:
+    """Runs the command line. A signal ends it without a traceback from here on, while Python still imports."""
+    end_at_signals()
+    from segtool.cli import main as command_line
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ import typer
 
 from segtool import __version__
 from segtool.errors import CheckpointError, DataError, SegtoolError
+from segtool.signals import end_at_signals
 
 if TYPE_CHECKING:
     from segtool.config import Config
@@ -55,7 +55,7 @@ def main() -> None:
     """Runs the command line and exits with the code of what happened."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    signal.signal(signal.SIGTERM, _terminate)
+    end_at_signals()
     try:
         app(arguments, prog_name="segtool")
     except Exception as error:
@@ -519,10 +519,6 @@ def _shell(words: list[str]) -> str:
     import shlex
 
     return shlex.join(words)
-
-
-def _terminate(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
 
 
 def _explain(error: Exception) -> int:

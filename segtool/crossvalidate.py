@@ -150,7 +150,7 @@ def _continued_by(session: Session, directory: Path, count: int, began: float, r
         yield
     except DiskError as error:
         raise DiskError(*error.problems, f"that and all other folds continue with: {shlex.join(words)}") from error
-    except (Interrupted, KeyboardInterrupt, SystemExit) as error:
+    except (Interrupted, SystemExit) as error:
         if session.budget is not None:
             words += ["--budget", f"{max(1, session.budget - (time.monotonic() - began)):.0f}s"]
         if isinstance(error, Interrupted):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -42,6 +40,7 @@ from segtool.models.segmenter import Segmenter, build_model, deep_supervision_we
 from segtool.optim import Ema, begin_momentum, build_optimizer, learning_rate
 from segtool.plan import Plan, steps_of
 from segtool.runs import Run, relocate
+from segtool.signals import catch_signals
 from segtool.terminal import Reporter, duration, percent
 
 FLUSH_STEPS = 20  # steps between two writes of the logs
@@ -106,7 +105,7 @@ def train(
         ConfigError: the encoder's pretrained weights are not there, or of another network.
         CheckpointError: they cannot be read, or not be downloaded; or a checkpoint cannot be written.
         DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
-        Interrupted: SIGINT or SIGTERM; the step was finished and saved.
+        Interrupted: a signal came; the step was finished and saved.
     """
     keep_freed_memory()
     reader = Reader.of(config)
@@ -120,6 +119,7 @@ def train(
         resumed.restore(training.state)
         if world.is_main:
             checkpoint.set_aside(run.checkpoints, after=progress.step)
+            checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
     progress = replace(progress, steps=plan.steps, finished=False)
     saved_config = relocate(config, run.directory, run.checkpoints / "step")
     if resumed is None and world.is_main:
@@ -527,26 +527,6 @@ class Logs:
             f"epoch {epoch:.1f}/{self.plan.epochs:.1f}  step {progress.step}/{self.plan.steps}  loss {loss:.4f}{best}  "
             f"{self.rate:.1f} img/s  {duration(left)} left"
         )
-
-
-class catch_signals:  # noqa: N801 -- a context manager, used like a function
-    """Collects SIGINT and SIGTERM in a list, so that the step at hand can be finished; a second one ends at once."""
-
-    def __enter__(self) -> list[int]:
-        self.caught: list[int] = []
-        self.before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self.caught
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _catch(self, number: int, _frame: object) -> None:
-        if self.caught:
-            os._exit(128 + number)
-        self.caught.append(number)
-        text = "\nsignal received: finishing this step and saving; once more to stop at once\n"
-        os.write(2, text.encode())
 
 
 def _number(value: float) -> float | None:

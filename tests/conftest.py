@@ -48,6 +48,17 @@ def float32() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Takes back what the command line, run in this process, does at signals: pytest has its own."""
+    from segtool.signals import STOPPING
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def write_pair(root: Path, split: str, stem: str, image: np.ndarray, mask: np.ndarray) -> None:
     """Writes an image and its mask as PNG files."""
     for folder, array in (("images", image), ("masks", mask)):
@@ -151,7 +162,7 @@ class Trainer:
             resume: Go on from the last checkpoint, `change`d.
             stop_after: A SIGTERM comes within the step of this number, from 1.
         """
-        from segtool import checkpoint, train
+        from segtool import checkpoint, signals, train
         from segtool.data.formats import split_records
         from segtool.data.statistics import resolve_data
         from segtool.distributed import World
@@ -179,7 +190,7 @@ class Trainer:
             progress = None
             with self.monkeypatch.context() as patch:
                 patch.setattr(train, "train_step", stopped_step)
-                patch.setattr(train, "os", SilentOs)
+                patch.setattr(signals, "os", SilentOs)
                 try:
                     progress = train.train(
                         config, records, None, plan, run, world=World(), device=cpu, reporter=reporter, resumed=resumed
@@ -193,7 +204,7 @@ class Trainer:
 
 
 class SilentOs:
-    """Stands for `os` in `train`, whose handler of signals writes to the terminal and ends the process."""
+    """Stands for `os` in `signals`, whose handler of signals writes to the terminal and ends the process."""
 
     written: ClassVar[list[bytes]] = []
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import SilentOs
 from PIL import Image
 
-from segtool import cli, train
+from segtool import cli, signals, train
 from segtool.config import load_config
 from segtool.demo import make_dataset
 from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
@@ -138,7 +138,7 @@ def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "train_step", stopped)
-        patch.setattr(train, "os", SilentOs)
+        patch.setattr(signals, "os", SilentOs)
         code, _, err = segtool("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
     assert code == 130
     assert not (directory / "folds.json").exists()

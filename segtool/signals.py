@@ -1,0 +1,58 @@
+"""What Ctrl-C (SIGINT), SIGTERM and a terminal that is closed (SIGHUP) do: end the work, never tear it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def end_at_signals() -> None:
+    """Has the program end at a signal: what is open is closed, and the exit code is 128 + signal."""
+    for number in STOPPING:
+        if not _is_shielded(number):
+            signal.signal(number, _end)
+
+
+class catch_signals:  # noqa: N801 -- a context manager, used like a function
+    """Collects signals in a list, so that the step at hand can be finished; a second one ends at once."""
+
+    def __enter__(self) -> list[int]:
+        self.caught: list[int] = []
+        self.before = {n: signal.signal(n, self._catch) for n in STOPPING if not _is_shielded(n)}
+        return self.caught
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: object) -> None:
+        if self.caught:
+            _end_at_once(number, frame)
+        self.caught.append(number)
+        _tell("signal received: finishing this step and saving; once more to stop at once")
+
+
+def _end(number: int, _frame: object) -> None:
+    for other in STOPPING:
+        if not _is_shielded(other):
+            signal.signal(other, _end_at_once)
+    _tell(f"stopped by {signal.Signals(number).name}")
+    sys.exit(128 + number)
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    os._exit(128 + number)
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        os.write(2, f"\n{text}\n".encode())
+
+
+def _is_shielded(number: int) -> bool:
+    """Whether the program was started by nohup, which is meant to outlast its terminal."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN
