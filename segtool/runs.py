@@ -110,8 +110,13 @@ class Run:
 
 
 def holds_run(directory: Path) -> bool:
-    """Whether a directory holds a run, begun or done."""
-    return (directory / CONFIG).exists() or (directory / "checkpoints").is_dir()
+    """Whether a directory holds a run that has saved something, or a config that no run has written.
+
+    What was ended before its first checkpoint holds nothing that was learned, and may be begun again.
+    """
+    checkpoints, begun = directory / "checkpoints", (directory / "run.json").exists()
+    saved = checkpoints.is_dir() and not all(path.name.startswith(".tmp-") for path in checkpoints.iterdir())
+    return saved or (directory / "metrics.jsonl").exists() or ((directory / CONFIG).exists() and not begun)
 
 
 def next_free(parent: Path, name: str) -> Path:

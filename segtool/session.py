@@ -10,7 +10,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,15 +271,12 @@ def predict_session(
 
 def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     directory = session.run or next_free(Path("runs"), run_name(session.config))
-    if holds_run(directory):
-        raise SegtoolError(
-            f"{directory}: holds a run; continue it with: segtool train {shlex.quote(str(directory))} --resume, "
-            "or choose another --run"
-        )
+    _refuse_run(directory)
     if fold_runs(directory):
         raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
     if not dry_run:
         _claimable(directory)
+    from segtool import checkpoint
     from segtool.distributed import World, choose_device
 
     device = choose_device(session.device)
@@ -297,20 +294,49 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
     deadline = None
     if session.budget is not None:
         config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
-    run = Run(directory)
-    try:
+    run = Run(directory) if session.run else _next_run(directory)
+    with _working_in(run, reporter):
+        _refuse_run(run.directory)  # that another process has made meanwhile
+        checkpoint.remove_unfinished(run.checkpoints)
         if text is not None:
-            write_atomically(directory / "init.yaml", text.encode())
-        config = relocate(config, base, directory)
-        run.write_config(config)
+            write_atomically(run.directory / "init.yaml", text.encode())
+        config = relocate(config, base, run.directory)
         facts = _facts(session, config, plan, records, device)
-        run.write_facts(facts)
+        run.write_facts(facts)  # before the config, which without them counts as the user's own
+        run.write_config(config)
         _train(config, plan, records, run, reporter, World(), device, facts, deadline=deadline)
-    except DiskError as error:
-        raise DiskError(*error.problems, _how_to_go_on(run)) from error
-    finally:
-        reporter.close()
-        run.close()
+    return None
+
+
+def _nothing_to_continue(directory: Path) -> str:
+    if not (directory / "run.json").exists():
+        return f"{directory}: holds no run to continue; start one by leaving out --resume"
+    quoted = shlex.quote(str(directory))
+    again = f": segtool train {quoted} --run {quoted}" if (directory / CONFIG).exists() else " by leaving out --resume"
+    return f"{directory}: ended before its first checkpoint, so there is nothing to continue; begin it again{again}"
+
+
+def _refuse_run(directory: Path) -> None:
+    """Raises SegtoolError where a directory holds a run."""
+    if holds_run(directory):
+        raise SegtoolError(
+            f"{directory}: holds a run; continue it with: segtool train {shlex.quote(str(directory))} --resume, "
+            "or choose another --run"
+        )
+
+
+def _next_run(directory: Path) -> Run:
+    """Returns the run of a directory that this process has made, with a later number where another was there first."""
+    while True:
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            directory.mkdir()
+        except FileExistsError:
+            directory = next_free(directory.parent, directory.name.rpartition("-")[0])
+        except OSError:
+            return Run(directory)  # which tells why
+        else:
+            return Run(directory)
 
 
 def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> None:
@@ -323,10 +349,10 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         command = f"segtool train CONFIG --folds N --run {shlex.quote(str(directory))} --resume"
         raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
     if not holds_run(directory):
-        raise CheckpointError(f"{directory}: holds no run to continue; start one by leaving out --resume")
+        raise CheckpointError(_nothing_to_continue(directory))
     device = choose_device(session.device)
     run = Run(directory)
-    try:
+    with _working_in(run, reporter):
         resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
         if resumed is None:
             raise CheckpointError(f"{directory}: holds no checkpoint to continue from; start afresh with another --run")
@@ -335,18 +361,23 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
             config = _resolved_like(relocate(given, base, directory), resumed.config)
         else:
             config = load_config(directory / CONFIG, session.overrides)
-        _refuse_changes(resumed.config, config, directory)
+        _refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
         verify_components(config)
         with located(config):
             records = split_records(config, directory)
         config, plan = _planned(config, records, device)
         _say_differences(load_config(directory / CONFIG), config, reporter)
+        _say_rate(resumed, config, plan, reporter)
         facts = run.read_facts()
         if facts.get("data") not in (None, _fingerprint(records)):
             reporter.warn("the data is not what the run began with: its files have other names or sizes")
         step = resumed.progress.step
         if resumed.progress.finished and step >= plan.steps:
             reporter.say(f"{directory}: is done at step {step}; extend it with --set train.epochs=… or train.steps=…")
+            if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
+                checkpoint.remove_unfinished(run.checkpoints)
+                checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+                run.write_facts({**facts, "end": _now(), "steps_done": step})
             return
         if step >= plan.steps:
             raise ConfigError(
@@ -363,12 +394,9 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         checkpoint.remove_unfinished(run.checkpoints)
         run.drop_after(step)
         run.write_config(config)
+        facts = _continued(facts, step, plan, device, reporter)
+        run.write_facts(facts)
         _train(config, plan, records, run, reporter, World(), device, facts, resumed=resumed, deadline=deadline)
-    except DiskError as error:
-        raise DiskError(*error.problems, _how_to_go_on(run)) from error
-    finally:
-        reporter.close()
-        run.close()
 
 
 def _train(
@@ -386,7 +414,7 @@ def _train(
 ) -> None:
     from segtool.train import train
 
-    reporter.log = run.log
+    reporter.keep_in(run.log)
     reporter.say(f"run directory: {run.directory}")
     frequencies = _frequencies(config, records)
     progress = train(
@@ -412,6 +440,22 @@ def _train(
     reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
 
 
+@contextlib.contextmanager
+def _working_in(run: Run, reporter: Reporter) -> Iterator[None]:
+    """Keeps why a run ends in its log, tells how to go on where its disk failed, and lets go of its directory."""
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(*error.problems, _how_to_go_on(run)) from error
+    except SegtoolError as error:
+        with contextlib.suppress(DiskError):
+            reporter.note(f"error: {error}")
+        raise
+    finally:
+        reporter.close()
+        run.close()
+
+
 def _how_to_go_on(run: Run) -> str:
     """Says what a run whose disk failed has saved, after looking, and the command that continues it."""
     from segtool import checkpoint
@@ -420,7 +464,7 @@ def _how_to_go_on(run: Run) -> str:
         if saved := checkpoint.last(run.checkpoints):
             command = f"segtool train {shlex.quote(str(run.directory))} --resume"
             return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
-    return f"{run.directory}: no step is saved; when that is mended, start again with another --run"
+    return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
 
 
 def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
@@ -649,8 +693,23 @@ def _say_differences(before: Config, after: Config, reporter: Reporter) -> None:
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) != new.get(key) and key != "data.root":
             reporter.say(f"changed: {key} {old.get(key)!r} -> {new.get(key)!r}")
-    if old.get("train.steps") != new.get("train.steps") or old.get("train.epochs") != new.get("train.epochs"):
-        reporter.say("the learning rate follows the new length from here on, as if the run had been this long")
+
+
+def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
+    """Says how the learning rate goes on, where that is not how it would have gone on."""
+    from segtool.optim import learning_rate
+
+    step, before = resumed.progress.step, resumed.progress.steps
+    if step >= plan.steps:
+        return
+    looked_at = (step, (step + plan.steps) // 2, plan.steps - 1)
+    first, *later = rates = [learning_rate(config.optim, at, plan.steps) for at in looked_at]
+    if plan.steps != before or rates != [learning_rate(resumed.config.optim, at, before) for at in looked_at]:
+        last = f" after {learning_rate(resumed.config.optim, step - 1, before):.3g} in step {step}" if step else ""
+        reporter.say(
+            f"learning rate: goes on at {first:.3g}{last} and ends at {later[-1]:.3g}, as if the run had been of "
+            f"{plan.steps} steps from the beginning"
+        )
 
 
 def _values(config: Config) -> list[tuple[str, Any]]:
@@ -658,13 +717,10 @@ def _values(config: Config) -> list[tuple[str, Any]]:
 
 
 def _facts(session: Session, config: Config, plan: Plan, records: Records, device: torch.device) -> dict[str, Any]:
-    import numpy
-    import torch
-
     from segtool.inference import fast_dtype
 
     return {
-        "command": shlex.join(["segtool", *sys.argv[1:]]),
+        "command": _command(),
         "seed": config.train.seed,
         "device": str(device),
         "steps": plan.steps,
@@ -672,15 +728,56 @@ def _facts(session: Session, config: Config, plan: Plan, records: Records, devic
         "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in plan.choices},
         "splits": {name: len(found) for name, found in records.items()},
         "data": _fingerprint(records),
+        **_machine(),
+        "start": _now(),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    """Returns what a run computes with: on the same, with as many threads, the same config gives the same bits."""
+    import numpy
+    import torch
+
+    return {
         "versions": {
             "segtool": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": numpy.__version__,
         },
-        "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "start": _now(),
+        "host": {
+            "system": platform.platform(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
     }
+
+
+def _continued(
+    facts: Mapping[str, Any], step: int, plan: Plan, device: torch.device, reporter: Reporter
+) -> dict[str, Any]:
+    """Returns the facts of a run that goes on, and warns where it computes with something else than before."""
+    machine = _machine()
+    now = {"step": step, "command": _command(), "device": str(device), **machine, "start": _now()}
+    resumes = facts.get("resumed", [])
+    before = resumes[-1] if resumes else facts
+    pairs = {
+        "device": (before.get("device"), now["device"]),
+        **{key: (before.get("host", {}).get(key), machine["host"][key]) for key in ("processor", "threads")},
+        **{key: (before.get("versions", {}).get(key), version) for key, version in machine["versions"].items()},
+    }
+    changed = [f"{key} {was} -> {here}" for key, (was, here) in pairs.items() if was not in (None, here)]
+    if changed:
+        reporter.warn(
+            f"the run goes on with {', '.join(changed)}: close to what it would have become, but not bit for bit"
+        )
+    left = {key: value for key, value in facts.items() if key not in ("end", "steps_done")}
+    return {**left, "steps": plan.steps, "resumed": [*resumes, now]}
+
+
+def _command() -> str:
+    return shlex.join(["segtool", *sys.argv[1:]])
 
 
 def _fingerprint(records: Mapping[str, Sequence[Record]]) -> str:

@@ -26,7 +26,8 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.quiet = quiet
-        self.log: Path | None = None
+        self._log: Path | None = None
+        self._unkept: list[str] = []  # lines that were said before there was a log
         self._bar: tqdm | None = None
         self._plain_at = 0.0
 
@@ -65,12 +66,23 @@ class Reporter:
             if not self.quiet and not self.console.is_terminal:
                 self._print(text)
 
+    def keep_in(self, log: Path) -> None:
+        """Adds what was said up to here to a log file, and what is said from here on."""
+        self._log = log
+        text, self._unkept = "\n".join(self._unkept), []
+        if text:
+            self._keep(text)
+
+    def note(self, text: str) -> None:
+        """Keeps lines in the log that are said elsewhere."""
+        self._keep(_lines(text))
+
     def close(self) -> None:
         """Takes the bar away and keeps no log from here on."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self.log = None
+        self._log = None
 
     def _track_plainly(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
         shown = time.monotonic()
@@ -81,8 +93,10 @@ class Reporter:
             yield item
 
     def _keep(self, text: str) -> None:
-        if self.log is not None:
-            disk.append(self.log, f"{text}\n".encode())
+        if self._log is None:
+            self._unkept.append(text)
+        else:
+            disk.append(self._log, f"{text}\n".encode())
 
     def _print(self, text: str, style: str | None = None) -> None:
         if self._bar is not None:
