@@ -17,7 +17,7 @@ from segtool import runs
 from segtool.config import load_config
 from segtool.disk import write_atomically
 from segtool.errors import CheckpointError
-from segtool.runs import Run, holds_run, next_free, relocate
+from segtool.runs import Run, next_free, relocate
 
 
 @pytest.fixture
@@ -217,16 +217,6 @@ def test_the_next_free_number_is_one_above_the_highest_that_is_there(tmp_path):
     assert next_free(tmp_path, "a") == tmp_path / "a-11"
     assert next_free(tmp_path, "a.b") == tmp_path / "a.b-8"
     assert next_free(tmp_path, "a+") == tmp_path / "a+-1"
-
-
-def test_a_directory_holds_a_run_from_its_config_or_its_first_checkpoint_on(tmp_path):
-    assert not holds_run(tmp_path)
-    assert not holds_run(tmp_path / "missing")
-    (tmp_path / "checkpoints").mkdir()
-    assert holds_run(tmp_path)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.yaml").write_text("data: {}\n")
-    assert holds_run(tmp_path / "other")
 
 
 def test_a_config_moved_to_a_run_points_to_the_same_data(tmp_path, tiny_ds, monkeypatch):

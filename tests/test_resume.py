@@ -1,0 +1,528 @@
+"""A run that was killed or stopped at any moment and continued is, byte by byte, the run that was not."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import config_of
+from killing import Ended, Server
+
+from segtool import checkpoint, session
+from segtool.config import dump_config, load_config, show
+from segtool.optim import learning_rate
+from segtool.runs import Run, holds_run
+
+FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
+
+# What is not reproducible, or has a line for each resume.
+OF_THE_DAY = {"run.json", "timing.jsonl", "train.log", ".lock"}
+
+
+def tree(run: Path) -> dict[str, bytes]:
+    """The content of every file of a run that must not depend on interruptions."""
+    paths = [path for path in run.rglob("*") if path.is_file() and path.name not in OF_THE_DAY]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths}
+
+
+def differences(run: Path, whole: Path) -> list[str]:
+    """The names of the files that only one of two runs has, or that differ."""
+    first, second = tree(run), tree(whole)
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the tests of this file share: a server, a config, and its run that nothing disturbed."""
+
+    server: Server
+    folder: Path
+    config: Path
+    whole: Path
+    ended: Ended
+
+    @property
+    def part(self) -> Path:
+        return self.folder / "part"
+
+    def clear(self) -> None:
+        shutil.rmtree(self.part, ignore_errors=True)
+
+    def begin(self, at: int | str | None = None, **options: Any) -> Ended:
+        """Trains in a new directory, with a signal at an event in it."""
+        self.clear()
+        options.setdefault("directory", self.part)
+        return self.server.run("train", self.config, "--run", self.part, at=at, **options)
+
+    def go_on(self, *arguments: str, **options: Any) -> Ended:
+        """Continues, or begins again as the message says where nothing was saved."""
+        ended = self.server.run("train", self.part, "--resume", *arguments, **options)
+        if ended.code != 4:
+            return ended
+        assert "begin it again" in ended.said or "leaving out --resume" in ended.said
+        return self.server.run("train", self.config, "--run", self.part, **options)
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_ds: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("resume")
+    config = folder / "config.yaml"
+    train = {"steps": 6, "eval_every": 1.0, "keep": 2, "samples": 2}
+    config.write_text(dump_config(config_of(tiny_ds, train=train)))
+    server = Server(folder, config)
+    try:
+        ended = server.run("train", config, "--run", folder / "whole", directory=folder / "whole")
+        assert ended.code == 0, ended.said
+        yield Bench(server, folder, config, folder / "whole", ended)
+    finally:
+        server.close()
+
+
+# --- SIGKILL
+
+MOMENTS = [
+    "write checkpoints/.tmp-step-00000000-PID/model.safetensors",  # nothing is saved yet
+    "write samples/*",  # within a validation, of a picture the half
+    "write metrics.jsonl",  # a torn line, and rows of steps that are not saved
+    "rename checkpoints/.tmp-step-00000003-PID",  # the rows are written, and the checkpoint is not committed
+    "open checkpoints/.tmp-old-step-00000000",  # of an old checkpoint that is removed, its name
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_at_any_moment_and_continued_is_the_run_that_was_not(bench, moment):
+    assert bench.begin(moment).code == -signal.SIGKILL
+    assert bench.go_on().code == 0
+    assert differences(bench.part, bench.whole) == []
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_closed_by_a_resume(bench):
+    assert bench.begin("open checkpoints/step-00000006/state.json").code == -signal.SIGKILL
+    assert "end" not in facts_of(bench.part)
+    assert "is done at step 6" in bench.go_on().said
+    assert differences(bench.part, bench.whole) == []
+    assert facts_of(bench.part)["steps_done"] == 6
+    assert "end" in facts_of(bench.part)
+
+
+def test_resumes_that_are_killed_too_change_nothing(bench):
+    """In the middle of dropping rows, before anything new is saved, and while old checkpoints go."""
+    assert bench.begin("rename checkpoints/.tmp-step-00000003-PID").code == -signal.SIGKILL
+    for moment in ("write .tmp-*", "write run.json", "rename .tmp-*", "write metrics.jsonl", "rename checkpoints/*"):
+        ended = bench.go_on(directory=bench.part, at=moment)
+        assert ended.code in (0, -signal.SIGKILL), ended.said
+    assert bench.go_on().code == 0
+    assert differences(bench.part, bench.whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1, 9))
+def test_a_run_killed_at_each_of_its_writes_and_continued_is_the_run_that_was_not(bench, first):
+    wrong = {}
+    for number in range(first, len(bench.ended.events) + 1, 8):
+        assert bench.begin(number).code == -signal.SIGKILL
+        ended = bench.go_on()
+        if found := [*([ended.said] if ended.code else []), *differences(bench.part, bench.whole)]:
+            wrong[f"{number}: {bench.ended.events[number - 1]}"] = found
+    assert wrong == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_killed_at_random_again_and_again_is_the_run_that_was_not(bench, seed):
+    draw = random.Random(seed)
+    ended = bench.begin(draw.randrange(1, 60))
+    kills = 0
+    while ended.code:
+        assert ended.code == -signal.SIGKILL, ended.said
+        kills += 1
+        ended = bench.go_on(directory=bench.part, at=draw.randrange(20, 140))
+    assert kills > 1
+    assert differences(bench.part, bench.whole) == []
+
+
+BROKEN = {
+    "rows of steps that are not saved are kept": "from segtool.runs import Run; Run.drop_after = lambda *_: None",
+    "the optimizer is forgotten": "from segtool import checkpoint; checkpoint._restore_optimizer = lambda *_: None",
+    "the averages are forgotten": """
+from dataclasses import replace
+from segtool.checkpoint import Checkpoint
+restore = Checkpoint.restore
+Checkpoint.restore = lambda self, state: restore(self, replace(state, ema=None))
+""",
+    "the stream of images begins anew": """
+from segtool import train
+batches = train.training_batches
+train.training_batches = lambda *arguments, start, **options: batches(*arguments, start=0, **options)
+""",
+    "the best score is forgotten": """
+from dataclasses import replace
+from segtool import checkpoint
+load = checkpoint.load
+checkpoint.load = lambda path: (found := load(path)) and replace(found, progress=replace(found.progress, best=9.0))
+""",
+    "what is left of a checkpoint stays": """
+from segtool import checkpoint
+checkpoint.remove_unfinished = lambda _: None
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def cut(bench: Bench) -> Path:
+    """A run that was killed when it committed its last checkpoint."""
+    assert bench.begin("rename checkpoints/.tmp-step-00000006-PID").code == -signal.SIGKILL
+    return bench.part.rename(bench.folder / "cut")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_resume_that_forgets_something_is_seen(bench, cut, name):
+    """Negative control."""
+    bench.clear()
+    shutil.copytree(cut, bench.part)
+    assert bench.go_on(broken=BROKEN[name]).code == 0
+    assert differences(bench.part, bench.whole)
+
+
+ROWS_LAST = """
+from segtool import checkpoint, train
+save, flush, late = checkpoint.save, train.Logs.flush, []
+train.Logs.flush = late.append
+def save_first(*arguments):
+    save(*arguments)
+    while late: flush(late.pop())
+checkpoint.save = save_first
+"""
+
+
+@pytest.mark.slow
+def test_rows_that_are_written_after_their_checkpoint_are_seen_to_be_lost(bench):
+    """Negative control: killed between the two."""
+    assert bench.begin("open checkpoints/step-00000000/state.json", broken=ROWS_LAST).code == 0
+    assert differences(bench.part, bench.whole) == []
+    assert bench.begin("open metrics.jsonl", broken=ROWS_LAST).code == -signal.SIGKILL
+    assert bench.go_on(broken=ROWS_LAST).code == 0
+    assert differences(bench.part, bench.whole) == ["metrics.jsonl"]
+
+
+# --- before the first checkpoint
+
+
+def test_what_ended_before_its_first_checkpoint_is_begun_again_as_the_message_says(bench):
+    assert bench.begin("mkdir checkpoints/*").code == -signal.SIGKILL
+    assert not holds_run(bench.part)
+    ended = bench.server.run("train", bench.part, "--resume")
+    assert ended.code == 4
+    assert "ended before its first checkpoint" in ended.said
+    command = shlex.split(ended.said.strip().rpartition("begin it again: segtool ")[2])
+    assert command == ["train", str(bench.part), "--run", str(bench.part)]
+    assert bench.server.run(*command).code == 0
+    assert differences(bench.part, bench.whole) == []
+
+
+def test_a_folder_with_a_config_of_the_users_own_or_anything_saved_is_never_begun_in(tmp_path):
+    assert not holds_run(tmp_path)
+    assert not holds_run(tmp_path / "missing")
+    (tmp_path / "config.yaml").touch()
+    assert holds_run(tmp_path)
+    (tmp_path / "run.json").touch()
+    assert not holds_run(tmp_path)
+    (tmp_path / "checkpoints" / ".tmp-step-00000000-1").mkdir(parents=True)
+    assert not holds_run(tmp_path)
+    (tmp_path / "checkpoints" / "step-00000000.damaged").mkdir()
+    assert holds_run(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "metrics.jsonl").touch()
+    assert holds_run(tmp_path)
+
+
+def test_two_trainings_that_are_given_the_same_next_name_get_two_directories(tmp_path):
+    """Started at the same moment, both have seen that no run is there."""
+    first, second = (session._next_run(tmp_path / "runs" / "net-3") for _ in range(2))
+    assert [run.directory.name for run in (first, second)] == ["net-3", "net-4"]
+    first.close()
+    second.close()
+
+
+def test_a_training_that_waited_for_another_in_its_directory_does_not_train_into_its_run(bench, monkeypatch, segtool):
+    """The other one had not begun when this one looked."""
+    directory = bench.folder / "waited"
+    monkeypatch.setattr(session, "Run", lambda path: (shutil.copytree(bench.whole, path), Run(path))[1])
+    refused = segtool("train", bench.config, "--run", directory)
+    assert refused.code == 2
+    assert "holds a run; continue it with" in refused.err
+    assert differences(directory, bench.whole) == []
+
+
+# --- signals
+
+HINT = re.compile(r"error: interrupted; step (\d+) is saved\. Continue with: (segtool train .* --resume)\n\Z")
+
+
+@pytest.mark.parametrize(
+    ("number", "moment", "saved", "workers"),
+    [
+        (signal.SIGINT, "write samples/*", 3, 2),
+        (signal.SIGTERM, "write checkpoints/.tmp-step-00000003-PID/model.safetensors", 4, 1),
+        (signal.SIGHUP, "fsync metrics.jsonl", 4, 0),
+    ],
+)
+def test_a_signal_to_the_whole_group_finishes_the_step_saves_it_and_ends_with_how_to_go_on(
+    bench, number, moment, saved, workers
+):
+    bench.clear()
+    workers = f"--set=train.workers={workers}"
+    command = ["train", bench.config, "--run", bench.part, workers]
+    ended = bench.server.run(*command, directory=bench.part, at=moment, signals=[number])
+    assert ended.code == 128 + number
+    match = HINT.search(ended.said)
+    assert match, ended.said
+    assert "Traceback" not in ended.said
+    found = checkpoint.last(bench.part / "checkpoints")
+    assert found is not None
+    assert found.progress.step == int(match[1]) == saved
+    assert bench.server.run(*shlex.split(match[2])[1:], workers).code == 0
+    assert differences(bench.part, bench.whole) == [] or saved == 4  # a checkpoint more, which is kept for a while
+    assert not {
+        name for name in differences(bench.part, bench.whole) if not name.startswith("checkpoints/step-00000004")
+    }
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGTERM, "open .lock"),
+        (signal.SIGINT, "write checkpoints/.tmp-step-00000000-PID/model.safetensors"),
+        (signal.SIGHUP, "write .tmp-*"),
+    ],
+)
+def test_a_signal_before_the_first_step_ends_at_once_with_a_word_and_leaves_a_place_to_begin_in(bench, number, moment):
+    ended = bench.begin(moment, signals=[number])
+    assert ended.code == 128 + number
+    assert ended.said.endswith(f"\nstopped by {signal.Signals(number).name}\n")
+    assert "Traceback" not in ended.said
+    assert list(bench.part.glob("**/.tmp-*")) == []
+    assert not holds_run(bench.part)
+    assert bench.go_on().code == 0
+    assert differences(bench.part, bench.whole) == []
+
+
+def test_a_signal_while_the_data_is_checked_ends_at_once_with_a_word(bench, tiny_ds):
+    ended = bench.begin("open val/masks/*", directory=tiny_ds, signals=[signal.SIGINT])
+    assert ended.code == 130
+    assert ended.said == "checking the data (segtool check shows all that it finds)\n\nstopped by SIGINT\n"
+    assert not bench.part.exists()
+
+
+def test_a_second_signal_ends_at_once_and_harms_nothing(bench):
+    ended = bench.begin("write samples/*", signals=[signal.SIGINT, signal.SIGTERM])
+    assert ended.code == 143
+    assert ended.said.endswith("once more to stop at once\n")
+    found = checkpoint.last(bench.part / "checkpoints")
+    assert found is not None
+    assert found.progress.step == 0
+    assert bench.go_on().code == 0
+    assert differences(bench.part, bench.whole) == []
+
+
+def test_a_run_that_nohup_shields_outlasts_its_terminal(bench):
+    shield = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    assert bench.begin("write samples/*", signals=[signal.SIGHUP], broken=shield).code == 0
+    assert differences(bench.part, bench.whole) == []
+
+
+# --- what is told of a run
+
+
+def facts_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "run.json").read_text())
+
+
+def test_the_log_is_what_the_terminal_showed_over_all_resumes_and_the_facts_tell_each(bench):
+    first = bench.begin("write samples/*", signals=[signal.SIGTERM])
+    assert "end" not in facts_of(bench.part)
+    second = bench.go_on()
+    shown = [line for line in (first.said + second.said).splitlines() if line and "signal received" not in line]
+    assert (bench.part / "train.log").read_text().splitlines() == shown
+    facts = facts_of(bench.part)
+    assert [resume["step"] for resume in facts["resumed"]] == [3]
+    assert facts["resumed"][0]["command"] == f"segtool train {bench.part} --resume"
+    assert facts["start"] <= facts["resumed"][0]["start"] <= facts["end"]
+    assert facts["steps_done"] == facts["steps"] == 6
+
+
+def test_a_resume_that_computes_with_something_else_is_warned_of(tmp_path, bench, segtool):
+    run = copy_of(bench.whole, tmp_path)
+    facts = facts_of(run)
+    facts["versions"]["torch"], facts["host"]["threads"] = "2.0.0", 64
+    (run / "run.json").write_text(json.dumps(facts))
+    said = segtool("train", run, "--resume", "--set=train.steps=7").err
+    assert "warning: the run goes on with threads 64 -> 1, torch 2.0.0 -> " in said
+    assert "not bit for bit" in said
+    said = segtool("train", run, "--resume", "--set=train.steps=8").err
+    assert "bit for bit" not in said  # on the same machine as the last time
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    """A copy of a run that finds its data."""
+    copy = folder / "run"
+    shutil.copytree(run, copy)
+    text = (run / "config.yaml").read_text()
+    root = (run / re.search(r"root: (.*)", text)[1]).resolve()  # type: ignore[index]
+    (copy / "config.yaml").write_text(re.sub(r"root: .*", f"root: {root}", text))
+    return copy
+
+
+# --- longer, and otherwise
+
+
+@pytest.mark.parametrize("length", ["train.steps=9", "train.epochs=3.2"])
+def test_a_finished_run_is_extended_and_says_how_its_learning_rate_goes_on(tmp_path, bench, segtool, length):
+    run = copy_of(bench.whole, tmp_path)
+    before = (run / "metrics.jsonl").read_text()
+    extended = segtool("train", run, "--resume", "--set", length)
+    assert extended.code == 0, extended.err
+    optim = load_config(run / "config.yaml").optim
+    last, first, end = learning_rate(optim, 5, 6), learning_rate(optim, 6, 9), learning_rate(optim, 8, 9)
+    assert last < end < first
+    assert (
+        f"learning rate: goes on at {first:.3g} after {last:.3g} in step 6 and ends at {end:.3g}, as if the run had "
+        "been of 9 steps from the beginning"
+    ) in extended.err
+    after = (run / "metrics.jsonl").read_text()
+    assert after.startswith(before)
+    rows = [json.loads(line) for line in after[len(before) :].splitlines()]
+    assert [row["lr"] for row in rows if "lr" in row] == [learning_rate(optim, step, 9) for step in (6, 7, 8)]
+    assert rows[-1]["step"] == 9
+    assert facts_of(run)["steps"] == facts_of(run)["steps_done"] == 9
+    again = segtool("train", run, "--resume")
+    assert "is done at step 9" in again.err
+    assert "learning rate" not in again.err
+
+
+HARMLESS = {
+    "optim.lr": "0.02",
+    "optim.schedule": "cosine",
+    "optim.clip": "0.5",
+    "loss": "dice",
+    "augment.flip": "none",
+    "augment.crop": "[24, 24]",
+    "train.batch_size": "2",
+    "train.seed": "5",
+    "train.ema": "null",
+    "train.keep": "7",
+    "train.precision": "bf16",
+    "train.patience": "9",
+    "train.accumulate": "3",
+    "limits.max_pixels": "9999",
+}
+FIXED = {
+    "model.encoder.channels": "[4, 12]",
+    "model.decoder.upsample": "nearest",
+    "optim.name": "sgd",
+    "data.classes": "[{name: a, values: [0]}, {name: b, values: [1, 2]}]",
+    "data.encoding": "threshold",
+    "data.channels": "1",
+    "data.ignore": "[255, 254]",
+    "data.mean": "[0.5, 0.5, 0.5]",
+    "data.std": "[0.5, 0.5, 0.5]",
+    "data.fold": "1/2",
+}
+
+
+@pytest.mark.parametrize("key", HARMLESS)
+def test_a_resume_with_a_harmless_change_goes_on_and_says_it(bench, segtool, key):
+    said = segtool(
+        "train", bench.whole, "--resume", "--dry-run", "--set=train.steps=90", f"--set={key}={HARMLESS[key]}"
+    )
+    assert said.code == 0, said.err
+    assert f"changed: {key}" in said.err
+    assert ("learning rate" in said.err) >= key.startswith("optim")
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_a_resume_with_a_change_that_its_weights_were_not_made_for_is_refused(bench, segtool, key, monkeypatch):
+    refused = segtool(
+        "train", bench.whole, "--resume", "--dry-run", "--set=train.steps=90", f"--set={key}={FIXED[key]}"
+    )
+    assert refused.code == 2
+    assert key in refused.err
+    assert "start a new run" in refused.err
+
+
+def test_everything_that_is_fixed_is_tested_above():
+    assert {fixed for fixed in session.FIXED if not any(key.startswith(fixed) for key in FIXED)} == set()
+    assert not any(key.startswith(session.FIXED) for key in HARMLESS)
+
+
+def test_a_changed_list_of_images_is_warned_of(tmp_path, bench, segtool):
+    run = copy_of(bench.whole, tmp_path)
+    swapped = [
+        f"--set=data.{a}={{images: {b}/images, masks: {b}/masks}}" for a, b in (("train", "val"), ("val", "test"))
+    ]
+    said = segtool("train", run, "--resume", "--set=train.steps=7", *swapped)
+    assert said.code == 0, said.err
+    assert "changed: data.train.images 'train/images' -> 'val/images'" in said.err
+    assert "the data is not what the run began with" in said.err
+
+
+def test_weights_in_a_file_are_no_change_where_they_lie_elsewhere_as_seen_from_a_checkpoint(tmp_path, bench):
+    """The path in a checkpoint's config is relative to the checkpoint, that in the run's to the run."""
+    config = load_config(bench.whole / "config.yaml", ["model.encoder={name: resnet18, weights: ../weights.pt}"])
+    saved = session.relocate(config, bench.whole, bench.whole / "checkpoints" / "step-00000006")
+    values = {path: value for path, value, _ in show(saved)}
+    assert values["model.encoder.weights"] == "../../../weights.pt"
+    with pytest.raises(session.ConfigError, match="weights"):
+        session._refuse_changes(saved, config, tmp_path)  # negative control
+    back = session.relocate(saved, bench.whole / "checkpoints" / "step-00000006", bench.whole)
+    session._refuse_changes(back, config, tmp_path)
+
+
+# --- networks, optimizers, averages, workers, parts: each value with each other one at least once
+
+VARIANTS = {
+    "fcn sgd": {"model": FCN, "optim": {"name": "sgd"}, "train": {"ema": None, "workers": 2}},
+    "fcn adamw": {"model": FCN, "train": {"ema": 0.9, "accumulate": 2}},
+    "unet sgd": {"optim": {"name": "sgd", "clip": 1.0}, "train": {"ema": 0.9, "workers": 2, "accumulate": 2}},
+    "unet adamw": {"train": {"ema": None, "workers": 2, "patience": 50}},
+    "depthwise": {
+        "model": {"encoder": {"name": "mobilenet_v3_large", "weights": None}, "decoder": {"name": "fcn"}},
+        "augment": {"crop": [32, 32]},
+        "train": {"ema": 0.9, "keep": 1},
+    },
+    "depthwise sgd": {
+        "model": {"encoder": {"name": "mobilenet_v3_large", "weights": None}, "decoder": {"name": "unet"}},
+        "augment": {"crop": [32, 32]},
+        "optim": {"name": "sgd"},
+        "train": {"ema": None, "workers": 1, "accumulate": 2, "batch_size": 4},
+    },
+    "bfloat16": {"train": {"precision": "bf16"}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_training_that_is_killed_again_and_again_is_the_run_that_was_not(bench, tiny_ds, name):
+    variant = VARIANTS[name]
+    config, whole = bench.folder / f"{name}.yaml", bench.folder / name
+    train = {"steps": 6, "keep": 2, **variant["train"]}
+    config.write_text(dump_config(config_of(tiny_ds, **{**variant, "train": train})))
+    ended = bench.server.run("train", config, "--run", whole, directory=whole)
+    assert ended.code == 0, ended.said
+    draw = random.Random(name)
+    bench.clear()
+    ended = bench.server.run("train", config, "--run", bench.part, directory=bench.part, at="rename *-step-00000003-*")
+    for pattern in ("open train.log", "write metrics.jsonl", "write checkpoints/*/optimizer.safetensors", None):
+        assert ended.code in (0, -signal.SIGKILL), ended.said
+        ended = bench.go_on(directory=bench.part, at=pattern and draw.choice([pattern, draw.randrange(20, 80)]))
+    assert ended.code == 0, ended.said
+    assert differences(bench.part, whole) == []
