@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import config_of, draw_pair, write_pair
-from faults import Disk, broken_promises, every_fault, put_back, tree, unsafe
+from faults import Disk, broken_promises, done, every_fault, put_back, tree, unsafe
 from PIL import Image
 from torch import Tensor, nn
 
-from segtool import cli, disk
+from segtool import disk
 from segtool.checkpoint import committed
 from segtool.config import Augment, load_config
 from segtool.errors import CheckpointError, DiskError
@@ -35,32 +33,6 @@ QUICK = (
     "--set=train.batch_size=2",
     "--set=train.workers=0",
 )
-
-
-def segtool(*arguments: str | Path) -> tuple[int, str]:
-    """Returns exit code and standard error of a command that runs in this process."""
-    err = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["segtool", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0), err.getvalue()
-
-
-def done(*arguments: str | Path) -> None:
-    """Runs a command to its end.
-
-    Raises:
-        CheckpointError: it ended with exit code 4, with what it printed.
-        RuntimeError: with any other.
-    """
-    code, err = segtool(*arguments)
-    if code:
-        raise (CheckpointError if code == 4 else RuntimeError)(f"{code}: {err}")
 
 
 @pytest.fixture(scope="module")
