@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segtool import __version__
-from segtool.errors import CheckpointError, DataError, SegtoolError
+from segtool.errors import CheckpointError, DataError, LostError, SegtoolError
 from segtool.signals import end_at_signals
 
 if TYPE_CHECKING:
     from segtool.config import Config
     from segtool.metrics import Scores
     from segtool.session import Session
+
+LAUNCHER_SECONDS = 5  # in which a launcher has seen that a process ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,6 +62,11 @@ def main() -> None:
     try:
         app(arguments, prog_name="segtool")
     except Exception as error:
+        from segtool.launch import record
+
+        record(error)
+        if isinstance(error, LostError):
+            time.sleep(LAUNCHER_SECONDS)  # first comes what ended the other; the launcher ends this one meanwhile
         if debug:
             raise
         sys.exit(_explain(error))
@@ -174,7 +182,13 @@ def train(
             min=2, max=9999, metavar="N", help="Cross-validate: a run for each of N folds in DIR/fold-1 …, and a table."
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Processes to train with, one a GPU.")] = 1,
+    gpus: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes to train with, one a GPU; without GPUs on the CPU.")
+    ] = 1,
+    max_restarts: Annotated[
+        int,
+        typer.Option(min=0, metavar="M", help="With --gpus: how often all start again when one was killed or hung."),
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -182,8 +196,8 @@ def train(
     """Train: check the data, train, measure, save."""
     from segtool.session import Session, train_session
 
-    if gpus > 1:
-        raise SegtoolError("--gpus: more than one process is not supported by this version yet; leave it out")
+    if max_restarts and gpus == 1:
+        raise SegtoolError("--max-restarts goes with --gpus N, or is an option of torchrun; leave it out")
     session = Session(
         config=config,
         overrides=tuple(overrides or ()),
@@ -192,6 +206,8 @@ def train(
         budget=None if budget is None else _seconds(budget),
         device=device,
         quiet=quiet,
+        gpus=gpus,
+        max_restarts=max_restarts,
     )
     if folds is None:
         train_session(session, dry_run=dry_run)
@@ -253,6 +269,8 @@ def evaluate(
         if masks is not None or config is not None:
             raise SegtoolError("--masks and --config go with --predictions; a RUN has its own config")
         result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
+        if not result.is_main:
+            return
         scores, title, facts = result.scores, result.title, result.facts
         table = csv or result.table
     try:

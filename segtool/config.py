@@ -250,6 +250,11 @@ class Train:
     cache: Literal["auto"] | bool = "auto"
     """Whether decoded training images and masks are kept in memory; `auto`: where they take at most a quarter of the
     memory that is free. Does not change the result."""
+    sync_batch_norm: bool = False
+    """Whether BatchNorm takes its statistics over the images of all processes; false: over those of each process. CUDA
+    only."""
+    timeout: float = 600.0
+    """Seconds that processes which train together wait for one another before the job ends; above 0."""
     keep: int = 2
     """Checkpoints kept besides the best one."""
     samples: int = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from segtool.config import load_config
 from segtool.disk import write_atomically
-from segtool.errors import CheckpointError, DiskError, Interrupted, SegtoolError
+from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
 from segtool.runs import CONFIG, holds_run, next_free
@@ -37,6 +38,7 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
         SegtoolError: of the kind that tells what is wrong.
     """
     began = time.monotonic()
+    _alone(count)
     reporter = Reporter(quiet=session.quiet)
     directory = _directory(session, count)
     if dry_run:
@@ -80,6 +82,15 @@ def _directory(session: Session, count: int) -> Path:
         if trained != f"{run.name.removeprefix('fold-')}/{count}":
             raise SegtoolError(f"--folds {count}: {run} is fold {trained}; give the same number, or another --run")
     return directory
+
+
+def _alone(count: int) -> None:
+    """Raises SegtoolError within several processes, in the first of them."""
+    from segtool.distributed import world_of
+
+    if (world := world_of(os.environ)).size > 1:
+        problem = f"--folds {count}: takes --gpus N in torchrun's place, or one fold at a time, data.fold=1/{count}"
+        raise SegtoolError(problem) if world.is_main else LostError(problem)
 
 
 def _is_done(run: Path) -> bool:
@@ -146,6 +157,7 @@ def _continued_by(session: Session, directory: Path, count: int, began: float, r
     """Tells how to continue all folds, and not the one alone, where a signal or the disk ends what is inside."""
     words = ["segtool", "train", str(session.config), "--folds", str(count), "--run", str(directory), "--resume"]
     words += [word for override in session.overrides for word in ("--set", override)]
+    words += ["--gpus", str(session.gpus)] if session.gpus > 1 else []
     try:
         yield
     except DiskError as error:

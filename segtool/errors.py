@@ -5,6 +5,9 @@
     +-- DataError       3  images or masks that cannot be used as they are
     +-- CheckpointError 4  a checkpoint, a run directory or a disk that does not hold
     |   +-- DiskError       a file that the disk did not take
+    +-- HungError       4  another process of the job does not answer
+    +-- LostError       4  another process of the job has ended, which says why
+    +-- JobError           the exit code of the process that ended a job of several
     +-- DivergedError   5  training left the finite numbers
     +-- Interrupted     130 or 143  SIGINT or SIGTERM; what was done is saved
 
@@ -59,6 +62,26 @@ class CheckpointError(SegtoolError):
 
 class DiskError(CheckpointError):
     """A file that the disk did not take, or that may not be put there."""
+
+
+class HungError(SegtoolError):
+    """Another process of the job has not answered in time."""
+
+    exit_code = 4
+
+
+class LostError(SegtoolError):
+    """Another process of the job has ended; what ended it is told there."""
+
+    exit_code = 4
+
+
+class JobError(SegtoolError):
+    """One of several processes failed; it has told its errors itself."""
+
+    def __init__(self, problem: str, exit_code: int) -> None:
+        super().__init__(problem)
+        self.exit_code = exit_code
 
 
 class DivergedError(SegtoolError):

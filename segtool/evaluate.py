@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
+import torch
 
 from segtool.config import Config
 from segtool.data.dataset import EvaluationSet
@@ -30,19 +32,25 @@ def evaluate(
 ) -> Scores:
     """Returns the scores over a data set, each image at its own size.
 
+    Every process takes every world-th image and returns the scores of all of them, whatever their number.
+
     Raises:
         DataError: an image or a mask cannot be used.
     """
     labels = dataset.reader.labels
-    images = []
+    rows = []
     batches = evaluation_batches(dataset, world, workers=workers)
-    for batch in reporter.track(batches, total=len(dataset), unit="image", label="scoring"):
+    share = len(range(world.rank, len(dataset), world.size))
+    for batch in reporter.track(batches, total=share, unit="image", label="scoring"):
         prediction = predictor.classes(batch.image[0], tile)
         target = batch.target[0].numpy()
-        stem = dataset.records[int(batch.indices[0])].stem
         matrix = confusion_matrix(target, prediction, labels.num_classes)
-        images.append(ImageScore(stem, matrix, int(np.count_nonzero(target == IGNORE))))
-    assert world.size == 1, "the distributed run gathers the images' matrices here"
+        rows.append(np.array([int(batch.indices[0]), np.count_nonzero(target == IGNORE), *matrix.ravel()]))
+    mine = np.array(rows, np.int64).reshape(len(rows), 2 + labels.num_classes**2)
+    images = [
+        ImageScore(dataset.records[row[0]].stem, row[2:].reshape(labels.num_classes, -1), int(row[1]))
+        for row in sorted(world.gather(torch.from_numpy(mine)).numpy(), key=itemgetter(0))
+    ]
     return Scores.of(labels.names, images)
 
 

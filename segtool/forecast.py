@@ -25,7 +25,7 @@ from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
-from segtool.distributed import World
+from segtool.distributed import ALONE, World
 from segtool.evaluate import evaluate
 from segtool.inference import Predictor
 from segtool.optim import learning_rate
@@ -113,13 +113,17 @@ def measure(
     device: torch.device,
     reporter: Reporter,
 ) -> Forecast:
-    """Returns what a training takes, steps timed with the whole network in training, images with their decoding."""
+    """Returns what a training takes, steps timed with the whole network in training, images with their decoding.
+
+    Of several processes one measures its share of the work on its own; what they say to each other is left out.
+    """
+    world = world.alone
     keep_freed_memory()
     began = time.monotonic()
     training = train.build_training(config, frequencies, device, world)
     make_step = train.start_compilation(training, reporter)
     dataset = train.build_training_set(config, records["train"], plan, frequencies)
-    workers = num_workers(config.train.workers, device)
+    workers = num_workers(config.train.workers, device, world)
     first = train.held_steps(training, len(records["train"]))
     batches = training_batches(
         dataset,
@@ -148,7 +152,7 @@ def measure(
     saving = time.monotonic() - began + num_bytes / DISK_RATE
     memory = peak_memory(device)
     if memory is not None and dataset.cache is not None and device.type != "cuda":
-        seen = min(len(dataset), len(spans) * config.train.batch_size)
+        seen = min(len(dataset), len(spans) * config.train.batch_size // world.size)
         memory += dataset.cache.used * len(dataset) // seen
     return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
 
@@ -184,12 +188,13 @@ def _scoring(training: train.Training, dataset: EvaluationSet, workers: int) -> 
     clock = _score(training, predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
     began = time.monotonic()
     list(train.sample_pictures(predictor, dataset, training.config.train.samples))
-    return clock.first + clock.each * (len(dataset) - 1), time.monotonic() - began
+    share = -(-len(dataset) // training.world.size)
+    return clock.first + clock.each * (share - 1), time.monotonic() - began
 
 
 def _score(training: train.Training, predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
     clock = _Clock()
-    evaluate(predictor, dataset, training.world, workers=workers, reporter=clock)
+    evaluate(predictor, dataset, ALONE, workers=workers, reporter=clock)
     return clock
 
 

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from segtool.config import Config, Train
 from segtool.data.cache import choose_cache
 from segtool.data.loader import num_workers
-from segtool.errors import ConfigError, Problem
+from segtool.distributed import ALONE, World
+from segtool.errors import ConfigError, Problem, SegtoolError
 from segtool.inference import fast_dtype
 from segtool.models.segmenter import Segmenter, check_crop, verify
 from segtool.terminal import duration
@@ -92,12 +93,16 @@ class Plan:
         return self.steps * self.batch_size / self.images
 
 
-def make_plan(config: Config, *, images: int, first_size: tuple[int, int], device: torch.device) -> tuple[Config, Plan]:
+def make_plan(
+    config: Config, *, images: int, first_size: tuple[int, int], device: torch.device, world: World = ALONE
+) -> tuple[Config, Plan]:
     """Returns the config with nothing left to decide that changes the result, and the plan.
 
     Args:
         images: number of training images.
         first_size: height and width of the first of them.
+        device: that it computes on.
+        world: the processes that share a batch.
 
     Raises:
         ConfigError: crop or batch do not suit the network, or the precision not the device.
@@ -105,13 +110,16 @@ def make_plan(config: Config, *, images: int, first_size: tuple[int, int], devic
     train = config.train
     model = verify(config.model, len(config.data.classes), config.data.channels)
     crop, choices = _crop(config, first_size, model.stride)
-    check_crop(model, crop, train.batch_size // train.accumulate)
+    _check_processes(train, images, device, world)
+    check_crop(model, crop, smallest_part(train, world.size))
     steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
     precision, compiled, why = arithmetic(train, Machine.of(device), 3.0 * forward * train.batch_size * steps)
-    cached, why_cached = choose_cache(train.cache, images=images, size=first_size, channels=config.data.channels)
-    choices += [*why, _workers(train.workers, device), Choice("train.cache", str(cached).lower(), why_cached)]
+    cached, why_cached = choose_cache(
+        train.cache, images=images * world.local_size, size=first_size, channels=config.data.channels
+    )
+    choices += [*why, _workers(train.workers, device, world), Choice("train.cache", str(cached).lower(), why_cached)]
     config = replace(
         config,
         augment=replace(config.augment, crop=crop),
@@ -124,6 +132,36 @@ def steps_of(epochs: float, images: int, batch_size: int) -> int:
     """Returns the steps that epochs of so many images take, rounded up."""
     # As a fraction: 1.1 * 10 is a little more than 11 in binary.
     return math.ceil(Fraction(str(epochs)) * images / batch_size)
+
+
+def parts_of(train: Train, images: int) -> int:
+    """Returns in how many parts a process's images of a batch go through the network, none larger than of one process.
+
+    Of a single process that is `train.accumulate`.
+    """
+    return -(-train.accumulate * images // train.batch_size)
+
+
+def smallest_part(train: Train, processes: int) -> int:
+    """Returns the images of the smallest part of a batch that goes through the network at once."""
+    share = train.batch_size // processes
+    return share // parts_of(train, share)
+
+
+def check_share(train: Train, processes: int) -> None:
+    """Raises ConfigError where not every process has an image of a batch."""
+    if train.batch_size < processes:
+        message = f"{train.batch_size} images for {processes} processes; expected at least one for each"
+        raise ConfigError(Problem("train.batch_size", message))
+
+
+def _check_processes(train: Train, images: int, device: torch.device, world: World) -> None:
+    check_share(train, world.size)
+    if images < world.size:
+        raise SegtoolError(f"{images} training images for {world.size} processes; start at most one for each image")
+    if train.sync_batch_norm and world.size > 1 and device.type != "cuda":
+        message = "needs CUDA, and these processes compute on the CPU; expected false"
+        raise ConfigError(Problem("train.sync_batch_norm", message))
 
 
 def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int, int], list[Choice]]:
@@ -187,11 +225,11 @@ def _compile(train: Train, machine: Machine, operations: float) -> tuple[bool, s
     return True, f"{saves}, more than the {duration(COMPILE_SECONDS)} that it takes"
 
 
-def _workers(setting: Literal["auto"] | int, device: torch.device) -> Choice:
+def _workers(setting: Literal["auto"] | int, device: torch.device, world: World) -> Choice:
     if setting != "auto":
         return Choice("train.workers", str(setting), "as the config says")
     why = "leaves the cores to the network" if device.type == "cpu" else "of the cores one is left to the main process"
-    return Choice("train.workers", str(num_workers(setting, device)), why)
+    return Choice("train.workers", str(num_workers(setting, device, world)), why)
 
 
 def _needed(kind: str) -> str:

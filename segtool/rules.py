@@ -310,6 +310,12 @@ def _a_batch_has_its_parts(config: Config) -> Iterator[Problem]:
         yield Problem("train.accumulate", message)
 
 
+@_rule("train.timeout")
+def _a_timeout_is_a_time(config: Config) -> Iterator[Problem]:
+    if not 0 < config.train.timeout <= 1e6:
+        yield Problem("train.timeout", f"{config.train.timeout:g} seconds; expected above 0, at most 1,000,000")
+
+
 def _folders(config: Config, split: str, folders: Folders | None) -> Iterator[Problem]:
     """Yields what a split lacks for `data.format`, and what it has that is not read.
 

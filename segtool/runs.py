@@ -24,36 +24,11 @@ CONFIG = "config.yaml"
 FILES = (CONFIG, "run.json", "metrics.jsonl", "timing.jsonl", "train.log", ".holder", ".lock")
 
 
-class Run:
-    """A run directory that this process has to itself until `close`."""
+class RunDirectory:
+    """Where things lie in a run directory."""
 
     def __init__(self, directory: Path) -> None:
-        """Makes the directory where there is none and locks it.
-
-        Raises:
-            CheckpointError: it cannot be made or written, a link or a pipe is in the place of one of its files, or
-                another process has held it for 15 s.
-        """
         self.directory = directory
-        self.lock = FileLock(directory / ".lock")
-        disk.make_folder(directory)
-        for name in FILES:
-            disk.require_plain(directory / name)
-        try:
-            self.lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            holder = _read_text(directory / ".holder") or "unknown"
-            message = f"{directory}: another process trains here ({holder}); wait for it or choose another --run"
-            raise CheckpointError(message) from error
-        except OSError as error:
-            raise disk.not_written(directory / ".lock", 0, error, "nothing was changed") from error
-        try:
-            write_atomically(directory / ".holder", f"pid {os.getpid()} on {platform.node()}".encode())
-        except DiskError:
-            self.lock.release()
-            raise
-        for folder in (directory, self.samples):
-            disk.remove_unfinished(folder)
 
     @property
     def checkpoints(self) -> Path:
@@ -101,6 +76,38 @@ class Run:
             if path.exists():
                 kept = [line for line in path.read_bytes().splitlines() if _is_up_to(line, step)]
                 write_atomically(path, b"".join(line + b"\n" for line in kept))
+
+
+class Run(RunDirectory):
+    """A run directory that this process has to itself until `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes the directory where there is none and locks it.
+
+        Raises:
+            CheckpointError: it cannot be made or written, a link or a pipe is in the place of one of its files, or
+                another process has held it for 15 s.
+        """
+        super().__init__(directory)
+        self.lock = FileLock(directory / ".lock")
+        disk.make_folder(directory)
+        for name in FILES:
+            disk.require_plain(directory / name)
+        try:
+            self.lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            holder = _read_text(directory / ".holder") or "unknown"
+            message = f"{directory}: another process trains here ({holder}); wait for it or choose another --run"
+            raise CheckpointError(message) from error
+        except OSError as error:
+            raise disk.not_written(directory / ".lock", 0, error, "nothing was changed") from error
+        try:
+            write_atomically(directory / ".holder", f"pid {os.getpid()} on {platform.node()}".encode())
+        except DiskError:
+            self.lock.release()
+            raise
+        for folder in (directory, self.samples):
+            disk.remove_unfinished(folder)
 
     def close(self) -> None:
         """Lets other processes have the directory."""

@@ -16,11 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool import __version__
-from segtool.config import Config, load_config, located, parse_text, show
+from segtool.config import Config, load_config, located, parse_config, parse_text, plain, show
 from segtool.disk import write_atomically
-from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, Problem, SegtoolError
+from segtool.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DiskError,
+    DivergedError,
+    Interrupted,
+    LostError,
+    Problem,
+    SegtoolError,
+)
 from segtool.members import find_checkpoints, fold_runs, part_members
-from segtool.runs import CONFIG, Run, holds_run, next_free, relocate
+from segtool.runs import CONFIG, Run, RunDirectory, holds_run, next_free, relocate
 from segtool.yaml_io import flow
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
     from segtool.checkpoint import Checkpoint
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
+    from segtool.distributed import World
     from segtool.metrics import Scores
     from segtool.models.encoders import Pretrained
     from segtool.plan import Plan
@@ -61,6 +72,9 @@ class Session:
     budget: float | None = None
     device: str = "auto"
     quiet: bool = False
+    gpus: int = 1
+    """Processes to start for it; 1: this one, or those that torchrun has started."""
+    max_restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,8 @@ class Evaluation:
     flip: bool
     directory: Path
     """Where its per-image table goes."""
+    is_main: bool = True
+    """Whether this process tells it; of several one does."""
 
     @property
     def is_plain(self) -> bool:
@@ -133,13 +149,67 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
         SegtoolError: of the kind that tells what is wrong.
     """
     began = time.monotonic()
+    if not session.resume and "RANK" not in os.environ:
+        _new_directory(session, dry_run=dry_run)  # before torch is loaded, which takes seconds
+    from segtool.distributed import join_world
     from segtool.terminal import Reporter
 
-    reporter = Reporter(quiet=session.quiet)
-    if session.resume:
-        _resume(session, reporter, began, dry_run=dry_run)
+    if session.gpus > 1:
+        _launch(session, dry_run=dry_run)
         return None
-    return _begin(session, reporter, began, dry_run=dry_run)
+    with join_world() as world:
+        if not world.is_main:
+            try:
+                while text := world.receive():
+                    _follow(session, json.loads(text), world)
+            except (DivergedError, Interrupted) as error:  # which all processes raise alike, and the main one tells
+                with contextlib.suppress(RuntimeError):
+                    world.receive()  # until that one has saved and ended
+                raise SystemExit(error.exit_code) from error
+            return None
+        seconds = None
+        session = _restarted(session)
+        reporter = Reporter(quiet=session.quiet)
+        if session.resume:
+            _resume(session, world, reporter, began, dry_run=dry_run)
+        else:
+            seconds = _begin(session, world, reporter, began, dry_run=dry_run)
+        world.send("")
+        return seconds
+
+
+def _launch(session: Session, *, dry_run: bool) -> None:
+    """Starts the session's processes, after what can be known without them is looked at, and waits for their end."""
+    from segtool.distributed import check_gpus, choose_device, world_of
+    from segtool.launch import launch
+    from segtool.terminal import Reporter
+
+    if (world := world_of(os.environ)).size > 1:
+        problem = f"--gpus {session.gpus}: torchrun has started {world.size} processes already; leave it out"
+        raise SegtoolError(problem) if world.is_main else LostError(problem)
+    if choose_device(session.device).type == "cuda":
+        check_gpus(session.gpus)
+    given = session.run or session.config
+    directory = given if session.resume else session.run or next_free(Path("runs"), run_name(session.config))
+    timeout = Config().train.timeout
+    if session.resume or not is_data(session.config):
+        config, _ = load_any(directory if session.resume else session.config, session.overrides)
+        require_shares(config, session.gpus)
+        timeout = config.train.timeout
+    arguments = ["--debug"] if "--debug" in sys.argv else []
+    arguments += ["train", "--run", str(directory), "--device", session.device]
+    arguments += [word for override in session.overrides for word in ("--set", override)]
+    arguments += ["--budget", f"{session.budget:.0f}s"] if session.budget is not None else []
+    flags = {"--resume": session.resume, "--quiet": session.quiet, "--dry-run": dry_run}
+    arguments += [flag for flag, given in flags.items() if given]
+    reporter = Reporter(quiet=session.quiet)
+    launch(
+        [*arguments, "--", str(session.config)],
+        processes=session.gpus,
+        max_restarts=session.max_restarts,
+        patience=timeout,
+        say=reporter.warn,
+    )
 
 
 def evaluate_session(
@@ -154,41 +224,61 @@ def evaluate_session(
 ) -> Evaluation:
     """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split; of several as an ensemble.
 
-    The data is that of the first; it is warned where another was trained on images of the split.
+    The data is that of the first; it is warned where another was trained on images of the split. Of several processes
+    each scores its share, and all return the scores of the whole.
     """
+    from segtool.distributed import join_world
+
+    with join_world() as world:
+        return _evaluate(paths, split, overrides, world, flip=flip, tile=tile, device=device, quiet=quiet)
+
+
+def _evaluate(
+    paths: Sequence[Path],
+    split: str | None,
+    overrides: Sequence[str],
+    world: World,
+    *,
+    flip: bool,
+    tile: int | None,
+    device: str,
+    quiet: bool,
+) -> Evaluation:
     from segtool.allocator import keep_freed_memory
     from segtool.data.dataset import EvaluationSet
     from segtool.data.formats import split_records
     from segtool.data.loader import num_workers
-    from segtool.distributed import World, choose_device
+    from segtool.distributed import choose_device, place
     from segtool.evaluate import evaluate, reader_for
     from segtool.predict import build_ensemble
-    from segtool.terminal import Reporter
 
     keep_freed_memory()
-    where = choose_device(device)
-    reporter = Reporter(quiet=quiet)
-    checkpoints = find_checkpoints(paths, reporter)
-    configs = [load_config(c.path / CONFIG, overrides) if overrides else c.config for c in checkpoints]
-    for checkpoint, config in zip(checkpoints, configs, strict=True):
-        _refuse_changes(checkpoint.config, config, checkpoint.path)
-    config, first = configs[0], checkpoints[0]
-    with located(config):
-        records = split_records(config, first.path)
-    name = split or ("test" if records.get("test") else "val")
-    if name != "test" and len(checkpoints) > len(paths):
-        raise DataError(_no_test_for_folds(paths, "has no test split" if split is None else f"--split {split}"))
-    if not records.get(name):
-        there = ", ".join(key for key, found in records.items() if found)
-        raise DataError(f"{paths[0]}: has no {name} split; its data has {there}: choose with --split")
-    _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
-    predictor = build_ensemble(checkpoints, where, flip=flip)
+    reporter = _reporter(quiet, world)
+    with world.agreed():
+        where = place(world, choose_device(device))
+        checkpoints = find_checkpoints(paths, reporter)
+        configs = [load_config(c.path / CONFIG, overrides) if overrides else c.config for c in checkpoints]
+        for checkpoint, config in zip(checkpoints, configs, strict=True):
+            _refuse_changes(checkpoint.config, config, checkpoint.path)
+        config, first = configs[0], checkpoints[0]
+        with located(config):
+            records = split_records(config, first.path)
+        name = split or ("test" if records.get("test") else "val")
+        if name != "test" and len(checkpoints) > len(paths):
+            raise DataError(_no_test_for_folds(paths, "has no test split" if split is None else f"--split {split}"))
+        if not records.get(name):
+            there = ", ".join(key for key, found in records.items() if found)
+            raise DataError(f"{paths[0]}: has no {name} split; its data has {there}: choose with --split")
+        _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
+        predictor = build_ensemble(checkpoints, where, flip=flip)
+    _require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
     dataset = EvaluationSet(records[name], reader_for(predictor, config))
-    workers = num_workers(config.train.workers, where)
-    scores = evaluate(predictor, dataset, World(), workers=workers, reporter=reporter, tile=tile)
+    workers = num_workers(config.train.workers, where, world)
+    limited = world.limited(config.train.timeout)
+    scores = evaluate(predictor, dataset, limited, workers=workers, reporter=reporter, tile=tile)
     members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
     directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
-    return Evaluation(scores, name, tuple(paths), members, flip, directory)
+    return Evaluation(scores, name, tuple(paths), members, flip, directory, world.is_main)
 
 
 def _no_test_for_folds(paths: Sequence[Path], found: str) -> str:
@@ -234,66 +324,117 @@ def predict_session(
 ) -> None:
     """Predicts the masks of images as `segtool predict` does; images that cannot be used are told at the end.
 
+    Of several processes each predicts its share.
+
     Args:
         paths: one or more members (runs, checkpoints, directories of folds), then the images.
     """
+    from segtool.distributed import join_world
+
+    with join_world() as world:
+        failed = _predict(
+            paths,
+            out,
+            world,
+            flip=flip,
+            overlays=overlays,
+            probabilities=probabilities,
+            tile=tile,
+            resume=resume,
+            device=device,
+            quiet=quiet,
+        )
+        if failed and world.is_main:
+            raise DataError(*failed)
+
+
+def _predict(
+    paths: Sequence[Path],
+    out: Path,
+    world: World,
+    *,
+    flip: bool,
+    overlays: bool,
+    probabilities: bool,
+    tile: int | None,
+    resume: bool,
+    device: str,
+    quiet: bool,
+) -> list[str]:
+    """Returns what is wrong with images that could not be used."""
     from segtool.predict import build_ensemble, list_jobs, predict
-    from segtool.terminal import Reporter
 
-    members, inputs = part_members(paths)
-    jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
-    from segtool.allocator import keep_freed_memory
-    from segtool.distributed import choose_device
+    with world.agreed():
+        members, inputs = part_members(paths)
+        jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
+        from segtool.allocator import keep_freed_memory
+        from segtool.distributed import choose_device, place
 
-    keep_freed_memory()
-    reporter = Reporter(quiet=quiet)
-    checkpoints = find_checkpoints(members, reporter)
-    predictor = build_ensemble(checkpoints, choose_device(device), flip=flip)
+        keep_freed_memory()
+        reporter = _reporter(quiet, world)
+        checkpoints = find_checkpoints(members, reporter)
+        predictor = build_ensemble(checkpoints, place(world, choose_device(device)), flip=flip)
+    _require_alike(world, [[str(job.image) for job in jobs], [str(c.progress) for c in checkpoints]])
     if len(checkpoints) > 1:
         listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
         reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
-    results = predict(predictor, checkpoints[0].config, jobs, tile=tile, resume=resume)
+    mine = jobs[world.rank :: world.size]
+    results = predict(predictor, checkpoints[0].config, mine, tile=tile, resume=resume)
     done = 0
-    problems: list[str] = []
+    failures: list[tuple[int, Sequence[str]]] = []
     try:
-        for result in reporter.track(results, total=len(jobs), unit="image", label="predicting"):
+        for number, result in enumerate(reporter.track(results, total=len(mine), unit="image", label="predicting")):
             if isinstance(result, DataError):
-                problems += result.problems
+                failures.append((number * world.size + world.rank, result.problems))
             else:
                 done += 1
     except DiskError as error:
-        left = f"{done} of {len(jobs)} masks are in {out}, whole; --resume makes the others when that is mended"
+        problems = [problem for _, found in failures for problem in found]
+        left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
         raise DiskError(*problems, *error.problems, left) from error
-    reporter.say(f"{done} of {len(jobs)} masks in {out}")
-    if problems:
-        raise DataError(*problems)
+    failures = sorted(world.gather_json(failures))
+    reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
+    return [problem for _, found in failures for problem in found]
 
 
-def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
-    directory = session.run or next_free(Path("runs"), run_name(session.config))
-    _refuse_run(directory)
-    if fold_runs(directory):
-        raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
-    if not dry_run:
-        _claimable(directory)
+def _reporter(quiet: bool, world: World) -> Reporter:
+    from segtool.terminal import Mute, Reporter
+
+    return Reporter(quiet=quiet) if world.is_main else Mute()
+
+
+def _require_alike(world: World, facts: Any) -> None:
+    """Raises DataError on the first process whose facts are not those of the main one; the others end with it."""
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    with world.agreed():
+        if digest != world.gather_json([digest])[0]:
+            raise DataError(
+                f"process {world.rank} of {world.size}, on {platform.node()}, finds other files than process 0: give "
+                "all hosts the same files at the same place"
+            )
+
+
+def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     from segtool import checkpoint
-    from segtool.distributed import World, choose_device
+    from segtool.distributed import choose_device, place
 
-    device = choose_device(session.device)
+    directory = _new_directory(session, dry_run=dry_run)
+    device = place(world, choose_device(session.device))
     text = _scaffold(session.config, directory) if is_data(session.config) else None
     if text is None:
         config, base = load_any(session.config, session.overrides)
     else:
         config, base = _load_text(text, session.config, session.overrides), directory
+    require_shares(config, world.size)
     pretrained = verify_components(config, base)
     records = _checked_records(config, base, reporter)
-    config, plan = _planned(config, records, device, pretrained)
-    _say_plan(config, plan, records, device, reporter)
+    config, plan = _planned(config, records, device, world, pretrained)
+    _say_plan(config, plan, records, device, world, reporter)
     if dry_run:
-        return _dry_run(config, plan, records, directory, began, device, reporter)
+        return _dry_run(config, plan, records, directory, began, device, world, reporter)
     deadline = None
     if session.budget is not None:
-        config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, reporter)
+        config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, world, reporter)
     run = Run(directory) if session.run else _next_run(directory)
     with _working_in(run, reporter):
         _refuse_run(run.directory)  # that another process has made meanwhile
@@ -301,11 +442,22 @@ def _begin(session: Session, reporter: Reporter, began: float, *, dry_run: bool)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         config = relocate(config, base, run.directory)
-        facts = _facts(session, config, plan, records, device)
+        facts = _facts(session, config, plan, records, device, world)
         run.write_facts(facts)  # before the config, which without them counts as the user's own
         run.write_config(config)
-        _train(config, plan, records, run, reporter, World(), device, facts, deadline=deadline)
+        _train(config, plan, records, run, reporter, world, device, facts, deadline=deadline)
     return None
+
+
+def _new_directory(session: Session, *, dry_run: bool) -> Path:
+    """Returns where a new run goes, after what could be wrong with it is looked at, without torch."""
+    directory = session.run or next_free(Path("runs"), run_name(session.config))
+    _refuse_run(directory)
+    if fold_runs(directory):
+        raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
+    if not dry_run:
+        _claimable(directory)
+    return directory
 
 
 def _nothing_to_continue(directory: Path) -> str:
@@ -339,10 +491,10 @@ def _next_run(directory: Path) -> Run:
             return Run(directory)
 
 
-def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool) -> None:
+def _resume(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> None:
     from segtool import checkpoint
     from segtool.data.formats import split_records
-    from segtool.distributed import World, choose_device
+    from segtool.distributed import choose_device, place
 
     directory = session.run or session.config
     if folds := len(fold_runs(directory)):
@@ -350,7 +502,7 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))
-    device = choose_device(session.device)
+    device = place(world, choose_device(session.device))
     run = Run(directory)
     with _working_in(run, reporter):
         resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
@@ -362,10 +514,11 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         else:
             config = load_config(directory / CONFIG, session.overrides)
         _refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
+        require_shares(config, world.size)
         verify_components(config)
         with located(config):
             records = split_records(config, directory)
-        config, plan = _planned(config, records, device)
+        config, plan = _planned(config, records, device, world)
         _say_differences(load_config(directory / CONFIG), config, reporter)
         _say_rate(resumed, config, plan, reporter)
         facts = run.read_facts()
@@ -396,7 +549,7 @@ def _resume(session: Session, reporter: Reporter, began: float, *, dry_run: bool
         run.write_config(config)
         facts = _continued(facts, step, plan, device, reporter)
         run.write_facts(facts)
-        _train(config, plan, records, run, reporter, World(), device, facts, resumed=resumed, deadline=deadline)
+        _train(config, plan, records, run, reporter, world, device, facts, resumed=resumed, deadline=deadline)
 
 
 def _train(
@@ -405,7 +558,7 @@ def _train(
     records: Records,
     run: Run,
     reporter: Reporter,
-    world: Any,
+    world: World,
     device: torch.device,
     facts: dict[str, Any],
     *,
@@ -417,13 +570,15 @@ def _train(
     reporter.keep_in(run.log)
     reporter.say(f"run directory: {run.directory}")
     frequencies = _frequencies(config, records)
+    world.send(_orders(config, plan, records, frequencies, run, resumed))
+    _require_alike(world, _fingerprint(records))
     progress = train(
         config,
         records,
         frequencies,
         plan,
         run,
-        world=world,
+        world=world.limited(config.train.timeout),
         device=device,
         reporter=reporter,
         resumed=resumed,
@@ -465,6 +620,66 @@ def _how_to_go_on(run: Run) -> str:
             command = f"segtool train {shlex.quote(str(run.directory))} --resume"
             return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
     return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
+
+
+def _orders(
+    config: Config,
+    plan: Plan,
+    records: Records,
+    frequencies: ClassFrequencies | None,
+    run: Run,
+    resumed: Checkpoint | None,
+) -> str:
+    """Returns what the main process decided, for the others, as JSON."""
+    orders = {
+        "config": plain(config),
+        "plan": {**vars(plan), "choices": ()},
+        "frequencies": None if frequencies is None else vars(frequencies),
+        "run": str(run.directory),
+        "resumed": None if resumed is None else resumed.path.name,
+    }
+    return json.dumps(orders)
+
+
+def _follow(session: Session, orders: dict[str, Any], world: World) -> None:
+    """Trains along with the main process, which alone looks at the data before, speaks and writes.
+
+    Raises:
+        DataError: the data here is not what the main process has.
+    """
+    from segtool import checkpoint
+    from segtool.data.formats import split_records
+    from segtool.data.statistics import ClassFrequencies
+    from segtool.distributed import choose_device, place
+    from segtool.plan import Plan
+    from segtool.terminal import Mute
+    from segtool.train import train
+
+    device = place(world, choose_device(session.device))
+    config = parse_config(orders["config"])
+    run = RunDirectory(Path(orders["run"]))
+    records = split_records(config, run.directory)
+    _require_alike(world, _fingerprint(records))
+    resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
+    train(
+        config,
+        records,
+        None if orders["frequencies"] is None else ClassFrequencies(**orders["frequencies"]),
+        replace(Plan(**orders["plan"]), crop=tuple(orders["plan"]["crop"])),
+        run,
+        world=world.limited(config.train.timeout),
+        device=device,
+        reporter=Mute(),
+        resumed=resumed,
+    )
+
+
+def require_shares(config: Config, processes: int) -> None:
+    """Raises ConfigError where a batch has no image for each process."""
+    from segtool.plan import check_share
+
+    with located(config):
+        check_share(config.train, processes)
 
 
 def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
@@ -524,7 +739,7 @@ def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
 
 
 def _planned(
-    config: Config, records: Records, device: torch.device, pretrained: Pretrained | None = None
+    config: Config, records: Records, device: torch.device, world: World, pretrained: Pretrained | None = None
 ) -> tuple[Config, Plan]:
     from segtool.data.images import image_size
     from segtool.data.statistics import resolve_data
@@ -539,7 +754,7 @@ def _planned(
         choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)
     with located(config):
         config = resolve_data(config, records["train"])
-        config, plan = make_plan(config, images=len(records["train"]), first_size=size, device=device)
+        config, plan = make_plan(config, images=len(records["train"]), first_size=size, device=device, world=world)
     return config, replace(plan, choices=choices + plan.choices)
 
 
@@ -560,6 +775,7 @@ def _budgeted(
     budget: float,
     began: float,
     device: torch.device,
+    world: World,
     reporter: Reporter,
 ) -> tuple[Config, Plan, float]:
     """Returns config and plan with the number of steps that fits the budget, and the time at which to stop.
@@ -567,11 +783,10 @@ def _budgeted(
     The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
     varies, and from the deadline on only the last validation and checkpoint are made.
     """
-    from segtool.distributed import World
     from segtool.forecast import measure
 
     frequencies = _frequencies(config, records)
-    times = measure(config, records, frequencies, plan, World(), device, reporter).times
+    times = measure(config, records, frequencies, plan, world, device, reporter).times
     left = budget - (time.monotonic() - began)
     per_step = times.step + times.scored / plan.eval_steps
     steps = int((0.95 * left - times.starting - times.saving - times.scored) / per_step)
@@ -596,24 +811,27 @@ def _dry_run(
     directory: Path,
     began: float,
     device: torch.device,
+    world: World,
     reporter: Reporter,
 ) -> float:
     """Says what the training would take, and returns the seconds of the whole command."""
-    from segtool.distributed import World
     from segtool.forecast import describe, measure
 
     frequencies = _frequencies(config, records)
     prepared = time.monotonic() - began
-    forecast = measure(config, records, frequencies, plan, World(), device, reporter)
+    forecast = measure(config, records, frequencies, plan, world, device, reporter)
     for line in describe(forecast, config, plan, prepared=prepared, directory=directory):
         reporter.say(line)
     reporter.say("dry run: nothing was written")
     return prepared + forecast.times.total(plan)
 
 
-def _say_plan(config: Config, plan: Plan, records: Records, device: torch.device, reporter: Reporter) -> None:
+def _say_plan(
+    config: Config, plan: Plan, records: Records, device: torch.device, world: World, reporter: Reporter
+) -> None:
     counts = ", ".join(f"{len(found)} {name}" for name, found in records.items())
-    reporter.say(f"data: {counts} pairs; {len(config.data.classes)} classes; device: {device}")
+    together = f"; {world.size} processes" if world.size > 1 else ""
+    reporter.say(f"data: {counts} pairs; {len(config.data.classes)} classes; device: {device}{together}")
     reporter.say(
         f"length: {plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs), "
         f"validation every {plan.eval_steps} steps, crop {plan.crop[0]}x{plan.crop[1]}"
@@ -716,13 +934,41 @@ def _values(config: Config) -> list[tuple[str, Any]]:
     return [(path, value) for path, value, _ in show(config)]
 
 
-def _facts(session: Session, config: Config, plan: Plan, records: Records, device: torch.device) -> dict[str, Any]:
+def _restarted(session: Session) -> Session:
+    """Returns the session as it is, or where a launcher starts it anew the one that continues its run."""
+    from segtool import checkpoint
+
+    run = session.run
+    if session.resume or run is None or not _is_of_this_job(run):
+        return session
+    if not checkpoint.committed(RunDirectory(run).checkpoints):
+        return session
+    return replace(session, config=run, overrides=(), resume=True)
+
+
+def _is_of_this_job(directory: Path) -> bool:
+    """Whether a launcher that starts processes anew began the run, which then is no other one's."""
+    job = _job()
+    return job is not None and RunDirectory(directory).read_facts().get("job") == job
+
+
+def _job() -> str | None:
+    """Returns the name of the job that a launcher has started this process for; None where it has none."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if name == "none" else name  # torchrun's default, which all jobs share
+
+
+def _facts(
+    session: Session, config: Config, plan: Plan, records: Records, device: torch.device, world: World
+) -> dict[str, Any]:
     from segtool.inference import fast_dtype
 
     return {
         "command": _command(),
         "seed": config.train.seed,
         "device": str(device),
+        "processes": world.size,
+        "job": _job(),
         "steps": plan.steps,
         "inference_precision": str(fast_dtype(device)).removeprefix("torch."),
         "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in plan.choices},

@@ -49,6 +49,8 @@ def _end_at_once(number: int, _frame: object) -> None:
 
 
 def _tell(text: str) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return
     with contextlib.suppress(OSError):  # of a terminal that is gone
         os.write(2, f"\n{text}\n".encode())
 

@@ -106,6 +106,16 @@ class Reporter:
             self._bar.refresh()
 
 
+class Mute(Reporter):
+    """Says nothing: of a process that works for the main one."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        pass
+
+
 def printable(text: str) -> str:
     """Returns text with control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

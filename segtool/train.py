@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from segtool import checkpoint, disk
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress, TrainState
-from segtool.config import Config, located
+from segtool.config import Config, Train, located
 from segtool.data.cache import make_cache
-from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
-from segtool.distributed import World, convolutions_by_trial
+from segtool.distributed import World, apart, convolutions_by_trial, failed_together
 from segtool.draw import png
 from segtool.draw import sample as draw_sample
 from segtool.errors import DivergedError, Interrupted, SegtoolError
@@ -38,8 +38,8 @@ from segtool.metrics import Scores, iou
 from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights
 from segtool.optim import Ema, begin_momentum, build_optimizer, learning_rate
-from segtool.plan import Plan, steps_of
-from segtool.runs import Run, relocate
+from segtool.plan import Plan, parts_of, steps_of
+from segtool.runs import RunDirectory, relocate
 from segtool.signals import catch_signals
 from segtool.terminal import Reporter, duration, percent
 
@@ -61,6 +61,8 @@ class Training:
     normalize: Normalize
     device: torch.device
     world: World
+    network: nn.Module
+    """What images go through: the model, and with several processes what makes their gradients one."""
     scaler: torch.amp.GradScaler | None = None
     """Of the loss, in fp16."""
 
@@ -85,7 +87,7 @@ def train(
     records: dict[str, list[Record]],
     frequencies: ClassFrequencies | None,
     plan: Plan,
-    run: Run,
+    run: RunDirectory,
     *,
     world: World,
     device: torch.device,
@@ -125,7 +127,7 @@ def train(
     if resumed is None and world.is_main:
         checkpoint.save(run.checkpoints, training.state, saved_config, progress)
     make_step = start_compilation(training, reporter)
-    workers = num_workers(config.train.workers, device)
+    workers = num_workers(config.train.workers, device, world)
     batches = training_batches(
         training_set,
         world,
@@ -146,7 +148,7 @@ def train(
             logs.step(progress, outcome, late=LATE_STEPS if training.runs_ahead else 0)
 
             # Once in a while: validate, save, end.
-            out_of_time = deadline is not None and time.monotonic() > deadline
+            out_of_time = bool(world.largest(deadline is not None and time.monotonic() > deadline))
             last = progress.step == plan.steps or out_of_time
             if last or progress.step % plan.eval_steps == 0:
                 logs.settle()
@@ -155,7 +157,8 @@ def train(
                 if patience is not None and progress.stale >= patience and not last:
                     reporter.say(f"no better mean IoU in {patience} validations: training ends here")
                     last = True
-            stop = list(signals)  # looked at once: a signal that comes later ends the next step, after its save
+            # Looked at once: a signal that comes later ends the next step, after its save.
+            stop = world.largest(signals[0] if signals else 0)
             if last or stop or progress.score is not None or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 logs.settle()  # a step that was not made must not be saved as one
                 logs.flush()
@@ -167,8 +170,13 @@ def train(
             if last:
                 break
             if stop:
-                raise Interrupted(stop[0], f"segtool train {run.directory} --resume", progress.step)
+                raise Interrupted(stop, resume_command(run.directory, world), progress.step)
     return progress
+
+
+def resume_command(directory: Path, world: World) -> str:
+    """Returns what continues a run."""
+    return f"segtool train {directory} --resume" + (f" --gpus {world.size}" if world.size > 1 else "")
 
 
 def build_training_set(
@@ -199,11 +207,14 @@ def build_training(
     if device.type == "cuda" or config.train.precision != "fp32" or _has_grouped_conv(model):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = Criterion(config.loss, classes, frequencies).to(device)
+    if config.train.sync_batch_norm and world.size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    network = world.parallel(model)
     ema = Ema(model, config.train.ema) if config.train.ema is not None else None
     optimizer = build_optimizer(model, config.optim)
     normalize = Normalize(config.data.mean or (), config.data.std or ())
     scaler = torch.amp.GradScaler(device.type) if config.train.precision == "fp16" else None
-    training = Training(config, model.train(), ema, optimizer, criterion, normalize, device, world, scaler)
+    training = Training(config, model.train(), ema, optimizer, criterion, normalize, device, world, network, scaler)
     if training.runs_ahead:
         begin_momentum(optimizer)
     return training
@@ -233,8 +244,8 @@ class Outcome:
     """Loss, norm of the gradient, and the scale of the loss (1 where it is not scaled); on the CPU."""
     arrived: torch.cuda.Event | None
     """After which `values` can be read; None: they can be."""
-    images: tuple[Path, ...]
-    """Of the batch."""
+    images: Callable[[], list[Path]]
+    """Returns those of the batch."""
 
     def read(self) -> tuple[float, float]:
         """Waits for loss and gradient norm and returns them.
@@ -253,7 +264,7 @@ class Outcome:
             return loss, norm
         raise DivergedError(
             f"step {self.step + 1}: loss {loss}, gradient norm {norm}, learning rate {self.rate:.3g}; the step was not "
-            f"made. The batch was: {', '.join(map(str, self.images))}. Try a lower optim.lr, optim.clip=1.0, or a "
+            f"made. The batch was: {', '.join(map(str, self.images()))}. Try a lower optim.lr, optim.clip=1.0, or a "
             "longer optim.warmup"
         )
 
@@ -271,22 +282,23 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     config, optimizer = training.config, training.optimizer
     torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
     if training.model.encoder.freeze:
-        hold_encoder(training.model, held=step < held_steps(training, len(records)))
+        hold_encoder(training, held=step < held_steps(training, len(records)))
     target = batch.target.to(training.device, non_blocking=True)
     images = training.normalize(batch.image.to(training.device, non_blocking=True))
     denominators = training.world.sum(training.criterion.denominators(target))
     optimizer.zero_grad(set_to_none=True)
-    count = config.train.accumulate
-    parts = zip(images.tensor_split(count), target.tensor_split(count), strict=True)
+    count = parts_of(config.train, len(images))
+    parts = list(zip(images.tensor_split(count), target.tensor_split(count), strict=True))
     with convolutions_by_trial(training.device):
-        losses = [add_gradients(training, *part, denominators) for part in parts]
+        with apart(training.network):
+            losses = [add_gradients(training, *part, denominators) for part in parts[:-1]]
+        losses.append(add_gradients(training, *parts[-1], denominators))
+    loss = training.world.sum(torch.stack(losses).sum())
     if training.scaler:
         training.scaler.unscale_(optimizer)
     parameters = [p for p in training.model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    outcome = _outcome(
-        training, torch.stack(losses).sum(), norm, step, rate, [records[i] for i in batch.indices.tolist()]
-    )
+    outcome = _outcome(training, loss, norm, step, rate, records)
     if not training.runs_ahead:
         outcome.read()
     if config.optim.clip is not None:
@@ -314,7 +326,14 @@ def _outcome(training: Training, loss: Tensor, norm: Tensor, step: int, rate: fl
         values = values.to("cpu", non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-    return Outcome(step, rate, values, arrived, tuple(record.image for record in records))
+    return Outcome(step, rate, values, arrived, partial(_images_of, training.config.train, step, records))
+
+
+def _images_of(train: Train, step: int, records: list[Record]) -> list[Path]:
+    """Returns the images of a step's batch, those of all processes."""
+    first = step * train.batch_size
+    keys = stream_keys(train.seed, len(records), first, first + train.batch_size)
+    return [records[index].image for _, index in keys]
 
 
 def start_compilation(training: Training, reporter: Reporter) -> Callable[..., Outcome]:
@@ -336,7 +355,11 @@ def compiled_step(reporter: Reporter, training: Training, *step: Any) -> Outcome
     except SegtoolError:
         raise
     except Exception as error:  # whatever a compiler stumbles over; where it is not at fault, the step below fails too
+        if failed_together(error, training.world):
+            raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if training.world.size > 1:  # the others are within the step, which cannot be made again by one alone
+            raise SegtoolError(f"compilation failed ({reason}); train with train.compile=false") from error
     reporter.warn(
         f"compilation failed, and training goes on without it ({reason}); train.compile=false spares the attempt"
     )
@@ -349,7 +372,7 @@ def add_gradients(training: Training, images: Tensor, target: Tensor, denominato
     """Adds the gradients of a part of a batch to those that are there, and returns its share of the loss."""
     half = HALF.get(training.config.train.precision)
     with torch.autocast(training.device.type, half, enabled=half is not None):
-        outputs = training.model(images)  # N K H W, or with deep supervision a list of such
+        outputs = training.network(images)  # N K H W, or with deep supervision a list of such
     outputs = outputs if isinstance(outputs, list) else [outputs]
     weights = deep_supervision_weights(len(outputs))
     losses = [
@@ -357,7 +380,8 @@ def add_gradients(training: Training, images: Tensor, target: Tensor, denominato
         for weight, logits in zip(weights, outputs, strict=True)
     ]
     loss = torch.stack(losses).sum()
-    (training.scaler.scale(loss) if training.scaler else loss).backward()
+    scaled = loss * training.world.size  # since the gradient becomes the mean over the processes
+    (training.scaler.scale(scaled) if training.scaler else scaled).backward()
     return loss.detach()
 
 
@@ -366,12 +390,16 @@ def held_steps(training: Training, images: int) -> int:
     return steps_of(training.model.encoder.freeze, images, training.config.train.batch_size)
 
 
-def hold_encoder(model: Segmenter, *, held: bool) -> None:
+def hold_encoder(training: Training, *, held: bool) -> None:
     """Makes the encoder what it is in prediction, without gradients, or trains it like the rest again.
 
     Held, its BatchNorm uses its statistics and leaves them as they are, and it drops nothing.
     """
-    model.encoder.requires_grad_(not held).train(not held)
+    encoder = training.model.encoder
+    if encoder.training != held:
+        return
+    encoder.requires_grad_(not held).train(not held)
+    training.network = training.world.parallel(training.model)
 
 
 def _has_grouped_conv(model: nn.Module) -> bool:
@@ -389,11 +417,12 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def validate(
-    training: Training, dataset: EvaluationSet, progress: Progress, run: Run, logs: Logs, workers: int
+    training: Training, dataset: EvaluationSet, progress: Progress, run: RunDirectory, logs: Logs, workers: int
 ) -> Progress:
     """Scores the validation split, draws samples where it is the best so far, and returns the scored progress."""
     if not len(dataset):
         return progress
+    training.world.spread(training.scored.buffers())  # those of BatchNorm have seen each process's images only
     predictor = build_predictor(training)
     began = time.monotonic()
     scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter)
@@ -437,7 +466,7 @@ def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) ->
 class Logs:
     """The rows of `metrics.jsonl` and `timing.jsonl`, and the line of progress."""
 
-    def __init__(self, run: Run, world: World, reporter: Reporter, config: Config, plan: Plan) -> None:
+    def __init__(self, run: RunDirectory, world: World, reporter: Reporter, config: Config, plan: Plan) -> None:
         self.run = run
         self.world = world
         self.reporter = reporter

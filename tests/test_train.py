@@ -774,7 +774,7 @@ def test_an_outcome_waits_for_the_device(make_config):
 def test_a_scaled_gradient_that_overflows_is_a_divergence_only_where_the_scale_is_down_to_1(
     loss, norm, scale, diverged
 ):
-    outcome = train.Outcome(2, 0.1, torch.tensor([loss, norm, scale]), None, (Path("a.png"),))
+    outcome = train.Outcome(2, 0.1, torch.tensor([loss, norm, scale]), None, lambda: [Path("a.png")])
     if diverged:
         with pytest.raises(DivergedError, match=r"step 3: .*a\.png"):
             outcome.read()

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.opening import shown
-from segtool.distributed import World
+from segtool.distributed import ALONE, World
 from segtool.errors import DataError
 
 TIMEOUT = 300  # seconds that a batch may take before its worker counts as hung
@@ -94,12 +94,12 @@ def begin_worker(_worker: int) -> None:
         os.setpgid(0, 0)  # out of the group that a scheduler signals as a whole
 
 
-def num_workers(setting: Literal["auto"] | int, device: torch.device) -> int:
+def num_workers(setting: Literal["auto"] | int, device: torch.device, world: World = ALONE) -> int:
     """Returns the number of loading processes: on a CPU one, which leaves the cores to the network; else up to 8."""
     if setting != "auto":
         return setting
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if device.type == "cpu" else max(1, min(8, cores - 1))
+    return 1 if device.type == "cpu" else max(1, min(8, cores // world.local_size - 1))
 
 
 def collate(samples: list[Sample | DataError]) -> Sample | DataError:
