@@ -171,16 +171,19 @@ def test_modes_without_an_exact_meaning_are_refused_with_a_remedy(
 
 
 @pytest.mark.parametrize(
-    ("options", "found"),
+    ("dtype", "options", "found"),
     [
-        ({"photometric": "miniswhite"}, "16-bit grey TIFF with white as zero"),
-        ({"bitspersample": 12}, "12-bit grey TIFF"),
+        (np.uint16, {"photometric": "miniswhite"}, "16-bit grey TIFF with white as zero"),
+        (np.uint16, {"bitspersample": 12}, "12-bit grey TIFF"),
+        (np.int8, {}, "signed 8-bit samples"),
     ],
 )
-def test_grey_tiffs_that_would_come_inverted_or_too_dark_are_refused(tmp_path: Path, options: dict, found: str) -> None:
+def test_grey_tiffs_that_would_come_inverted_or_too_dark_are_refused(
+    tmp_path: Path, dtype: type, options: dict, found: str
+) -> None:
     tifffile = pytest.importorskip("tifffile")
     pytest.importorskip("imagecodecs")
-    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 4), 4000, np.uint16), **options)
+    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 4), 100, dtype), **options)
     with pytest.raises(DataError, match=f"a.tif: TIFF, {found}, cannot be read exactly"):
         read_image(tmp_path / "a.tif", channels=1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from segtool.data.labels import IGNORE
 from segtool.metrics import (
@@ -22,6 +23,7 @@ from segtool.metrics import (
     precision,
     recall,
     runs,
+    weighted_confusion,
 )
 
 # Rows are truth, columns are prediction. Class 2 is in neither, 3 is only predicted, 4 is only in the truth.
@@ -187,6 +189,38 @@ def test_scores_without_images_are_none():
     empty = Scores.of(["a"], [])
     assert empty.to_json()["images"] == 0
     assert empty.miou is None
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 19])
+def test_ious_are_those_of_torchmetrics_where_they_are_defined(num_classes):
+    classification = pytest.importorskip("torchmetrics.classification", reason="in the extra `bench`")
+    metric = classification.MulticlassJaccardIndex(num_classes, average=None, ignore_index=IGNORE)
+    images = []
+    for seed in range(4):
+        target, prediction = random_pair(num_classes, seed=seed)
+        prediction[target == IGNORE] = 0  # torchmetrics looks at it
+        prediction[prediction == 1] = 0
+        target[target == 1] = 0  # class 1 is not there at all
+        metric.update(torch.from_numpy(prediction), torch.from_numpy(target))
+        images.append(ImageScore(str(seed), confusion_matrix(target, prediction, num_classes), 0))
+    found = iou(Scores.of([str(k) for k in range(num_classes)], images).confusion)
+    assert found[1] is None
+    for ours, theirs in zip(found, metric.compute().tolist(), strict=True):
+        assert ours is None or ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_pixel_added_to_two_billion_is_not_lost():
+    large = ImageScore("large", np.array([[2**20, 0], [0, 0]], np.int64), 0)
+    one = ImageScore("one", np.array([[1, 0], [0, 0]], np.int64), 0)
+    total = Scores.of("ab", [*[large] * 2**11, *[one] * 5]).confusion
+    assert total.dtype == np.int64
+    assert total[0, 0] == 2**31 + 5
+    for narrow, lost in ((np.float32, 2**31), (np.int32, 5 - 2**31)):  # the negative controls
+        counts = np.array([2**20] * 2**11 + [1] * 5)
+        assert np.cumsum(counts, dtype=narrow)[-1] == lost
+    ends = np.zeros(3, np.uint8)
+    pixels = np.array([2**31 + 1, 2**31 + 1, 2**31 + 1])
+    assert weighted_confusion(ends, ends, pixels, 1)[0, 0] == 3 * (2**31 + 1)
 
 
 def test_the_score_is_the_data_set_s_and_not_a_mean_over_images():
