@@ -102,7 +102,7 @@ def dropped_rows(root: Path, config: Path) -> Write:
 
 def log(root: Path, _config: Path) -> Write:
     reporter = Reporter(quiet=True)
-    reporter.log = root / "train.log"
+    reporter.keep_in(root / "train.log")
     reporter.say("a line")
     return lambda: reporter.warn("two\nlines")
 
@@ -387,7 +387,6 @@ def train(run: Path, config: Path, *words: str) -> None:
     if (run / "checkpoints").is_dir() and committed(run / "checkpoints"):
         done("train", run, "--resume", "--quiet", *words)
     else:
-        shutil.rmtree(run, ignore_errors=True)  # as the message says: start again
         done(
             "train", config, "--run", run, "--quiet", *QUICK, "--set=train.steps=3", "--set=train.eval_every=1", *words
         )
@@ -429,8 +428,8 @@ def disturbed(run: Path, config: Path, undisturbed: dict[str, bytes], number: in
             problems.append(text)
         if steps and f"continue with: segtool train {run} --resume" not in text:
             problems.append(f"does not say how to continue: {text}")
-        if not steps and (run / "config.yaml").exists() and "start again" not in text:
-            problems.append(f"does not say to start again: {text}")
+        if not steps and (run / "config.yaml").exists() and "begin again" not in text:
+            problems.append(f"does not say to begin again: {text}")
         if steps and f"step {int(steps[-1][5:])} is saved and whole" not in text:
             problems.append(f"{steps[-1]} is there: {text}")
         train(run, config)
