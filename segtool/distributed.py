@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segtool.errors import HungError, LostError, SegtoolError
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+ARRIVING = datetime.timedelta(minutes=10)  # from the first process to the last
 PREPARING = datetime.timedelta(days=7)  # that the others wait while the main process looks at the data
 
 
@@ -151,9 +152,9 @@ def join_world() -> Iterator[World]:
     """Gives this process its place among those that torchrun started, and leaves them at the end.
 
     Raises:
-        SegtoolError: the environment is not that of a launcher, or names a place that cannot be reached.
+        SegtoolError: the environment is not that of a launcher.
+        HungError: the others are not reached, or one has not answered within the time.
         LostError: another process has ended.
-        HungError: another process has not come within the time.
     """
     world = world_of(os.environ)
     if world.size == 1:
@@ -164,13 +165,14 @@ def join_world() -> Iterator[World]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
     cuda = torch.cuda.is_available() and torch.distributed.is_nccl_available()
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PREPARING)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=ARRIVING)
+        group = torch.distributed.new_group(timeout=PREPARING)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         message = f"process {world.rank} of {world.size} does not reach the others by {place}: {error}"
-        raise LostError(message) from error
+        raise HungError(message) from error
     try:
-        yield replace(world, group=torch.distributed.group.WORLD)
+        yield replace(world, group=group)
     except RuntimeError as error:
         if meaning := failed_together(error, world):
             raise meaning from error

@@ -144,8 +144,8 @@ def parts_of(train: Train, images: int) -> int:
 
 def smallest_part(train: Train, processes: int) -> int:
     """Returns the images of the smallest part of a batch that goes through the network at once."""
-    share = train.batch_size // processes
-    return share // parts_of(train, share)
+    shares = {train.batch_size // processes, -(-train.batch_size // processes)}
+    return min(share // parts_of(train, share) for share in shares)
 
 
 def check_share(train: Train, processes: int) -> None:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import config_of
+from conftest import config_of, draw_pair, write_pair
 from ranks import in_ranks, values_of
 from torch import nn
 
-from segtool import checkpoint
+from segtool import checkpoint, launch
 from segtool.config import dump_config
-from segtool.distributed import World
-from segtool.session import Session, train_session
+from segtool.data import loader
+from segtool.distributed import World, join_world, world_of
+from segtool.errors import DataError, SegtoolError
+from segtool.plan import parts_of, smallest_part
+from segtool.session import Session, evaluate_session, predict_session, train_session
 
 NORMLESS = {
     "encoder": {"name": "conv", "channels": [4, 8], "norm": "group"},
     "decoder": {"name": "unet", "norm": "group"},
 }
-LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+PLACE = {
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "3",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
 
 
 @pytest.fixture
@@ -126,3 +142,298 @@ def test_a_run_goes_on_with_another_number_of_processes(write_config, tmp_path):
     rows = trained(run, run, 2, resume=True, overrides=("train.steps=6",))
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses == pytest.approx([row["loss"] for row in whole if "loss" in row], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_ds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps."""
+    directory = tmp_path_factory.mktemp("distributed")
+    config = directory / "config.yaml"
+    config.write_text(dump_config(config_of(tiny_ds, train={"steps": 3, "batch_size": 4})))
+    train_session(Session(config, run=directory / "run", device="cpu", quiet=True))
+    return directory / "run"
+
+
+def scored(run: Path, split: str, processes: int, directory: Path) -> list[dict[str, Any]]:
+    """Returns what each process has as the scores of a split, images' own included."""
+
+    def work() -> dict[str, Any]:
+        found = evaluate_session([run], split, (), tile=None, device="cpu", quiet=True).scores
+        images = [[image.stem, image.confusion.tolist(), image.ignored] for image in found.images]
+        return {**found.to_json(), "images": images}
+
+    return values_of(in_ranks(processes, work, directory / f"scored-{processes}"))
+
+
+@pytest.mark.parametrize(("split", "processes"), [("val", 2), ("val", 3), ("test", 3), ("train", 3)])
+def test_processes_score_every_image_once_whatever_their_number(run, tmp_path, split, processes):
+    (alone,) = scored(run, split, 1, tmp_path)
+    assert scored(run, split, processes, tmp_path) == [alone] * processes
+
+
+def test_a_padded_share_would_be_seen(run, tmp_path, monkeypatch):
+    """As torch's DistributedSampler pads: every process gets equally many images, the first ones twice."""
+    (alone,) = scored(run, "val", 1, tmp_path)
+    real = loader.evaluation_batches
+
+    def padded(dataset: Any, world: World, *, workers: int) -> Iterator[Any]:
+        yield from real(dataset, world, workers=workers)
+        if world.rank >= len(dataset) % world.size > 0:
+            yield from real(dataset, World(), workers=workers)
+
+    monkeypatch.setattr("segtool.evaluate.evaluation_batches", padded)
+    with pytest.raises(AssertionError):
+        assert scored(run, "val", 2, tmp_path) == [alone] * 2
+
+
+def predicted(run: Path, images: Path, out: Path, processes: int) -> tuple[dict[str, bytes], list[str]]:
+    """Returns the files that so many processes predict, and what each raised."""
+
+    def work() -> None:
+        predict_session(
+            [run, images], out, overlays=True, probabilities=True, tile=None, resume=False, device="cpu", quiet=True
+        )
+
+    ended = in_ranks(processes, work, out.parent / f"{out.name}-ranks")
+    files = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.*"))}
+    return files, [f"{one.error} {one.text}".strip() for one in ended]
+
+
+def test_processes_predict_the_same_files(run, tiny_ds, tmp_path):
+    alone, together = (predicted(run, tiny_ds / "train" / "images", tmp_path / f"out{n}", n) for n in (1, 3))
+    assert len(alone[0]) == 3 * 8
+    assert together == (alone[0], ["", "", ""])
+
+
+def test_an_image_that_any_process_cannot_predict_is_told_by_the_main_one(run, tiny_ds, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, source in enumerate(sorted((tiny_ds / "train" / "images").iterdir())):
+        content = source.read_bytes()
+        (images / source.name).write_bytes(content[:60] if number in (1, 3, 4) else content)
+    alone, together = (predicted(run, images, tmp_path / f"out{n}", n) for n in (1, 2))
+    assert together[0] == alone[0]
+    assert len(alone[0]) == 3 * 5
+    assert alone[1][0].startswith("DataError")
+    assert together[1] == [alone[1][0], ""]
+
+
+# --- who writes, who speaks, who waits
+
+
+def test_only_the_main_process_writes(write_config, tmp_path):
+    """Every path that a process opens for writing, makes, moves or removes is noted as Python tells of it."""
+    config, directory = write_config(train={"steps": 4, "batch_size": 4, "samples": 2}), tmp_path / "run"
+
+    def work() -> list[str]:
+        touched: list[str] = []
+
+        def note(event: str, arguments: tuple[Any, ...]) -> None:
+            writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
+            if writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"):
+                touched.append(str(arguments[0]))
+
+        sys.addaudithook(note)
+        train_session(Session(config, run=directory, device="cpu", quiet=True))
+        return [path for path in touched if str(tmp_path) in path]
+
+    main, *others = values_of(in_ranks(3, work, tmp_path / "ranks"))
+    assert any("metrics.jsonl" in path for path in main), "the harness sees what is written"
+    assert others == [[], []]
+    assert [path.name for path in tmp_path.glob("run*")] == ["run"]
+
+
+def test_what_is_wrong_before_training_is_told_by_the_main_process_alone(write_config, tmp_path):
+    config = write_config(data={"ignore": [77]})
+
+    def work() -> None:
+        train_session(Session(config, run=tmp_path / "run", device="cpu", quiet=True))
+
+    main, other = in_ranks(2, work, tmp_path / "ranks", timeout=30)
+    assert main.error == "DataError"
+    assert other.error == "LostError"
+    assert other.seconds < main.seconds + 5
+
+
+def test_an_image_that_only_another_process_reads_ends_all_with_its_name(tmp_path):
+    """Each of two processes takes every other image of a batch, so the one at the first odd place is the second's."""
+    rng, root = np.random.default_rng(3), tmp_path / "data"
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        for number in range(count):
+            write_pair(root, split, f"{split}{number}", *draw_pair(rng))
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_config(config_of(root, model=NORMLESS, train={"steps": 2, "batch_size": 2, "cache": False})))
+    from segtool.data.dataset import stream_keys
+
+    bad = root / "train" / "images" / f"train{stream_keys(0, 4, 0, 2)[1][1]}.png"
+
+    def work() -> None:
+        from segtool import train
+
+        build = train.build_training
+
+        def spoil(*arguments: Any, **options: Any) -> Any:
+            bad.write_bytes(b"no image")  # after the data was checked
+            return build(*arguments, **options)
+
+        train.build_training = spoil
+        train_session(Session(config, run=tmp_path / "run", device="cpu", quiet=True))
+
+    main, other = in_ranks(2, work, tmp_path / "ranks", timeout=30)
+    assert (main.error, other.error) == ("LostError", "DataError")
+    assert str(bad.name) in other.text
+
+
+@pytest.mark.parametrize("failing", [(), (1,), (0, 2), (1, 2)])
+def test_of_what_fails_in_several_processes_the_first_one_tells(tmp_path, failing):
+    def work() -> str:
+        with join_world() as world, world.agreed():
+            if world.rank in failing:
+                raise DataError(f"of {world.rank}")
+        return "done"
+
+    ended = in_ranks(3, work, tmp_path)
+    if not failing:
+        assert values_of(ended) == ["done"] * 3
+        return
+    told = ["DataError" if rank == failing[0] else "LostError" for rank in range(3)]
+    assert [one.error for one in ended] == told
+    assert ended[failing[0]].text == f"of {failing[0]}"
+
+
+def test_a_process_that_does_not_come_ends_the_others_within_the_timeout(tmp_path):
+    def work() -> None:
+        with join_world() as world:
+            limited = world.limited(1.5)
+            if world.rank == 1:
+                time.sleep(8)
+            limited.largest(0)
+
+    main, _ = in_ranks(2, work, tmp_path, timeout=20)
+    assert main.error == "HungError"
+    assert "train.timeout" in main.text
+    assert main.seconds < 6
+
+
+def test_a_process_that_is_killed_ends_the_others_at_once(tmp_path):
+    def work() -> None:
+        with join_world() as world:
+            if world.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            world.largest(0)
+
+    main, other = in_ranks(2, work, tmp_path, timeout=20)
+    assert (main.error, other.error) == ("LostError", "killed")
+    assert main.seconds < 10
+
+
+def test_texts_numbers_and_lists_reach_every_process(tmp_path):
+    def work() -> list[Any]:
+        with join_world() as world:
+            said = world.send("Grüße \N{SNOWMAN}") or "" if world.is_main else world.receive()
+            rows = world.gather(torch.full((world.rank, 2), world.rank))
+            own = torch.tensor([float(world.rank)])
+            world.spread([own])
+            told = world.gather_json([{"rank": world.rank}] * (2 - world.rank))
+            return [said, rows.tolist(), own.item(), world.largest(world.rank), world.sum(torch.tensor(2)).item(), told]
+
+    ended = values_of(in_ranks(3, work, tmp_path))
+    rest = [[[1, 1], [2, 2], [2, 2]], 0.0, 2, 6, [{"rank": 0}, {"rank": 0}, {"rank": 1}]]
+    assert ended == [["", *rest], *[["Grüße \N{SNOWMAN}", *rest]] * 2]
+
+
+# --- what a launcher says
+
+
+def test_without_a_launcher_there_is_one_process():
+    assert world_of({}) == World()
+    assert world_of({"MASTER_ADDR": "somewhere", "MASTER_PORT": "1"}) == World(), "some clusters set these for all"
+
+
+def test_a_launcher_gives_each_process_its_place():
+    assert world_of(PLACE) == World(rank=1, size=3, local_size=2)
+
+
+@pytest.mark.parametrize("left_out", sorted(PLACE))
+def test_half_an_environment_is_refused_with_what_is_missing(left_out):
+    environment = {name: value for name, value in PLACE.items() if name != left_out}
+    with pytest.raises(SegtoolError, match=f"not {left_out}: .*torchrun"):
+        world_of(environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RANK", "3"), ("RANK", "-1"), ("WORLD_SIZE", "two"), ("LOCAL_WORLD_SIZE", "4")]
+)
+def test_an_environment_that_makes_no_sense_is_refused(name, value):
+    with pytest.raises(SegtoolError, match=f"{name}={value}"):
+        world_of({**PLACE, name: value})
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(8, 1), (8, 4), (7, 3), (5, 5)])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_no_part_of_a_batch_is_larger_than_that_of_one_process(batch, accumulate, processes):
+    settings = SimpleNamespace(batch_size=batch, accumulate=accumulate)
+    most = -(-batch // accumulate)
+    for rank in range(processes):
+        share = len(range(rank, batch, processes))
+        parts = parts_of(settings, share)
+        sizes = [len(part) for part in torch.zeros(share).tensor_split(parts)]
+        assert smallest_part(settings, processes) <= min(sizes)
+        assert max(sizes) <= most
+        assert processes > 1 or parts == accumulate
+
+
+def failure(exitcode: int, timestamp: int, text: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(
+        exitcode=exitcode, timestamp=timestamp, message={"message": text} if text else "Signal received"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failures", "said", "code"),
+    [
+        (
+            {0: failure(4, 9), 1: failure(3, 9, "a.png: broken\nb.png: too")},
+            r"rank 1 of 2 .*: a.png: broken \(and 1 m",
+            3,
+        ),
+        ({0: failure(-15, 3), 1: failure(-9, 5)}, r"rank 1 of 2 was killed \(signal 9\)", 137),
+        ({0: failure(4, 3, "train.timeout"), 1: failure(-9, 40)}, "rank 0 of 2 ended the job: train.timeout", 4),
+        ({0: failure(143, 3), 1: failure(5, 5, "loss nan")}, "rank 1 of 2 ended the job: loss nan", 5),
+        ({0: failure(4, 1)}, "rank 0 of 2 ended the job: exit code 4", 4),
+    ],
+    ids=["told", "killed", "hung", "terminated after", "untold"],
+)
+def test_the_cause_is_what_a_process_told_or_what_killed_it(failures, said, code):
+    cause = launch._cause(failures, 2)
+    assert cause.exit_code == code
+    with pytest.raises(SegtoolError, match=said):
+        raise cause
+
+
+@pytest.mark.parametrize(
+    ("codes", "max_restarts", "runs", "raised"),
+    [
+        ([137, None], 1, 2, None),
+        ([137, 4, 1], 2, 3, 1),
+        ([3, None], 5, 1, 3),
+        ([2], 5, 1, 2),
+        ([5], 5, 1, 5),
+        ([None], 5, 1, None),
+    ],
+)
+def test_all_start_again_unless_a_new_start_would_meet_the_same(monkeypatch, codes, max_restarts, runs, raised):
+    left, jobs, said = list(codes), [], []
+
+    def once(arguments: Any, processes: int, job: str, patience: float) -> Any:
+        jobs.append(job)
+        code = left.pop(0)
+        return None if code is None else launch.JobError(f"ended with {code}", code)
+
+    monkeypatch.setattr(launch, "_run", once)
+    with pytest.raises(launch.JobError) if raised else contextlib.nullcontext() as ended:
+        launch.launch([], processes=2, max_restarts=max_restarts, patience=1.0, say=said.append)
+    assert len(jobs) == runs
+    assert len(set(jobs)) == 1, "by which the run is known as the job's own"
+    assert len(said) == runs - 1
+    assert raised is None or ended.value.exit_code == raised
