@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segtool import __version__
-from segtool.errors import CheckpointError, DataError, LostError, SegtoolError
+from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
+from segtool.shortage import is_shortage, reason
 from segtool.signals import end_at_signals
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # boxes around the help would double its time
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="The shortest honest path from a folder of labelled images to a segmentation model that its owner can trust.",
-    epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or config, 3 data, 4 checkpoint or disk, 5 training diverged, "
-    "6 --fail-under not reached, 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or config, 3 data, 4 checkpoint, disk or memory, "
+    "5 training diverged, 6 --fail-under not reached, 130 interrupted, 143 terminated.",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show a resolved config, or the schema of all configs.")
 app.add_typer(config_app, name="config")
@@ -544,6 +545,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, SegtoolError):
         _print_errors(error.problems)
         return error.exit_code
+    if is_shortage(error):
+        _print_errors([f"out of memory ({reason(error)}); end what else runs here, or use a machine that has more"])
+        return ShortageError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         _print_errors([f"{error.filename}: {error.strerror}; the file system did not allow it"])
         return CheckpointError.exit_code

@@ -42,6 +42,13 @@ class Ensemble(BandPredictor):
         """Returns the scores: they are probabilities already."""
         return scores
 
+    def bytes_per_pixel(self) -> float:
+        """Returns what the member that takes the most does; they run one after the other."""
+        return max(member.bytes_per_pixel() for member in self.members)
+
+    def free_bytes(self) -> int | None:
+        return self.members[0].free_bytes()
+
     def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
         view = self._view(member, image)
         yield (member.probabilities(band) for band in member.bands(view, tile))

@@ -8,6 +8,7 @@
     +-- HungError       4  another process of the job does not answer
     +-- LostError       4  another process of the job has ended, which says why
     +-- JobError           the exit code of the process that ended a job of several
+    +-- ShortageError   4  memory that does not suffice
     +-- DivergedError   5  training left the finite numbers
     +-- Interrupted     130 or 143  SIGINT or SIGTERM; what was done is saved
 
@@ -62,6 +63,12 @@ class CheckpointError(SegtoolError):
 
 class DiskError(CheckpointError):
     """A file that the disk did not take, or that may not be put there."""
+
+
+class ShortageError(SegtoolError):
+    """Memory that does not suffice."""
+
+    exit_code = 4
 
 
 class HungError(SegtoolError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
@@ -16,8 +17,9 @@ from segtool.data.loader import evaluation_batches
 from segtool.data.reader import Reader
 from segtool.distributed import World
 from segtool.ensemble import read_views
-from segtool.inference import BandPredictor
+from segtool.inference import BandPredictor, tile_advice
 from segtool.metrics import ImageScore, Scores, confusion_matrix
+from segtool.shortage import shortage_told
 from segtool.terminal import Reporter
 
 
@@ -42,8 +44,10 @@ def evaluate(
     batches = evaluation_batches(dataset, world, workers=workers)
     share = len(range(world.rank, len(dataset), world.size))
     for batch in reporter.track(batches, total=share, unit="image", label="scoring"):
-        prediction = predictor.classes(batch.image[0], tile)
         target = batch.target[0].numpy()
+        image = dataset.records[int(batch.indices[0])].image
+        with shortage_told(partial(tile_advice, predictor, image, target.shape, tile)):
+            prediction = predictor.classes(batch.image[0], tile)
         matrix = confusion_matrix(target, prediction, labels.num_classes)
         rows.append(np.array([int(batch.indices[0]), np.count_nonzero(target == IGNORE), *matrix.ravel()]))
     mine = np.array(rows, np.int64).reshape(len(rows), 2 + labels.num_classes**2)

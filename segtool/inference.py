@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segtool.data.cache import free_memory
+from segtool.data.opening import shown
 from segtool.models.fold import fold_norms
 from segtool.models.segmenter import Segmenter, Sides
 
@@ -27,6 +30,10 @@ MAX_WHOLE_PIXELS = 2**21
 AUTO_TILE = 1024
 """Side of those tiles in pixels. A U-Net of 32 channels at stride 1 holds about 0.9 GB at that size, whatever size the
 image has; larger tiles would save little, since what overlaps is a quarter of the work already."""
+LEAST_TILE = 64
+"""Side of the smallest tiles that are advised where memory runs out; the others are multiples of it."""
+MOST_OF_IT = 0.7
+"""Share of the free memory that they may take."""
 OVERLAP = 128
 """Pixels that neighbouring tiles have in common, at most a quarter of a tile. A U-Net of five levels sees 107 pixels in
 each direction, and most of what counts is near."""
@@ -72,6 +79,14 @@ class BandPredictor:
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Returns the class probabilities K h w of scores K h w."""
+        raise NotImplementedError
+
+    def bytes_per_pixel(self) -> float:
+        """Returns the memory that a forward pass takes at most for each pixel of its input."""
+        raise NotImplementedError
+
+    def free_bytes(self) -> int | None:
+        """Returns the memory that is free where it runs, with what torch has kept for itself; None: it is unknown."""
         raise NotImplementedError
 
     def bands(self, image: Tensor, tile: int | None = None) -> Iterator[Tensor]:
@@ -168,6 +183,26 @@ class Predictor(BandPredictor):
         """Returns the softmax of logits."""
         return scores.softmax(0)
 
+    @torch.inference_mode()
+    def bytes_per_pixel(self) -> float:
+        """Returns the bytes of all layers' outputs together, as if none were freed, for each pixel of the input."""
+        sizes = []
+        leaves = [layer for layer in self.model.modules() if not any(layer.children())]
+        hooks = [layer.register_forward_hook(lambda _layer, _inputs, out: sizes.append(out.nbytes)) for layer in leaves]
+        side = 8 * self.model.stride
+        try:
+            self.model(torch.zeros(1, self.channels[0], side, side, device=self.device, dtype=self.dtype))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return max(sum(sizes) / side**2, 1.0)
+
+    def free_bytes(self) -> int | None:
+        if self.device.type == "cuda":
+            kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return torch.cuda.mem_get_info(self.device)[0] + kept
+        return free_memory() if self.device.type == "cpu" else None
+
     def _tiled(self, image: Tensor, tile: int) -> Iterator[Piece]:
         stride = self.model.stride
         height, width = image.shape[-2:]
@@ -213,6 +248,28 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     else:
         fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def tile_advice(predictor: BandPredictor, path: Path, size: tuple[int, int], tile: int | None) -> str:
+    """Returns, for an image whose prediction took too much memory, its size and the tile to try."""
+    height, width = size
+    advised = smaller_tile(predictor, size, tile)
+    return f"at {shown(path)}, {width}x{height} pixels; try --tile {advised}"
+
+
+def smaller_tile(predictor: BandPredictor, size: tuple[int, int], tile: int | None) -> int:
+    """Returns the side of the tiles to try where memory ran out: at most half of before, and what is free suffices for.
+
+    Args:
+        size: Height and width of the image.
+        tile: As it was asked for.
+    """
+    free = predictor.free_bytes()
+    whole = AUTO_TILE if tile is None and size[0] * size[1] > MAX_WHOLE_PIXELS else max(size)
+    side = min(whole, tile or whole) // 2
+    if free is not None:
+        side = min(side, int((MOST_OF_IT * free / predictor.bytes_per_pixel()) ** 0.5))
+    return max(_round_down(side, LEAST_TILE), LEAST_TILE)
 
 
 def spans(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, int]]:

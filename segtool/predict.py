@@ -29,9 +29,10 @@ from segtool.disk import make_folder, write_atomically
 from segtool.draw import overlay
 from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
-from segtool.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype
+from segtool.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype, tile_advice
 from segtool.members import require_agreement
 from segtool.models.segmenter import assemble
+from segtool.shortage import shortage_told
 
 MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
 
@@ -218,15 +219,15 @@ def _answer(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the class indices H W, and the probabilities K H W where they are asked for."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)
-    try:
+
+    def advice() -> str:
+        leave_out = ", and no --probabilities, which are held for the whole image" if job.probabilities else ""
+        return tile_advice(predictor, job.image, image.shape[:2], tile) + leave_out
+
+    with shortage_told(advice):
         if job.probabilities:
             return predictor.classes_and_probabilities(tensor, tile)
         return predictor.classes(tensor, tile, after_row=partial(release, image)), None
-    except torch.OutOfMemoryError as error:
-        height, width = image.shape[:2]
-        raise CheckpointError(
-            f"{job.image}: out of memory at {width}x{height} pixels; try --tile {max(64, min(height, width) // 2)}"
-        ) from error
 
 
 def _write_all(

@@ -69,6 +69,11 @@ class RunDirectory:
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         disk.append(self.directory / name, text.encode())
 
+    def validations(self) -> list[dict[str, Any]]:
+        """Returns the rows of `metrics.jsonl` that tell of validations."""
+        rows = [json.loads(line) for line in _read_text(self.directory / "metrics.jsonl").splitlines()]
+        return [row for row in rows if row.get("split") == "val"]
+
     def drop_after(self, step: int) -> None:
         """Drops the log lines of steps after `step`, and a torn last line, from both `.jsonl` files."""
         for name in ("metrics.jsonl", "timing.jsonl"):

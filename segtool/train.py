@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,10 +25,11 @@ from segtool.config import Config, Train, located
 from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.formats import Record
-from segtool.data.loader import num_workers, training_batches
+from segtool.data.loader import num_cores, num_workers, training_batches
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import World, apart, convolutions_by_trial, failed_together
+from segtool.divergence import NOWHERE, batch_files, first_appearance, not_finite
 from segtool.draw import png
 from segtool.draw import sample as draw_sample
 from segtool.errors import DivergedError, Interrupted, SegtoolError
@@ -40,8 +42,10 @@ from segtool.models.segmenter import Segmenter, build_model, deep_supervision_we
 from segtool.optim import Ema, begin_momentum, build_optimizer, learning_rate
 from segtool.plan import Plan, parts_of, steps_of
 from segtool.runs import RunDirectory, relocate
+from segtool.shortage import shortage_told
 from segtool.signals import catch_signals
 from segtool.terminal import Reporter, duration, percent
+from segtool.watchdogs import Validations, Waiting, lighter, waiting_warning
 
 FLUSH_STEPS = 20  # steps between two writes of the logs
 LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
@@ -136,9 +140,14 @@ def train(
         steps=plan.steps,
         workers=workers,
     )
-    logs = Logs(run, world, reporter, config, plan)
+    logs = Logs(run, world, reporter, config, plan, workers)
+    batches = logs.awaited(batches)
     saved_at = time.monotonic()
-    with catch_signals() as signals, logs.flushed_where_it_diverges():
+    with (
+        catch_signals() as signals,
+        logs.flushed_where_it_diverges(config),
+        shortage_told(partial(shortage_advice, training, plan, run)),
+    ):
         while progress.step < plan.steps:
             batch = next(batches)
             rate = learning_rate(config.optim, progress.step, plan.steps)
@@ -161,6 +170,7 @@ def train(
             stop = world.largest(signals[0] if signals else 0)
             if last or stop or progress.score is not None or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 logs.settle()  # a step that was not made must not be saved as one
+                require_finite(training, progress.step)
                 logs.flush()
                 progress = replace(progress, finished=last)
                 if world.is_main:
@@ -176,7 +186,33 @@ def train(
 
 def resume_command(directory: Path, world: World) -> str:
     """Returns what continues a run."""
-    return f"segtool train {directory} --resume" + (f" --gpus {world.size}" if world.size > 1 else "")
+    return f"segtool train {shlex.quote(str(directory))} --resume" + (f" --gpus {world.size}" if world.size > 1 else "")
+
+
+def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
+    """Returns, where a training ran out of memory, what is saved and the command to try next."""
+    config, train = training.config, training.config.train
+    resume = resume_command(run.directory, training.world)
+    found = lighter(config, training.model, plan.crop)
+    if found and plan.cache and training.device.type == "cpu":
+        found = f"{found[0]} --set train.cache=false", found[1]
+    advice = f"{resume} --set {found[0]}: {found[1]}" if found else "a network of fewer channels, in a new run"
+    saved = checkpoint.committed(run.checkpoints)[-1].name
+    return (
+        f"with train.batch_size {train.batch_size} in {train.accumulate} part(s), augment.crop "
+        f"{plan.crop[0]}x{plan.crop[1]}, train.precision {train.precision}. The last checkpoint, {saved}, is intact; "
+        f"try {advice}"
+    )
+
+
+def require_finite(training: Training, step: int) -> None:
+    """Raises DivergedError where a step, itself finite, left weights or statistics that are not."""
+    spoiled = [name for network in dict.fromkeys([training.model, training.scored]) for name in not_finite(network)]
+    if spoiled:
+        raise DivergedError(
+            f"step {step}: loss and gradient were finite, but what it made of {', '.join(spoiled[:3])} is not (of "
+            f"{len(spoiled)} tensors in all); nothing of it is saved."
+        )
 
 
 def build_training_set(
@@ -246,6 +282,8 @@ class Outcome:
     """After which `values` can be read; None: they can be."""
     images: Callable[[], list[Path]]
     """Returns those of the batch."""
+    where: Callable[[], str]
+    """Finds out where in the step a number that is not finite first appears."""
 
     def read(self) -> tuple[float, float]:
         """Waits for loss and gradient norm and returns them.
@@ -262,10 +300,10 @@ class Outcome:
         overflowed = not math.isfinite(norm) and scale > 1
         if overflowed or (math.isfinite(loss) and math.isfinite(norm)):
             return loss, norm
+        scaled = "" if scale == 1 else f", scale of the loss {scale:g}"
         raise DivergedError(
-            f"step {self.step + 1}: loss {loss}, gradient norm {norm}, learning rate {self.rate:.3g}; the step was not "
-            f"made. The batch was: {', '.join(map(str, self.images()))}. Try a lower optim.lr, optim.clip=1.0, or a "
-            "longer optim.warmup"
+            f"step {self.step + 1}: loss {loss}, gradient norm {norm}, learning rate {self.rate:.3g}{scaled}; the step "
+            f"was not made.\nWhere: {self.where()}.\nThe batch was: {batch_files(self.images())}."
         )
 
 
@@ -280,25 +318,14 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
         DivergedError: on a CPU, that one of the two is not finite; on a GPU `Outcome.read` raises it.
     """
     config, optimizer = training.config, training.optimizer
-    torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
-    if training.model.encoder.freeze:
-        hold_encoder(training, held=step < held_steps(training, len(records)))
-    target = batch.target.to(training.device, non_blocking=True)
-    images = training.normalize(batch.image.to(training.device, non_blocking=True))
-    denominators = training.world.sum(training.criterion.denominators(target))
-    optimizer.zero_grad(set_to_none=True)
-    count = parts_of(config.train, len(images))
-    parts = list(zip(images.tensor_split(count), target.tensor_split(count), strict=True))
-    with convolutions_by_trial(training.device):
-        with apart(training.network):
-            losses = [add_gradients(training, *part, denominators) for part in parts[:-1]]
-        losses.append(add_gradients(training, *parts[-1], denominators))
-    loss = training.world.sum(torch.stack(losses).sum())
+    loss = compute_gradients(training, batch, step, len(records))
     if training.scaler:
         training.scaler.unscale_(optimizer)
     parameters = [p for p in training.model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    outcome = _outcome(training, loss, norm, step, rate, records)
+    where = partial(find_divergence, training, batch, step, len(records))
+    images = partial(_images_of, config.train, step, records)
+    outcome = _outcome(training, loss, norm, Outcome(step, rate, loss, None, images, where))
     if not training.runs_ahead:
         outcome.read()
     if config.optim.clip is not None:
@@ -315,18 +342,17 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     return outcome
 
 
-def _outcome(training: Training, loss: Tensor, norm: Tensor, step: int, rate: float, records: list[Record]) -> Outcome:
+def _outcome(training: Training, loss: Tensor, norm: Tensor, outcome: Outcome) -> Outcome:
     """Sends loss and norm on their way to the CPU, and has a GPU leave the step out where they are not finite."""
     scale = training.scaler.scale(torch.ones_like(loss)) if training.scaler else torch.ones_like(loss)
     values = torch.stack([loss, norm, scale])
     arrived = None
     if training.device.type == "cuda":
-        # What torch's gradient scaler sets too: the fused optimizers look at it on the device.
-        training.optimizer.found_inf = 1.0 - values.isfinite().all().float()  # type: ignore[attr-defined]
+        leave_out_where_not_finite(training.optimizer, values)
         values = values.to("cpu", non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-    return Outcome(step, rate, values, arrived, partial(_images_of, training.config.train, step, records))
+    return replace(outcome, values=values, arrived=arrived)
 
 
 def _images_of(train: Train, step: int, records: list[Record]) -> list[Path]:
@@ -334,6 +360,17 @@ def _images_of(train: Train, step: int, records: list[Record]) -> list[Path]:
     first = step * train.batch_size
     keys = stream_keys(train.seed, len(records), first, first + train.batch_size)
     return [records[index].image for _, index in keys]
+
+
+def leave_out_where_not_finite(optimizer: torch.optim.Optimizer, values: Tensor) -> None:
+    """Has the device leave out the step where one of the values is not finite.
+
+    It then leaves out those that are queued before the first is read too: the weights stay those that the cause is
+    looked for with.
+    """
+    before, found = getattr(optimizer, "found_inf", None), 1.0 - values.isfinite().all().float()
+    # What torch's gradient scaler sets too: the fused optimizers look at it on the device.
+    optimizer.found_inf = found if before is None else torch.maximum(before, found)  # type: ignore[attr-defined]
 
 
 def start_compilation(training: Training, reporter: Reporter) -> Callable[..., Outcome]:
@@ -366,6 +403,33 @@ def compiled_step(reporter: Reporter, training: Training, *step: Any) -> Outcome
     training.model._compiled_call_impl = None
     training.model.load_state_dict(buffers, strict=False)
     return train_step(training, *step)
+
+
+def compute_gradients(training: Training, batch: Sample, step: int, images_in_all: int) -> Tensor:
+    """Leaves the gradients of a step in the parameters, and returns its loss; a function of step, batch and weights."""
+    config = training.config
+    torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
+    if training.model.encoder.freeze:
+        hold_encoder(training, held=step < held_steps(training, images_in_all))
+    target = batch.target.to(training.device, non_blocking=True)
+    images = training.normalize(batch.image.to(training.device, non_blocking=True))
+    denominators = training.world.sum(training.criterion.denominators(target))
+    training.optimizer.zero_grad(set_to_none=True)
+    count = parts_of(config.train, len(images))
+    parts = list(zip(images.tensor_split(count), target.tensor_split(count), strict=True))
+    with convolutions_by_trial(training.device):
+        with apart(training.network):
+            losses = [add_gradients(training, *part, denominators) for part in parts[:-1]]
+        losses.append(add_gradients(training, *parts[-1], denominators))
+    return training.world.sum(torch.stack(losses).sum())
+
+
+def find_divergence(training: Training, *step: Any) -> str:
+    """Makes `compute_gradients` of a step once more, and returns where a number that is not finite first appears."""
+    training.model._compiled_call_impl = None
+    found = first_appearance(training.model, training.criterion, partial(compute_gradients, training, *step))
+    everywhere = training.world.gather_json([found])
+    return next((place for place in everywhere if place), NOWHERE)
 
 
 def add_gradients(training: Training, images: Tensor, target: Tensor, denominators: Tensor) -> Tensor:
@@ -466,7 +530,9 @@ def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) ->
 class Logs:
     """The rows of `metrics.jsonl` and `timing.jsonl`, and the line of progress."""
 
-    def __init__(self, run: RunDirectory, world: World, reporter: Reporter, config: Config, plan: Plan) -> None:
+    def __init__(
+        self, run: RunDirectory, world: World, reporter: Reporter, config: Config, plan: Plan, workers: int
+    ) -> None:
         self.run = run
         self.world = world
         self.reporter = reporter
@@ -479,7 +545,28 @@ class Logs:
         self.steps_since = 0
         self.rate = 0.0
         self.validating = 0.0  # seconds spent in validation since the last flush
+        self.workers = workers
+        self.share = Waiting()
+        self.waited = 0.0  # seconds spent in waiting for images since the last flush
+        self.stepped = self.began
+        self.validations = Validations(config, plan.steps, run.validations())
         self.waiting: deque[tuple[Progress, Outcome]] = deque()
+
+    def awaited(self, batches: Iterator[Sample]) -> Iterator[Sample]:
+        """Yields the batches, and warns where the steps mostly wait for them."""
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            waited = time.monotonic() - asked
+            self.waited += waited
+            yield batch
+            share = self.share.add(waited, self.stepped - asked)
+            if share is not None:
+                cores = num_cores()
+                warning = waiting_warning(share, workers=self.workers, cores=cores, cached=self.plan.cache)
+                self.reporter.warn(warning)
 
     def step(self, progress: Progress, outcome: Outcome, *, late: int = 0) -> None:
         """Notes a step, and reads those that were made more than `late` steps before.
@@ -489,6 +576,7 @@ class Logs:
         """
         self.waiting.append((progress, outcome))
         self.settle(late=late)
+        self.stepped = time.monotonic()
 
     def settle(self, *, late: int = 0) -> None:
         """Reads what came of all steps but the last `late`. Raises as `step`."""
@@ -497,13 +585,20 @@ class Logs:
             self._note(progress, *outcome.read(), outcome.rate)
 
     @contextmanager
-    def flushed_where_it_diverges(self) -> Iterator[None]:
-        """Writes how it came to a divergence that is raised inside."""
+    def flushed_where_it_diverges(self, config: Config) -> Iterator[None]:
+        """Writes how it came to a divergence that is raised inside, and adds what is saved and how to go on."""
         try:
             yield
-        except DivergedError:
+        except DivergedError as error:
             self.flush()
-            raise
+            saved = checkpoint.committed(self.run.checkpoints)[-1]
+            resume = resume_command(self.run.directory, self.world)
+            clip = " --set optim.clip=1" if config.optim.clip is None else ""
+            fp32 = " --set train.precision=fp32" if config.train.precision == "fp16" else ""
+            raise DivergedError(
+                f"{error}\nThe last checkpoint, {saved.name}, is intact. {resume} meets the same batches again; with "
+                f"another learning rate: {resume} --set optim.lr={config.optim.lr / 2:g}{clip}{fp32}"
+            ) from error
 
     def _note(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
         """Adds the row of a step; what is not reproducible goes to `timing.jsonl`."""
@@ -522,13 +617,16 @@ class Logs:
         """Notes a validation and says it."""
         self.validating += seconds
         classes = dict(zip(self.names, iou(scores.confusion), strict=True))
-        self.rows.append({"step": progress.step, "split": "val", **scores.summary, "iou": classes})
+        row = {"step": progress.step, "split": "val", **scores.summary, "iou": classes}
+        self.rows.append(row)
         epoch = progress.step * self.batch_size / self.plan.images
         self.reporter.say(
             f"step {progress.step} (epoch {epoch:.1f}): val mIoU {percent(scores.miou)}, pixel accuracy "
             f"{percent(scores.summary['pixel_accuracy'])}{', best so far' if better else ''} "
             f"({len(scores.images)} images in {duration(seconds)})"
         )
+        for warning in self.validations.look(row, scores.confusion):
+            self.reporter.warn(warning)
 
     def flush(self) -> None:
         """Writes what has been noted."""
@@ -540,11 +638,12 @@ class Logs:
                 "seconds": round(seconds, 3),
                 "validation_seconds": round(self.validating, 3),
                 "images_per_second": round(self.rate, 3),
+                "waiting": round(self.waited / max(seconds - self.validating, 1e-9), 4),
             }
             self.run.append("timing.jsonl", [row])
         self.rows = []
         self.steps_since = 0
-        self.validating = 0.0
+        self.validating = self.waited = 0.0
         self.flushed = time.monotonic()
 
     def _line(self, progress: Progress, loss: float) -> str:

@@ -206,6 +206,7 @@ class Trainer:
 class SilentOs:
     """Stands for `os` in `signals`, whose handler of signals writes to the terminal and ends the process."""
 
+    environ: ClassVar[dict[str, str]] = {}
     written: ClassVar[list[bytes]] = []
 
     @classmethod

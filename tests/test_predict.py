@@ -21,7 +21,7 @@ from segtool.checkpoint import Checkpoint, Progress, TrainState, load, save
 from segtool.config import Config
 from segtool.data.labels import Labels
 from segtool.ensemble import Ensemble
-from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
+from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError, ShortageError
 from segtool.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
 from segtool.optim import build_optimizer
@@ -506,7 +506,7 @@ def test_memory_that_does_not_suffice_is_an_error_that_suggests_tiles(tmp_path, 
 
     monkeypatch.setattr(predictor, "forward", starve)
     image_at(tmp_path / "a.png", 300, 200)
-    with pytest.raises(CheckpointError, match=r"a\.png: out of memory at 200x300 pixels; try --tile 100"):
+    with pytest.raises(ShortageError, match=r"out of memory at .*a\.png, 200x300 pixels; try --tile 128"):
         list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out")))
 
 

@@ -98,8 +98,12 @@ def num_workers(setting: Literal["auto"] | int, device: torch.device, world: Wor
     """Returns the number of loading processes: on a CPU one, which leaves the cores to the network; else up to 8."""
     if setting != "auto":
         return setting
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if device.type == "cpu" else max(1, min(8, cores // world.local_size - 1))
+    return 1 if device.type == "cpu" else max(1, min(8, num_cores() // world.local_size - 1))
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def collate(samples: list[Sample | DataError]) -> Sample | DataError:
