@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segtool import __version__
+from segtool import __version__, streams
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
 from segtool.shortage import is_shortage, reason
 from segtool.signals import end_at_signals
@@ -60,8 +59,12 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     end_at_signals()
+    streams.secure()
     try:
-        app(arguments, prog_name="segtool")
+        try:
+            app(arguments, prog_name="segtool")
+        finally:
+            sys.stdout.flush()
     except Exception as error:
         from segtool.launch import record
 
@@ -558,8 +561,7 @@ def _explain(error: Exception) -> int:
 def _print_errors(problems: list[str] | tuple[str, ...]) -> None:
     from segtool.tables import printable
 
-    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    mark = "\x1b[31merror:\x1b[0m" if color else "error:"
+    mark = "\x1b[31merror:\x1b[0m" if streams.is_styled(sys.stderr) else "error:"
     for problem in problems:
         # The lines that follow the first may be a config to paste: they are left as they are.
         lines = [printable(line) for line in problem.splitlines()] or [""]

@@ -241,7 +241,7 @@ def _trained(
     checkpoint = find_checkpoints([run], reporter)[0]
     if checkpoint.config.model != config.model:
         raise ConfigError(f"{run}: its weights were made for another network; leave out --set model… with --measure")
-    predictor = build_predictor(checkpoint, device)
+    predictor = build_predictor(checkpoint, device, dtype=torch.float32)  # gradients are taken
     return predictor.model, predictor.normalize, f"the weights of step {checkpoint.progress.step} of {run}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from segtool.config import Augment, Optim, plain
 from segtool.parsing import describe
 from segtool.registry import lookup, names, options
 from segtool.schema import field_docs, settable
+from segtool.streams import is_styled
 
 COMPONENTS = {"encoders": "encoder", "decoders": "decoder", "upsamplers": "upsampler", "losses": "loss"}
 SECTIONS = {"augmentations": ("augment", Augment), "optimizers": ("optim", Optim)}
@@ -70,7 +70,7 @@ def entries(kind: str) -> list[Entry]:
 def print_entries(found: list[Entry]) -> None:
     """Prints entries for people, in lines of at most the terminal's width."""
     width = min(shutil.get_terminal_size((MAX_WIDTH, 24)).columns, MAX_WIDTH)
-    bold, plain_text = ("\x1b[1m", "\x1b[0m") if _styled() else ("", "")
+    bold, plain_text = ("\x1b[1m", "\x1b[0m") if is_styled(sys.stdout) else ("", "")
     for number, entry in enumerate(found):
         head, *rest = _wrap(f"{entry.name}  {entry.doc}", width, "", "  ")
         print(f"{bold}{head[: len(entry.name)]}{plain_text}{head[len(entry.name) :]}", *rest, sep="\n")
@@ -104,7 +104,3 @@ def _wrap(text: str, width: int, first: str, rest: str) -> list[str]:
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _styled() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

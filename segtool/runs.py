@@ -30,6 +30,9 @@ class RunDirectory:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     @property
     def checkpoints(self) -> Path:
         """The directory of the checkpoints."""

@@ -503,7 +503,7 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))
     device = place(world, choose_device(session.device))
-    run = Run(directory)
+    run = RunDirectory(directory) if dry_run else Run(directory)
     with _working_in(run, reporter):
         resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
         if resumed is None:
@@ -556,7 +556,7 @@ def _train(
     config: Config,
     plan: Plan,
     records: Records,
-    run: Run,
+    run: RunDirectory,
     reporter: Reporter,
     world: World,
     device: torch.device,
@@ -596,7 +596,7 @@ def _train(
 
 
 @contextlib.contextmanager
-def _working_in(run: Run, reporter: Reporter) -> Iterator[None]:
+def _working_in(run: RunDirectory, reporter: Reporter) -> Iterator[None]:
     """Keeps why a run ends in its log, tells how to go on where its disk failed, and lets go of its directory."""
     try:
         yield
@@ -611,7 +611,7 @@ def _working_in(run: Run, reporter: Reporter) -> Iterator[None]:
         run.close()
 
 
-def _how_to_go_on(run: Run) -> str:
+def _how_to_go_on(run: RunDirectory) -> str:
     """Says what a run whose disk failed has saved, after looking, and the command that continues it."""
     from segtool import checkpoint
 
@@ -627,7 +627,7 @@ def _orders(
     plan: Plan,
     records: Records,
     frequencies: ClassFrequencies | None,
-    run: Run,
+    run: RunDirectory,
     resumed: Checkpoint | None,
 ) -> str:
     """Returns what the main process decided, for the others, as JSON."""
