@@ -63,8 +63,10 @@ class RunDirectory:
             facts = json.loads(text or "{}")
         except (ValueError, RecursionError):
             facts = None
-        if not isinstance(facts, dict):
-            raise CheckpointError(f"{self.directory / 'run.json'}: is no JSON object; put it right, or remove it")
+        if not isinstance(facts, dict) or not _are_facts(facts):
+            raise CheckpointError(
+                f"{self.directory / 'run.json'}: is not what segtool wrote; put it right, or remove it"
+            )
         return facts
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -162,6 +164,13 @@ def _moved(path: str, base: Path, target: Path) -> str:
         return Path(os.path.relpath(whole, target.resolve())).as_posix()
     except ValueError:  # another drive
         return whole.as_posix()
+
+
+def _are_facts(value: Any) -> bool:
+    """Whether a value has the shape of what `run.json` tells of a start, or of a resume within it."""
+    kinds = {"host": dict, "versions": dict, "resumed": list}
+    shaped = isinstance(value, dict) and all(isinstance(value.get(key, kind()), kind) for key, kind in kinds.items())
+    return shaped and all(map(_are_facts, value.get("resumed", [])))
 
 
 def _is_up_to(line: bytes, step: int) -> bool:

@@ -909,7 +909,7 @@ def _refuse_changes(before: Config, after: Config, where: Path) -> None:
 def _say_differences(before: Config, after: Config, reporter: Reporter) -> None:
     old, new = dict(_values(before)), dict(_values(after))
     for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key) and key != "data.root":
+        if old.get(key) != new.get(key):
             reporter.say(f"changed: {key} {old.get(key)!r} -> {new.get(key)!r}")
 
 

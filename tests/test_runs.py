@@ -200,10 +200,12 @@ def test_facts_come_back_as_they_were_written(run):
     assert run.read_facts() == {"seed": 0, "command": "segtool train ä.yaml"}
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xff", b"[" * 100_000])
-def test_facts_that_are_no_json_object_are_a_checkpoint_error(run, content):
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"\xff\xff", b"[" * 100_000, b'{"host": 1}', b'{"resumed": 1}', b'{"resumed": [1]}']
+)
+def test_facts_of_another_shape_are_a_checkpoint_error(run, content):
     (run.directory / "run.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"run\.json: is no JSON object"):
+    with pytest.raises(CheckpointError, match=r"run\.json: is not what segtool wrote"):
         run.read_facts()
 
 

@@ -188,6 +188,7 @@ MISSING = {
     "variances": without("model", "running_var"),
     "batches": without("model", "num_batches_tracked"),
     "averages": without("ema", "weight"),
+    "averages of biases": without("ema", "bias"),
     "first moments": without("optimizer", "exp_avg"),
     "second moments": without("optimizer", "exp_avg_sq"),
     "optimizer steps": without("optimizer", "step"),
@@ -200,12 +201,13 @@ MISSING = {
 
 @pytest.fixture(scope="module")
 def begun(tiny_ds, tmp_path_factory) -> tuple[Path, Trained]:
-    """A directory with the run `parts`, stopped after step 4 of 7, and the whole run.
+    """A directory with the run `parts`, stopped after step 4 of 7, and the whole run. The network has dropout.
 
     Learning nothing, so that no later validation is better than the first: `best` and `stale` carry over.
     """
     directory = tmp_path_factory.mktemp("begun")
     with pytest.MonkeyPatch.context() as patch:
+        with_dropout(patch)
         trainer = Trainer(directory, patch)
         whole = trainer("whole", begun_config(tiny_ds))
         trainer("parts", begun_config(tiny_ds), stop_after=4)
@@ -220,6 +222,7 @@ def resumed_copy(
     begun: tuple[Path, Trained], trainer: Trainer, config: Config, change: Callable[[Any], Any]
 ) -> Trained:
     shutil.copytree(begun[0] / "parts", trainer.directory / "parts")
+    with_dropout(trainer.monkeypatch)
     return trainer("parts", config, resume=True, change=change)
 
 
@@ -233,6 +236,17 @@ def test_the_run_that_the_mutations_start_from_resumes_exactly(begun, trainer, t
 def test_leaving_out_any_saved_item_breaks_the_equality(begun, trainer, tiny_ds, item):
     config = begun_config(tiny_ds)
     assert differences(resumed_copy(begun, trainer, config, MISSING[item]), begun[1])
+
+
+def test_every_kind_of_tensor_that_is_saved_is_among_those_left_out(begun):
+    """But for the averages' buffers, which each step copies from the network: a prediction needs them, no resume."""
+    saved = {(file, name.rpartition(".")[2]) for file, tensors in begun[1].final.tensors.items() for name in tensors}
+    buffers = {"running_mean", "running_var", "num_batches_tracked"}
+    left_out = {("model", kind) for kind in (*buffers, "weight", "bias")} | {
+        ("ema", kind) for kind in ("weight", "bias")
+    }
+    left_out |= {("optimizer", kind) for kind in ("exp_avg", "exp_avg_sq", "step")}
+    assert saved == left_out | {("ema", kind) for kind in buffers}
 
 
 def test_sgd_without_its_momentum_breaks_the_equality(trainer, make_config):
