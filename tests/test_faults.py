@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import config_of, draw_pair, write_pair
-from faults import Disk, broken_promises, done, every_fault, put_back, tree, unsafe
+from faults import Disk, broken_promises, command, done, every_fault, put_back, tree, unsafe
 from PIL import Image
 from torch import Tensor, nn
 
@@ -454,3 +454,94 @@ def test_a_run_whose_disk_fails_at_any_call_continues_to_what_it_would_have_been
     expected, count = undisturbed
     problems = [disturbed(tmp_path / "run", config, expected, number, code, full) for number in range(count)]
     assert [problem for found in problems for problem in found] == []
+
+
+# --- what the commands say, and that they go on
+
+
+@pytest.fixture(scope="module")
+def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    done("train", config, "--run", run, "--quiet", *QUICK, "--set=train.steps=1")
+    return run
+
+
+@pytest.mark.parametrize("number", [6, 17, 26, 31])
+def test_a_prediction_whose_disk_fails_tells_how_many_masks_are_whole_and_is_resumed_to_an_undisturbed_one(
+    tmp_path: Path, data: Path, run: Path, number: int
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(data / "train" / "images", images)
+    (images / "a.png").write_text("no image")
+    words = ("predict", run, images, "--overlay", "--probabilities", "--quiet", "--out")
+    code, err = command(*words, tmp_path / "whole")
+    assert code == 3, err
+    whole, out = tree(tmp_path / "whole"), tmp_path / "out"
+    with Disk(out, number, errno.ENOSPC, stays_full=True).installed():
+        code, err = command(*words, out)
+    assert code == 4, err
+    assert f"{images / 'a.png'}: " in err  # what was wrong with an image is not lost with it
+    assert str(out) in err
+    assert "No space left on device" in err
+    there = tree(out)
+    count = sum("/" not in name for name in there)
+    assert f"error: {count} of 4 masks are in {out}, whole; --resume makes the others when that is mended" in err
+    assert there.items() <= whole.items()
+    code, err = command(*words, out, "--resume")
+    assert code == 3, err
+    assert tree(out) == whole
+
+
+def test_scores_are_shown_where_their_table_cannot_be_written_unless_it_was_asked_for(
+    tmp_path: Path, run: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = tree(copy)
+    with Disk(copy, 1).installed():
+        code, err = command("eval", copy, "--quiet")
+    assert code == 0, err
+    assert "the per-image table was not written: " in err
+    assert "No space left on device" in err
+    with Disk(copy, 1).installed():
+        code, err = command("eval", copy, "--quiet", "--csv", copy / "table.csv")
+    assert code == 4, err
+    assert tree(copy) == before
+
+
+def test_folds_whose_disk_fails_tell_how_all_of_them_continue(tmp_path: Path, config: Path) -> None:
+    folds = tmp_path / "folds"
+    words = ("train", config, "--folds", "2", "--run", folds, "--quiet", *QUICK, "--set=train.steps=1")
+    again = f"that and all other folds continue with: segtool train {config} --folds 2 --run {folds} --resume --set "
+    with Disk(folds / "fold-2" / "checkpoints", 5, errno.EIO).installed():
+        code, err = command(*words)
+    assert code == 4, err
+    assert "Input/output error" in err
+    assert again in err
+    done(*words, "--resume")
+    whole = (folds / "folds.json").read_bytes()
+    (folds / "folds.json").unlink()
+    with Disk(folds, 0, errno.EIO).installed():  # all folds are done: only this file is written
+        code, err = command(*words, "--resume")
+    assert code == 4, err
+    assert again in err
+    assert not (folds / "folds.json").exists()
+    done(*words, "--resume")
+    assert (folds / "folds.json").read_bytes() == whole
+
+
+def test_a_temporary_folder_that_is_full_costs_memory_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segtool.data import spool
+
+    monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+    for number in range(3):
+        with Disk(tmp_path, number, errno.ENOSPC, stays_full=True).installed() as calls:
+            array = spool.spooled((30, 20, 3))
+        array[:] = 7
+        assert array.shape == (30, 20, 3)
+        assert (array == 7).all()
+        assert not list(tmp_path.iterdir())
+    assert calls.events
