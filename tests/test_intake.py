@@ -11,8 +11,11 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -569,6 +572,28 @@ def test_a_reader_that_leaves_its_files_open_runs_out_of_descriptors(many, few_d
         image.close()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the open files of Linux")
+def test_five_hundred_files_pass_through_the_program_itself_with_64_descriptors(many, tmp_path):
+    for kind in ("images", "masks"):
+        shutil.copytree(many / kind, tmp_path / kind)
+    (tmp_path / "config.yaml").write_text(CONFIG + "    - {name: pod, values: [2]}\n")
+
+    def run(*arguments: str) -> None:
+        few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
+        command = [sys.executable, "-m", "segtool", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, preexec_fn=few, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    run("check", "config.yaml", "--strict")
+    for workers in ("0", "1"):
+        longer = ("--set=train.steps=200", "--set=train.cache=false", f"--set=train.workers={workers}")
+        run("train", "config.yaml", "--run", f"run{workers}", *QUICK, *longer)
+        run("eval", f"run{workers}")
+    run("predict", "run0", "images", "--out", "out", "--overlay")
+    run("eval", "--predictions", "out", "--masks", "masks", "--config", "config.yaml")
+
+
 # --- scores
 
 
@@ -673,3 +698,57 @@ def test_what_is_predicted_does_not_depend_on_the_order_of_the_images(guesses, t
         made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert made[0] == made[1]
     assert len(made[0]) == 11
+
+
+# --- huge images
+
+
+HUGE = """
+import sys, resource
+from pathlib import Path
+import torch
+from PIL import Image
+from conftest import config_of
+from segtool.inference import Normalize, Predictor
+from segtool.models.segmenter import build_model
+from segtool.predict import list_jobs, predict
+
+torch.set_num_threads(1)
+root = Path(sys.argv[1])
+for name, side in (("small", 64), ("huge", 6000)):
+    (root / name).mkdir()
+    Image.new("RGB", (side, side), (90, 30, 200)).save(root / name / "a.png")
+classes = [{"name": f"c{k}", "values": [k]} for k in range(20)]
+data = {"classes": classes, "ignore": [], "mask_mode": "L"}
+config = config_of(root, data=data, model={"encoder": {"name": "conv", "channels": [2, 2]}})
+network = build_model(config.model, 20, 3)
+predictor = Predictor(network, Normalize((0.5,) * 3, (0.2,) * 3), torch.device("cpu"))
+
+def run(name):
+    jobs = list_jobs([root / name], root / "out" / name, overlays=False, probabilities=False)
+    (made,) = predict(predictor, config, jobs)
+    return Image.open(made).size
+
+assert run("small") == (64, 64)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 1500 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    torch.empty(20, 6000, 6000)
+except RuntimeError:
+    print("the scores of the whole image do not fit")
+assert run("huge") == (6000, 6000)
+print("its mask was made")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by what /proc tells")
+def test_an_image_of_6000x6000_pixels_and_20_classes_is_predicted_where_its_scores_would_not_fit(tmp_path):
+    """All scores at once would take 2.9 GB; the process may take half of that more than it has."""
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+    command = [sys.executable, "-c", HUGE, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["the scores of the whole image do not fit", "its mask was made"]
