@@ -25,7 +25,7 @@ from segtool.config import Config, Train, located
 from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.formats import Record
-from segtool.data.loader import num_cores, num_workers, training_batches
+from segtool.data.loader import little_shared_memory, num_cores, num_workers, training_batches
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import World, apart, convolutions_by_trial, failed_together
@@ -132,6 +132,9 @@ def train(
         checkpoint.save(run.checkpoints, training.state, saved_config, progress)
     make_step = start_compilation(training, reporter)
     workers = num_workers(config.train.workers, device, world)
+    here = config.train.batch_size * world.local_size // world.size  # images of a batch on this machine
+    if warning := little_shared_memory(here * plan.crop[0] * plan.crop[1] * (config.data.channels + 1), workers):
+        reporter.warn(warning)
     batches = training_batches(
         training_set,
         world,

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import config_of
 
+from segtool.config import dump_config
 from segtool.demo import make_dataset
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -37,3 +40,21 @@ def test_unet_beats_the_same_encoder_without_skips_by_five_points_on_thin_struct
     without = score_of(data, "{name: fcn, skips: 0}")
     assert with_skips > 0.80
     assert with_skips - without > 0.05, (with_skips, without)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["{name: unet}", "{name: fcn}"])
+def test_sixty_steps_learn_the_images_that_they_see(tmp_path: Path, tiny_ds: Path, decoder: str) -> None:
+    """The mIoU on the training images themselves, of shapes in plain colours."""
+    config = tmp_path / "config.yaml"
+    network = {"encoder": {"name": "conv", "channels": [16, 32, 64]}, "decoder": yaml.safe_load(decoder)}
+    plain = {"scale": [1.0, 1.0], "rotate": 0, "color": 0, "crop": [32, 32]}
+    train = {"steps": 60, "batch_size": 8, "seed": 0, "ema": None, "eval_every": 60}
+    made = config_of(tiny_ds, model=network, augment=plain, optim={"lr": 0.01, "warmup": 5}, train=train)
+    config.write_text(dump_config(made))
+    segtool = [sys.executable, "-m", "segtool"]
+    common = ["--quiet", "--device", "cpu"]
+    subprocess.run([*segtool, "train", config, "--run", tmp_path / "run", *common], check=True, timeout=300)
+    scored = [*segtool, "eval", tmp_path / "run", "--split", "train", "--json", *common]
+    done = subprocess.run(scored, check=True, timeout=100, capture_output=True)
+    assert json.loads(done.stdout)["miou"] > 0.9

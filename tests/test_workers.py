@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,11 @@ from segtool.data.formats import Record, split_records
 from segtool.data.loader import evaluation_batches, training_batches
 from segtool.data.reader import Reader
 from segtool.distributed import World
+from segtool.doctor import facts
 from segtool.errors import DataError
 
+# Torch's advice, which is an error here, on a machine of one core.
+two_workers = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 SOON = 10  # seconds within which a command ends
 
 
@@ -152,6 +156,52 @@ def test_torch_s_own_handler_would_raise_in_the_midst_of_anything(records, tiny_
             killed_between_batches(records, tiny_ds)
     finally:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+# --- shared memory
+
+
+@pytest.fixture
+def shared_memory(monkeypatch) -> Callable[[int], None]:
+    """Gives /dev/shm a size in bytes, all of it free."""
+    usage = shutil.disk_usage
+
+    def give(size: int) -> None:
+        def disk_usage(path: Any) -> Any:
+            return usage(path)._replace(total=size, free=size) if Path(path) == Path("/dev/shm") else usage(path)
+
+        monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+
+    return give
+
+
+HAS_SHM = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system has no /dev/shm")
+BATCH = 3 * 16 * 16 * 4  # bytes: three images of 16x16 in colour, and their targets
+
+
+@HAS_SHM
+@pytest.mark.parametrize(
+    ("workers", "size", "warned"), [(1, 3 * BATCH - 1, True), (1, 3 * BATCH, False), (0, 0, False)]
+)
+@two_workers
+def test_train_warns_before_its_first_step_of_a_shared_memory_that_cannot_hold_the_batches(
+    trainer, make_config, shared_memory, workers, size, warned
+):
+    shared_memory(size)
+    said = trainer("run", make_config(train={"steps": 1, "workers": workers})).said
+    assert [line.startswith("warning: /dev/shm: ") for line in said if "--shm-size=2g" in line] == [True] * warned
+    assert not warned or "train.workers=0" in said[0]
+
+
+@HAS_SHM
+@pytest.mark.parametrize(("size", "warned"), [(64 * 2**20, True), (2**30, False)])
+def test_doctor_says_that_shared_memory_is_small_and_what_to_do(shared_memory, size, warned):
+    shared_memory(size)
+    fact = dict(facts())["shared memory"]
+    assert ("small: give containers --shm-size=2g, or set train.workers: 0" in fact) == warned
+
+
+# --- the whole command
 
 
 PATCHED = """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,8 +21,11 @@ from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.opening import shown
 from segtool.distributed import ALONE, World
 from segtool.errors import DataError
+from segtool.terminal import amount
 
 TIMEOUT = 300  # seconds that a batch may take before its worker counts as hung
+SHARED_MEMORY = Path("/dev/shm")  # through which workers hand over their batches
+PREFETCHED = 2  # batches that each worker is ahead: torch's prefetch_factor
 LOOK = 1  # seconds between two looks, while a batch is awaited, at whether all workers live
 FAREWELL = 2  # seconds in which a worker whose pipes have closed is gone
 NOTHING = -1  # what a worker reads between two samples
@@ -106,6 +111,25 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def little_shared_memory(batch_bytes: int, workers: int) -> str | None:
+    """Returns a warning where /dev/shm cannot hold the batches that are under way; None where it can, or is none.
+
+    Args:
+        batch_bytes: Of the images and targets of a batch, in this process.
+        workers: Processes that load.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():
+        return None
+    needed = batch_bytes * (PREFETCHED * workers + 1)  # and the one at hand
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free >= needed:
+        return None
+    return (
+        f"{SHARED_MEMORY}: {amount(free)} are free, and the batches that {workers} processes load take "
+        f"{amount(needed)}; give a container --shm-size=2g, or set train.workers=0"
+    )
+
+
 def collate(samples: list[Sample | DataError]) -> Sample | DataError:
     """Returns the batch, or the first sample's error. One float32 image makes the whole batch float32.
 
@@ -136,6 +160,7 @@ def batches(dataset: TrainingSet | EvaluationSet, workers: int, **options: Any) 
         collate_fn=collate,
         worker_init_fn=begin_worker,
         timeout=LOOK if workers else 0,
+        prefetch_factor=PREFETCHED if workers else None,
         **options,
     )
     iterator, processes = _start(loader)
