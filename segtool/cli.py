@@ -76,15 +76,20 @@ def main() -> None:
         sys.exit(_explain(error))
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"segtool {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; anywhere.")] = False,
 ) -> None:
     """Options of the program itself."""
-    if version:
-        print(f"segtool {__version__}")
-        raise typer.Exit
 
 
 @app.command()

@@ -20,7 +20,7 @@ import pytest
 from conftest import Command
 from surface import SURFACE, commands, surface
 
-from segtool import cli, session, streams
+from segtool import __version__, cli, session, streams
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).with_name("golden") / "format-1"
@@ -108,6 +108,11 @@ def test_a_missing_argument_exits_with_2_and_is_named(segtool: Command, command:
 def test_a_command_or_option_that_is_misspelt_is_suggested(segtool: Command) -> None:
     assert "train" in segtool("trian").err
     assert "--resume" in segtool("train", "--resum").err
+
+
+def test_the_version_is_told_without_a_command(segtool: Command) -> None:
+    result = segtool("--version")
+    assert (result.code, result.out, result.err) == (0, f"segtool {__version__}\n", "")
 
 
 # --- standard output and standard error
