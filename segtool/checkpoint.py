@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -38,6 +37,7 @@ MANIFEST = "manifest.json"
 REQUIRED = ("model.safetensors", "optimizer.safetensors", "config.yaml", "state.json")
 FILES = (*REQUIRED, "ema.safetensors")
 SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's state, by torch's names
+MAX_NUMBER = 1e300  # of a score or a scale
 MAX_JSON = 1 << 20  # bytes; ours have about a thousand
 
 
@@ -378,7 +378,8 @@ def _is_score(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    # Compared, since a whole number may be too large for math.isfinite.
+    return type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
 def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:

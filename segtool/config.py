@@ -348,8 +348,7 @@ def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Conf
     if sections is not None:
         found += problems(_config(sections, origins), unread=[fault.key for fault in faults])
     if sections is None or found:
-        found = sorted(dict.fromkeys(found), key=lambda problem: origins.rank(problem.path))
-        raise ConfigError(*(origins.locate(problem) for problem in found))
+        raise ConfigError(*(origins.locate(problem) for problem in origins.in_order(dict.fromkeys(found))))
     return _with_length(_config(sections, origins))
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from segtool.errors import ConfigError, Problem
-from segtool.yaml_io import join, load, walk
+from segtool.yaml_io import MAX_DEPTH, join, load, walk
 
 COMPONENT_SECTIONS = ("model", "loss")
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'[^']*'")
@@ -38,10 +38,10 @@ class Origins:
             return f"{where}: {problem.message}"
         return ": ".join(part for part in (where, problem.path, problem.message) if part)
 
-    def rank(self, path: str) -> int:
-        """Returns the position of a key, or of the nearest section that is written, in reading order."""
-        nearest = self._nearest(path)
-        return list(self.places).index(nearest) if nearest in self.places else -1
+    def in_order(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Returns problems in reading order: by the place of their key, or of the nearest section that is written."""
+        order = {path: position for position, path in enumerate(self.places)}
+        return sorted(problems, key=lambda problem: order.get(self._nearest(problem.path), -1))
 
     def _nearest(self, path: str) -> str:
         while path and path not in self.places:
@@ -141,6 +141,8 @@ def _split(override: str) -> tuple[str, Any, Iterable[str]]:
         raise ConfigError(f"--set {override}: expected KEY=VALUE, such as optim.lr=3e-4")
     if "" in key.split("."):
         raise ConfigError(f"--set {override}: an empty name in {key!r}; expected names with single dots between them")
+    if key.count(".") > MAX_DEPTH or not key.isprintable():
+        raise ConfigError(f"--set {key[:40]}…: is no key of a config; `segtool config show` lists them")
     comment = re.search(r"(?:^|\s)#.*", _QUOTED.sub("", text))
     if comment:
         raise ConfigError(

@@ -20,6 +20,8 @@ from segtool.yaml_io import flow, join
 _WORDS = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _PLURALS = {"a whole number": "whole numbers", "a number": "numbers"}
 _LISTS = (tuple, list, Sequence)
+MAX_FAULTS = 100
+"""Problems of structure that are worded; each takes half a millisecond, and a file may have thousands."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ def examine(annotation: Any, data: Any, *, path: str = "") -> tuple[Any, list[Fa
         return _adapter(annotation).validate_json(text, strict=True), []
     except ValidationError as error:
         items = error.errors(include_url=False, include_context=False)
-        return None, _faults(annotation, json.loads(text), path, items)
+        faults = _faults(annotation, json.loads(text), path, items[:MAX_FAULTS])
+        if len(items) > MAX_FAULTS:
+            problem = Problem(path, f"{len(items):,} problems, of which these are the first {MAX_FAULTS}")
+            faults.insert(0, Fault(problem, path))
+        return None, faults
 
 
 def describe(annotation: Any) -> str:
@@ -141,10 +147,8 @@ def _place(loc: Sequence[Any], data: Any) -> tuple[list[Any], Any]:
 
 def _annotation_at(annotation: Any, keys: Sequence[Any]) -> Any:
     for key in keys:
-        if isinstance(key, int):
-            annotation = _item(annotation, key)
-        else:
-            annotation = get_type_hints(_dataclass_of(annotation)).get(key, Any)
+        is_item = isinstance(key, int)
+        annotation = _item(annotation, key) if is_item else _hints(_dataclass_of(annotation)).get(key, Any)
     return annotation
 
 
@@ -168,6 +172,11 @@ def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType)
 
 
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def _field_names(cls: Any) -> list[str]:
     return [field.name for field in fields(cls)]
 
@@ -176,7 +185,7 @@ def _keys(annotation: Any, path: str = "") -> list[str]:
     """Returns the dotted keys of nested dataclasses, those inside lists and optional sections aside."""
     if not is_dataclass(annotation):
         return [path]
-    hints = get_type_hints(annotation)
+    hints = _hints(annotation)
     return [key for name in _field_names(annotation) for key in _keys(hints[name], join(path, name))]
 
 

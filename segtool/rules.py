@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 255
 MAX_SEED = 2**63
+MAX_CROP = 200_000_000
+MAX_PATH = 1024
+MAX_NAME = 255
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _RANGE = re.compile(r"(-?[0-9]{1,10})\.\.(-?[0-9]{1,10})")
 _BY_COLOR = ("palette", "rgb")
@@ -31,7 +34,7 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data.split.val": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "data.split.test": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "data.split.seed": ("at least 0", lambda v: 0 <= v < MAX_SEED),
-    "data.channels": ("at least 1", lambda v: v >= 1),
+    "data.channels": ("at least 1 and at most 65,535", lambda v: 1 <= v <= 65535),
     "augment.rotate": ("from 0 to 180 degrees", lambda v: 0 <= v <= 180),
     "augment.color": ("from 0 to 1", lambda v: 0 <= v <= 1),
     "augment.gamma": ("at least 0", lambda v: v >= 0),
@@ -48,15 +51,15 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "optim.warmup": ("at least 0", lambda v: v >= 0),
     "optim.layer_decay": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "optim.clip": ("above 0, or null for no clipping", lambda v: v > 0),
-    "train.epochs": ("above 0", lambda v: v > 0),
-    "train.steps": ("at least 1", lambda v: v >= 1),
-    "train.batch_size": ("at least 1", lambda v: v >= 1),
+    "train.epochs": ("above 0 and at most a trillion", lambda v: 0 < v <= 1e12),
+    "train.steps": ("at least 1 and at most a trillion", lambda v: 1 <= v <= 10**12),
+    "train.batch_size": ("at least 1 and at most a million", lambda v: 1 <= v <= 10**6),
     "train.accumulate": ("at least 1", lambda v: v >= 1),
     "train.eval_every": ("above 0", lambda v: v > 0),
     "train.patience": ("at least 1, or null for never", lambda v: v >= 1),
     "train.ema": ("above 0 and below 1, or null for none", lambda v: 0 < v < 1),
     "train.seed": ("at least 0", lambda v: 0 <= v < MAX_SEED),
-    "train.workers": ("auto, or at least 0", lambda v: v == "auto" or v >= 0),
+    "train.workers": ("auto, or at least 0 and at most 1,024", lambda v: v == "auto" or 0 <= v <= 1024),
     "train.keep": ("at least 1", lambda v: v >= 1),
     "train.samples": ("at least 0", lambda v: v >= 0),
     "limits.max_pixels": ("at least 1", lambda v: v >= 1),
@@ -189,6 +192,17 @@ def _nearest_is_for_colors(config: Config) -> Iterator[Problem]:
         yield Problem("data.nearest", f"only for colours, but data.encoding is {config.data.encoding}; {remedy}")
 
 
+@_rule("data.root", "data.train", "data.val", "data.test")
+def _paths_are_short_enough_to_be_paths(config: Config) -> Iterator[Problem]:
+    data = config.data
+    places = {"data.root": data.root}
+    for split, folders in (("train", data.train), ("val", data.val), ("test", data.test)):
+        places |= {f"data.{split}.{name}": value for name, value in vars(folders).items()} if folders else {}
+    for path, place in places.items():
+        if place and (len(place) > MAX_PATH or max(map(len, place.encode(errors="replace").split(b"/"))) > MAX_NAME):
+            yield Problem(path, f"{len(place):,} characters, which no file system takes for a path; correct it")
+
+
 @_rule("data.format", "data.train")
 def _train_has_its_files(config: Config) -> Iterator[Problem]:
     yield from _folders(config, "train", config.data.train)
@@ -278,6 +292,9 @@ def _a_crop_has_pixels(config: Config) -> Iterator[Problem]:
     if config.augment.crop is not None and min(config.augment.crop) < 1:
         found = flow(config.augment.crop)
         yield Problem("augment.crop", f"expected a height and a width of at least 1 pixel, found {found}")
+    elif config.augment.crop is not None and math.prod(config.augment.crop) > MAX_CROP:
+        found = flow(config.augment.crop)
+        yield Problem("augment.crop", f"expected at most {MAX_CROP:,} pixels, found {found}")
 
 
 @_rule("augment.scale")

@@ -24,6 +24,7 @@ from segtool.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_VALUES = 20_000
 MAX_PROBLEMS = 20
 MAX_MESSAGE = 400
 WIDTH = 100
@@ -75,6 +76,8 @@ def load(text: str, *, where: Callable[[int], str], loader: Any = None) -> Docum
         data = reader.document(yaml.parse(text, Loader=loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
         reader.problem(*_syntax(error, text))
+    except UnicodeEncodeError as error:  # bytes of an argument that are no text
+        reader.problem(text.count("\n", 0, error.start) + 1, "bytes that are not UTF-8; write the text as UTF-8")
     else:
         if not reader.problems:
             return Document(data, reader.lines)
@@ -114,6 +117,7 @@ class _Reader:
         self.lines: dict[str, int] = {}
         self.problems: list[str] = []
         self.sources: list[str] | None = None
+        self.num_values = 0
 
     def problem(self, line: int, message: str) -> None:
         self.problems.append(f"{self.where(line)}: {_cut(message, MAX_MESSAGE)}")
@@ -137,6 +141,11 @@ class _Reader:
 
     def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: str, depth: int) -> Any:
         self.refuse(event)
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            message = f"more than {MAX_VALUES:,} values; a config has hundreds (a range is one: `1..65535`)"
+            self.problem(_line(event), message)
+            raise _Stop
         if depth > MAX_DEPTH:
             self.problem(_line(event), f"nested deeper than {MAX_DEPTH} levels; no config is")
             raise _Stop
@@ -252,6 +261,8 @@ def _line(event: yaml.Event) -> int:
 
 def _read(path: Path) -> str:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"{path}: is a pipe or a device; expected a YAML file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:

@@ -379,7 +379,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "streets.yaml:2: data.encodng: unknown key; did you mean 'encoding'?",
         "streets.yaml:15: loss.1.weight: expected a number, found 'heavy'",
         "streets.yaml:16: augment.flip: expected none, horizontal, vertical or both, found 'sideways'",
-        "streets.yaml:18: train.batch_size: expected at least 1, found 0",
+        "streets.yaml:18: train.batch_size: expected at least 1 and at most a million, found 0",
         "--set optim.lr: expected above 0, found -1.0",
         "--set train.stepz: unknown key; did you mean 'steps'?",
     ]
@@ -477,7 +477,7 @@ RULES = [
     (["data.palette=zzzzzz"], "expected 6 hexadecimal digits for each"),
     (["data.palette=''"], "expected 6 hexadecimal digits for each"),
     ([f"data.palette='{'0' * 6 * 257}'"], "1 to 256 colours, found 1542 characters"),
-    (["data.channels=0"], "expected at least 1, found 0"),
+    (["data.channels=0"], "expected at least 1 and at most 65,535, found 0"),
     (["loss=[]"], "--set loss: no loss"),
     (["loss.1.weight=-1"], "expected at least 0, found -1.0"),
     (["loss=[{name: dice, weight: 0}]"], "every weight is 0"),

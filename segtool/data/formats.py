@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 FEW = 5
+MAX_LIST_BYTES = 1 << 28
+MAX_PATH = 4096  # characters, of Linux's longest path
 
 
 def split_records(config: Config, base: Path) -> dict[str, list[Record]]:
@@ -107,13 +110,13 @@ def _read_part(data: Data, root: Path, split: str, part: Folders) -> list[Record
 def _missing(root: Path, key: str, name: str) -> str:
     """Returns what is wrong with a folder that the config names; "" where it is there."""
     path = root / name
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name too long
         return ""
-    if path.exists():
+    if os.path.exists(path):
         return f"{key}: {shown(path)} is a file, expected a folder"
-    if not root.is_dir():
+    if not os.path.isdir(root):
         return f"{key}: no folder {shown(path)}; data.root itself is not there: put the data at {shown(root)}"
-    parent = next(folder for folder in path.parents if folder.is_dir())
+    parent = next(folder for folder in path.parents if os.path.isdir(folder))
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return f"{key}: no folder {shown(path)}; {shown(parent)} has {_few(there) or 'no folders'}: correct the path"
 
@@ -192,11 +195,7 @@ def read_list(path: Path, root: Path) -> list[Record]:
     Raises:
         DataError: the list is not there, or lines that name no pair or files that are not there, each with its number.
     """
-    try:
-        text = path.read_text("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{shown(path)}: the list cannot be read ({error.strerror}); correct data.*.list") from error
-    rows = _parse_rows(text)
+    rows = _parse_rows(_list_text(path))
     header = rows.pop(0).cells if rows and not any(map(_is_image_name, rows[0].cells)) else []
     columns = _columns(header)
     records: list[Record] = []
@@ -218,14 +217,32 @@ def read_list(path: Path, root: Path) -> list[Record]:
     return sorted(records, key=lambda record: record.stem)
 
 
+def _list_text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{shown(path)}: is no regular file, expected a list of pairs; correct data.*.list")
+        if status.st_size > MAX_LIST_BYTES:
+            raise DataError(f"{shown(path)}: larger than {MAX_LIST_BYTES >> 20} MiB, expected a list of pairs")
+        return path.read_text("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{shown(path)}: the list cannot be read ({error.strerror}); correct data.*.list") from error
+
+
 def _parse_rows(text: str) -> list[_Row]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     delimiter = next((mark for mark in "\t,;" if lines and mark in lines[0][1]), None)
     if delimiter is None:
         return [_Row(number, line.split()) for number, line in lines]
-    parsed = ((number, next(csv.reader([line], delimiter=delimiter))) for number, line in lines)
-    return [_Row(number, [cell.strip() for cell in cells]) for number, cells in parsed]
+    return [_Row(number, _cells(line, delimiter)) for number, line in lines]
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    except csv.Error:  # a cell of 128 KiB, or a carriage return within the line: no path, which the caller tells
+        return [line]
 
 
 def _is_image_name(cell: str) -> bool:
@@ -246,8 +263,12 @@ def _parse_row(row: _Row, columns: tuple[int, int], width: int, root: Path) -> R
             f"expected {'an image and a mask' if width == 2 else f'{max(width, 2)} cells'}, found {len(row.cells)} "
             f"({_few(row.cells)}); put names that hold blanks or commas into a CSV with quotes"
         )
+    if max(map(len, row.cells)) > MAX_PATH:
+        return f"a cell of {max(map(len, row.cells)):,} characters, which is no path; correct the line"
+    if not all(row.cells[column] for column in columns):
+        return "an empty cell, expected an image and a mask; complete the line or remove it"
     image, mask = (_locate(row.cells[column], root) for column in columns)
-    missing = [shown(path) for path in (image, mask) if not path.exists()]
+    missing = [shown(path) for path in (image, mask) if not os.path.exists(path)]  # False for a name too long
     if missing:
         return f"no such file: {', '.join(missing)}; paths are relative to data.root"
     return Record(image, mask, _listed_stem(image, root))
@@ -255,7 +276,7 @@ def _parse_row(row: _Row, columns: tuple[int, int], width: int, root: Path) -> R
 
 def _locate(cell: str, root: Path) -> Path:
     path = root / cell
-    if "\\" in cell and not path.exists():  # a list written on Windows
+    if "\\" in cell and not os.path.exists(path):  # a list written on Windows
         path = root / cell.replace("\\", "/")
     return Path(os.path.abspath(path))
 

@@ -7,6 +7,8 @@ ours and holds before anything is decoded. Whatever a decoder raises becomes a D
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import stat
 import struct
 import threading
@@ -133,6 +135,23 @@ def read_orientation(opened: Opened) -> int:
     except Exception:  # whatever Pillow's parser meets in broken metadata; it has no class of its own
         return 1
     return int(value) if value in range(1, 9) else 1
+
+
+def _silence_libraries() -> None:
+    """Keeps what libtiff and Pillow print of broken files off standard error; the reader raises a DataError for them.
+
+    libtiff writes to the descriptor itself. Its handlers are found through the library that Pillow links to, where
+    that exports them.
+    """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        with contextlib.suppress(AttributeError, OSError):
+            set_handler = getattr(ctypes.CDLL(Image.core.__file__), name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
+_silence_libraries()
 
 
 def shown(path: Path | str) -> str:
