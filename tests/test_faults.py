@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from faults import Disk, broken_promises, command, done, every_fault, put_back, 
 from PIL import Image
 from torch import Tensor, nn
 
-from segtool import disk
+from segtool import disk, runs
 from segtool.checkpoint import committed
 from segtool.config import Augment, load_config
 from segtool.errors import CheckpointError, DiskError
@@ -545,3 +546,42 @@ def test_a_temporary_folder_that_is_full_costs_memory_and_nothing_else(
         assert (array == 7).all()
         assert not list(tmp_path.iterdir())
     assert calls.events
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_nothing_is_appended_to_what_is_no_file(root: Path, kind: str) -> None:
+    (root / "victim").write_text("precious")
+    if kind == "link":
+        (root / "a").symlink_to(root / "victim")
+    elif kind == "pipe":
+        os.mkfifo(root / "a")
+    else:
+        (root / "a").mkdir()
+    with pytest.raises(DiskError, match="is a link, a folder or a device"):
+        disk.append(root / "a", b"more")
+    assert (root / "victim").read_text() == "precious"
+
+
+def test_what_an_earlier_process_of_the_same_number_left_half_written_is_in_nobodys_way(root: Path) -> None:
+    (root / f".tmp-{os.getpid()}-{threading.get_ident()}").write_bytes(b"half")
+    disk.write_atomically(root / "a", b"content")
+    assert tree(root) == {"a": b"content"}
+
+
+def test_a_run_that_cannot_be_opened_leaves_its_lock_free_and_one_that_cannot_be_tidied_closes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.05)
+    kept = []  # with what they hold on to
+    for number in range(1, 12):
+        with Disk(root, number).installed():
+            try:
+                Run(root).close()
+            except DiskError as error:
+                kept.append(error)
+    assert len(kept) > 3
+    run = Run(root)
+    with Disk(root, 0, errno.EIO).installed() as calls:
+        run.close()
+    assert calls.fired
+    Run(root).close()
