@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import json
 import os
+import signal
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segtool.errors import HungError, LostError, SegtoolError
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PR_SET_PDEATHSIG = 1  # of prctl
 ARRIVING = datetime.timedelta(minutes=10)  # from the first process to the last
 PREPARING = datetime.timedelta(days=7)  # that the others wait while the main process looks at the data
 
@@ -160,6 +164,7 @@ def join_world() -> Iterator[World]:
     if world.size == 1:
         yield world
         return
+    _end_with_the_launcher()
     if world.local_size == world.size:
         # All on one machine: it may have no network at all, or a name that leads nowhere.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
@@ -203,6 +208,12 @@ def world_of(environment: Mapping[str, str]) -> World:
         given = ", ".join(f"{name}={environment[name]}" for name in LAUNCHED)
         raise SegtoolError(f"the environment has {given}; expected the numbers that torchrun sets") from None
     return World(rank, size, local_size)
+
+
+def _end_with_the_launcher() -> None:
+    """Has Linux send this process SIGTERM when what started it is killed: else it would train on, seen by nobody."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _loopback() -> str:

@@ -96,6 +96,14 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code, which nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Starts jobs, and ends what is left of them."""
@@ -142,7 +150,7 @@ def test_a_killed_process_ends_the_job_and_is_named_last(config, start, tmp_path
     os.kill(job.rank(1), signal.SIGKILL)
     assert job.end(30) == 137
     assert job.last_line.startswith("error: rank 1 of 2 was killed (signal 9)")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in others)
+    assert not any(map(is_running, others))
     assert checkpoint.last(tmp_path / "run" / "checkpoints") is not None
 
 
@@ -180,11 +188,23 @@ def test_a_signal_ends_the_job_after_its_step_is_saved(config, start, tmp_path, 
     assert job.end(60) == 128 + number
     assert f"segtool train {tmp_path / 'run'} --resume --gpus 2" in job.said
     assert "Traceback" not in job.said
-    assert not any(Path(f"/proc/{pid}").exists() for pid in others)
+    assert not any(map(is_running, others))
     saved = checkpoint.last(tmp_path / "run" / "checkpoints")
     assert saved is not None
     logged = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert saved.progress.step == logged[-1]
+
+
+def test_no_process_outlives_a_launcher_that_is_killed(config, start, tmp_path):
+    job = start(*train_with(config(), tmp_path / "run"))
+    job.until(trains(tmp_path / "run"))
+    others = job.processes()
+    job.process.kill()
+    deadline = time.monotonic() + 60
+    while any(map(is_running, others)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert checkpoint.last(tmp_path / "run" / "checkpoints") is not None
 
 
 def test_what_is_wrong_is_said_once_and_ends_with_the_exit_code_of_its_kind(config, start, tmp_path):
