@@ -40,6 +40,8 @@ class World:
     """Processes on this machine."""
     group: Any = None
     """Of torch: on the CPU gloo, on CUDA NCCL."""
+    patient: Any = None
+    """The same processes, who wait for one another without limit."""
 
     @property
     def is_main(self) -> bool:
@@ -55,7 +57,13 @@ class World:
         """Returns the world whose processes wait no longer than this for one another; all call it together."""
         if self.group is None:
             return self
-        return replace(self, group=torch.distributed.new_group(timeout=datetime.timedelta(seconds=seconds)))
+        group = torch.distributed.new_group(timeout=datetime.timedelta(seconds=seconds))
+        return replace(self, group=group, patient=self.group)
+
+    def meet(self) -> None:
+        """Waits until all processes are here, without limit: after what may take one longer than another."""
+        if self.patient is not None:
+            torch.distributed.all_reduce(torch.tensor(0), group=self.patient)
 
     def sum(self, values: Tensor) -> Tensor:
         """Returns the sum of `values` over all processes."""
@@ -67,7 +75,7 @@ class World:
         """Returns the largest of the processes' values; it waits for no GPU."""
         if self.group is None:
             return value
-        values = torch.tensor(value)
+        values = torch.tensor(int(value))
         torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(values)
 
@@ -136,6 +144,7 @@ class World:
         """
         if self.group is None:
             return model
+        self.meet()  # weights may have been downloaded
         return DistributedDataParallel(model, process_group=self.group)
 
 

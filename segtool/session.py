@@ -162,9 +162,11 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
             try:
                 while text := world.receive():
                     _follow(session, json.loads(text), world)
-            except (DivergedError, Interrupted) as error:  # which all processes raise alike, and the main one tells
+            except DivergedError as error:  # of all processes alike, and the main one tells it
+                raise LostError(*error.problems) from error
+            except Interrupted as error:
                 with contextlib.suppress(RuntimeError):
-                    world.receive()  # until that one has saved and ended
+                    world.receive()  # until the main process has saved and ended
                 raise SystemExit(error.exit_code) from error
             return None
         seconds = None

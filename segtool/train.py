@@ -145,6 +145,7 @@ def train(
     )
     logs = Logs(run, world, reporter, config, plan, workers)
     batches = logs.awaited(batches)
+    world.meet()
     saved_at = time.monotonic()
     with (
         catch_signals() as signals,
@@ -171,7 +172,8 @@ def train(
                     last = True
             # Looked at once: a signal that comes later ends the next step, after its save.
             stop = world.largest(signals[0] if signals else 0)
-            if last or stop or progress.score is not None or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            due = world.largest(time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+            if last or stop or due or progress.score is not None:
                 logs.settle()  # a step that was not made must not be saved as one
                 require_finite(training, progress.step)
                 logs.flush()

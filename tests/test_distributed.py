@@ -306,13 +306,16 @@ def test_a_process_that_does_not_come_ends_the_others_within_the_timeout(tmp_pat
         with join_world() as world:
             limited = world.limited(1.5)
             if world.rank == 1:
-                time.sleep(8)
+                time.sleep(3)  # what comes before all have met takes as long as it takes
+            limited.meet()
+            if world.rank == 1:
+                time.sleep(6)
             limited.largest(0)
 
     main, _ = in_ranks(2, work, tmp_path, timeout=20)
     assert main.error == "HungError"
     assert "train.timeout" in main.text
-    assert main.seconds < 6
+    assert 4 < main.seconds < 8
 
 
 def test_a_process_that_is_killed_ends_the_others_at_once(tmp_path):
@@ -437,3 +440,49 @@ def test_all_start_again_unless_a_new_start_would_meet_the_same(monkeypatch, cod
     assert len(set(jobs)) == 1, "by which the run is known as the job's own"
     assert len(said) == runs - 1
     assert raised is None or ended.value.exit_code == raised
+
+
+def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_config, tmp_path, monkeypatch):
+    """Only the second process computes a loss that is none; all leave the step out."""
+    from segtool import train
+
+    config, directory = write_config(train={"steps": 4, "batch_size": 4}), tmp_path / "run"
+    real = train.add_gradients
+
+    def spoiled(training: train.Training, *part: Any) -> torch.Tensor:
+        loss = real(training, *part)
+        return loss * float("nan") if training.world.rank == 1 else loss
+
+    monkeypatch.setattr(train, "add_gradients", spoiled)
+
+    def work() -> None:
+        train_session(Session(config, run=directory, device="cpu", quiet=True))
+
+    main, other = in_ranks(2, work, tmp_path / "ranks")
+    assert (main.error, other.error) == ("DivergedError", "LostError")
+    assert main.text.count(".png") == 4
+    saved = checkpoint.last(directory / "checkpoints")
+    assert saved is not None
+    assert saved.progress.step == 0
+
+
+def test_a_signal_to_any_process_ends_all_after_the_same_step(write_config, tmp_path, monkeypatch):
+    from segtool import train
+
+    config, directory = write_config(train={"steps": 9, "batch_size": 4}), tmp_path / "run"
+    real = train.train_step
+
+    def signalled(training: train.Training, batch: Any, step: int, *rest: Any) -> Any:
+        if step == 2 and training.world.rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return real(training, batch, step, *rest)
+
+    monkeypatch.setattr(train, "train_step", signalled)
+
+    def work() -> None:
+        train_session(Session(config, run=directory, device="cpu", quiet=True))
+
+    main, other = in_ranks(2, work, tmp_path / "ranks")
+    assert (main.error, other.error) == ("Interrupted", "SystemExit")
+    assert "--resume --gpus 2" in main.text
+    assert [row["step"] for row in rows_of(directory) if "loss" in row] == [1, 2, 3]
