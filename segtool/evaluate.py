@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from segtool.metrics import ImageScore, Scores, confusion_matrix
 from segtool.shortage import shortage_told
 from segtool.terminal import Reporter
 
+Advice = Callable[[BandPredictor, Path, tuple[int, int], int | None], str]
+
 
 def evaluate(
     predictor: BandPredictor,
@@ -31,13 +35,18 @@ def evaluate(
     workers: int,
     reporter: Reporter,
     tile: int | None = None,
+    advise: Advice = tile_advice,
 ) -> Scores:
     """Returns the scores over a data set, each image at its own size.
 
     Every process takes every world-th image and returns the scores of all of them, whatever their number.
 
+    Args:
+        advise: Returns what to say of an image whose prediction takes too much memory.
+
     Raises:
         DataError: an image or a mask cannot be used.
+        ShortageError: memory does not suffice.
     """
     labels = dataset.reader.labels
     rows = []
@@ -46,7 +55,7 @@ def evaluate(
     for batch in reporter.track(batches, total=share, unit="image", label="scoring"):
         target = batch.target[0].numpy()
         image = dataset.records[int(batch.indices[0])].image
-        with shortage_told(partial(tile_advice, predictor, image, target.shape, tile)):
+        with shortage_told(partial(advise, predictor, image, target.shape, tile)):
             prediction = predictor.classes(batch.image[0], tile)
         matrix = confusion_matrix(target, prediction, labels.num_classes)
         rows.append(np.array([int(batch.indices[0]), np.count_nonzero(target == IGNORE), *matrix.ravel()]))

@@ -26,6 +26,7 @@ from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.formats import Record
 from segtool.data.loader import little_shared_memory, num_cores, num_workers, training_batches
+from segtool.data.opening import shown
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import World, apart, convolutions_by_trial, failed_together
@@ -207,6 +208,17 @@ def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
         f"with train.batch_size {train.batch_size} in {train.accumulate} part(s), augment.crop "
         f"{plan.crop[0]}x{plan.crop[1]}, train.precision {train.precision}. The last checkpoint, {saved}, is intact; "
         f"try {advice}"
+    )
+
+
+def validation_shortage(
+    directory: Path, world: World, _: object, image: Path, size: tuple[int, int], __: object
+) -> str:
+    """Returns, where a validation ran out of memory, the image and what to try; it has no other size or tile."""
+    return (
+        f"in validation, at {shown(image)}, {size[1]}x{size[0]} pixels, which goes through the network as a whole "
+        "up to 2 megapixels; make the images of the validation split smaller, or leave more memory free: "
+        f"{resume_command(directory, world)} --set train.cache=false --set train.workers=0"
     )
 
 
@@ -494,7 +506,8 @@ def validate(
     training.world.spread(training.scored.buffers())  # those of BatchNorm have seen each process's images only
     predictor = build_predictor(training)
     began = time.monotonic()
-    scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter)
+    advise = partial(validation_shortage, run.directory, training.world)
+    scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter, advise=advise)
     score = scores.miou
     better = score is not None and (progress.best is None or score > progress.best)
     if better and training.world.is_main:

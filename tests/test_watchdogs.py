@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -368,6 +370,48 @@ def test_predict_and_eval_name_the_image_its_size_and_a_tile(tiny_ds, tmp_path, 
         assert f"out of memory at {image}, 32x32 pixels; try --tile 64" in str(error.value)
     with pytest.raises(ShortageError, match="no --probabilities"):
         app(["predict", str(run), str(image), "--out", str(out), "--probabilities", *common], standalone_mode=False)
+
+
+def test_a_validation_that_runs_out_of_memory_is_told_without_an_option_that_train_does_not_have(
+    trainer, make_config, monkeypatch
+):
+    monkeypatch.setattr(Predictor, "forward", raising(STARVED["of the CPU"]))
+    with pytest.raises(ShortageError) as error:
+        trainer("run", make_config(train={"steps": 1}))
+    text = str(error.value)
+    assert "in validation, at " in text
+    assert "val0.png, 32x32 pixels" in text
+    assert f"{trainer.directory / 'run'} --resume --set train.cache=false --set train.workers=0" in text
+    assert "--tile" not in text
+    assert "accumulate" not in text
+
+
+# Python code of a process whose address space is what it has after its imports, and a little more.
+LIMITED = """
+import resource, sys
+import segtool.session, segtool.train, segtool.predict, segtool.inference
+from segtool.cli import main
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + {mebibytes} * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of a process as Linux tells it")
+def test_a_process_whose_memory_is_limited_ends_with_exit_4_and_the_next_command(tiny_ds, tmp_path, make_config):
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    wide = {"encoder": {"name": "conv", "channels": [64, 64]}}
+    sizes = {"steps": 2, "batch_size": 8, "cache": False}
+    config.write_text(dump_config(make_config(model=wide, augment={"crop": [1024, 1024]}, train=sizes)))
+    code = LIMITED.format(mebibytes=1500)
+    command = [sys.executable, "-c", code, "train", config, "--run", run, "--device", "cpu", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 4, done.stderr
+    assert "out of memory with train.batch_size 8 in 1 part(s)" in done.stderr
+    assert f"segtool train {run} --resume --set train.accumulate=2" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_memory_that_runs_out_anywhere_else_is_exit_4_and_no_bug(capsys):
