@@ -134,6 +134,7 @@ def init(
 ) -> None:
     """Look at a folder and write a commented config that trains."""
     from segtool.data.scaffold import scaffold
+    from segtool.tables import printable
 
     out = out or Path(f"{data_dir.resolve().name}.yaml")
     if out.exists() and not force:
@@ -143,7 +144,7 @@ def init(
     _check_model(model)
     text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
     _write_text(out, text)
-    print(f"wrote {out}")
+    print(printable(f"wrote {out}"))
     print(f"next: segtool check {_shell([str(out)])}; segtool train {_shell([str(out)])}", file=sys.stderr)
 
 
@@ -493,7 +494,7 @@ def _seconds(text: str) -> float:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    if not all(side.isdecimal() and len(side) < 7 and int(side) for side in (height, width)):
         raise SegtoolError(f"--size {text}: expected height x width in pixels, such as 352x480")
     return int(height), int(width)
 

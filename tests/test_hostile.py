@@ -417,3 +417,24 @@ def test_a_name_of_an_image_cannot_leave_the_folder_of_predictions(tmp_path):
     assert len(jobs) == len(names)
     for path in (path for job in jobs for path in job.outputs):
         assert os.path.normpath(path).startswith(f"{out}{os.sep}")
+
+
+NAMES = {
+    "labels.txt": "9" * 5000 + " cat\n1 dog\n",
+    "labelmap.txt": "cat:" + "9" * 5000 + ",0,0::\ndog:1,1,1::\n",
+    "label_colors.txt": f"{'9' * 5000} 0 0 cat\n",
+    "dataset.json": '{"labels": {"\u00b2": "cat", "' + "9" * 5000 + '": "dog", "x": 7}}',
+}
+
+
+@pytest.mark.parametrize("file", NAMES)
+def test_a_hostile_file_of_class_names_does_not_end_init(tmp_path, file):
+    from segtool.data.names import find_names
+
+    (tmp_path / file).write_text(NAMES[file], encoding="utf-8")
+    find_names(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["9" * 5000 + "x1", "1x" + "9" * 5000, "\u00b2x1", "999999999999x999999999999"])
+def test_a_hostile_size_is_wrong_usage(segtool, config_file, size):
+    assert segtool("inspect", config_file, "--size", size).code == 2

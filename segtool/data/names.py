@@ -76,7 +76,7 @@ def _read_list(path: Path) -> NamesFile | None:
     lines = _lines(path)
     if lines and lines[0] in ("__ignore__", "_ignore_"):  # labelme's name for the value -1, stored as 255
         lines = lines[1:]
-    numbered = [re.fullmatch(r"(\d+)\s*[:,\t ]\s*(\D.*)", line) for line in lines]
+    numbered = [re.fullmatch(r"(\d{1,10})\s*[:,\t ]\s*(\D.*)", line) for line in lines]
     if lines and all(numbered):
         return NamesFile(path, by_value={int(m[1]): _clean(m[2]) for m in numbered if m})
     names = tuple(_clean(line) for line in lines)
@@ -87,9 +87,9 @@ def _read_colors(path: Path) -> NamesFile | None:
     """Reads CVAT's `name:r,g,b::`, `name,r,g,b` with a header, and CamVid's `r g b name`."""
     found: dict[int, str] = {}
     for line in _lines(path):
-        if match := re.match(r"(.+?)\s*[:,;]\s*(\d+)\s*[,; ]\s*(\d+)\s*[,; ]\s*(\d+)", line):
+        if match := re.match(r"(.+?)\s*[:,;]\s*(\d{1,10})\s*[,; ]\s*(\d{1,10})\s*[,; ]\s*(\d{1,10})", line):
             name, *channels = match.groups()
-        elif match := re.match(r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\D.*)", line):
+        elif match := re.match(r"(\d{1,10})[\s,;]+(\d{1,10})[\s,;]+(\d{1,10})[\s,;]+(\D.*)", line):
             *channels, name = match.groups()
         else:
             continue
@@ -110,7 +110,7 @@ def _read_json(path: Path) -> NamesFile | None:
     for key, item in pairs:
         if isinstance(item, int) and not isinstance(item, bool):
             found[item] = _clean(str(key))
-        elif isinstance(item, str) and str(key).isdigit():
+        elif isinstance(item, str) and re.fullmatch(r"\d{1,10}", str(key)):
             found[int(key)] = _clean(item)
     return NamesFile(path, by_value=found) if found else None
 
