@@ -271,21 +271,12 @@ def test_a_limit_of_1_mb_a_file_ends_prediction_with_4_and_leaves_no_half_file(c
 
 
 @pytest.mark.slow
-def test_a_limit_on_files_ends_init_and_eval_with_4_and_keeps_what_was_there(copied):
+def test_a_limit_on_files_ends_init_with_4_and_keeps_what_was_there(copied):
     (copied / "config.yaml").write_text("precious: true\n")
-    (copied / "table.csv").write_text("before\n")
     failed = program("init", copied / "data", "--out", copied / "config.yaml", "--force", limit=100)
     assert failed.returncode == 4, failed.stderr
     assert "config.yaml: cannot be written (File too large)" in failed.stderr
     assert (copied / "config.yaml").read_text() == "precious: true\n"
-    failed = program("eval", copied / "run", "--csv", copied / "table.csv", limit=100)
-    assert failed.returncode == 4, failed.stderr
-    assert "table.csv: cannot be written (File too large)" in failed.stderr
-    assert (copied / "table.csv").read_text() == "before\n"
-    scored = program("eval", copied / "run", "--json", limit=100)
-    assert scored.returncode == 0, scored.stderr
-    assert "the per-image table was not written" in scored.stderr
-    assert json.loads(scored.stdout)["per_image"] is None
     assert not [name for name in tree(copied) if ".tmp" in name]
 
 
@@ -338,7 +329,8 @@ def test_a_read_only_file_system_is_told_before_any_training(folder, mounted):
 
 @pytest.mark.slow
 def test_a_disk_that_really_fills_up_costs_nothing_and_the_run_goes_on_when_there_is_room(copied, mounted):
-    place = mounted("size=3m")
+    one = sum(map(len, tree(copied / "run" / "checkpoints" / "step-00000001").values()))
+    place = mounted(f"size={round(1.6 * one)}")
     words = (*LARGE, *QUICK, "--set=train.steps=4", "--set=train.eval_every=1", "--set=train.keep=9")
     whole = program("train", copied / "config.yaml", "--run", copied / "whole", *words)
     assert whole.returncode == 0, whole.stderr
