@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segtool import __version__, streams
+from segtool.disk import REMEDIES
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
 from segtool.shortage import is_shortage, reason
 from segtool.signals import end_at_signals
@@ -559,6 +560,9 @@ def _explain(error: Exception) -> int:
         return ShortageError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         _print_errors([f"{error.filename}: {error.strerror}; the file system did not allow it"])
+        return CheckpointError.exit_code
+    if isinstance(error, OSError) and error.errno in REMEDIES:  # of memory that is shared by way of a file, say
+        _print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])
         return CheckpointError.exit_code
     _print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
     return 1

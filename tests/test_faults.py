@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from segtool import disk, runs
 from segtool.checkpoint import committed
+from segtool.cli import _explain
 from segtool.config import Augment, load_config
 from segtool.errors import CheckpointError, DiskError
 from segtool.inference import Normalize, Predictor
@@ -585,3 +586,10 @@ def test_a_run_that_cannot_be_opened_leaves_its_lock_free_and_one_that_cannot_be
         run.close()
     assert calls.fired
     Run(root).close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_that_fails_a_library_is_exit_4_and_no_bug(code, capsys):
+    assert _explain(OSError(code, os.strerror(code))) == 4
+    assert os.strerror(code) in capsys.readouterr().err
+    assert _explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))) == 1
