@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,7 @@ def main() -> None:
     streams.secure()
     try:
         try:
+            _require_current_folder()
             app(arguments, prog_name="segtool")
         finally:
             sys.stdout.flush()
@@ -75,6 +77,14 @@ def main() -> None:
         if debug:
             raise
         sys.exit(_explain(error))
+
+
+def _require_current_folder() -> None:
+    """Raises in a folder that was deleted, where torch's libraries would end the process on their own."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SegtoolError(f"the current folder: {error.strerror}, it was deleted or moved; cd to another") from error
 
 
 def _show_version(wanted: bool) -> None:
