@@ -155,7 +155,7 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
     from segtool.terminal import Reporter
 
     if session.gpus > 1:
-        _launch(session, dry_run=dry_run)
+        _launch(session, began, dry_run=dry_run)
         return None
     with join_world() as world:
         if not world.is_main:
@@ -180,7 +180,7 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
         return seconds
 
 
-def _launch(session: Session, *, dry_run: bool) -> None:
+def _launch(session: Session, began: float, *, dry_run: bool) -> None:
     """Starts the session's processes, after what can be known without them is looked at, and waits for their end."""
     from segtool.distributed import check_gpus, choose_device, world_of
     from segtool.launch import launch
@@ -191,8 +191,8 @@ def _launch(session: Session, *, dry_run: bool) -> None:
         raise SegtoolError(problem) if world.is_main else LostError(problem)
     if choose_device(session.device).type == "cuda":
         check_gpus(session.gpus)
-    given = session.run or session.config
-    directory = given if session.resume else session.run or next_free(Path("runs"), run_name(session.config))
+    there = session.config if session.resume else next_free(Path("runs"), run_name(session.config))
+    directory = session.run or there
     timeout = Config().train.timeout
     if session.resume or not is_data(session.config):
         config, _ = load_any(directory if session.resume else session.config, session.overrides)
@@ -201,7 +201,8 @@ def _launch(session: Session, *, dry_run: bool) -> None:
     arguments = ["--debug"] if "--debug" in sys.argv else []
     arguments += ["train", "--run", str(directory), "--device", session.device]
     arguments += [word for override in session.overrides for word in ("--set", override)]
-    arguments += ["--budget", f"{session.budget:.0f}s"] if session.budget is not None else []
+    if session.budget is not None:
+        arguments += ["--budget", f"{max(1.0, session.budget - (time.monotonic() - began)):.0f}s"]
     flags = {"--resume": session.resume, "--quiet": session.quiet, "--dry-run": dry_run}
     arguments += [flag for flag, given in flags.items() if given]
     reporter = Reporter(quiet=session.quiet)
