@@ -626,3 +626,24 @@ def test_an_error_is_recorded_for_the_launcher_but_not_the_end_of_another(tmp_pa
     launch.record(DataError("a.png: broken"))
     told = json.loads((tmp_path / "error.json").read_text())["message"]
     assert told["message"] == told["extraInfo"]["py_callstack"] == "a.png: broken"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (RuntimeError("no compiler"), SegtoolError, r"compilation failed \(RuntimeError: no compiler\).*compile=false"),
+        (RuntimeError("gloo: connection closed by peer"), RuntimeError, "^gloo"),
+    ],
+    ids=["compiler", "another process"],
+)
+def test_where_compilation_fails_several_processes_end(monkeypatch, error, raised, said):
+    """One alone makes the step again without; of several the others are within it."""
+    from segtool import train
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(train, "train_step", fail)
+    training: Any = SimpleNamespace(model=nn.Linear(1, 1), world=World(rank=1, size=2))
+    with pytest.raises(raised, match=said):
+        train.compiled_step(None, training)  # type: ignore[arg-type]
