@@ -179,7 +179,18 @@ def join_world() -> Iterator[World]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
     cuda = torch.cuda.is_available() and torch.distributed.is_nccl_available()
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=ARRIVING)
+        from torch.distributed.rendezvous import rendezvous  # which not every build of torch has
+
+        store, *_ = next(rendezvous("env://", timeout=ARRIVING))
+        # torchrun keeps its store when it starts all again; what the last processes left in it leads to them.
+        store = torch.distributed.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=store,
+            rank=world.rank,
+            world_size=world.size,
+            timeout=ARRIVING,
+        )
         group = torch.distributed.new_group(timeout=PREPARING)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
