@@ -39,6 +39,7 @@ FILES = (*REQUIRED, "ema.safetensors")
 SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's state, by torch's names
 MAX_NUMBER = 1e300  # of a score or a scale
 MAX_JSON = 1 << 20  # bytes; ours have about a thousand
+OTHER = "use another checkpoint of the run"
 
 
 class NewerFormatError(CheckpointError):
@@ -110,7 +111,9 @@ class Checkpoint:
             if state.scaler is not None and self.scaler is not None:
                 state.scaler.load_state_dict({**state.scaler.state_dict(), **self.scaler})
         except (RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{self.path}: does not fit the network of this training: {error}") from error
+            raise CheckpointError(
+                f"{self.path}: does not fit the network of this training ({error}); {OTHER}"
+            ) from error
 
 
 def save(directory: Path, state: TrainState, config: Config, progress: Progress) -> Path:
@@ -162,7 +165,9 @@ def load(path: Path) -> Checkpoint:
     try:
         config = load_config(path / "config.yaml")
     except ConfigError as error:
-        raise CheckpointError(*error.problems, f"{path}: its config is not one that this segtool reads") from error
+        raise CheckpointError(
+            *error.problems, f"{path}: its config is not one that this segtool reads; {OTHER}"
+        ) from error
     return Checkpoint(path, config, progress, tensors, _scaler(path, contents["state.json"]))
 
 
@@ -312,13 +317,13 @@ def _verified(path: Path) -> dict[str, bytes]:
     """Returns the content of each file that the manifest lists."""
     if not (path / MANIFEST).is_file():
         raise CheckpointError(
-            f"{path}: has no {MANIFEST}, so nothing can be verified by sha256; it is no whole checkpoint"
+            f"{path}: has no {MANIFEST}, so nothing can be verified by sha256; it is no whole checkpoint: {OTHER}"
         )
     entries = _entries(path)
     contents = {name: _verified_file(path / name, entry) for name, entry in entries.items()}
     if missing := [name for name in REQUIRED if name not in contents]:
         raise CheckpointError(
-            f"{path / MANIFEST}: lists no {', '.join(missing)} with its sha256; it is no checkpoint of a training"
+            f"{path / MANIFEST}: lists no {', '.join(missing)} with its sha256, as a training writes; {OTHER}"
         )
     return contents
 
@@ -329,11 +334,11 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
     _check_format(path, manifest)
     files = manifest.get("files")
     if not isinstance(files, dict):
-        raise CheckpointError(f"{path / MANIFEST}: lists no files with their sha256; it is damaged")
+        raise CheckpointError(f"{path / MANIFEST}: lists no files with their sha256; it is damaged: {OTHER}")
     for name, entry in files.items():
         if name not in FILES or not isinstance(entry, dict):
             raise CheckpointError(
-                f"{path / MANIFEST}: lists {name[:80]!r}, which is no file of a checkpoint (sha256 not checked)"
+                f"{path / MANIFEST}: lists {name[:80]!r}, no file of a checkpoint (sha256 not checked); {OTHER}"
             )
     return files
 
@@ -347,7 +352,7 @@ def _check_format(path: Path, value: Mapping[str, Any]) -> None:
     if type(found) is not int or found < 1:
         raise CheckpointError(
             f"{path}: checkpoint format {repr(found)[:20]}; expected a whole number from 1 to {FORMAT}: the manifest "
-            "or state is damaged, or was not written by segtool"
+            f"or state is damaged, or was not written by segtool; {OTHER}"
         )
 
 
@@ -359,7 +364,7 @@ def _progress(path: Path, content: bytes) -> Progress:
     counts = (progress.step, progress.steps, progress.stale)
     whole = all(type(count) is int and 0 <= count < 10**18 for count in counts)
     if not (whole and _is_score(progress.score) and _is_score(progress.best) and type(progress.finished) is bool):
-        raise CheckpointError(f"{path / 'state.json'}: holds a value of the wrong kind; it was not written by segtool")
+        raise CheckpointError(f"{path / 'state.json'}: holds a value of the wrong kind; {OTHER}")
     return progress
 
 
@@ -369,7 +374,7 @@ def _scaler(path: Path, content: bytes) -> dict[str, float] | None:
     if saved is None:
         return None
     if not isinstance(saved, dict) or set(saved) != set(SCALER) or not all(map(_is_number, saved.values())):
-        raise CheckpointError(f"{path / 'state.json'}: holds a scaler of the wrong kind; it was not written by segtool")
+        raise CheckpointError(f"{path / 'state.json'}: holds a scaler of the wrong kind; {OTHER}")
     return saved
 
 
@@ -387,20 +392,20 @@ def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:
     if len(content) != entry.get("size") or hashlib.sha256(content).hexdigest() != entry.get("sha256"):
         raise CheckpointError(
             f"{path}: {len(content)} bytes whose sha256 is not the one in {MANIFEST} ({entry.get('size')} bytes); "
-            "the file is damaged: use another checkpoint of the run"
+            f"the file is damaged: {OTHER}"
         )
     return content
 
 
 def _json_object(path: Path, content: bytes) -> dict[str, Any]:
     if len(content) > MAX_JSON:
-        raise CheckpointError(f"{path}: {len(content):,} bytes; the sha256 manifest or state is damaged")
+        raise CheckpointError(f"{path}: {len(content):,} bytes; the sha256 manifest or state is damaged: {OTHER}")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON; the sha256 manifest or state is damaged") from error
+        raise CheckpointError(f"{path}: not JSON; the sha256 manifest or state is damaged: {OTHER}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object; the sha256 manifest or state is damaged")
+        raise CheckpointError(f"{path}: not a JSON object; the sha256 manifest or state is damaged: {OTHER}")
     return value
 
 
@@ -408,7 +413,7 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load_tensors(content)
     except Exception as error:  # the file is anyone's: whatever its reader stumbles over, the file is at fault
-        raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: not a safetensors file ({error}); {OTHER}") from error
 
 
 def _verified_score(path: Path) -> float | None:
@@ -417,11 +422,13 @@ def _verified_score(path: Path) -> float | None:
 
 def _read(path: Path) -> bytes:
     if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path}: is no regular file, so its sha256 cannot be verified")
+        raise CheckpointError(f"{path}: is no regular file, so its sha256 cannot be verified; {OTHER}")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}), so its sha256 cannot be verified") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}), so its sha256 cannot be verified; {OTHER}"
+        ) from error
 
 
 def _recorded_score(path: Path) -> float | None:

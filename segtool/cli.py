@@ -273,7 +273,9 @@ def evaluate(
     limits = _limits(fail_under)
     if predictions is not None:
         if runs or split is not None or flip:
-            raise SegtoolError("--predictions takes --masks and --config, and neither a RUN nor --split or --flip")
+            raise SegtoolError(
+                "--predictions takes --masks and --config, but no RUN, --split or --flip; leave them out"
+            )
         if masks is None or config is None:
             raise SegtoolError("--predictions needs --masks DIR (the truth) and --config CONFIG (what the masks mean)")
         from segtool.score import score_folders
@@ -288,7 +290,7 @@ def evaluate(
         from segtool.session import evaluate_session
 
         if masks is not None or config is not None:
-            raise SegtoolError("--masks and --config go with --predictions; a RUN has its own config")
+            raise SegtoolError("--masks and --config go with --predictions; leave them out, a RUN has its own config")
         result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
         if not result.is_main:
             return
@@ -524,7 +526,7 @@ def _limits(text: str | None) -> dict[str, float]:
         if name.strip() not in SUMMARY:
             raise SegtoolError(f"--fail-under {part}: unknown score; expected one of {', '.join(SUMMARY)}")
         if not 0 <= limits[name.strip()] <= 1:
-            raise SegtoolError(f"--fail-under {part}: scores lie in 0..1")
+            raise SegtoolError(f"--fail-under {part}: expected a score from 0 to 1, such as miou=0.8")
     return limits
 
 
@@ -569,7 +571,7 @@ def _explain(error: Exception) -> int:
         _print_errors([f"out of memory ({reason(error)}); end what else runs here, or use a machine that has more"])
         return ShortageError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
-        _print_errors([f"{error.filename}: {error.strerror}; the file system did not allow it"])
+        _print_errors([f"{error.filename}: {error.strerror}; mend that, or choose another place"])
         return CheckpointError.exit_code
     if isinstance(error, OSError) and error.errno in REMEDIES:  # of memory that is shared by way of a file, say
         _print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])

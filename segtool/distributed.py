@@ -194,7 +194,8 @@ def join_world() -> Iterator[World]:
         group = torch.distributed.new_group(timeout=PREPARING)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        message = f"process {world.rank} of {world.size} does not reach the others by {place}: {error}"
+        message = f"process {world.rank} of {world.size} does not reach the others by {place} ({error}); "
+        message += "correct the address, or set GLOO_SOCKET_IFNAME to the network that joins them"
         raise HungError(message) from error
     try:
         yield replace(world, group=group)

@@ -70,7 +70,9 @@ def _run(arguments: Sequence[str], processes: int, job: str, patience: float) ->
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     except ImportError as error:
-        raise SegtoolError(f"--gpus: this build of torch cannot start several processes ({error})") from error
+        raise SegtoolError(
+            f"--gpus: this build of torch cannot start several processes ({error}); leave it out"
+        ) from error
     share = max(1, len(os.sched_getaffinity(0)) // processes) if hasattr(os, "sched_getaffinity") else 1
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share))}
     environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(patience) + 1)

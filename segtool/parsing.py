@@ -104,7 +104,7 @@ def _faults(annotation: Any, data: Any, path: str, items: Sequence[Any]) -> list
         kind = item["type"]
         if kind == "missing" and isinstance(item["loc"][-1], str):
             key = item["loc"][-1]
-            fault = _fault(path, [*keys, key], "missing; it has no default")
+            fault = _fault(path, [*keys, key], "missing, and it has no default; add it")
         elif kind == "unexpected_keyword_argument":
             fault = _unknown(annotation, path, keys)
         elif kind == "value_error":

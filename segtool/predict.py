@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
-from segtool.checkpoint import Checkpoint
+from segtool.checkpoint import OTHER, Checkpoint
 from segtool.config import Config
 from segtool.data.images import IMAGE_SUFFIXES, image_size
 from segtool.data.labels import Labels
@@ -64,7 +64,7 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device, *, dtype: torc
     try:
         model.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path}: its weights do not fit its config: {error}") from error
+        raise CheckpointError(f"{checkpoint.path}: its weights do not fit its config ({error}); {OTHER}") from error
     normalize = Normalize(config.data.mean or (), config.data.std or ())
     return Predictor(model, normalize, device, dtype=dtype or fast_dtype(device))
 

@@ -160,7 +160,7 @@ def _checked(known: Mapping[str, Option], given: Mapping[str, Any], path: str) -
         except ConfigError as error:
             problems += error.details
     missing = [o.name for o in known.values() if o.default is inspect.Parameter.empty and o.name not in given]
-    problems += [Problem(f"{path}.{name}", "missing; it has no default") for name in missing]
+    problems += [Problem(f"{path}.{name}", "missing, and it has no default; add it") for name in missing]
     if problems:
         raise ConfigError(*problems)
     return checked

@@ -110,7 +110,10 @@ def _classes_are_counted(config: Config) -> Iterator[Problem]:
             "data.classes", "one class only, so there is nothing to tell apart; add the background as a class"
         )
     elif count > MAX_CLASSES:
-        yield Problem("data.classes", f"{count} classes; at most {MAX_CLASSES} fit a mask of bytes with one to ignore")
+        yield Problem(
+            "data.classes",
+            f"{count} classes; expected at most {MAX_CLASSES}, which fit a mask of bytes with one to ignore",
+        )
 
 
 @_rule("data.classes.*.name")

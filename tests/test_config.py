@@ -265,7 +265,9 @@ def word_of(row: str) -> str:
 
 
 def test_a_loss_without_a_name_is_missed(streets: Path) -> None:
-    assert problems(streets, "loss=[{nam: dice}]") == ["--set loss: loss.0.name: missing; it has no default"]
+    assert problems(streets, "loss=[{nam: dice}]") == [
+        "--set loss: loss.0.name: missing, and it has no default; add it"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +413,7 @@ RULES = [
     (["data.classes=[{name: a, values: [0]}]"], "data.classes: one class only"),
     (
         ["data.classes=[" + ",".join(f"{{name: c{i}, values: [{i}]}}" for i in range(256)) + "]"],
-        "256 classes; at most 255",
+        "256 classes; expected at most 255",
     ),
     (["data.classes.1.name=sky"], "class 0 is named 'sky' too"),
     (["data.classes.1.name=' '"], "an empty name"),

@@ -85,7 +85,7 @@ def data_root(data: Data, base: Path) -> Path:
 def _require_places(data: Data, given: Iterable[tuple[str, Folders]]) -> None:
     needed = ("list",) if data.format == "list" else ("images", "masks")
     problems = [
-        Problem(f"data.{split}.{key}", f"is not given, but data.format {data.format} needs it")
+        Problem(f"data.{split}.{key}", f"is not given, but data.format {data.format} needs it; add it")
         for split, part in given
         for key in needed
         if getattr(part, key) is None

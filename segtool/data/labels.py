@@ -178,7 +178,9 @@ class Labels:
         codes = self._written(mode)
         if (indices == IGNORE).any():
             if self.first_ignored is None:
-                raise ConfigError(Problem("data.ignore", "is empty, but ignored pixels are to be written"))
+                raise ConfigError(
+                    Problem("data.ignore", "is empty, but ignored pixels are to be written; list a value for them")
+                )
         elif indices.size and int(indices.max()) >= self.num_classes:
             raise ValueError(f"index {int(indices.max())} of {self.num_classes} classes")
         stored = codes[indices]

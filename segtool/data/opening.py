@@ -193,7 +193,7 @@ def _open_file(path: Path) -> BinaryIO:
         if stat.S_ISDIR(status.st_mode):
             raise DataError(f"{shown(path)}: is a folder, {remedy}; move it away or rename it")
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{shown(path)}: is no regular file, {remedy}")
+            raise DataError(f"{shown(path)}: is no regular file, {remedy}; remove it")
         if status.st_size == 0:
             raise DataError(f"{shown(path)}: is empty (0 bytes), {remedy}; copy it again or remove it")
         return path.open("rb")

@@ -106,7 +106,7 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
     with located(config):
         records = split_records(config, base).get("train")
     if not records:
-        raise DataError("data.train: has no pairs to show; --augment draws crops of training images")
+        raise DataError("data.train: has no pairs to show; --augment draws crops of training images, add some")
     sources = _sources(config, records)
     on = options_on(config.augment)
     sheets: dict[str, tuple[str, str, Callable[[Source], list[Crop]]]] = {

@@ -36,7 +36,7 @@ class Reader:
     def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Returns image H W C and class indices H W. Raises DataError where their sizes differ."""
         if record.mask is None:
-            raise DataError(f"{shown(record.image)}: has no mask")
+            raise DataError(f"{shown(record.image)}: has no mask; add one, or remove the image")
         image, target = self.image(record), self.labels.read(record.mask, max_pixels=self.max_pixels)
         if image.shape[:2] != target.shape:
             (height, width), (mask_height, mask_width) = image.shape[:2], target.shape

@@ -178,7 +178,7 @@ def fold_of(text: str) -> tuple[int, int]:
 
 def _mask_of(record: Record) -> Path:
     if record.mask is None:
-        raise DataError(f"{shown(record.image)}: has no mask")
+        raise DataError(f"{shown(record.image)}: has no mask; add one, or remove the image")
     return record.mask
 
 
@@ -244,7 +244,9 @@ def _group_of(stem: str, pattern: str) -> str | None:
     try:
         match = re.search(pattern, stem)
     except re.error as error:
-        raise ConfigError(Problem("data.split.group", f"'{pattern}' is no regular expression: {error}")) from error
+        raise ConfigError(
+            Problem("data.split.group", f"'{pattern}' is no regular expression ({error}); mend it")
+        ) from error
     return match and match.group(1 if match.re.groups else 0)
 
 

@@ -95,7 +95,7 @@ def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequen
 
     def count(record: Record) -> np.ndarray:
         if record.mask is None:
-            raise DataError(f"{shown(record.image)}: has no mask")
+            raise DataError(f"{shown(record.image)}: has no mask; add one, or remove the image")
         indices = labels.read(record.mask, max_pixels=config.limits.max_pixels)
         pixels = np.bincount(indices.ravel(), minlength=256)[: labels.num_classes]
         return np.stack([pixels, np.where(pixels > 0, pixels.sum(), 0)])

@@ -180,7 +180,7 @@ def _weights_file(weights: str, base: Path, words: tuple[str, ...]) -> Path:
         message = f"unknown weights '{weights}'{suggest(weights, words)}; expected null, {known}, or a .pth or "
         raise ConfigError(Problem(WEIGHTS, f"{message}.safetensors file"))
     if not path.is_file():
-        message = f"no such file: {path}; its path is relative to the config, or absolute"
+        message = f"no such file: {path}; expected a path relative to the config, or absolute"
         raise ConfigError(Problem(WEIGHTS, message))
     return path
 
@@ -398,7 +398,9 @@ class Timm(Backbone):
     ) -> None:
         super().__init__(in_channels, weights=weights, freeze=freeze, lr_factor=lr_factor)
         if weights == "lite0" and model != LITE0_MODEL:
-            raise ConfigError(Problem(WEIGHTS, f"`lite0` is of {LITE0_MODEL}, and `model` is {model}"))
+            raise ConfigError(
+                Problem(WEIGHTS, f"`lite0` is of {LITE0_MODEL}, and `model` is {model}; change one of the two")
+            )
         self.model = model
         network: Any = _timm_features(model, in_channels)
         self.network = network
@@ -406,7 +408,7 @@ class Timm(Backbone):
         self._map_modules: list[str] = network.feature_info.module_name()
         self._trained_with: Mapping[str, Any] = network.pretrained_cfg
         if any(b <= a or b % a for a, b in pairwise(self.strides)):
-            message = f"the maps of {model} have strides {list(self.strides)}; each must divide the next"
+            message = f"the maps of {model} have strides {list(self.strides)}; each must divide the next: use another"
             raise ConfigError(Problem(f"{PATH}.model", message))
 
     def forward(self, images: Tensor) -> Features:

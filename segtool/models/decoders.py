@@ -227,7 +227,9 @@ class FCN(Decoder):
     ) -> None:
         super().__init__()
         if skips > len(encoder_channels) - 1:
-            message = f"{skips} skips need an encoder of at least {skips + 1} levels, found {len(encoder_channels)}"
+            message = (
+                f"expected at most {len(encoder_channels) - 1}, one below the levels of the encoder; found {skips}"
+            )
             raise ConfigError(Problem(f"{PATH}.skips", message))
         path = steps(encoder_channels, encoder_strides, channels)
         self.out_channels = path[-1].width if path else encoder_channels[0]
