@@ -65,6 +65,7 @@ NAMES = ("with  spaces", "'quotes' \"double\"", "häuser ☃", "new\nline", "$HO
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     shutil.copytree(GOLDEN / "data", tmp_path / "data")
+    (tmp_path / "data" / "classes.txt").write_text("Straße\nHäuser\n☃\n", encoding="utf-8")
     return tmp_path
 
 
@@ -114,7 +115,20 @@ def test_the_whole_path_works_in_a_folder_of_any_name(tmp_path: Path) -> None:
 def test_the_way_to_a_config_works_in_any_environment(place: Path, name: str) -> None:
     """What does not need torch is quick; the rest of the path is above."""
     tour(LIGHT, place, ENVIRONMENTS[name])
-    assert "optim:" in (place / "new.yaml").read_text(encoding="utf-8")
+    assert "Häuser" in (place / "new.yaml").read_text(encoding="utf-8")
+
+
+def test_a_program_that_trusts_its_surroundings_fails_in_them(place: Path) -> None:
+    """Negative controls: the encoding is ASCII, and a warning is an error."""
+    with pytest.raises(AssertionError, match="UnicodeEncodeError"):
+        tour((), place, ENVIRONMENTS["ASCII only"], first=r"print('\u2603')")
+    with pytest.raises(AssertionError, match="UserWarning"):
+        tour(
+            (),
+            place,
+            ENVIRONMENTS["warnings are errors"],
+            first="import warnings; warnings.warn('')",
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
