@@ -247,7 +247,7 @@ def lost_checkpoints(writer: Callable[..., Any], root: Path, **faults: Any) -> l
         if step not in (1, 2) or (step == 1 and not isinstance(error, CheckpointError)):
             problems.append(f"{name}: step {step}, {error!r}")
         problems += [f"{name}: {path} was left" for path in tree(root) if "/step-" not in f"/{path}"]
-    assert count > 20, "the disk saw too few calls"
+    assert count >= 18, "six files, each opened, written and flushed, are the least there is to fail"
     return problems
 
 
