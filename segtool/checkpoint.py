@@ -36,6 +36,7 @@ STEP = re.compile(r"step-([0-9]{8,18})")
 MANIFEST = "manifest.json"
 REQUIRED = ("model.safetensors", "optimizer.safetensors", "config.yaml", "state.json")
 FILES = (*REQUIRED, "ema.safetensors")
+MOMENTS, COUNT = {"momentum_buffer", "exp_avg", "exp_avg_sq"}, "step"  # in an optimizer's state, by torch's names
 SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's state, by torch's names
 MAX_NUMBER = 1e300  # of a score or a scale
 MAX_JSON = 1 << 20  # bytes; ours have about a thousand
@@ -88,6 +89,28 @@ class Checkpoint:
     def weights(self) -> Mapping[str, Tensor]:
         """The weights to predict with: averaged where there are such."""
         return self.tensors.get("ema", self.tensors["model"])
+
+    def require_fit(self, network: nn.Module) -> None:
+        """Compares the saved weights with those of a network, which may be without values (`outline`).
+
+        Raises:
+            CheckpointError: their names, shapes or types are not the network's, or a value is not finite.
+        """
+        expected = {name: _described(tensor) for name, tensor in network.state_dict().items()}
+        for name in self.tensors.keys() & {"model", "ema"}:
+            weights = self.tensors[name]
+            found = {key: _described(tensor) for key, tensor in weights.items()}
+            other = next((key for key in sorted(expected | found) if found.get(key) != expected.get(key)), None)
+            if other is not None:
+                raise CheckpointError(
+                    f"{self.path}: its weights do not fit its config: {name}.safetensors has {other[:200]!r} as "
+                    f"{found.get(other, 'nothing')}, and the network has {expected.get(other, 'nothing')}; {OTHER}"
+                )
+            if spoiled := [key for key, tensor in weights.items() if not tensor.isfinite().all()]:
+                raise CheckpointError(
+                    f"{self.path}: {name}.safetensors has values of {spoiled[0]!r} that are not finite (of "
+                    f"{len(spoiled)} tensors in all), which segtool saves of no training; {OTHER}"
+                )
 
     def restore(self, state: TrainState) -> None:
         """Writes the saved weights, averages and optimizer state into those of a fresh training.
@@ -294,11 +317,18 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
     }
 
 
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
 def _restore_optimizer(state: TrainState, saved: Mapping[str, Tensor]) -> None:
     parameters = dict(state.model.named_parameters())
     for full_name, tensor in saved.items():
         name, _, key = full_name.rpartition(".")
         parameter = parameters[name]
+        counts = key == COUNT and tensor.ndim == 0 and tensor.isfinite() and tensor >= 0
+        if key not in MOMENTS | {COUNT} or not (counts or _described(tensor) == _described(parameter)):
+            raise RuntimeError(f"the optimizer's {full_name[:200]!r} is {_described(tensor)}")
         if tensor.shape == parameter.shape:
             # In the parameter's own memory layout: the fused optimizers walk both as flat memory.
             value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
@@ -388,7 +418,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:
-    content = _read(path)
+    content = _read(path, size=entry.get("size"))
     if len(content) != entry.get("size") or hashlib.sha256(content).hexdigest() != entry.get("sha256"):
         raise CheckpointError(
             f"{path}: {len(content)} bytes whose sha256 is not the one in {MANIFEST} ({entry.get('size')} bytes); "
@@ -420,14 +450,24 @@ def _verified_score(path: Path) -> float | None:
     return _progress(path, _verified_file(path / "state.json", _entries(path).get("state.json", {}))).score
 
 
-def _read(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path}: is no regular file, so its sha256 cannot be verified; {OTHER}")
+def _read(path: Path, *, size: Any = None) -> bytes:
+    """Returns what is in a file of `size` bytes, else of at most `MAX_JSON`; no other is read."""
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is no regular file, so its sha256 cannot be verified; {OTHER}")
+        found = path.stat().st_size
+        if size is None and found > MAX_JSON:
+            raise CheckpointError(f"{path}: {found:,} bytes; the sha256 manifest or state is damaged; {OTHER}")
+        if size is not None and found != size:
+            raise CheckpointError(
+                f"{path}: {found} bytes, whose sha256 cannot be the one in {MANIFEST} ({repr(size)[:20]} bytes); the "
+                f"file is damaged: {OTHER}"
+            )
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "no memory for so large a file"
         raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}), so its sha256 cannot be verified; {OTHER}"
+            f"{path}: cannot be read ({reason}), so its sha256 cannot be verified; {OTHER}"
         ) from error
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
-from segtool.checkpoint import OTHER, Checkpoint
+from segtool.checkpoint import Checkpoint
 from segtool.config import Config
 from segtool.data.images import IMAGE_SUFFIXES, image_size
 from segtool.data.labels import Labels
@@ -31,7 +31,7 @@ from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, DataError, SegtoolError
 from segtool.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype, tile_advice
 from segtool.members import require_agreement
-from segtool.models.segmenter import assemble
+from segtool.models.segmenter import assemble, outline
 from segtool.shortage import shortage_told
 
 MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
@@ -60,11 +60,10 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device, *, dtype: torc
         CheckpointError: the weights do not fit the network of the checkpoint's config.
     """
     config = checkpoint.config
-    model = assemble(config.model, len(config.data.classes), config.data.channels)
-    try:
-        model.load_state_dict(dict(checkpoint.weights))
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path}: its weights do not fit its config ({error}); {OTHER}") from error
+    network = (config.model, len(config.data.classes), config.data.channels)
+    checkpoint.require_fit(outline(*network))  # before it takes any memory
+    model = assemble(*network)
+    model.load_state_dict(dict(checkpoint.weights))
     normalize = Normalize(config.data.mean or (), config.data.std or ())
     return Predictor(model, normalize, device, dtype=dtype or fast_dtype(device))
 

@@ -498,6 +498,7 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
     from segtool import checkpoint
     from segtool.data.formats import split_records
     from segtool.distributed import choose_device, place
+    from segtool.models.segmenter import outline
 
     directory = session.run or session.config
     if folds := len(fold_runs(directory)):
@@ -519,6 +520,7 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
         _refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
         require_shares(config, world.size)
         verify_components(config)
+        resumed.require_fit(outline(config.model, len(config.data.classes), config.data.channels))
         with located(config):
             records = split_records(config, directory)
         config, plan = _planned(config, records, device, world)

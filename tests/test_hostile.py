@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import pickle
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import traceback
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -17,15 +22,24 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from segtool import checkpoint
+from segtool.checkpoint import Progress, TrainState
 from segtool.config import Sections, dump_config, load_config
 from segtool.data.formats import read_list
 from segtool.data.images import read_image
 from segtool.data.masks import read_mask
-from segtool.errors import ConfigError, DataError
+from segtool.errors import CheckpointError, ConfigError, DataError
+from segtool.models.backbones import ResNet18, read_weights
+from segtool.models.encoders import Pretrained
+from segtool.models.segmenter import build_model
+from segtool.optim import build_optimizer
 from segtool.parsing import MAX_FAULTS
+from segtool.predict import build_predictor
 from segtool.yaml_io import MAX_BYTES, MAX_VALUES
 
 COMMANDS = ("check", "train")
@@ -438,3 +452,211 @@ def test_a_hostile_file_of_class_names_does_not_end_init(tmp_path, file):
 @pytest.mark.parametrize("size", ["9" * 5000 + "x1", "1x" + "9" * 5000, "\u00b2x1", "999999999999x999999999999"])
 def test_a_hostile_size_is_wrong_usage(segtool, config_file, size):
     assert segtool("inspect", config_file, "--size", size).code == 2
+
+
+# --- weights and checkpoints
+
+
+class Trap:
+    """Makes the file that it is given when it is unpickled."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.sentinel,)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".safetensors"])
+def test_a_pickle_of_pretrained_weights_is_refused_and_never_run(tmp_path, suffix):
+    sentinel = tmp_path / "owned"
+    path = tmp_path / f"weights{suffix}"
+    contents = [pickle.dumps({"conv1.weight": Trap(sentinel)}, protocol=protocol) for protocol in (0, 2, 5)]
+    saved = io.BytesIO()
+    torch.save({"conv1.weight": Trap(sentinel)}, saved)
+    for content in (*contents, saved.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="cannot be read as weights") as caught:
+            read_weights(path)
+        assert "False" not in str(caught.value), "torch recommends to run it"
+    assert not sentinel.exists()
+    torch.load(io.BytesIO(saved.getvalue()), weights_only=False)
+    assert sentinel.exists()  # the payload works where it is unpickled
+
+
+def test_a_training_from_a_pickle_ends_with_4_before_it_begins(segtool, config_file, tmp_path):
+    torch.save({"conv1.weight": Trap(tmp_path / "owned")}, tmp_path / "w.pth")
+    settings = ("model.encoder={name: resnet18, weights: w.pth}", "augment.crop=[32, 32]")
+    done = segtool("train", config_file, "--dry-run", *(f"--set={setting}" for setting in settings))
+    assert done.code == 4, done.err
+    assert not (tmp_path / "owned").exists()
+
+
+def of_floats(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, Any]], dict[Any, Any]]:
+    return lambda state: {k: change(v) if v.is_floating_point() else v for k, v in state.items()}
+
+
+ODD_WEIGHTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "numbers as names": lambda state: dict(enumerate(state.values())),
+    "no values": of_floats(lambda v: v.to("meta")),
+    "complex": of_floats(lambda v: v.to(torch.complex64)),
+    "8 bits": of_floats(lambda v: v.to(torch.float8_e4m3fn)),
+    "whole numbers": of_floats(lambda v: v.to(torch.int8)),
+    "one value for all": of_floats(lambda v: torch.zeros(1).expand(v.shape)),
+    "more than any memory": lambda state: {**state, "conv1.weight": torch.zeros(1).expand(10**6, 3, 10**6)},
+    "sparse": lambda state: {**state, "conv1.weight": state["conv1.weight"].to_sparse()},
+    "not finite": of_floats(lambda v: v * float("inf")),
+    "deep": lambda state: {"state_dict": {"state_dict": {"model": state}}},
+    "nothing": lambda state: {},
+}
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Any:
+    return ResNet18(3)
+
+
+def load_weights(encoder: Any, path: Path) -> None:
+    encoder.load(Pretrained(path.name, lambda: read_weights(path), (), ()))
+
+
+@pytest.mark.parametrize("kind", ODD_WEIGHTS)
+def test_weights_that_are_no_plain_numbers_are_refused(resnet, tmp_path, kind):
+    torch.save(ODD_WEIGHTS[kind](resnet.network.state_dict()), tmp_path / "w.pth")
+    with pytest.raises((CheckpointError, ConfigError), match=r"w\.pth"):
+        load_weights(resnet, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("change", [of_floats(lambda v: v), of_floats(lambda v: v.bfloat16())])
+def test_plain_weights_are_loaded(resnet, tmp_path, change):
+    """Negative control of the test above."""
+    torch.save(change(resnet.network.state_dict()), tmp_path / "w.pth")
+    load_weights(resnet, tmp_path / "w.pth")
+
+
+def test_weights_that_a_few_bytes_unpack_to_are_refused(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1_000_000)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "w.pth", "w") as packed:
+        for item in plain.infolist():
+            packed.writestr(item.filename, plain.read(item), zipfile.ZIP_DEFLATED)
+    assert torch.load(tmp_path / "w.pth", weights_only=True)["conv1.weight"].numel() == 1_000_000  # torch unpacks it
+    with pytest.raises(CheckpointError, match="bytes that unpack to"):
+        read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "weights", ["x" * 5000 + ".pth", "~nobody-of-this-name/w.pth", "/dev/zero", "a\0.pth", "pipe.pth"]
+)
+def test_a_path_that_can_be_no_file_of_weights_is_a_config_error(tmp_path, weights):
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ConfigError):
+        ResNet18(3, weights=weights).pretrained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory: pytest.TempPathFactory, tiny_ds: Path) -> Path:
+    """A run with a checkpoint of its first step, after which nothing was trained."""
+    from conftest import config_of
+
+    run = tmp_path_factory.mktemp("saved") / "run"
+    config = config_of(tiny_ds, data={"mean": [0.5] * 3, "std": [0.5] * 3, "mask_mode": "L"})
+    model = build_model(config.model, 3)
+    optimizer = build_optimizer(model, config.optim)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    checkpoint.save(run / "checkpoints", TrainState(model, None, optimizer), config, Progress(step=1, steps=7))
+    return run
+
+
+def forged(run: Path, target: Path, *, config: dict[str, Any], **tensors: Callable[[dict[str, Any]], Any]) -> Path:
+    """Returns a copy of a checkpoint with other settings and tensors, whose manifest fits."""
+    path = target / "step-00000001"
+    shutil.copytree(run / "checkpoints" / path.name, path)
+    plain = yaml.safe_load((path / "config.yaml").read_text())
+    for part, options in config.items():
+        plain["model"][part] = {**plain["model"][part], **options}
+    (path / "config.yaml").write_text(yaml.safe_dump(plain))
+    for name, change in tensors.items():
+        file = path / f"{name}.safetensors"
+        save_file(change(load_file(file)), file)
+    files = [file for file in path.iterdir() if file.name != "manifest.json"]
+    sums = {f.name: {"size": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files}
+    (path / "manifest.json").write_text(json.dumps({"format": 1, "files": sums}))
+    return path
+
+
+HUGE: dict[str, dict[str, Any]] = {
+    "wide": {"encoder": {"channels": [1_000_000, 8]}},
+    "wide and deep": {"encoder": {"channels": [40_000] * 10}},
+    "a large kernel": {"decoder": {"upsample": {"name": "transposed", "kernel": 100_000}}},
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_a_checkpoint_whose_config_is_of_a_huge_network_is_refused_before_it_is_built(
+    saved_run, tmp_path, kind, monkeypatch
+):
+    monkeypatch.setattr("segtool.predict.assemble", lambda *_: pytest.fail("it is built"))
+    found = checkpoint.load(forged(saved_run, tmp_path, config=HUGE[kind]))
+    with pytest.raises(CheckpointError, match="do not fit its config"):
+        build_predictor(found, torch.device("cpu"))
+
+
+def test_a_forged_checkpoint_in_order_is_built(saved_run, tmp_path):
+    """Negative control of the tests around: `forged` spoils nothing."""
+    found = checkpoint.load(forged(saved_run, tmp_path, config={}))
+    build_predictor(found, torch.device("cpu"))
+    model = build_model(found.config.model, 3)
+    found.restore(TrainState(model, None, build_optimizer(model, found.config.optim)))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_billion_convolutions_are_refused_at_once(part, saved_run, tmp_path):
+    found = checkpoint.load(forged(saved_run, tmp_path, config={part: {"blocks": 10**9}}))
+    with pytest.raises(ConfigError, match="at most 64"):
+        build_predictor(found, torch.device("cpu"))
+
+
+SPOILED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "not numbers": of_floats(lambda v: v * float("nan")),
+    "whole numbers": of_floats(lambda v: v.to(torch.int32)),
+    "double": of_floats(lambda v: v.double()),
+    "one missing": lambda tensors: dict(list(tensors.items())[1:]),
+    "one more": lambda tensors: {**tensors, "\x1b[31m": torch.zeros(1)},
+    "another shape": lambda tensors: {name: tensor[None] for name, tensor in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_weights_that_are_not_a_networks_are_refused(saved_run, tmp_path, kind):
+    found = checkpoint.load(forged(saved_run, tmp_path, config={}, model=SPOILED[kind]))
+    with pytest.raises(CheckpointError, match=r"do not fit its config|not finite") as caught:
+        build_predictor(found, torch.device("cpu"))
+    assert "\x1b" not in str(caught.value)
+
+
+SPOILED_STATES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "shapes": lambda tensors: {name: torch.zeros(1) for name in tensors},
+    "names": lambda tensors: {f"{name}x": tensor for name, tensor in tensors.items()},
+    "types": lambda tensors: {name: tensor.to(torch.int64) for name, tensor in tensors.items()},
+    "counts": lambda tensors: {name: -tensor if name.endswith(".step") else tensor for name, tensor in tensors.items()},
+    "no dots": lambda tensors: {name.replace(".", ""): tensor for name, tensor in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED_STATES)
+def test_a_state_that_is_not_the_optimizers_is_refused(saved_run, tmp_path, kind):
+    found = checkpoint.load(forged(saved_run, tmp_path, config={}, optimizer=SPOILED_STATES[kind]))
+    model = build_model(found.config.model, 3)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        found.restore(TrainState(model, None, build_optimizer(model, found.config.optim)))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+def test_a_file_of_a_terabyte_in_a_checkpoint_is_not_read(saved_run, tmp_path, name):
+    path = forged(saved_run, tmp_path, config={})
+    with (path / name).open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(CheckpointError, match="sha256"):
+        checkpoint.load(path)

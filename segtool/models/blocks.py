@@ -16,6 +16,7 @@ Activation = Literal["relu", "sigmoid", "tanh", "leaky_relu", "gelu", "silu"]
 Norm = Literal["batch", "group", "instance", "none"]
 
 LEAKY_SLOPE = 0.01
+MAX_BLOCKS = 64
 GROUPS = 8
 GAINS = {
     "linear": 1.0,
@@ -53,10 +54,11 @@ def conv_block(
         dropout: Share of the channels that training drops at the end.
 
     Raises:
-        ConfigError: `blocks` is below 1, or `dropout` no share.
+        ConfigError: `blocks` is below 1 or above 64, or `dropout` no share.
     """
-    if blocks < 1:
-        raise ConfigError(Problem(f"{path}.blocks", f"expected at least 1 convolution, found {blocks}"))
+    if not 1 <= blocks <= MAX_BLOCKS:
+        message = f"expected at least 1 convolution and at most {MAX_BLOCKS}, found {blocks}"
+        raise ConfigError(Problem(f"{path}.blocks", message))
     if not 0 <= dropout < 1:
         raise ConfigError(Problem(f"{path}.dropout", f"expected a share from 0 to below 1, found {dropout}"))
     widths = [in_channels] + [out_channels] * blocks

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from segtool import config
 from segtool.errors import ConfigError, Problem
@@ -153,6 +156,30 @@ def assemble(model: config.Model, num_classes: int, in_channels: int = 3) -> Seg
     if encoder is None or decoder is None:
         raise ConfigError(*problems)
     return Segmenter(encoder, decoder, num_classes, in_channels=in_channels)
+
+
+def outline(model: config.Model, num_classes: int, in_channels: int = 3) -> Segmenter:
+    """Returns the network of a config as `assemble` does, on the meta device and without values.
+
+    It takes no memory, however large its config says it is.
+
+    Raises:
+        ConfigError: an unknown name or option.
+    """
+    with torch.device("meta"), _Uninitialised():
+        return assemble(model, num_classes, in_channels)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out what `nn.init` does: without values it is nothing, and torch imports its compiler for it (1.4 s)."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
 
 
 def _of_levels(detail: str | Problem) -> bool:
