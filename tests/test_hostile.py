@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from segtool import checkpoint
 from segtool.checkpoint import Progress, TrainState
 from segtool.config import Sections, dump_config, load_config
 from segtool.data.formats import read_list
-from segtool.data.images import read_image
+from segtool.data.images import image_size, read_image
 from segtool.data.masks import read_mask
 from segtool.errors import CheckpointError, ConfigError, DataError
 from segtool.models.backbones import ResNet18, read_weights
@@ -391,6 +392,14 @@ def png_header(side: int) -> bytes:
     return bytes(content)
 
 
+def png_with(kind: bytes, body: bytes) -> bytes:
+    """Returns a PNG of 8 x 8 with one more chunk before its pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    chunk = len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+    return buffer.getvalue()[:33] + chunk + buffer.getvalue()[33:]
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_bombs_of_pixels_are_refused_and_take_no_memory(tmp_path):
     tifffile = pytest.importorskip("tifffile")
@@ -400,6 +409,15 @@ def test_bombs_of_pixels_are_refused_and_take_no_memory(tmp_path):
     Image.new("P", (8, 8)).save(gif, "GIF")
     (tmp_path / "canvas.gif").write_bytes(gif.getvalue()[:6] + b"\xff\xff\xff\xff" + gif.getvalue()[10:])
     tifffile.imwrite(tmp_path / "many.tif", np.zeros((50, 64, 64), np.uint8), photometric="minisblack")
+    packed = np.zeros((60_000, 3_750), np.uint8)
+    tifffile.imwrite(tmp_path / "deflate.tif", packed, compression="zlib", rowsperstrip=60_000)
+    webp = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(webp, "WEBP", lossless=True)
+    size = webp.getvalue().index(b"VP8L") + 9
+    canvas = webp.getvalue()[:size] + (2**28 - 1).to_bytes(4, "little") + webp.getvalue()[size + 4 :]
+    (tmp_path / "canvas.webp").write_bytes(canvas)
+    for kind, head in ((b"iCCP", b"a\0\0"), (b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")):
+        (tmp_path / f"{kind.decode()}.png").write_bytes(png_with(kind, head + zlib.compress(bytes(400_000_000), 9)))
     assert peak_of(REFUSED, *map(str, sorted(tmp_path.iterdir()))) < 300
 
 
@@ -660,3 +678,83 @@ def test_a_file_of_a_terabyte_in_a_checkpoint_is_not_read(saved_run, tmp_path, n
         file.truncate(2**40)
     with pytest.raises(CheckpointError, match="sha256"):
         checkpoint.load(path)
+
+
+# --- programs and packages that are not there, or must not be started
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Puts a `gs` first on the path, and returns the file that it makes where it is started."""
+    folder, started = tmp_path / "bin", tmp_path / "started"
+    folder.mkdir()
+    (folder / "gs").write_text(f"#!/bin/sh\n: > '{started}'\n")
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    return started
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.eps"])
+def test_ghostscript_is_never_started(ghostscript, tmp_path, name):
+    for content in (EPS, b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 30, len(EPS)) + bytes(18) + EPS):
+        (tmp_path / name).write_bytes(content)
+        for read in (read_image, image_size, read_mask):
+            with pytest.raises(DataError, match="not PNG"):
+                read(tmp_path / name, **({"channels": 3} if read is read_image else {}))
+    assert not ghostscript.exists()
+
+
+def test_pillow_alone_starts_ghostscript(ghostscript, tmp_path):
+    """Negative control."""
+    (tmp_path / "a.png").write_bytes(EPS)
+    with pytest.raises(OSError), Image.open(tmp_path / "a.png") as image:  # noqa: PT011 - the stub draws nothing
+        image.load()
+    assert ghostscript.exists()
+
+
+def test_without_tifffile_a_tiff_of_many_samples_is_a_data_error_and_others_are_read(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "five.tif", np.zeros((8, 8, 5), np.uint8), photometric="rgb", planarconfig="contig")
+    assert read_image(tmp_path / "five.tif", channels=5).shape == (8, 8, 5)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(DataError, match="needs tifffile"):
+        read_image(tmp_path / "five.tif", channels=5)
+    Image.new("RGB", (8, 8)).save(tmp_path / "three.tif")
+    assert read_image(tmp_path / "three.tif", channels=3).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "WebP"])
+def test_a_large_image_that_is_cut_is_a_data_error_and_leaves_no_file(tmp_path, monkeypatch, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    monkeypatch.setattr("segtool.data.images.SPOOL_PIXELS", 100)
+    monkeypatch.setattr("segtool.data.images.BAND_PIXELS", 250)
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
+    (tmp_path / "x").write_bytes(buffer.getvalue())
+    assert read_image(tmp_path / "x", channels=3).shape == (60, 50, 3)
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / "x").write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
+        with pytest.raises(DataError, match="truncated or corrupt"):
+            read_image(tmp_path / "x", channels=3)
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_loops_of_links_end(tmp_path):
+    from segtool.data.images import IMAGE_SUFFIXES
+    from segtool.data.pairs import list_files
+
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "back").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    found = list_files(tmp_path, IMAGE_SUFFIXES)
+    assert [path.name for path in found] == ["a.png", "self.png"]
+    with pytest.raises(DataError, match=r"self\.png"):
+        read_image(tmp_path / "self.png", channels=3)

@@ -107,7 +107,7 @@ def _search(folder: Path, suffixes: frozenset[str], found: list[Path], seen: set
                 found.append(path)
             elif entry.is_dir(follow_symlinks=False):
                 folders += [] if _identity(path) in seen else [path]
-            elif entry.is_symlink() and entry.is_dir():
+            elif entry.is_symlink() and path.is_dir():  # of a link to itself, entry.is_dir() raises
                 links.append(path)
     return links
 
