@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segtool import registry
-from segtool.config import Augment, Config, Data, Model, Train
+from segtool.config import Config, Model
 from segtool.errors import CheckpointError, ConfigError, Problem
 from segtool.models.backbones import TorchvisionEncoder, read_weights
 from segtool.models.encoders import Encoder
@@ -276,6 +276,6 @@ def test_an_option_out_of_range_is_a_config_error_at_its_path(option, value):
 def test_a_runs_config_finds_the_file_of_weights_from_where_it_lies(tmp_path):
     for weights, expected in (("w/r.pth", "../../w/r.pth"), ("default", "default"), (None, None)):
         options = {} if weights is None else {"weights": weights}
-        config = Config(Data(), Model(Component("resnet18", options)), (), Augment(), train=Train())
+        config = Config(model=Model(Component("resnet18", options)))
         moved = relocate(config, tmp_path, tmp_path / "runs" / "one")
         assert moved.model.encoder.options.get("weights") == expected

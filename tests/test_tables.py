@@ -164,7 +164,7 @@ def clock(monkeypatch):
 
 def test_a_line_goes_to_standard_error_and_into_the_log(tmp_path, capsys):
     reporter = Reporter()
-    reporter.log = tmp_path / "log"
+    reporter.keep_in(tmp_path / "log")
     reporter.say("one\ntwo [bold] :car:")
     assert capsys.readouterr() == ("", "one\ntwo [bold] :car:\n")
     assert (tmp_path / "log").read_text() == "one\ntwo [bold] :car:\n"
@@ -172,7 +172,7 @@ def test_a_line_goes_to_standard_error_and_into_the_log(tmp_path, capsys):
 
 def test_quiet_keeps_lines_in_the_log_and_still_warns(tmp_path, capsys):
     reporter = Reporter(quiet=True)
-    reporter.log = tmp_path / "log"
+    reporter.keep_in(tmp_path / "log")
     reporter.say("line")
     reporter.warn("careful")
     assert capsys.readouterr().err == "warning: careful\n"
@@ -182,7 +182,7 @@ def test_quiet_keeps_lines_in_the_log_and_still_warns(tmp_path, capsys):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_do_nothing_in_a_line_and_fit_any_log(tmp_path, capsys, name):
     reporter = Reporter()
-    reporter.log = tmp_path / "log"
+    reporter.keep_in(tmp_path / "log")
     reporter.say(f"file {name}")
     reporter.warn(name)
     reporter.close()
@@ -218,7 +218,7 @@ def test_quiet_work_gets_no_lines(clock, capsys):
 def test_steps_are_told_every_ten_seconds_and_at_the_end_where_no_terminal_shows_them(tmp_path, clock, capsys):
     clock(0.6)
     reporter = Reporter()
-    reporter.log = tmp_path / "log"
+    reporter.keep_in(tmp_path / "log")
     for done in range(1, 41):
         reporter.step(f"step {done}", done=done, total=40)
     told = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()]
