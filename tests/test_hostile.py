@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -416,8 +417,9 @@ def test_bombs_of_pixels_are_refused_and_take_no_memory(tmp_path):
     size = webp.getvalue().index(b"VP8L") + 9
     canvas = webp.getvalue()[:size] + (2**28 - 1).to_bytes(4, "little") + webp.getvalue()[size + 4 :]
     (tmp_path / "canvas.webp").write_bytes(canvas)
+    packed_text = zlib.compress(bytes(400_000_000))
     for kind, head in ((b"iCCP", b"a\0\0"), (b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")):
-        (tmp_path / f"{kind.decode()}.png").write_bytes(png_with(kind, head + zlib.compress(bytes(400_000_000), 9)))
+        (tmp_path / f"{kind.decode()}.png").write_bytes(png_with(kind, head + packed_text))
     assert peak_of(REFUSED, *map(str, sorted(tmp_path.iterdir()))) < 300
 
 
@@ -448,7 +450,38 @@ def test_a_name_of_an_image_cannot_leave_the_folder_of_predictions(tmp_path):
     jobs = list_jobs([folder], out, overlays=True, probabilities=True)
     assert len(jobs) == len(names)
     for path in (path for job in jobs for path in job.outputs):
-        assert os.path.normpath(path).startswith(f"{out}{os.sep}")
+        assert is_within(path, out)
+    assert not is_within(out / "../x.png", out), "negative control"
+    assert not is_within(out / "/x.png", out), "negative control"
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    return os.path.normpath(path).startswith(f"{folder}{os.sep}")
+
+
+STEMS = ["=HYPERLINK(1)", "\x1b]0;x\x07", "a\nb", "[red]x[blue]", "C:\\x", "y" * 251, os.fsdecode(b"\xff")]
+
+
+def test_hostile_names_do_nothing_in_the_tables_of_eval(segtool, config_file, tmp_path):
+    for folder in ("found", "truth"):
+        (tmp_path / folder).mkdir()
+        for stem in STEMS:
+            Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / folder / f"{stem}.png", "PNG")
+    given = ("--predictions", tmp_path / "found", "--masks", tmp_path / "truth", "--config", config_file)
+    done = segtool("eval", *given, "--csv", tmp_path / "t.csv")
+    assert done.code == 0, done.err
+    text = (tmp_path / "t.csv").read_bytes().decode()
+    assert is_inert(done.out + done.err)
+    assert is_inert(text)
+    rows = list(csv.reader(io.StringIO(text)))
+    assert len(rows) == len(STEMS) + 1
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert not any(row[0].startswith(("=", "+", "-", "@")) for row in rows)
+    assert not is_inert("".join(STEMS)), "negative control"
+
+
+def is_inert(text: str) -> bool:
+    return all(letter.isprintable() or letter == "\n" for letter in text)
 
 
 NAMES = {
