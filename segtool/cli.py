@@ -32,7 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="The shortest honest path from a folder of labelled images to a segmentation model that its owner can trust.",
     epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or config, 3 data, 4 checkpoint, disk or memory, "
-    "5 training diverged, 6 --fail-under not reached, 130 interrupted, 143 terminated.",
+    "5 training diverged, 6 --fail-under not reached, 129 terminal closed, 130 interrupted, "
+    "143 terminated.",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show a resolved config, or the schema of all configs.")
 app.add_typer(config_app, name="config")

@@ -10,7 +10,7 @@
     +-- JobError           the exit code of the process that ended a job of several
     +-- ShortageError   4  memory that does not suffice
     +-- DivergedError   5  training left the finite numbers
-    +-- Interrupted     130 or 143  SIGINT or SIGTERM; what was done is saved
+    +-- Interrupted     129, 130 or 143  SIGHUP, SIGINT or SIGTERM; what was done is saved
 
 A message says where, what was found, what was expected and what to do. Anything else that is raised is a bug of ours
 (exit 1).
