@@ -97,7 +97,7 @@ class Checkpoint:
             CheckpointError: their names, shapes or types are not the network's, or a value is not finite.
         """
         expected = {name: _described(tensor) for name, tensor in network.state_dict().items()}
-        for name in self.tensors.keys() & {"model", "ema"}:
+        for name in [name for name in ("model", "ema") if name in self.tensors]:
             weights = self.tensors[name]
             found = {key: _described(tensor) for key, tensor in weights.items()}
             other = next((key for key in sorted(expected | found) if found.get(key) != expected.get(key)), None)
@@ -106,7 +106,7 @@ class Checkpoint:
                     f"{self.path}: its weights do not fit its config: {name}.safetensors has {other[:200]!r} as "
                     f"{found.get(other, 'nothing')}, and the network has {expected.get(other, 'nothing')}; {OTHER}"
                 )
-            if spoiled := [key for key, tensor in weights.items() if not tensor.isfinite().all()]:
+            if spoiled := sorted(key for key, tensor in weights.items() if not tensor.isfinite().all()):
                 raise CheckpointError(
                     f"{self.path}: {name}.safetensors has values of {spoiled[0]!r} that are not finite (of "
                     f"{len(spoiled)} tensors in all), which segtool saves of no training; {OTHER}"
