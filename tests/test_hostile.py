@@ -631,10 +631,28 @@ def forged(run: Path, target: Path, *, config: dict[str, Any], **tensors: Callab
     for name, change in tensors.items():
         file = path / f"{name}.safetensors"
         save_file(change(load_file(file)), file)
+    sign(path)
+    return path
+
+
+def sign(path: Path) -> None:
+    """Makes a checkpoint's manifest fit its files."""
     files = [file for file in path.iterdir() if file.name != "manifest.json"]
     sums = {f.name: {"size": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files}
     (path / "manifest.json").write_text(json.dumps({"format": 1, "files": sums}))
-    return path
+
+
+def test_a_resume_looks_at_the_weights_before_it_builds_the_network(segtool, config_file, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    assert segtool("train", config_file, "--run", run, "--set=train.steps=1", "--device=cpu").code == 0
+    for path in (run / "checkpoints").iterdir():
+        model = load_file(path / "model.safetensors")
+        save_file(SPOILED["not numbers"](model), path / "model.safetensors")
+        sign(path)
+    monkeypatch.setattr("segtool.train.build_training", lambda *_, **__: pytest.fail("it is built"))
+    done = segtool("train", run, "--resume", "--set=train.steps=2", "--device=cpu")
+    assert done.code == 4, done.err
+    assert "not finite" in done.err
 
 
 HUGE: dict[str, dict[str, Any]] = {
@@ -705,7 +723,14 @@ def test_a_state_that_is_not_the_optimizers_is_refused(saved_run, tmp_path, kind
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
-def test_a_file_of_a_terabyte_in_a_checkpoint_is_not_read(saved_run, tmp_path, name):
+def test_a_file_of_a_terabyte_in_a_checkpoint_is_not_read(saved_run, tmp_path, name, monkeypatch):
+    read = Path.read_bytes
+
+    def read_small(path: Path) -> bytes:
+        assert path.stat().st_size < 2**30, "it is read"
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_small)
     path = forged(saved_run, tmp_path, config={})
     with (path / name).open("r+b") as file:
         file.truncate(2**40)
