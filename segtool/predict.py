@@ -28,7 +28,7 @@ from segtool.data.spool import release
 from segtool.disk import make_folder, write_atomically
 from segtool.draw import overlay
 from segtool.ensemble import Ensemble, read_views
-from segtool.errors import CheckpointError, DataError, SegtoolError
+from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
 from segtool.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype, tile_advice
 from segtool.members import require_agreement
 from segtool.models.segmenter import assemble, outline
@@ -57,11 +57,16 @@ def build_predictor(checkpoint: Checkpoint, device: torch.device, *, dtype: torc
     """Returns the network of a checkpoint, ready to predict; in the type that is fastest here where none is given.
 
     Raises:
-        CheckpointError: the weights do not fit the network of the checkpoint's config.
+        CheckpointError: the checkpoint's config has no network, or the weights do not fit it.
     """
     config = checkpoint.config
     network = (config.model, len(config.data.classes), config.data.channels)
-    checkpoint.require_fit(outline(*network))  # before it takes any memory
+    try:
+        checkpoint.require_fit(outline(*network))  # before it takes any memory
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: its config is of no network ({error}); use another checkpoint of the run"
+        ) from error
     model = assemble(*network)
     model.load_state_dict(dict(checkpoint.weights))
     normalize = Normalize(config.data.mean or (), config.data.std or ())

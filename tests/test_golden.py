@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,14 @@ def test_golden_runs_are_never_made_anew() -> None:
 
 
 def rename_a_parameter(patch: pytest.MonkeyPatch) -> None:
-    assemble = predict.assemble
-
-    def renamed(*arguments: Any) -> nn.Module:
-        model = assemble(*arguments)
+    def renamed(build: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
+        model = build(*arguments)
         model.classifier = model.head
         del model.head
         return model
 
-    patch.setattr(predict, "assemble", renamed)
+    for name in ("outline", "assemble"):
+        patch.setattr(predict, name, partial(renamed, getattr(predict, name)))
 
 
 def forget_the_normalisation(patch: pytest.MonkeyPatch) -> None:
