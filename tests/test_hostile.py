@@ -683,7 +683,7 @@ def test_a_forged_checkpoint_in_order_is_built(saved_run, tmp_path):
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_billion_convolutions_are_refused_at_once(part, saved_run, tmp_path):
     found = checkpoint.load(forged(saved_run, tmp_path, config={part: {"blocks": 10**9}}))
-    with pytest.raises(CheckpointError, match="of no network .*at most 64"):
+    with pytest.raises(CheckpointError, match=r"of no network .*at most 64"):
         build_predictor(found, torch.device("cpu"))
 
 
