@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import shlex
 import time
@@ -394,6 +395,7 @@ def start_compilation(training: Training, reporter: Reporter) -> Callable[..., O
     """Has the network compiled in the first step, where the config says so, and returns what makes that step."""
     if not training.config.train.compile:
         return train_step
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of any machine without CUDA
     training.model.compile()
     return partial(compiled_step, reporter)
 
