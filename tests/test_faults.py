@@ -422,6 +422,8 @@ def disturbed(run: Path, config: Path, undisturbed: dict[str, bytes], number: in
             error = raised
     call = "/".join(calls.events[number]) if calls.fired else "none"
     steps = [path.name for path in committed(run / "checkpoints")]
+    if error is None and ".tmp-old" in call:  # an old checkpoint that stays is warned of, and costs nothing
+        return []
     if error is None and outcome(run) != undisturbed and "unlink" not in call:
         problems.append("nothing was said")
     if error is not None:
