@@ -288,7 +288,7 @@ def evaluate(
     elif not runs:
         raise SegtoolError("eval needs a RUN, or --predictions DIR --masks DIR --config CONFIG")
     else:
-        from segtool.session import evaluate_session
+        from segtool.use import evaluate_session
 
         if masks is not None or config is not None:
             raise SegtoolError("--masks and --config go with --predictions; leave them out, a RUN has its own config")
@@ -330,7 +330,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict masks: one per image, same stem, tree, height and width."""
-    from segtool.session import predict_session
+    from segtool.use import predict_session
 
     predict_session(
         paths,
@@ -434,7 +434,7 @@ def doctor() -> None:
 
 def _load(path: Path, overrides: list[str] | None) -> tuple[Config, Path]:
     """Returns the config that a file, a run or a data folder gives, and the folder that its root is relative to."""
-    from segtool.session import load_any
+    from segtool.sources import load_any
 
     return load_any(path, tuple(overrides or ()))
 

@@ -17,8 +17,10 @@ from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, S
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
 from segtool.runs import CONFIG, holds_run, next_free
-from segtool.session import Session, evaluate_session, is_data, load_any, run_name, train_session
+from segtool.session import Session, train_session
+from segtool.sources import is_data, load_any, run_name
 from segtool.terminal import Reporter, duration, percent
+from segtool.use import evaluate_session
 
 SCORES = "folds.json"
 

@@ -107,7 +107,7 @@ def inspect_session(
     """
     from segtool.distributed import choose_device
     from segtool.members import is_member
-    from segtool.session import load_any
+    from segtool.sources import load_any
     from segtool.terminal import Reporter
 
     reporter = Reporter(quiet=quiet)

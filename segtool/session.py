@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segtool import __version__
-from segtool.config import Config, load_config, located, parse_config, parse_text, plain, show
+from segtool.config import Config, load_config, located, parse_config, plain
 from segtool.disk import write_atomically
 from segtool.errors import (
     CheckpointError,
@@ -29,8 +26,19 @@ from segtool.errors import (
     Problem,
     SegtoolError,
 )
-from segtool.members import find_checkpoints, fold_runs, part_members
+from segtool.members import fold_runs
+from segtool.provenance import (
+    continued_facts,
+    fingerprint,
+    first_facts,
+    is_of_this_job,
+    refuse_changes,
+    require_alike,
+    say_differences,
+    timestamp,
+)
 from segtool.runs import CONFIG, Run, RunDirectory, holds_run, next_free, relocate
+from segtool.sources import is_data, load_any, load_text, run_name, scaffolded
 from segtool.yaml_io import flow
 
 if TYPE_CHECKING:
@@ -40,25 +48,11 @@ if TYPE_CHECKING:
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
-    from segtool.metrics import Scores
     from segtool.models.encoders import Pretrained
     from segtool.plan import Plan
     from segtool.terminal import Reporter
 
 Records = dict[str, "list[Record]"]
-
-# What a run's weights were made for: a resume that changes one of these is a new run.
-FIXED = (
-    "model",
-    "optim.name",
-    "data.classes",
-    "data.encoding",
-    "data.channels",
-    "data.ignore",
-    "data.mean",
-    "data.std",
-    "data.fold",
-)
 
 
 @dataclass(frozen=True)
@@ -75,68 +69,6 @@ class Session:
     gpus: int = 1
     """Processes to start for it; 1: this one, or those that torchrun has started."""
     max_restarts: int = 0
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one network, or of several as an ensemble, on a split, and where things of it lie."""
-
-    scores: Scores
-    split: str
-    paths: tuple[Path, ...]
-    """What the user named."""
-    members: tuple[tuple[Path, int], ...]
-    """Checkpoint and step of each network."""
-    flip: bool
-    directory: Path
-    """Where its per-image table goes."""
-    is_main: bool = True
-    """Whether this process tells it; of several one does."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is one network, and of it the image as it is."""
-        return len(self.members) == 1 and not self.flip
-
-    @property
-    def title(self) -> str:
-        """What stands over the table."""
-        names = ", ".join(map(str, self.paths))
-        if len(self.members) == 1:
-            mirrored = ", mean with the mirror image" if self.flip else ""
-            return f"{names}, {self.split} split, step {self.members[0][1]}{mirrored}"
-        mirrored = " and of their mirror images" if self.flip else ""
-        return f"{names}, {self.split} split, mean of {len(self.members)} networks{mirrored}"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What `eval --json` tells beside the scores."""
-        steps = [{"checkpoint": str(path), "step": step} for path, step in self.members]
-        if self.is_plain:
-            return {"split": self.split, **steps[0]}
-        return {"split": self.split, "members": steps, "flip": self.flip}
-
-    @property
-    def table(self) -> Path:
-        """Where the per-image table goes; that of an ensemble does not replace that of a run."""
-        kind = ("-ensemble" if len(self.members) > 1 else "") + ("-flip" if self.flip else "")
-        return self.directory / f"per-image-{self.split}{kind}.csv"
-
-
-def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
-    """Returns the config that a file, a run, a checkpoint or a data folder gives, and what its root is relative to.
-
-    Raises:
-        ConfigError: there is no such file, or it is no config.
-        DataError: a data folder that no config can be written for.
-    """
-    if path.is_dir() and (path / CONFIG).is_file() and not is_data(path):
-        return load_config(path / CONFIG, overrides), path
-    if path.is_dir():
-        return _load_text(_scaffold(path, path), path, overrides), path
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder; expected a config, a run or a folder of images and masks")
-    return load_config(path, overrides), path.parent
 
 
 def train_session(session: Session, *, dry_run: bool = False) -> float | None:
@@ -215,219 +147,17 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
     )
 
 
-def evaluate_session(
-    paths: Sequence[Path],
-    split: str | None,
-    overrides: Sequence[str],
-    *,
-    flip: bool = False,
-    tile: int | None,
-    device: str,
-    quiet: bool,
-) -> Evaluation:
-    """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split; of several as an ensemble.
-
-    The data is that of the first; it is warned where another was trained on images of the split. Of several processes
-    each scores its share, and all return the scores of the whole.
-    """
-    from segtool.distributed import join_world
-
-    with join_world() as world:
-        return _evaluate(paths, split, overrides, world, flip=flip, tile=tile, device=device, quiet=quiet)
-
-
-def _evaluate(
-    paths: Sequence[Path],
-    split: str | None,
-    overrides: Sequence[str],
-    world: World,
-    *,
-    flip: bool,
-    tile: int | None,
-    device: str,
-    quiet: bool,
-) -> Evaluation:
-    from segtool.allocator import keep_freed_memory
-    from segtool.data.dataset import EvaluationSet
-    from segtool.data.formats import split_records
-    from segtool.data.loader import num_workers
-    from segtool.distributed import choose_device, place
-    from segtool.evaluate import evaluate, reader_for
-    from segtool.predict import build_ensemble
-
-    keep_freed_memory()
-    reporter = _reporter(quiet, world)
-    with world.agreed():
-        where = place(world, choose_device(device))
-        checkpoints = find_checkpoints(paths, reporter)
-        configs = [load_config(c.path / CONFIG, overrides) if overrides else c.config for c in checkpoints]
-        for checkpoint, config in zip(checkpoints, configs, strict=True):
-            _refuse_changes(checkpoint.config, config, checkpoint.path)
-        config, first = configs[0], checkpoints[0]
-        with located(config):
-            records = split_records(config, first.path)
-        name = split or ("test" if records.get("test") else "val")
-        if name != "test" and len(checkpoints) > len(paths):
-            raise DataError(_no_test_for_folds(paths, "has no test split" if split is None else f"--split {split}"))
-        if not records.get(name):
-            there = ", ".join(key for key, found in records.items() if found)
-            raise DataError(f"{paths[0]}: has no {name} split; its data has {there}: choose with --split")
-        _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
-        predictor = build_ensemble(checkpoints, where, flip=flip)
-    _require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
-    dataset = EvaluationSet(records[name], reader_for(predictor, config))
-    workers = num_workers(config.train.workers, where, world)
-    limited = world.limited(config.train.timeout)
-    scores = evaluate(predictor, dataset, limited, workers=workers, reporter=reporter, tile=tile)
-    members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
-    directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
-    return Evaluation(scores, name, tuple(paths), members, flip, directory, world.is_main)
-
-
-def _no_test_for_folds(paths: Sequence[Path], found: str) -> str:
-    return (
-        f"{', '.join(map(str, paths))}: {found}, but of folds only a test split that none was trained on can be scored "
-        "as an ensemble. Each fold's own score, and that of all together, are in folds.json; hold a test out with "
-        "data.split.test, or score one fold: segtool eval DIR/fold-1"
-    )
-
-
-def _warn_of_seen(
-    records: Sequence[Record], checkpoints: Sequence[Checkpoint], configs: Sequence[Config], reporter: Reporter
-) -> None:
-    """Warns where members of an ensemble were trained on images that are to be scored."""
-    from segtool.data.formats import split_records
-
-    scored = {os.path.realpath(record.image) for record in records}
-    for checkpoint, config in zip(checkpoints, configs, strict=True):
-        try:
-            trained = {os.path.realpath(record.image) for record in split_records(config, checkpoint.path)["train"]}
-        except DataError as error:
-            reason = error.problems[0]
-            reporter.warn(f"{checkpoint.path}: whether it was trained on images of the split is not known: {reason}")
-            continue
-        if seen := len(scored & trained):
-            reporter.warn(
-                f"{checkpoint.path}: was trained on {seen} of the {len(records)} images of the split, so the score "
-                "flatters"
-            )
-
-
-def predict_session(
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    flip: bool = False,
-    overlays: bool,
-    probabilities: bool,
-    tile: int | None,
-    resume: bool,
-    device: str,
-    quiet: bool,
-) -> None:
-    """Predicts the masks of images as `segtool predict` does; images that cannot be used are told at the end.
-
-    Of several processes each predicts its share.
-
-    Args:
-        paths: one or more members (runs, checkpoints, directories of folds), then the images.
-    """
-    from segtool.distributed import join_world
-
-    with join_world() as world:
-        failed = _predict(
-            paths,
-            out,
-            world,
-            flip=flip,
-            overlays=overlays,
-            probabilities=probabilities,
-            tile=tile,
-            resume=resume,
-            device=device,
-            quiet=quiet,
-        )
-        if failed and world.is_main:
-            raise DataError(*failed)
-
-
-def _predict(
-    paths: Sequence[Path],
-    out: Path,
-    world: World,
-    *,
-    flip: bool,
-    overlays: bool,
-    probabilities: bool,
-    tile: int | None,
-    resume: bool,
-    device: str,
-    quiet: bool,
-) -> list[str]:
-    """Returns what is wrong with images that could not be used."""
-    from segtool.predict import build_ensemble, list_jobs, predict
-
-    with world.agreed():
-        members, inputs = part_members(paths)
-        jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
-        from segtool.allocator import keep_freed_memory
-        from segtool.distributed import choose_device, place
-
-        keep_freed_memory()
-        reporter = _reporter(quiet, world)
-        checkpoints = find_checkpoints(members, reporter)
-        predictor = build_ensemble(checkpoints, place(world, choose_device(device)), flip=flip)
-    _require_alike(world, [[str(job.image) for job in jobs], [str(c.progress) for c in checkpoints]])
-    if len(checkpoints) > 1:
-        listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
-        reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
-    mine = jobs[world.rank :: world.size]
-    results = predict(predictor, checkpoints[0].config, mine, tile=tile, resume=resume)
-    done = 0
-    failures: list[tuple[int, Sequence[str]]] = []
-    try:
-        for number, result in enumerate(reporter.track(results, total=len(mine), unit="image", label="predicting")):
-            if isinstance(result, DataError):
-                failures.append((number * world.size + world.rank, result.problems))
-            else:
-                done += 1
-    except DiskError as error:
-        problems = [problem for _, found in failures for problem in found]
-        left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
-        raise DiskError(*problems, *error.problems, left) from error
-    failures = sorted(world.gather_json(failures))
-    reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
-    return [problem for _, found in failures for problem in found]
-
-
-def _reporter(quiet: bool, world: World) -> Reporter:
-    from segtool.terminal import Mute, Reporter
-
-    return Reporter(quiet=quiet) if world.is_main else Mute()
-
-
-def _require_alike(world: World, facts: Any) -> None:
-    """Raises DataError on the first process whose facts are not those of the main one; the others end with it."""
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    with world.agreed():
-        if digest != world.gather_json([digest])[0]:
-            raise DataError(
-                f"process {world.rank} of {world.size}, on {platform.node()}, finds other files than process 0: give "
-                "all hosts the same files at the same place"
-            )
-
-
 def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     from segtool import checkpoint
     from segtool.distributed import choose_device, place
 
     directory = _new_directory(session, dry_run=dry_run)
     device = place(world, choose_device(session.device))
-    text = _scaffold(session.config, directory) if is_data(session.config) else None
+    text = scaffolded(session.config, directory) if is_data(session.config) else None
     if text is None:
         config, base = load_any(session.config, session.overrides)
     else:
-        config, base = _load_text(text, session.config, session.overrides), directory
+        config, base = load_text(text, session.config, session.overrides), directory
     require_shares(config, world.size)
     pretrained = verify_components(config, base)
     records = _checked_records(config, base, reporter)
@@ -445,7 +175,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         config = relocate(config, base, run.directory)
-        facts = _facts(session, config, plan, records, device, world)
+        facts = first_facts(config, plan, records, device, world)
         run.write_facts(facts)  # before the config, which without them counts as the user's own
         run.write_config(config)
         _train(config, plan, records, run, reporter, world, device, facts, deadline=deadline)
@@ -517,17 +247,17 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
             config = _resolved_like(relocate(given, base, directory), resumed.config)
         else:
             config = load_config(directory / CONFIG, session.overrides)
-        _refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
+        refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
         require_shares(config, world.size)
         verify_components(config)
         resumed.require_fit(outline(config.model, len(config.data.classes), config.data.channels))
         with located(config):
             records = split_records(config, directory)
         config, plan = _planned(config, records, device, world)
-        _say_differences(load_config(directory / CONFIG), config, reporter)
+        say_differences(load_config(directory / CONFIG), config, reporter)
         _say_rate(resumed, config, plan, reporter)
         facts = run.read_facts()
-        if facts.get("data") not in (None, _fingerprint(records)):
+        if facts.get("data") not in (None, fingerprint(records)):
             reporter.warn("the data is not what the run began with: its files have other names or sizes")
         step = resumed.progress.step
         if resumed.progress.finished and step >= plan.steps:
@@ -535,7 +265,7 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
             if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
                 checkpoint.remove_unfinished(run.checkpoints)
                 checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
-                run.write_facts({**facts, "end": _now(), "steps_done": step})
+                run.write_facts({**facts, "end": timestamp(), "steps_done": step})
             return
         if step >= plan.steps:
             raise ConfigError(
@@ -552,7 +282,7 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
         checkpoint.remove_unfinished(run.checkpoints)
         run.drop_after(step)
         run.write_config(config)
-        facts = _continued(facts, step, plan, device, reporter)
+        facts = continued_facts(facts, step, plan, device, reporter)
         run.write_facts(facts)
         _train(config, plan, records, run, reporter, world, device, facts, resumed=resumed, deadline=deadline)
 
@@ -576,7 +306,7 @@ def _train(
     reporter.say(f"run directory: {run.directory}")
     frequencies = _frequencies(config, records)
     world.send(_orders(config, plan, records, frequencies, run, resumed))
-    _require_alike(world, _fingerprint(records))
+    require_alike(world, fingerprint(records))
     progress = train(
         config,
         records,
@@ -589,7 +319,7 @@ def _train(
         resumed=resumed,
         deadline=deadline,
     )
-    run.write_facts({**facts, "end": _now(), "steps_done": progress.step})
+    run.write_facts({**facts, "end": timestamp(), "steps_done": progress.step})
     if progress.step < plan.steps:
         reporter.say(f"ended at step {progress.step} of {plan.steps}")
     quoted = shlex.quote(str(run.directory))
@@ -664,7 +394,7 @@ def _follow(session: Session, orders: dict[str, Any], world: World) -> None:
     config = parse_config(orders["config"])
     run = RunDirectory(Path(orders["run"]))
     records = split_records(config, run.directory)
-    _require_alike(world, _fingerprint(records))
+    require_alike(world, fingerprint(records))
     resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
     train(
         config,
@@ -845,37 +575,6 @@ def _say_plan(
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
 
 
-def _load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
-    """Returns the config that `init` would write for a data folder."""
-    return parse_text(text, f"{root.resolve().name}.yaml", overrides)
-
-
-def _scaffold(root: Path, config_dir: Path) -> str:
-    from segtool.data.scaffold import scaffold
-
-    return scaffold(root, config_dir=config_dir)
-
-
-def is_data(path: Path) -> bool:
-    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint."""
-    marks = ("run.json", "checkpoints", "state.json")
-    return path.is_dir() and not any((path / mark).exists() for mark in marks)
-
-
-def run_name(path: Path) -> str:
-    """Returns what the run directory of a config, a run or a data folder is named after."""
-    resolved = path.resolve()
-    if path.name == CONFIG and holds_run(path.parent):
-        return resolved.parent.name
-    return resolved.name if path.is_dir() else resolved.stem
-
-
-def _run_directory(checkpoint: Path) -> Path:
-    """Returns the run that a checkpoint lies in, or the current folder where it has been moved out of one."""
-    run = checkpoint.resolve().parent.parent
-    return run if (run / CONFIG).is_file() else Path()
-
-
 def _claimable(directory: Path) -> None:
     """Raises CheckpointError at once where the run directory cannot be made."""
     parent = directory
@@ -899,25 +598,6 @@ def _resolved_like(given: Config, before: Config) -> Config:
     return replace(given, data=data)
 
 
-def _refuse_changes(before: Config, after: Config, where: Path) -> None:
-    old, new = dict(_values(before)), dict(_values(after))
-    changed = [
-        f"{where}: {key} was {old.get(key)!r} in the run and is {new.get(key)!r} now; its weights were made for the "
-        "former: start a new run for this"
-        for key in dict.fromkeys([*old, *new])
-        if key.startswith(FIXED) and old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise ConfigError(*changed)
-
-
-def _say_differences(before: Config, after: Config, reporter: Reporter) -> None:
-    old, new = dict(_values(before)), dict(_values(after))
-    for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key):
-            reporter.say(f"changed: {key} {old.get(key)!r} -> {new.get(key)!r}")
-
-
 def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
     """Says how the learning rate goes on, where that is not how it would have gone on."""
     from segtool.optim import learning_rate
@@ -935,120 +615,13 @@ def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporte
         )
 
 
-def _values(config: Config) -> list[tuple[str, Any]]:
-    return [(path, value) for path, value, _ in show(config)]
-
-
 def _restarted(session: Session) -> Session:
     """Returns the session as it is, or where a launcher starts it anew the one that continues its run."""
     from segtool import checkpoint
 
     run = session.run
-    if session.resume or run is None or not _is_of_this_job(run):
+    if session.resume or run is None or not is_of_this_job(run):
         return session
     if not checkpoint.committed(RunDirectory(run).checkpoints):
         return session
     return replace(session, config=run, overrides=(), resume=True)
-
-
-def _is_of_this_job(directory: Path) -> bool:
-    """Whether a launcher that starts processes anew began the run, which then is no other one's."""
-    job = _job()
-    return job is not None and RunDirectory(directory).read_facts().get("job") == job
-
-
-def _job() -> str | None:
-    """Returns the name of the job that a launcher has started this process for; None where it has none."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    return None if name == "none" else name  # torchrun's default, which all jobs share
-
-
-def _facts(
-    session: Session, config: Config, plan: Plan, records: Records, device: torch.device, world: World
-) -> dict[str, Any]:
-    from segtool.inference import fast_dtype
-
-    return {
-        "command": _command(),
-        "seed": config.train.seed,
-        "device": str(device),
-        "processes": world.size,
-        "job": _job(),
-        "steps": plan.steps,
-        "inference_precision": str(fast_dtype(device)).removeprefix("torch."),
-        "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in plan.choices},
-        "splits": {name: len(found) for name, found in records.items()},
-        "data": _fingerprint(records),
-        **_machine(),
-        "start": _now(),
-    }
-
-
-def _machine() -> dict[str, Any]:
-    """Returns what a run computes with: on the same, with as many threads, the same config gives the same bits."""
-    import numpy
-    import torch
-
-    return {
-        "versions": {
-            "segtool": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-        },
-        "host": {
-            "system": platform.platform(),
-            "processor": torch.backends.cpu.get_cpu_capability(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-    }
-
-
-def _continued(
-    facts: Mapping[str, Any], step: int, plan: Plan, device: torch.device, reporter: Reporter
-) -> dict[str, Any]:
-    """Returns the facts of a run that goes on, and warns where it computes with something else than before."""
-    machine = _machine()
-    now = {"step": step, "command": _command(), "device": str(device), **machine, "start": _now()}
-    resumes = facts.get("resumed", [])
-    before = resumes[-1] if resumes else facts
-    pairs = {
-        "device": (before.get("device"), now["device"]),
-        **{key: (before.get("host", {}).get(key), machine["host"][key]) for key in ("processor", "threads")},
-        **{key: (before.get("versions", {}).get(key), version) for key, version in machine["versions"].items()},
-    }
-    changed = [f"{key} {was} -> {here}" for key, (was, here) in pairs.items() if was not in (None, here)]
-    if changed:
-        reporter.warn(
-            f"the run goes on with {', '.join(changed)}: close to what it would have become, but not bit for bit"
-        )
-    left = {key: value for key, value in facts.items() if key not in ("end", "steps_done")}
-    return {**left, "steps": plan.steps, "resumed": [*resumes, now]}
-
-
-def _command() -> str:
-    return shlex.join(["segtool", *sys.argv[1:]])
-
-
-def _fingerprint(records: Mapping[str, Sequence[Record]]) -> str:
-    """Returns a sha256 over the stems and file sizes of all pairs."""
-    digest = hashlib.sha256()
-    for split, found in records.items():
-        for record in found:
-            sizes = [_file_size(path) for path in (record.image, record.mask) if path is not None]
-            digest.update(json.dumps([split, record.stem, sizes]).encode())
-    return digest.hexdigest()
-
-
-def _file_size(path: Path) -> int:
-    from segtool.data.opening import shown
-
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{shown(path)}: was there and is not now ({error.strerror}); restore it") from error
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

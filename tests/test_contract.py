@@ -20,7 +20,7 @@ import pytest
 from conftest import Command
 from surface import SURFACE, commands, surface
 
-from segtool import __version__, cli, session, streams
+from segtool import __version__, cli, sources, streams
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).with_name("golden") / "format-1"
@@ -303,7 +303,7 @@ def test_a_bug_of_ours_exits_with_1_and_asks_to_report_it_with_debug(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a quotient")
 
-    monkeypatch.setattr(session, "load_any", broken)
+    monkeypatch.setattr(sources, "load_any", broken)
     result = segtool("check", "anything")
     assert (result.code, result.out) == (1, "")
     assert "a bug of ours: ZeroDivisionError: a quotient" in result.err

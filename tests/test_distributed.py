@@ -26,7 +26,8 @@ from segtool.data import loader
 from segtool.distributed import World, join_world, place, world_of
 from segtool.errors import ConfigError, DataError, LostError, SegtoolError
 from segtool.plan import parts_of, smallest_part
-from segtool.session import Session, evaluate_session, predict_session, train_session
+from segtool.session import Session, train_session
+from segtool.use import evaluate_session, predict_session
 
 NORMLESS = {
     "encoder": {"name": "conv", "channels": [4, 8], "norm": "group"},
@@ -552,8 +553,8 @@ def test_processes_whose_files_differ_are_told_so(write_config, tmp_path, monkey
     from segtool import session
 
     config = write_config(train={"steps": 2, "batch_size": 4})
-    real = session._fingerprint
-    monkeypatch.setattr(session, "_fingerprint", lambda records: real(records) + os.environ["RANK"])
+    real = session.fingerprint
+    monkeypatch.setattr(session, "fingerprint", lambda records: real(records) + os.environ["RANK"])
 
     def work() -> None:
         train_session(Session(config, run=tmp_path / "run", device="cpu", quiet=True))

@@ -330,7 +330,7 @@ def test_a_bug_shows_neither_the_environment_nor_what_variables_hold(segtool, co
         secret = "".join(("of-a-", "variable"))
         raise RuntimeError(f"broken after {len(secret)} letters")
 
-    monkeypatch.setattr("segtool.session.load_any", fail)
+    monkeypatch.setattr("segtool.sources.load_any", fail)
     if debug:
         monkeypatch.setattr(sys, "argv", ["segtool", "check", str(config_file), "--debug"])
         from segtool import cli

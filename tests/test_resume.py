@@ -22,7 +22,7 @@ import pytest
 from conftest import config_of
 from killing import Ended, Server
 
-from segtool import checkpoint, session
+from segtool import checkpoint, provenance, session
 from segtool.config import dump_config, load_config, show
 from segtool.optim import learning_rate
 from segtool.runs import Run, holds_run
@@ -465,8 +465,8 @@ def test_a_resume_with_a_change_that_its_weights_were_not_made_for_is_refused(be
 
 
 def test_everything_that_is_fixed_is_tested_above():
-    assert {fixed for fixed in session.FIXED if not any(key.startswith(fixed) for key in FIXED)} == set()
-    assert not any(key.startswith(session.FIXED) for key in HARMLESS)
+    assert {fixed for fixed in provenance.FIXED if not any(key.startswith(fixed) for key in FIXED)} == set()
+    assert not any(key.startswith(provenance.FIXED) for key in HARMLESS)
 
 
 def test_a_changed_list_of_images_is_warned_of(tmp_path, bench, segtool):
@@ -487,9 +487,9 @@ def test_weights_in_a_file_are_no_change_where_they_lie_elsewhere_as_seen_from_a
     values = {path: value for path, value, _ in show(saved)}
     assert values["model.encoder.weights"] == "../../../weights.pt"
     with pytest.raises(session.ConfigError, match="weights"):
-        session._refuse_changes(saved, config, tmp_path)  # negative control
+        provenance.refuse_changes(saved, config, tmp_path)  # negative control
     back = session.relocate(saved, bench.whole / "checkpoints" / "step-00000006", bench.whole)
-    session._refuse_changes(back, config, tmp_path)
+    provenance.refuse_changes(back, config, tmp_path)
 
 
 # --- networks, optimizers, averages, workers, parts: each value with each other one at least once

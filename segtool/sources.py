@@ -1,0 +1,51 @@
+"""What the user names, read as a config: a file, a run, a checkpoint, or a data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segtool.config import Config, load_config, parse_text
+from segtool.errors import ConfigError
+from segtool.runs import CONFIG, holds_run
+
+
+def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+    """Returns the config that a file, a run, a checkpoint or a data folder gives, and what its root is relative to.
+
+    Raises:
+        ConfigError: there is no such file, or it is no config.
+        DataError: a data folder that no config can be written for.
+    """
+    if path.is_dir() and (path / CONFIG).is_file() and not is_data(path):
+        return load_config(path / CONFIG, overrides), path
+    if path.is_dir():
+        return load_text(scaffolded(path, path), path, overrides), path
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder; expected a config, a run or a folder of images and masks")
+    return load_config(path, overrides), path.parent
+
+
+def load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
+    """Returns the config that `init` would write for a data folder."""
+    return parse_text(text, f"{root.resolve().name}.yaml", overrides)
+
+
+def scaffolded(root: Path, config_dir: Path) -> str:
+    from segtool.data.scaffold import scaffold
+
+    return scaffold(root, config_dir=config_dir)
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint."""
+    marks = ("run.json", "checkpoints", "state.json")
+    return path.is_dir() and not any((path / mark).exists() for mark in marks)
+
+
+def run_name(path: Path) -> str:
+    """Returns what the run directory of a config, a run or a data folder is named after."""
+    resolved = path.resolve()
+    if path.name == CONFIG and holds_run(path.parent):
+        return resolved.parent.name
+    return resolved.name if path.is_dir() else resolved.stem
