@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from segtool.config import Config, load_config
 from segtool.data.check import check
-from segtool.data.evidence import guess_encoding
-from segtool.data.facts import histogram, look_at_mask
+from segtool.data.facts import histogram
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
 from segtool.data.names import find_names
@@ -325,11 +324,16 @@ def test_a_few_specks_beside_0_and_255_do_not_become_a_class(tmp_path: Path) -> 
     assert [spec.values for spec in config.data.classes] == [(0,), (255,)]
 
 
-def test_a_rare_value_far_from_the_others_is_a_class(tmp_path: Path) -> None:
+def test_a_rare_value_far_from_the_others_is_a_class_unless_it_is_a_few_pixels_of_one_mask(tmp_path: Path) -> None:
     masks = [regions(i, [0, 255]) for i in range(8)]
-    masks[2][40, 60] = 128
+    masks[2][40:45, 55:60] = 128
     config = init(make_set(tmp_path / "set", masks))
     assert [spec.values for spec in config.data.classes] == [(0,), (128,), (255,)]
+    masks[2][40:45, 56:60] = 0
+    config = init(make_set(tmp_path / "set", masks))
+    assert [spec.values for spec in config.data.classes] == [(0,), (255,)]
+    assert config.data.ignore == (128,)
+    assert "# 128 is 5 pixels in p2.png: a slip of the pen" in (tmp_path / "config.yaml").read_text()
 
 
 def test_masks_drawn_on_the_stored_grid_of_turned_photographs_set_exif_to_ignore(tmp_path: Path) -> None:
@@ -370,26 +374,6 @@ def test_a_hundred_and_fifty_classes_are_not_taken_for_instances_or_noise(tmp_pa
     config = init(make_set(tmp_path / "set", masks))
     assert config.data.encoding == "index"
     assert len(config.data.classes) == len(np.unique(masks))
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_instance_ids_are_refused_with_the_classes_to_write(tmp_path: Path, large: bool) -> None:
-    masks = [regions(i, list(range(12 + i)), (64, 96)) for i in range(6)]
-    if large:
-        masks = [np.kron(np.arange(100).reshape(10, 10) * 7, np.ones((4, 4), np.int64)) for _ in range(2)]
-    root = make_set(tmp_path / "set", masks)
-    with pytest.raises(DataError) as caught:
-        init(root)
-    message = str(caught.value)
-    assert "instance ids" in message
-    block = message[message.index("data:\n") :]
-    config = tmp_path / "by_hand.yaml"
-    config.write_text(block, encoding="utf-8")
-    assert [f.code for f in check(load_config(config), tmp_path) if f.severity == "error"] == []
-    labels = Labels.from_config(load_config(config).data)
-    assert labels.names == ("background", "object")
-    decoded = labels.read(root / "masks/p0.png")
-    assert np.array_equal(decoded, masks[0] > 0)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -452,7 +436,7 @@ def test_names_come_from_a_file_beside_the_data_or_above_it(tmp_path: Path, file
 
 def test_names_whose_number_does_not_fit_are_not_used(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
-    (root / "classes.txt").write_text("sky\nroad\n")
+    (root / "classes.txt").write_text("sky\n")
     assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
 
 
@@ -571,11 +555,3 @@ def test_real_sets_give_a_config_that_loads_and_has_no_error(name: str, tmp_path
     if name == "samples/voc_palette":
         assert config.data.ignore == (255,)
         assert [spec.name for spec in config.data.classes][:2] == ["background", "bottle"]
-
-
-def test_real_instance_ids_are_refused() -> None:
-    folder = REAL / "samples/tif16/masks"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    with pytest.raises(DataError, match="instance ids"):
-        guess_encoding([look_at_mask(path, max_pixels=10**8) for path in sorted(folder.iterdir())])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from segtool.data.evidence import Guess, hex_color, percent
+from segtool.data.evidence import Guess, percent
 from segtool.yaml_io import flow
 
 LARGEST_CROP = 512
@@ -116,8 +116,7 @@ def _model_rows(model: str, channels: tuple[int, ...], crop: tuple[int, int]) ->
 
 def _loss_rows(guess: Guess) -> list[Row]:
     rarest, codes = min(zip(guess.shares, guess.codes, strict=True))
-    key = "values" if guess.encoding in ("index", "threshold") else "colors"
-    what = f"The rarest class ({code_text(codes[0], key)}) covers {percent(rarest)} of the pixels"
+    what = f"The rarest class ({guess.text(codes[0])}) covers {percent(rarest)} of the pixels"
     if rarest >= RARE_SHARE:
         first = Row("- cross_entropy", f"{what}: no class weights needed.")
     elif rarest >= VERY_RARE_SHARE:
@@ -169,8 +168,3 @@ def _length_rows(num_train: int, batch: int, epochs: int, steps: int, crop: tupl
             2, Row(f"eval_every: {every}", "Epochs between two validations, which take longer than so short an epoch.")
         )
     return rows
-
-
-def code_text(code: int, key: str) -> int | str:
-    """Returns a stored value as it is, a packed colour as `#rrggbb`, as the key `values` or `colors` holds it."""
-    return code if key == "values" else hex_color(code)

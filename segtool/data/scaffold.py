@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from segtool.config import Config, Folders, Limits, Pairing, Split
-from segtool.data.evidence import Guess, guess_encoding, hex_color, percent
+from segtool.data.encoding import guess_encoding
+from segtool.data.evidence import Guess
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
 from segtool.data.formats import hold_out
 from segtool.data.layout import find_layout
-from segtool.data.names import NamesFile, find_names, is_void
+from segtool.data.meaning import class_rows
+from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs
-from segtool.data.recipe import MODELS, Row, code_text, training_rows
+from segtool.data.recipe import MODELS, Row, training_rows
+from segtool.data.shapes import Shapes, measure_shapes
 from segtool.errors import DataError, SegtoolError
 from segtool.yaml_io import flow
 
@@ -73,8 +76,9 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     if model not in MODELS:
         raise SegtoolError(f"--model {shown(model)}: expected {' or '.join(MODELS)}")
     found = look(root)
-    rows = [row.text for row in _place_rows(found, config_dir)]
-    guess = guess_encoding(list(found.masks.values()), place=rows)
+    masks = list(found.masks.values())
+    guess = guess_encoding(masks)
+    shapes = measure_shapes(masks, guess)
     split = choose_split(found, guess)
     sizes = [facts.size for facts in found.images.values() if not facts.error]
     sections = [
@@ -82,7 +86,7 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
             Row("# Written by `segtool init`. It trains as it is; each comment says why, and what was counted.", "", 0),
             Row(f"format: {Config.format}", "", 0),
         ],
-        _data_rows(found, guess, split, config_dir),
+        _data_rows(found, guess, shapes, split, config_dir),
         training_rows(sizes, split.num_train, guess, model, grey=_is_grey(found)),
     ]
     return "\n".join(line for rows in sections for row in rows for line in _lines(row)) + "\n"
@@ -219,7 +223,7 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     return rows
 
 
-def _data_rows(found: Found, guess: Guess, split: SplitChoice, config_dir: Path) -> list[Row]:
+def _data_rows(found: Found, guess: Guess, shapes: Shapes, split: SplitChoice, config_dir: Path) -> list[Row]:
     rows = [Row("data:", "", 0), *_place_rows(found, config_dir)]
     if split.split is not None:
         rows.append(Row(f"split: {flow(split.split)}", split.reason))
@@ -228,7 +232,7 @@ def _data_rows(found: Found, guess: Guess, split: SplitChoice, config_dir: Path)
         rows.append(Row("nearest: true", _sentence("; ".join(guess.notes))))
     else:
         rows.append(Row(f"encoding: {guess.encoding}", _sentence("; ".join([guess.reason, *guess.notes]))))
-    rows += [*_class_rows(found, guess), _channels_row(found)]
+    rows += [*class_rows(guess, shapes, list(found.masks.values()), found.names), _channels_row(found)]
     if found.exif == "ignore":
         rows.append(Row("exif: ignore", "The masks of photographs that EXIF would turn have the size before the turn."))
     return rows
@@ -256,65 +260,6 @@ def _pairs_comment(pairs: Pairs) -> str:
     alone = len(pairs.images_without_mask) + len(pairs.masks_without_image)
     more = f"; {alone} files have no partner: see `segtool check`" if alone else ""
     return f"{len(pairs.records)} pairs{more}."
-
-
-def _class_rows(found: Found, guess: Guess) -> list[Row]:
-    names = class_names(guess, found.names)
-    void = [code for codes in guess.codes for code in codes if is_void(names.get(code, ""))]
-    used = [codes for codes in guess.codes if codes[0] not in void]
-    if len(used) < 2:
-        used, void = list(guess.codes), []
-    key = "colors" if guess.encoding in ("rgb", "palette") else "values"
-    rows = [Row("classes:", _names_comment(found, guess, names))]
-    taken: Counter[str] = Counter()
-    for codes in used:
-        name = names.get(codes[0]) or _default_name(codes[0], key)
-        taken[name] += 1
-        name = f"{name}_{taken[name]}" if taken[name] > 1 else name
-        spec: dict[str, object] = {"name": name, key: [code_text(code, key) for code in codes]}
-        if key == "values" and codes[0] in guess.colors and _distinct(guess, used):
-            spec["color"] = hex_color(guess.colors[codes[0]])
-        rows.append(Row(f"- {flow(spec)}  # {percent(guess.shares[guess.codes.index(codes)])} of the pixels", "", 4))
-    ignored = [*guess.ignore, *void]
-    if ignored:
-        named = (
-            f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
-        )
-        reason = ". ".join(_sentence(text).rstrip(".") for text in (guess.ignore_reason, named) if text)
-        rows.append(Row(f"ignore: {flow([code_text(code, key) for code in ignored])}", f"{reason}."))
-    return rows
-
-
-def class_names(guess: Guess, file: NamesFile | None) -> dict[int, str]:
-    """Returns the names that a file beside the data gives to the first codes of all classes, or none."""
-    if file is None:
-        return {}
-    codes = [codes[0] for codes in guess.codes]
-    if guess.encoding in ("rgb", "palette"):
-        return file.of_colors(codes)
-    if file.by_color and set(codes) <= set(guess.colors):
-        by_color = file.of_colors([guess.colors[code] for code in codes])
-        return {code: by_color[guess.colors[code]] for code in codes} if by_color else {}
-    return file.of_values(codes) or file.of_values([*codes, *guess.ignore])
-
-
-def _names_comment(found: Found, guess: Guess, names: dict[int, str]) -> str:
-    if not names:
-        told = "values" if guess.encoding in ("index", "threshold") else "colours"
-        return f"The order is the class index. Named after the stored {told}: rename as you like."
-    assert found.names is not None
-    absent = len(found.names.by_order or found.names.by_color or found.names.by_value) - len(names)
-    more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
-    return f"The order is the class index. Names from {shown(found.names.path.name)}.{more}"
-
-
-def _default_name(code: int, key: str) -> str:
-    return f"class_{code}" if key == "values" else f"class_{code:06x}"
-
-
-def _distinct(guess: Guess, used: Sequence[tuple[int, ...]]) -> bool:
-    colors = [guess.colors.get(codes[0]) for codes in used]
-    return len(set(colors)) == len(colors)
 
 
 def _is_grey(found: Found) -> bool:

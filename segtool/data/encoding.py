@@ -1,0 +1,69 @@
+"""The encoding that fits a data set's masks, from the evidence of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from segtool.data.codes import unpack
+from segtool.data.encoding_of_colors import guess_colors, in_colors, palettes_disagree
+from segtool.data.encoding_of_values import guess_values
+from segtool.data.evidence import SOFT, Guess, Totals, modes, num_masks, total
+from segtool.data.facts import MaskFacts
+from segtool.data.opening import shown
+from segtool.errors import DataError
+
+ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
+CLOSE = 32  # distance of colours that may be one, moved by a lossy format
+
+
+def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:
+    """Returns the encoding that fits all readable masks, or all but a few of another kind, which `check` then names.
+
+    Raises:
+        DataError: no mask can be read, or they hold one value only or a continuous picture; says how to go on.
+    """
+    readable = [mask for mask in masks if not mask.error]
+    if not readable:
+        raise DataError(*(f"{shown(mask.path)}: {mask.error}" for mask in masks[:5]))
+    colored = [mask for mask in readable if mask.colored]
+    plain = [mask for mask in readable if not mask.colored]
+    if colored and plain and not _share_colors(colored, plain):
+        few, most = sorted((colored, plain), key=len)
+        if len(few) <= max(1, ODD_SHARE * len(readable)) and len(most) > 2:
+            told = f"{num_masks(few)} of mode {modes(few)} among them cannot be read so: see `segtool check`"
+            guess = _guess_of_one_kind(most)
+            return replace(guess, notes=(*guess.notes, told))
+    return _guess_of_one_kind(readable)
+
+
+def _guess_of_one_kind(masks: Sequence[MaskFacts]) -> Guess:
+    if any(mask.colored for mask in masks):
+        return guess_colors(masks, "rgb", f"masks of mode {modes(masks)}")
+    if palettes_disagree(masks):
+        encoding = "palette" if all(mask.mode == "P" for mask in masks) else "rgb"
+        return guess_colors(masks, encoding, "the same index has different colours in different masks' palettes")
+    return guess_values(masks)
+
+
+def _share_colors(colored: Sequence[MaskFacts], plain: Sequence[MaskFacts]) -> bool:
+    """Whether masks without colours of their own, read by palette or as grey, hold what the coloured ones hold."""
+    if any(mask.mode.startswith("I") for mask in plain):
+        return False
+    ours, theirs = total(colored), total([in_colors(mask) for mask in plain])
+    known, points = _areas(ours), _areas(theirs)
+    if not len(known) or not len(points):
+        return False
+    gaps = np.linalg.norm(points[:, None] - known[None], axis=-1)
+    if gaps.min(1).max() > CLOSE:
+        return False
+    lossy = any(mask.lossy for mask in (*colored, *plain))
+    return lossy or len(set(gaps.argmin(1).tolist())) == len(points)
+
+
+def _areas(totals: Totals) -> np.ndarray:
+    """Returns the colours that form areas, n 3; the 255 most frequent ones."""
+    order = np.argsort(-totals.pixels, kind="stable")
+    return unpack(totals.values[order[totals.solidity[order] > SOFT][:255]]).astype(float)

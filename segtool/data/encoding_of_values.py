@@ -1,0 +1,253 @@
+"""What single values in masks stand for: class indices, the grey levels of soft edges, or counted objects."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from segtool.data.encoding_of_colors import guess_colors, palette_of
+from segtool.data.evidence import (
+    COMMON_SHARE,
+    MANY_VALUES,
+    RARE_SHARE,
+    SNAP,
+    SOFT,
+    VOID,
+    Guess,
+    Totals,
+    dominant,
+    listed,
+    modes,
+    nearest_shares,
+    num_masks,
+    percent,
+    refuse_picture,
+    snapped,
+    total,
+)
+from segtool.data.facts import MaskFacts
+from segtool.data.opening import shown
+from segtool.errors import DataError
+
+DARK = 20  # grey that nobody tells from black
+LOSSY_GAP = 32  # between grey values that JPEG does not mix up
+
+
+def guess_values(masks: Sequence[MaskFacts]) -> Guess:
+    """Returns what the grey values or palette indices of masks mean.
+
+    Raises:
+        DataError: they hold one value only, or a continuous picture.
+    """
+    totals = total(masks)
+    if len(totals.values) == 1:
+        raise DataError(
+            f"all masks hold the one value {totals.values[0]}: there is nothing to tell apart; "
+            "expected at least two values. Is this the right folder of masks?"
+        )
+    if instances := _guess_instances(masks):
+        return instances
+    lossy = [mask for mask in masks if mask.lossy]
+    if lossy and (exact := _without_lossy(masks, lossy)):
+        guess = guess_values(exact)
+        told = f"{num_masks(lossy)} stored as JPEG cannot be told apart so: see `segtool check`"
+        return replace(guess, notes=(*guess.notes, told))
+    if lossy or _has_soft_edges(totals):
+        palettes = any(mask.mode == "P" for mask in masks)
+        return guess_colors(masks, "rgb", "soft-edged masks") if palettes else _guess_threshold(masks, totals)
+    if _is_blur(totals):
+        return _guess_blurred(masks, totals)
+    return _guess_index(masks, totals)
+
+
+def _guess_index(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
+    void, why = _find_void(masks, totals)
+    slips = tuple(int(value) for value in totals.values[totals.slips] if value not in void)
+    if slips and len(totals.values) - len(slips) - len(void) < 2:
+        slips = ()
+    if slips:
+        why = ". ".join(filter(None, [why, _slips_reason(masks, totals, slips)]))
+    ignored = (*void, *slips)
+    codes, notes = _merge_binary(masks, totals, [int(v) for v in totals.values if v not in ignored])
+    reason = f"{len(totals.values)} distinct values in {num_masks(masks)} of mode {modes(masks)}"
+    top = max(code for own in codes for code in own)
+    if top <= DARK and not any(mask.mode in ("P", "1") for mask in masks):
+        notes = (*notes, f"values up to {top} of 255 look black in a viewer, and are no less right for it")
+    shares = tuple(map(totals.share, codes))
+    colors = palette_of(masks)
+    return Guess("index", reason, codes, shares, totals, ignore=ignored, ignore_reason=why, colors=colors, notes=notes)
+
+
+def _slips_reason(masks: Sequence[MaskFacts], totals: Totals, slips: Sequence[int]) -> str:
+    """Returns why values of a few pixels are no classes, with the file of each."""
+    where = {value: next(mask for mask in masks if value in mask.values) for value in slips[:4]}
+    told = [
+        f"{value} is {int(totals.pixels[totals.values == value][0])} pixels in {shown(mask.path.name)}"
+        for value, mask in where.items()
+    ]
+    more = f" and {len(slips) - len(where)} more such values" if len(slips) > len(where) else ""
+    return f"{', '.join(told)}{more}: a slip of the pen, too few to learn from"
+
+
+def _without_lossy(masks: Sequence[MaskFacts], lossy: Sequence[MaskFacts]) -> list[MaskFacts]:
+    """Returns the masks that are not JPEG where they are most, and their values too close to be told apart in one."""
+    rest = [mask for mask in masks if not mask.lossy]
+    if len(rest) < 3 or len(lossy) > max(1, len(masks) // 10):
+        return []
+    values = total(rest).values
+    return rest if len(values) <= MANY_VALUES and (np.diff(values) < LOSSY_GAP).any() else []
+
+
+def _guess_threshold(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
+    lossy = any(mask.lossy for mask in masks)
+    kept = dominant(totals, totals.values[:, None].astype(float), distance=LOSSY_GAP if lossy else 16)
+    if len(kept) < 2 or totals.share(kept) < 0.3:
+        refuse_picture(masks, totals)
+    moved = percent(1 - totals.share(kept))
+    what = "JPEG" if lossy else "soft-edged"
+    codes = snapped(kept) if lossy else kept
+    halves = [f"from {-(-(low + high) // 2)} on" for low, high in itertools.pairwise(map(int, codes))]
+    reason = (
+        f"{what} masks: {listed(kept)} hold all but {moved} of the pixels, and each of those counts as the nearest; "
+        f"{' and '.join(halves)} as the upper one"
+    )
+    shares = nearest_shares(totals, totals.values[:, None], np.array(codes)[:, None])
+    return Guess("threshold", reason, tuple((int(code),) for code in codes), shares, totals)
+
+
+def _is_blur(totals: Totals) -> bool:
+    """Whether there are many values, and all but the frequent ones form no areas."""
+    few = totals.shares < COMMON_SHARE
+    return len(totals.values) > MANY_VALUES and totals.solid[few].sum() < SOFT * totals.pixels[few].sum()
+
+
+def _guess_blurred(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
+    """Returns 0 and 255 where one of them is the background of thin things whose soft edges meet in the middle."""
+    low, high = int(totals.values.min()), int(totals.values.max())
+    background = totals.share([value for value in totals.values if value < SNAP or value > 255 - SNAP])
+    if low >= SNAP or not 192 <= high <= 255 or background < 0.5 or any(mask.mode == "P" for mask in masks):
+        refuse_picture(masks, totals)
+    reason = (
+        f"values {low} to {high}, all but {percent(1 - background)} of the pixels near 0 or 255: taken as masks of 0 "
+        "and 255 with soft edges, each pixel as the nearer of the two; look at a mask to see that it is so"
+    )
+    shares = nearest_shares(totals, totals.values[:, None], np.array([[0], [255]]))
+    return Guess("threshold", reason, ((0,), (255,)), shares, totals)
+
+
+def _has_soft_edges(totals: Totals) -> bool:
+    """Whether most values form no areas and lie between few that do, far apart: an anti-aliased or rescaled mask."""
+    stray = (totals.shares < COMMON_SHARE) & (totals.solidity < SOFT)
+    if _has_specks(totals, stray):
+        return True
+    kept = totals.values[~stray]
+    if stray.sum() < max(4, len(stray) / 2) or len(kept) < 2 or kept.max() - kept.min() < 32:
+        return False
+    between = (totals.values[stray] > kept.min() - 32) & (totals.values[stray] < kept.max() + 32)
+    return bool(between.all()) and float(totals.shares[~stray].sum()) > 0.5
+
+
+def _has_specks(totals: Totals, stray: np.ndarray) -> bool:
+    """Whether a few values of hardly any pixels stand close to others, which are far apart: 3 or 254 beside 0, 255."""
+    kept = totals.values[~stray]
+    if not stray.any() or len(kept) < 2 or np.diff(kept).min() < 64 or (totals.shares[stray] > RARE_SHARE).any():
+        return False
+    gaps = np.abs(totals.values[stray][:, None] - kept[None]).min(1)
+    return bool((gaps <= 16).all()) and not bool((totals.files[stray] * 2 > totals.num_files).any())
+
+
+def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, ...], str]:
+    """Returns 255 where it stands beside a small set of class values, as VOC and Cityscapes write what is not labelled.
+
+    Pure {0, 255} is a binary mask; {0, 1} in some files and {0, 255} in others is one too, in two spellings.
+    """
+    negative = tuple(int(value) for value in totals.values if value < 0)
+    if negative and len(totals.values) - len(negative) >= 2:
+        return negative, f"negative values cover {percent(totals.share(negative))} of the pixels: taken as void"
+    others = totals.values[totals.values != VOID]
+    if VOID not in totals.values or len(others) < 2 or others.max() >= MANY_VALUES or _two_spellings(masks, totals):
+        return (), ""
+    files = sum(VOID in mask.values for mask in masks)
+    share = percent(totals.share([VOID]))
+    return (VOID,), (
+        f"255 covers {share} of the pixels in {files} of {num_masks(masks)} beside values {listed(others)}: "
+        "taken as void"
+    )
+
+
+def _two_spellings(masks: Sequence[MaskFacts], totals: Totals) -> bool:
+    together = any(VOID in mask.values and 1 in mask.values for mask in masks)
+    return totals.values.tolist() == [0, 1, VOID] and not together
+
+
+def _merge_binary(
+    masks: Sequence[MaskFacts], totals: Totals, values: list[int]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    """Returns each class's values: one each, but 1 and 255 together where no mask holds both."""
+    if values == [0, 1, VOID] and _two_spellings(masks, totals):
+        return ((0,), (1, VOID)), ("some masks write the object as 1, others as 255: both are one class",)
+    return tuple((value,) for value in values), ()
+
+
+# ------------------------------------------------------------------------------------------------- instances
+
+
+def _guess_instances(masks: Sequence[MaskFacts]) -> Guess | None:
+    """Returns background and object where values count objects instead of naming classes."""
+    totals = total(masks)
+    void, why = _find_void(masks, totals)
+    evidence = _instance_evidence(masks, void)
+    if evidence is None or 0 not in totals.values:
+        return None
+    wide = any(mask.mode.startswith("I") for mask in masks)
+    top = max(65535, int(totals.values.max())) if wide else 254 if void else 255
+    background = totals.share([0])
+    return Guess(
+        "index",
+        f"THE VALUES LOOK LIKE INSTANCE IDS, one number for each object ({evidence})",
+        ((0,), (1,)),
+        (background, 1 - background - totals.share(void)),
+        totals,
+        ignore=void,
+        ignore_reason=why,
+        spans={1: top},
+        notes=(
+            "every number above 0 counts as the one class `object`, and objects that touch become one area",
+            "predictions hold 0 and 1",
+            "where the numbers are classes after all, list each as `{name: NAME, values: [NUMBER]}`",
+        ),
+    )
+
+
+def _instance_evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str | None:
+    totals = total(masks)
+    counted = (totals.values > 0) & ~np.isin(totals.values, void)
+    ids, files = totals.values[counted], totals.files[counted]
+    num = len(ids)
+    if not num:
+        return None
+    what = f"{num} distinct values besides 0, up to {ids.max()}"
+    wide = ids.max() > 255 or any(mask.mode.startswith("I") for mask in masks)
+    if num > MANY_VALUES and wide:
+        return what
+    lone = float((files == 1).mean())
+    if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8:
+        return f"{what}, {percent(lone)} of them in one file only"
+    if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
+        return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
+    return None
+
+
+def _counts_up(held: Sequence[np.ndarray]) -> bool:
+    """Whether masks hold exactly 1..n, n differing: objects were counted. Classes leave gaps in some masks."""
+    tops = [len(ids) for ids in held if len(ids)]
+    gaps = sum(bool(len(ids)) and (ids[0] != 1 or ids[-1] != len(ids)) for ids in held)
+    if not tops or gaps > len(tops) // 20:
+        return False
+    if len(tops) == 1:
+        return tops[0] > MANY_VALUES
+    distinct = len(set(tops))
+    return (max(tops) >= 10 and distinct >= len(tops) / 2) or (len(tops) >= 6 and max(tops) >= 6 and distinct >= 4)

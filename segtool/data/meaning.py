@@ -1,0 +1,188 @@
+"""What the classes of a set of masks are called and shown in, with the rows of the config that say so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from segtool import palette
+from segtool.data.codes import unpack
+from segtool.data.evidence import Guess, hex_color, percent
+from segtool.data.facts import MaskFacts
+from segtool.data.names import NamesFile, is_void
+from segtool.data.opening import shown
+from segtool.data.recipe import Row
+from segtool.data.shapes import Shapes
+from segtool.data.standards import find_standard
+from segtool.yaml_io import flow
+
+ALIKE = 40  # distance of colours, in RGB, that an overlay does not show apart
+MOSTLY = 2 / 3  # a value that covers more, and most of the frame, is what lies behind
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """Names, colours and what does not count."""
+
+    names: dict[int, str]
+    """By the first code of a class; the others are named after their code."""
+    reason: str
+    """Where the names come from, for a comment."""
+    colors: dict[int, int] = field(default_factory=dict)
+    """Packed display colour, by the first code of a class."""
+    void: tuple[int, ...] = ()
+    """First codes of classes that do not count."""
+    void_reason: str = ""
+    background: int | None = None
+    """First code of the class that is listed first whatever its code."""
+
+
+def class_rows(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], file: NamesFile | None) -> list[Row]:
+    """Returns the rows `classes` and `ignore` of a config.
+
+    Args:
+        masks: all of them, for the names of files.
+        file: class names that lie beside the data.
+    """
+    meaning = find_meaning(guess, shapes, [mask.path for mask in masks if not mask.error], file)
+    used = [codes for codes in guess.codes if codes[0] not in meaning.void]
+    used.sort(key=lambda codes: codes[0] != meaning.background)
+    comment = f"The order is the class index. {meaning.reason}{_trimap(guess, shapes)}"
+    rows = [Row("classes:", comment)]
+    colors = _colors(guess, meaning, [codes[0] for codes in used])
+    taken: Counter[str] = Counter()
+    for codes in used:
+        name = meaning.names.get(codes[0]) or _default_name(guess, codes[0])
+        taken[name] += 1
+        name = f"{name}_{taken[name]}" if taken[name] > 1 else name
+        spec: dict[str, object] = {"name": name, guess.key: [guess.text(code) for code in codes]}
+        if codes[0] in colors:
+            spec["color"] = hex_color(colors[codes[0]])
+        rows.append(Row(f"- {flow(spec)}  # {_figures(guess, codes, masks)}", "", 4))
+    ignored = [*guess.ignore, *meaning.void]
+    if ignored:
+        reasons = [text.rstrip(".") for text in (guess.ignore_reason, meaning.void_reason) if text]
+        text = f"{'. '.join(f'{reason[0].upper()}{reason[1:]}' for reason in reasons)}."
+        rows.append(Row(f"ignore: {flow([guess.text(code) for code in ignored])}", text))
+    return rows
+
+
+def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[Path], file: NamesFile | None) -> Meaning:
+    """Returns what the classes mean: as a file says, a published data set, or, of two, how they lie in the images."""
+    if file and (names := class_names(guess, file)):
+        return _named(guess, names, file)
+    if standard := find_standard(guess, masks):
+        void = standard.ignore
+        why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
+        return Meaning(standard.names, f"Names of {standard.source}.", standard.colors, void, why)
+    if len(guess.codes) == 2 and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
+        return _background_and_object(guess, shapes)
+    told = "values" if guess.key == "values" else "colours"
+    return Meaning({}, f"Named after the stored {told}: rename as you like.")
+
+
+def class_names(guess: Guess, file: NamesFile) -> dict[int, str]:
+    """Returns the names that a file beside the data gives to the first codes of all classes, or none.
+
+    A file that names all but the value 0, or all but black, leaves out the background, as many do.
+    """
+    codes = [codes[0] for codes in guess.codes]
+    if names := _of_codes(guess, file, codes):
+        return names
+    if file.by_value or file.by_color or not guess.ignore:
+        objects = [code for code in codes if code != 0]
+        names = _of_codes(guess, file, objects) if objects and len(objects) < len(codes) else {}
+    else:
+        names = _of_codes(guess, file, [*codes, *guess.ignore])
+    if names and 0 not in names and 0 in codes:
+        return {0: "background", **names}
+    return {code: name for code, name in names.items() if code in codes}
+
+
+def _of_codes(guess: Guess, file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
+    if guess.key == "colors":
+        return file.of_colors(codes)
+    if file.by_color and set(codes) <= set(guess.colors):
+        by_color = file.of_colors([guess.colors[code] for code in codes])
+        return {code: by_color[guess.colors[code]] for code in codes} if by_color else {}
+    return file.of_values(codes)
+
+
+def _named(guess: Guess, names: dict[int, str], file: NamesFile) -> Meaning:
+    void = tuple(codes[0] for codes in guess.codes if is_void(names.get(codes[0], "")))
+    if len(guess.codes) - len(void) < 2:
+        void = ()
+    absent = len(file.by_order or file.by_color or file.by_value) - len(names)
+    more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
+    why = f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
+    return Meaning(names, f"Names from {shown(file.path.name)}.{more}", {}, void, why)
+
+
+def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:
+    """Returns the names of two classes: the higher code is the object, unless it is mostly what lies behind."""
+    low, high = sorted(range(2), key=lambda index: guess.codes[index][0])
+    behind = low
+    if not guess.spans and guess.shares[high] > MOSTLY and shapes.border[high] > MOSTLY:
+        behind = high
+    front = low + high - behind
+    texts = [str(guess.text(guess.codes[index][0])) for index in (front, behind)]
+    figures = [
+        f"{percent(guess.shares[i])} of the pixels and {percent(shapes.border[i])} of the frame"
+        for i in (front, behind)
+    ]
+    reason = (
+        f"Nothing names the classes. {texts[0]} is taken as the object ({figures[0]} of the images), {texts[1]} as "
+        f"what lies behind ({figures[1]}); where it is the other way round, exchange the two names."
+    )
+    names = {guess.codes[behind][0]: "background", guess.codes[front][0]: "object"}
+    return Meaning(names, reason, background=guess.codes[behind][0])
+
+
+def _trimap(guess: Guess, shapes: Shapes) -> str:
+    if shapes.between is None:
+        return ""
+    code = guess.text(guess.codes[shapes.between][0])
+    return (
+        f" {code} always lies between the other two, as the border of a trimap does, which nobody decided: where it is "
+        f"one, take its class out and put `ignore: [{code}]` below."
+    )
+
+
+def _colors(guess: Guess, meaning: Meaning, codes: Sequence[int]) -> dict[int, int]:
+    """Returns the display colours that the config has to give: those known from elsewhere, where they differ.
+
+    Stored colours that look alike get others, told apart by anyone.
+    """
+    stored = {code: code for code in codes} if guess.key == "colors" else guess.colors
+    known = meaning.colors or stored
+    if all(code in known for code in codes) and _differ(known, codes):
+        return {} if known is stored and guess.key == "colors" else {code: known[code] for code in codes}
+    if guess.key == "values":
+        return {}
+    return {code: int.from_bytes(bytes(palette.color(index)), "big") for index, code in enumerate(codes)}
+
+
+def _differ(colors: Mapping[int, int], codes: Sequence[int]) -> bool:
+    points = {code: unpack(np.array(colors[code])).astype(float) for code in codes}
+    return all(np.linalg.norm(points[one] - points[other]) >= ALIKE for one, other in combinations(codes, 2))
+
+
+def _default_name(guess: Guess, code: int) -> str:
+    return f"class_{code}" if guess.key == "values" else f"class_{code:06x}"
+
+
+def _figures(guess: Guess, codes: Sequence[int], masks: Sequence[MaskFacts]) -> str:
+    """Returns the share of a class, and the file where it is in one only."""
+    share = percent(guess.shares[list(guess.codes).index(tuple(codes))])
+    totals = guess.totals
+    files = totals.files[np.isin(totals.values, codes)]
+    if guess.nearest or guess.spans or guess.encoding == "threshold" or totals.num_files < 5 or files.sum() != 1:
+        return f"{share} of the pixels"
+    holder = next((mask for mask in masks if not mask.colored and np.isin(codes, mask.values).any()), None)
+    where = f": {shown(holder.path.name)}" if holder and guess.key == "values" else ""
+    return f"{share} of the pixels, in one mask only{where}"

@@ -1,0 +1,90 @@
+"""Classes of published data sets whose masks hold well-known numbers, named only where file names and values agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segtool.data.evidence import Guess
+
+CITYSCAPES = (
+    (7, "road", 0x804080),
+    (8, "sidewalk", 0xF423E8),
+    (11, "building", 0x464646),
+    (12, "wall", 0x66669C),
+    (13, "fence", 0xBE9999),
+    (17, "pole", 0x999999),
+    (19, "traffic light", 0xFAAA1E),
+    (20, "traffic sign", 0xDCDC00),
+    (21, "vegetation", 0x6B8E23),
+    (22, "terrain", 0x98FB98),
+    (23, "sky", 0x4682B4),
+    (24, "person", 0xDC143C),
+    (25, "rider", 0xFF0000),
+    (26, "car", 0x00008E),
+    (27, "truck", 0x000046),
+    (28, "bus", 0x003C64),
+    (31, "train", 0x005064),
+    (32, "motorcycle", 0x0000E6),
+    (33, "bicycle", 0x770B20),
+)
+"""The 19 evaluated classes: value in `labelIds`, name, colour. In `labelTrainIds` they are 0 to 18 in this order.
+Source: Cordts et al., "The Cityscapes Dataset", CVPR 2016; cityscapesScripts, labels.py."""
+VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""Source: Everingham et al., "The PASCAL Visual Object Classes Challenge", 2012, development kit."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What a data set's own documentation says of its mask values."""
+
+    source: str
+    """The data set, as a comment names it, and how it was recognised."""
+    names: dict[int, str]
+    """By stored value."""
+    colors: dict[int, int]
+    """Packed, by stored value; may be empty."""
+    ignore: tuple[int, ...] = ()
+    """Values that the data set leaves out of its scores, of those that occur."""
+
+
+def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
+    """Returns the well-known meaning of index masks, where their files' names and all their values fit it."""
+    if guess.encoding != "index" or guess.spans or not masks:
+        return None
+    used = [code for codes in guess.codes for code in codes]
+    if all(re.search("label(train)?ids$", path.stem, re.IGNORECASE) for path in masks):
+        return _cityscapes(used, trained=all("train" in path.stem.lower().rpartition("label")[2] for path in masks))
+    if all("SegmentationClass" in path.parts[-3:-1] and re.search("VOC20|VOCdevkit", str(path)) for path in masks):
+        fits = set(used) <= set(range(len(VOC))) and all(guess.colors.get(code) == voc_color(code) for code in used)
+        return Standard("PASCAL VOC, by folder and palette", dict(enumerate(VOC)), {}) if fits else None
+    return None
+
+
+def _cityscapes(used: Sequence[int], *, trained: bool) -> Standard | None:
+    if trained and set(used) <= set(range(len(CITYSCAPES))):
+        rows = [(value, name, color) for value, (_, name, color) in enumerate(CITYSCAPES)]
+        return Standard("Cityscapes, by the ending `labelTrainIds`", *_tables(rows))
+    if trained or not set(used) <= set(range(-1, 34)):
+        return None
+    names, colors = _tables(CITYSCAPES)
+    ignored = tuple(value for value in used if value not in names)
+    return Standard("Cityscapes, by the ending `labelIds`", names, colors, ignored) if set(used) & set(names) else None
+
+
+def _tables(rows: Sequence[tuple[int, str, int]]) -> tuple[dict[int, str], dict[int, int]]:
+    return {value: name for value, name, _ in rows}, {value: color for value, _, color in rows}
+
+
+def voc_color(index: int) -> int:
+    """Returns the packed colour of an index in VOC's palette: bit 3i + c of the index is bit 7 - i of channel c."""
+    bits = np.array([[index >> (3 * place + channel) & 1 for place in range(3)] for channel in range(3)])
+    red, green, blue = (bits << np.array([7, 6, 5])).sum(1).tolist()
+    return red << 16 | green << 8 | blue

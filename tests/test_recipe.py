@@ -1,0 +1,212 @@
+"""What `init` concludes from the pixels of the masks: encodings, names, and how to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_scaffold import REAL, init, make_set, problems, regions, write_image, write_mask
+
+from segtool.data.check import check
+from segtool.data.encoding import guess_encoding
+from segtool.data.facts import look_at_mask
+from segtool.data.labels import Labels
+from segtool.data.standards import CITYSCAPES, voc_color
+from segtool.errors import DataError
+
+
+def text(tmp_path: Path) -> str:
+    """Returns the config that `init` wrote, comments joined to one line."""
+    lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.strip().removeprefix("# ") for line in lines)
+
+
+def disc(radius: int, size: tuple[int, int] = (64, 64)) -> np.ndarray:
+    """Returns H W, 1 within a circle in the middle and 0 around it."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    return ((y - size[0] / 2) ** 2 + (x - size[1] / 2) ** 2 < radius**2).astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------- instances
+
+
+@pytest.mark.parametrize("kind", ["lone ids", "many ids", "counted from 1", "with a border of 255"])
+def test_instance_ids_become_background_and_object_with_a_loud_comment(tmp_path: Path, kind: str) -> None:
+    masks = [regions(i, list(range(12 + i)), (64, 96)) for i in range(6)]
+    if kind == "many ids":
+        masks = [np.kron(np.arange(100).reshape(10, 10) * 7, np.ones((4, 4), np.int64)) for _ in range(2)]
+    if kind == "counted from 1":  # of many masks with few objects each
+        masks = [regions(i, list(range(1 + (5 * i + 3) % 8))) for i in range(24)]
+    if kind == "with a border of 255":
+        for mask in masks:
+            mask[40:44, 50:60] = 255
+    root = make_set(tmp_path / "set", masks)
+    config = init(root)
+    labels = Labels.from_config(config.data)
+    assert labels.names == ("background", "object")
+    assert "THE VALUES LOOK LIKE INSTANCE IDS" in text(tmp_path)
+    assert [f.code for f in check(config, tmp_path) if f.severity == "error"] == []
+    expected = np.where(masks[1] == 255, 255, masks[1] > 0)
+    assert np.array_equal(labels.read(root / "masks/p1.png"), expected)
+    assert set(np.unique(np.asarray(labels.encode(np.array([[0, 1]], np.uint8)))).tolist()) == {0, 1}
+
+
+def test_classes_that_leave_gaps_in_some_masks_are_no_instance_ids(tmp_path: Path) -> None:
+    masks = [regions(i, sorted({0, *(1 + (i + k) % 8 for k in range(1 + i % 6))})) for i in range(24)]
+    assert len(init(make_set(tmp_path / "set", masks)).data.classes) == 9
+
+
+def test_real_instance_ids_are_objects() -> None:
+    folder = REAL / "samples/tif16/masks"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    guess = guess_encoding([look_at_mask(path, max_pixels=10**8) for path in sorted(folder.iterdir())])
+    assert (guess.codes, guess.spans) == (((0,), (1,)), {1: 65535})
+
+
+def test_a_colour_for_each_object_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "set"
+    for i in range(6):
+        blocks = rng.integers(0, 256, (6, 8, 3)) * (rng.random((6, 8, 1)) < 0.5)
+        write_image(root / f"images/p{i}.png", i)
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)).save(root / f"masks/p{i}.png")
+    with pytest.raises(DataError, match="each object has a colour of its own"):
+        init(root)
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 1), (1, 2)])
+def test_of_two_values_the_higher_is_the_object(tmp_path: Path, values: tuple[int, int]) -> None:
+    config = init(make_set(tmp_path / "set", [np.array(values)[disc(10 + i)] for i in range(8)]))
+    assert [(spec.name, spec.values) for spec in config.data.classes] == [
+        ("background", (values[0],)),
+        ("object", (values[1],)),
+    ]
+    assert f"{values[1]} is taken as the object" in text(tmp_path)
+
+
+def test_the_higher_of_two_values_is_background_where_it_surrounds_most_of_what_there_is(tmp_path: Path) -> None:
+    config = init(make_set(tmp_path / "set", [255 * (1 - disc(10 + i)) for i in range(8)]))
+    assert [(spec.name, spec.values) for spec in config.data.classes] == [("background", (255,)), ("object", (0,))]
+    large = [255 * disc(29) for i in range(8)]  # most of the image, but not at its edges
+    config = init(make_set(tmp_path / "set", large))
+    assert [(spec.name, spec.values) for spec in config.data.classes] == [("background", (0,)), ("object", (255,))]
+
+
+def test_rgb_masks_of_0_and_1_get_names_and_colours_that_can_be_seen(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [1, 1, 1]])
+    root = make_set(tmp_path / "set", [disc(8 + i) for i in range(8)], colors=colors)
+    config = init(root)
+    assert config.data.encoding == "rgb"
+    assert [(spec.name, spec.colors) for spec in config.data.classes] == [
+        ("background", ("#000000",)),
+        ("object", ("#010101",)),
+    ]
+    shown_as = Labels.from_config(config.data).colors.astype(int)
+    assert np.abs(shown_as[0] - shown_as[1]).max() > 60
+    assert problems(config, root) == []
+
+
+def test_small_values_are_said_to_look_black(tmp_path: Path) -> None:
+    init(make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)]))
+    assert "alues up to 2 of 255 look black in a viewer" in text(tmp_path)
+    init(make_set(tmp_path / "set2", [regions(i, [0, 255]) for i in range(8)]))
+    assert "look black" not in text(tmp_path)
+
+
+@pytest.mark.parametrize(("names", "values"), [("polyp\n", [0, 255]), ("cat\ndog\n", [0, 1, 2])])
+def test_a_list_of_names_without_the_background_leaves_0_to_it(tmp_path: Path, names: str, values: list[int]) -> None:
+    root = make_set(tmp_path / "set", [regions(i, values) for i in range(8)])
+    (root / "classes.txt").write_text(names)
+    assert [spec.name for spec in init(root).data.classes] == ["background", *names.split()]
+
+
+def test_a_palette_of_near_blacks_is_not_what_overlays_show(tmp_path: Path) -> None:
+    greys = np.repeat(np.arange(256)[:, None], 3, axis=1)
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)], colors=greys, palette=True)
+    assert [spec.color for spec in init(root).data.classes] == [None] * 3
+
+
+def test_the_border_of_a_trimap_is_pointed_out(tmp_path: Path) -> None:
+    inside = [disc(12 + i) for i in range(8)]
+    trimaps = [np.where(one, 1, np.where(disc(15 + i), 3, 2)) for i, one in enumerate(inside)]
+    config = init(make_set(tmp_path / "set", trimaps))
+    assert [spec.values for spec in config.data.classes] == [(1,), (2,), (3,)]
+    assert "3 always lies between the other two" in text(tmp_path)
+    init(make_set(tmp_path / "set2", [regions(i, [1, 2, 3]) for i in range(8)]))
+    assert "always lies between" not in text(tmp_path)
+
+
+def test_cityscapes_masks_have_its_names_and_leave_out_what_it_leaves_out(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    values = [0, 1, 3, 7, 8, 11, 21, 23, 26]
+    for i in range(8):
+        write_image(root / f"leftImg8bit/train/aachen/a_{i}_leftImg8bit.png", i)
+        write_mask(root / f"gtFine/train/aachen/a_{i}_gtFine_labelIds.png", regions(i, values))
+    config = init(root)
+    known = {value: name for value, name, _ in CITYSCAPES}
+    assert [(spec.name, spec.values) for spec in config.data.classes] == [(known[v], (v,)) for v in values[3:]]
+    assert config.data.ignore == (0, 1, 3)
+    assert problems(config, root) == []
+
+
+def test_voc_masks_have_its_names_where_folder_palette_and_values_say_so(tmp_path: Path) -> None:
+    palette = np.array([[voc_color(i) >> shift & 255 for shift in (16, 8, 0)] for i in range(256)])
+    assert palette[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert palette[15].tolist() == [192, 128, 128]
+    for place, named in (("VOC2012", True), ("mine", False)):
+        root = tmp_path / place
+        for i in range(8):
+            write_image(root / f"JPEGImages/p{i}.png", i)
+            write_mask(root / f"SegmentationClass/p{i}.png", regions(i, [0, 1, 15, 255]), colors=palette, palette=True)
+        names = [spec.name for spec in init(root).data.classes]
+        assert names == (["background", "aeroplane", "person"] if named else ["class_0", "class_1", "class_15"])
+
+
+# ------------------------------------------------------------------------------------------------- mixtures
+
+
+def test_one_coloured_mask_among_index_masks_is_left_to_check(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(12)])
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]])
+    write_mask(root / "masks/p3.png", regions(3, [0, 1, 2]), colors=colors)
+    config = init(root)
+    assert config.data.encoding == "index"
+    assert "1 mask of mode RGB among them cannot be read so" in text(tmp_path)
+    (error,) = [f for f in check(config, tmp_path) if f.severity == "error"]
+    assert any("p3.png" in str(file) for file in error.files)
+
+
+def test_grey_and_rgb_masks_of_the_same_colours_are_read_together(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [255, 255, 255]])
+    root = make_set(tmp_path / "set", [disc(8 + i) for i in range(10)], colors=colors)
+    write_mask(root / "masks/p3.png", 255 * disc(9))
+    config = init(root)
+    assert config.data.encoding == "rgb"
+    assert problems(config, root) == []
+
+
+def test_random_palettes_over_the_same_indices_are_read_by_index(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        write_image(root / f"images/p{i}.png", i)
+        palette = np.random.default_rng(i).integers(0, 256, (3, 3))
+        write_mask(root / f"masks/p{i}.png", regions(i, [0, 1, 2]), colors=palette, palette=True)
+    config = init(root)
+    assert config.data.encoding == "index"
+    assert [spec.values for spec in config.data.classes] == [(0,), (1,), (2,)]
+
+
+def test_one_jpeg_among_index_masks_does_not_blur_the_others(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(12)])
+    (root / "masks/p5.png").unlink()
+    Image.fromarray(regions(5, [0, 1, 2]).astype(np.uint8)).save(root / "masks/p5.jpg", quality=60)
+    config = init(root)
+    assert config.data.encoding == "index"
+    assert [spec.values for spec in config.data.classes] == [(0,), (1,), (2,)]
