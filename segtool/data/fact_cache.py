@@ -1,0 +1,211 @@
+"""Facts of files that were looked at before, kept in the user's cache directory, so that a second check is quick.
+
+An entry holds as long as path, size and time of change of its file are the same. The cache is no more than a saving of
+time: where it is broken, foreign, locked or cannot be written, files are looked at again and nothing is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+"""Of what the facts are and how they are worked out: another one begins afresh."""
+UNUSED_DAYS = 90
+LARGEST = 1 << 18  # bytes of an entry: masks of tens of thousands of colours are looked at again
+PACKED = 1 << 12  # bytes from which on an entry is compressed
+RECENT = 0.05  # seconds in which a file may change twice and bear one time
+COARSE = 2.0  # the same where the time has whole seconds, as on FAT
+
+Stamp = tuple[int, int]
+"""Size and time of change in nanoseconds."""
+
+
+def cache_directory() -> Path:
+    """Returns where segtool keeps what it can make again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "segtool"
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Returns by what a file is known again, or None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+class FactCache:
+    """The facts of one kind of file. A context manager; what it cannot do, it leaves undone."""
+
+    def __init__(self, kind: type, *, directory: Path | None = None) -> None:
+        """Keeps instances of the dataclass `kind`, whose first field is the path."""
+        self.kind = kind
+        self._names = [field.name for field in fields(kind)][1:]
+        self._database: Any = None
+        with self._tolerant():
+            self._database = _open(directory or cache_directory())
+
+    def __enter__(self) -> FactCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._tolerant():
+            if self._database is not None:
+                self._database.close()
+        self._database = None
+
+    def recall(self, stamps: Mapping[Path, Stamp]) -> dict[Path, Any]:
+        """Returns the facts that are known of files as they are now."""
+        wanted: dict[str, dict[str, Path]] = defaultdict(dict)
+        for path in stamps:
+            wanted[os.path.dirname(path)][os.path.basename(path)] = path
+        found: dict[Path, Any] = {}
+        for folder, names in wanted.items():
+            with self._tolerant():
+                for name, size, changed, content in self._rows(folder):
+                    path = names.get(name)
+                    if path is not None and stamps[path] == (size, changed):
+                        found[path] = self._decoded(path, content)
+        return found
+
+    def keep(self, known: Mapping[Path, tuple[Stamp, Any]]) -> None:
+        """Enters facts, each with the stamp that its file had before it was looked at."""
+        if self._database is None or not known:
+            return
+        now = time.time()
+        rows = [
+            (os.fsencode(os.path.dirname(path)), os.fsencode(path.name), self.kind.__name__, *mark, content)
+            for path, (mark, facts) in known.items()
+            if _is_settled(mark, now) and len(content := self._encoded(facts)) <= LARGEST
+        ]
+        with self._tolerant(), self._database as database:
+            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def forget_vanished(self, folders: Iterable[Path]) -> None:
+        """Drops entries of files that are not in these folders any more, and of folders that nobody has looked at."""
+        if self._database is None:
+            return
+        today = int(time.time() // 86400)
+        with self._tolerant(), self._database as database:
+            for folder in map(str, folders):
+                key = os.fsencode(folder)
+                names = [name for (name,) in database.execute("SELECT name FROM facts WHERE folder = ?", (key,))]
+                there = {os.fsencode(entry) for entry in _listed(folder)}
+                gone = [(key, name) for name in names if name not in there]
+                database.executemany("DELETE FROM facts WHERE folder = ? AND name = ?", gone)
+                database.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (key, today))
+            unused = "SELECT folder FROM folders WHERE day < ?"
+            database.execute(f"DELETE FROM facts WHERE folder IN ({unused})", (today - UNUSED_DAYS,))
+            database.execute("DELETE FROM folders WHERE day < ?", (today - UNUSED_DAYS,))
+
+    def _rows(self, folder: str) -> Iterator[tuple[str, int, int, bytes]]:
+        if self._database is None:
+            return
+        query = "SELECT name, size, changed, content FROM facts WHERE folder = ? AND kind = ?"
+        for name, size, changed, content in self._database.execute(query, (os.fsencode(folder), self.kind.__name__)):
+            yield os.fsdecode(name), size, changed, content
+
+    def _encoded(self, facts: Any) -> bytes:
+        plain: dict[str, Any] = {}
+        blobs = []
+        for name in self._names:
+            value = getattr(facts, name)
+            if isinstance(value, np.ndarray):
+                plain[name] = {"array": [value.dtype.str, list(value.shape)]}
+                blobs.append(np.ascontiguousarray(value).tobytes())
+            elif isinstance(value, bytes):
+                plain[name] = {"bytes": len(value)}
+                blobs.append(value)
+            else:
+                plain[name] = value
+        header = json.dumps(plain).encode()
+        content = len(header).to_bytes(4, "little") + header + b"".join(blobs)
+        return b"z" + zlib.compress(content, 1) if len(content) > PACKED else b"-" + content
+
+    def _decoded(self, path: Path, content: bytes) -> Any:
+        content = zlib.decompress(content[1:]) if content[:1] == b"z" else content[1:]
+        end = 4 + int.from_bytes(content[:4], "little")
+        plain = json.loads(content[4:end])
+        for name, value in plain.items():
+            if isinstance(value, dict) and "array" in value:
+                kind, shape = value["array"]
+                count = int(np.prod(shape))
+                array = np.frombuffer(content, kind, count, end).reshape(shape)
+                plain[name], end = array, end + array.nbytes
+            elif isinstance(value, dict):
+                plain[name], end = content[end : end + value["bytes"]], end + value["bytes"]
+            elif isinstance(value, list):
+                plain[name] = tuple(value)
+        return self.kind(path, **plain)
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Goes on without the cache where anything of it fails: no user has asked for it."""
+        try:
+            yield
+        except Exception:  # whatever a foreign or broken file makes sqlite3, zlib, json or numpy raise
+            database, self._database = self._database, None
+            with contextlib.suppress(Exception):
+                if database is not None:
+                    database.close()
+
+
+def _open(directory: Path) -> Any:
+    """Returns a connection to the database, made afresh where it is broken; None where there can be none."""
+    import sqlite3  # here, as a Python may be built without it
+
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory / f"facts-{VERSION}.sqlite3"
+    try:
+        return _connected(path)
+    except sqlite3.OperationalError:  # locked, or not to be written
+        return None
+    except sqlite3.DatabaseError:  # no database, or a damaged one
+        path.unlink()
+        return _connected(path)
+
+
+def _connected(path: Path) -> Any:
+    import sqlite3
+
+    database = sqlite3.connect(path, timeout=5)
+    try:
+        with database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS facts (folder BLOB, name BLOB, kind TEXT, size INTEGER, changed INTEGER, "
+                "content BLOB, PRIMARY KEY (folder, kind, name))"
+            )
+            database.execute("CREATE TABLE IF NOT EXISTS folders (folder BLOB PRIMARY KEY, day INTEGER)")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _is_settled(mark: Stamp, now: float) -> bool:
+    """Whether a file was left alone long enough before it was looked at that a change would alter its time."""
+    changed = mark[1] / 1e9
+    return not 0 <= now - changed < (COARSE if mark[1] % 10**9 == 0 else RECENT)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -1,0 +1,56 @@
+"""Small pictures of images and masks, by which they are compared: a thumbnail, and where the edges are.
+
+All are squares of `SIDE` x `SIDE`, whatever the shape of the picture, so that those of two files can be laid over each
+other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+SIDE = 32
+_FINE = 4 * SIDE
+
+
+def picture_maps(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Returns thumbnail and edge map of an image H W C, SIDE SIDE uint8 each, and whether all its pixels are equal."""
+    grey = _grey(pixels)
+    low, high = grey.getextrema()
+    plain = low == high and bool((pixels == pixels[0, 0]).all())
+    fine = grey.resize((_FINE, _FINE), Image.Resampling.BOX)
+    thumbnail = np.asarray(fine.reduce(4))
+    values = np.asarray(fine).astype(np.int16)
+    slopes = np.zeros_like(values)
+    slopes[:, 1:] += np.abs(np.diff(values, axis=1))
+    slopes[1:] += np.abs(np.diff(values, axis=0))
+    pooled = slopes.reshape(SIDE, 4, SIDE, 4).mean((1, 3))
+    return thumbnail, np.sqrt(pooled * (255 * 255 / 510)).astype(np.uint8), plain
+
+
+def outline_map(edges: np.ndarray) -> np.ndarray:
+    """Returns the share of edge pixels in each cell, SIDE SIDE uint8, of H W bool."""
+    image = Image.fromarray(edges.view(np.uint8) * np.uint8(255))
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
+    """Returns a 64-bit hash of each of N SIDE SIDE thumbnails: near-equal pictures differ in few bits.
+
+    The signs of the lowest 8x8 frequencies against their median, the mean left out, as in pHash.
+    Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1.
+    """
+    positions = np.arange(SIDE)
+    waves = np.cos(np.pi * (positions[None] + 0.5) * np.arange(8)[:, None] / SIDE)
+    frequencies = np.einsum("uy,nyx,vx->nuv", waves, thumbnails.astype(np.float64), waves).reshape(-1, 64)
+    bits = frequencies > np.median(frequencies[:, 1:], axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
+
+
+def _grey(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8:  # 16-bit pictures often fill little of their range
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = ((pixels - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    if pixels.shape[2] in (3, 4):
+        return Image.fromarray(np.ascontiguousarray(pixels[..., :3])).convert("L")
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))

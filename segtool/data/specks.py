@@ -1,0 +1,60 @@
+"""Regions of a few pixels in a mask: what stray clicks and noise leave."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SPECK_PIXELS = 6
+"""Pixels of the largest region that is a speck."""
+MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told
+
+
+def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
+    """Returns the number of specks of each value of a mask H W: regions of up to 6 pixels, diagonals connected.
+
+    Args:
+        begins: H W bool, whether a pixel differs from the one to its left; the first of a row does.
+    """
+    flat = values.ravel()
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(starts, append=flat.size)
+    short = np.flatnonzero(lengths <= SPECK_PIXELS)
+    if not len(short) or len(short) > MAX_SHARE * flat.size:
+        return {}
+    one, other = _touching(flat, starts, lengths, short, values.shape)
+    place = np.full(len(starts), -1)
+    place[short] = np.arange(len(short))
+    large = np.zeros(len(short), bool)  # part of a region with a long run
+    large[one[place[other] < 0]] = True
+    inner = place[other] >= 0
+    one, other = one[inner], place[other[inner]]
+    one, other = np.concatenate([one, other]), np.concatenate([other, one])
+    label = np.arange(len(short))
+    for _ in range(SPECK_PIXELS):  # a speck has no more rows; what is not of one label by then is larger
+        keep = ~(large[one] | large[other])
+        large[one[large[other]]] = True
+        one, other = one[keep], other[keep]
+        np.minimum.at(label, one, label[other])
+    large[one[label[one] != label[other]]] = True
+    sizes = np.bincount(label, lengths[short], len(short))
+    sizes[label[large]] = np.inf
+    specks = (sizes > 0) & (sizes <= SPECK_PIXELS)
+    found, counts = np.unique(flat[starts[short[specks]]], return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _touching(
+    flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, short: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pairs of a short run (its place among them) and a run of its value that it touches above or below."""
+    height, width = shape
+    first, last = starts[short], starts[short] + lengths[short] - 1
+    rows, left, right = first // width, first % width, last % width
+    pairs = []
+    for row in (rows - 1, rows + 1):
+        for column in (left - 1, left, right, right + 1):
+            inside = np.flatnonzero((row >= 0) & (row < height) & (column >= 0) & (column < width))
+            pixels = row[inside] * width + column[inside]
+            alike = flat[pixels] == flat[first[inside]]
+            pairs.append((inside[alike], np.searchsorted(starts, pixels[alike], side="right") - 1))
+    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])

@@ -1,0 +1,53 @@
+"""Specks are the regions of up to 6 pixels, diagonals connected: against a slow flood."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from segtool.data import specks
+from segtool.data.specks import SPECK_PIXELS, count_specks
+
+
+def counted(mask: np.ndarray) -> dict[int, int]:
+    begins = np.ones(mask.shape, bool)
+    begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
+    return count_specks(mask, begins)
+
+
+def flooded(mask: np.ndarray) -> dict[int, int]:
+    """Returns the same by walking through each region pixel by pixel."""
+    left = {(int(y), int(x)) for y, x in np.ndindex(mask.shape)}
+    counts: Counter[int] = Counter()
+    while left:
+        region = [left.pop()]
+        for y, x in region:
+            around = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            alike = [place for place in around if mask[place] == mask[y, x]]
+            left -= set(alike)
+            region += alike
+        counts[int(mask[region[0]])] += len(region) <= SPECK_PIXELS
+    return {value: count for value, count in counts.items() if count}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_specks_are_those_of_a_slow_flood(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specks, "MAX_SHARE", 2)
+    rng = np.random.default_rng(seed)
+    shape = (int(rng.integers(1, 14)), int(rng.integers(1, 14)))
+    mask = rng.integers(0, 4, shape) if seed % 3 else rng.random(shape) < rng.random()
+    assert counted(mask.astype(np.uint8)) == flooded(mask)
+
+
+def test_a_thin_diagonal_line_is_no_speck_and_stray_pixels_are() -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    mask[np.arange(60), np.arange(60)] = 1
+    assert counted(mask) == {}
+    mask[5, 40] = mask[30:32, 3:6] = mask[50, 2] = 2
+    assert counted(mask) == {2: 3}
+
+
+def test_of_a_mask_that_is_noise_nothing_is_told() -> None:
+    assert counted(np.random.default_rng(0).integers(0, 9, (80, 80))) == {}
