@@ -38,6 +38,16 @@ def unsynced() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the facts of the tests' files out of the user's cache, also in processes that the tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache"))
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def float32() -> Iterator[None]:
     """Predicts in float32 whatever the processor is fastest in, since the oracles compute so."""
     from segtool import predict, train

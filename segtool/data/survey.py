@@ -11,7 +11,7 @@ import numpy as np
 
 from segtool.config import Config, Folders
 from segtool.data.codes import IGNORE
-from segtool.data.facts import ImageFacts, MaskFacts, Progress, look_at_all, look_at_image, look_at_mask
+from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_images, look_at_masks
 from segtool.data.formats import (
     SPLITS,
     data_root,
@@ -121,13 +121,12 @@ def survey_files(config: Config, base: Path, *, progress: Progress | None = None
     total = len(set(images)) + len(set(masks))
     data, max_pixels = config.data, config.limits.max_pixels
 
-    def look(path: Path) -> ImageFacts:
-        return look_at_image(path, channels=data.channels, exif=data.exif, max_pixels=max_pixels)
-
-    image_facts = look_at_all(images, look, _shifted(progress, 0, total))
-    mask_facts = look_at_all(
-        masks, lambda path: look_at_mask(path, max_pixels=max_pixels), _shifted(progress, len(image_facts), total)
-    )
+    upright = look_at_images(images, max_pixels=max_pixels, progress=_shifted(progress, 0, total))
+    image_facts = {
+        path: as_read(facts, channels=data.channels, exif=data.exif, max_pixels=max_pixels)
+        for path, facts in upright.items()
+    }
+    mask_facts = look_at_masks(masks, max_pixels=max_pixels, progress=_shifted(progress, len(image_facts), total))
     decoder = Decoder(labels)
     uses = {path: decoder.use(facts) for path, facts in mask_facts.items() if not facts.error}
     _divide(config, listing, uses)
