@@ -1,0 +1,167 @@
+"""Published sets and exports as they are: `init` reads each right, `check` is silent, what is predicted looks alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+from PIL import Image
+from published import PUBLISHED, UNSUPPORTED, Published
+
+from segtool.config import Config, load_config
+from segtool.data.formats import Record, split_records
+
+QUICK = ("model.encoder.channels=[4, 8]", "train.steps=1", "train.batch_size=2", "train.compile=false")
+QUICK = (*QUICK, "train.precision=fp32", "train.samples=0", "augment.crop=[32, 32]")
+NOT_YET = frozenset(
+    """
+    bdd100k
+    brain_mri_lgg
+    camvid_colors
+    carvana
+    celebamask
+    chase_db1
+    cityscapes
+    coco_json
+    crack500
+    cwfid
+    deepcrack
+    drive
+    dsb2018
+    dubai_aerial
+    duts
+    face_parsing
+    glas
+    isbi_stacks
+    isic2018
+    kvasir_seg
+    labelme_json
+    labelme_voc
+    loveda
+    monuseg_unet
+    nnunet
+    polyps_pranet
+    potsdam
+    roboflow
+    stems_in_lists
+    suim
+    supervisely
+    tiles
+    uavid
+    video_frames
+    voc2012
+    water_bodies
+    weizmann_horses
+    """.split()
+)
+"""Not found yet."""
+ENCODINGS = ("drive", "voc2012", "dubai_aerial", "kvasir_seg", "flood_area", "full_body", "no_zero", "sixteen_bit")
+"""Trained in every run of the tests: each stores its masks in another way."""
+
+Sets = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    """Returns the folder of a published set, made once."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("published") / name
+            PUBLISHED[name].make(made[name])
+        return made[name]
+
+    return get
+
+
+def init(segtool: Command, root: Path, folder: Path) -> tuple[Path, Config, dict[str, list[Record]]]:
+    """Returns the config that init writes, and the pairs of each split."""
+    path = folder / "config.yaml"
+    result = segtool("init", root, "--out", path)
+    assert result.code == 0, result.err
+    config = load_config(path)
+    return path, config, split_records(config, folder)
+
+
+def codes(config: Config) -> list[object]:
+    """Returns the first stored value or colour of each class."""
+    by_color = config.data.encoding in ("rgb", "palette")
+    return [(spec.colors if by_color else spec.values)[0] for spec in config.data.classes]
+
+
+def require_pairs(expected: Published, config: Config, records: dict[str, list[Record]]) -> None:
+    """Every pair of the set is found, in its split; what init holds out comes from the training set."""
+    found = {split: len(part) for split, part in records.items() if part}
+    for split in ("val", "test"):
+        if split not in expected.pairs:
+            found["train"] += found.pop(split, 0)
+    assert found == expected.pairs
+    assert config.data.exif == "apply"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in NOT_YET])
+def test_init_reads_a_published_set_as_it_is_meant(name: str, segtool: Command, sets: Sets, tmp_path: Path) -> None:
+    expected = PUBLISHED[name]
+    path, config, records = init(segtool, sets(name), tmp_path)
+    require_pairs(expected, config, records)
+    assert (config.data.encoding, config.data.nearest) == (expected.encoding, expected.nearest)
+    assert sorted(map(str, codes(config))) == sorted(map(str, expected.classes))
+    assert sorted(map(str, config.data.ignore)) == sorted(map(str, expected.ignore))
+    everyone = [record for part in records.values() for record in part]
+    assert [record.mask for record in everyone if expected.masks not in record.mask.as_posix()] == []
+    if expected.names:
+        assert sorted(spec.name for spec in config.data.classes) == sorted(expected.names)
+    if expected.apart:
+        groups = [{re.search(expected.apart, record.stem)[1] for record in part} for part in records.values()]
+        assert not any(one & other for one, other in combinations(groups, 2))
+    report = json.loads(segtool("check", path, "--json").out)
+    assert [finding for finding in report["findings"] if finding["severity"] != "note"] == []
+
+
+@pytest.mark.parametrize("name", [name for name in UNSUPPORTED if name not in NOT_YET])
+def test_init_says_of_what_is_no_mask_what_it_is_and_what_to_do(name: str, segtool: Command, tmp_path: Path) -> None:
+    make, words = UNSUPPORTED[name]
+    make(tmp_path / "set")
+    result = segtool("init", tmp_path / "set", "--out", tmp_path / "config.yaml")
+    assert result.code == 3
+    assert re.search(words, result.err)
+    assert not (tmp_path / "config.yaml").exists()
+    assert len(result.err) < 2500
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ENCODINGS else pytest.param(name, marks=pytest.mark.slow)
+        for name in PUBLISHED
+        if name not in NOT_YET
+    ],
+)
+def test_what_is_predicted_has_the_encoding_of_the_masks(
+    name: str, segtool: Command, sets: Sets, tmp_path: Path
+) -> None:
+    path, _, records = init(segtool, sets(name), tmp_path)
+    settings = [f"--set={setting}" for setting in QUICK]
+    result = segtool("train", path, "--run", tmp_path / "run", "--quiet", *settings)
+    assert result.code == 0, result.err
+    split, part = next((split, records[split]) for split in ("test", "val", "train") if records.get(split))
+    scores = json.loads(segtool("eval", tmp_path / "run", "--json", "--quiet").out)
+    assert (scores["split"], scores["images"]) == (split, len(part))
+    assert scores["miou"] is not None
+    record = part[0]
+    assert segtool("predict", tmp_path / "run", record.image, "--out", tmp_path / "out", "--quiet").code == 0
+    with Image.open(next((tmp_path / "out").glob("*.png"))) as predicted, Image.open(record.mask) as mask:
+        assert predicted.size == mask.size
+        if PUBLISHED[name].encoding == "index":
+            assert predicted.mode == {"1": "L"}.get(mask.mode, mask.mode)
+        stored = {
+            tuple(np.atleast_1d(value)) for value in np.asarray(predicted).reshape(-1, *np.asarray(predicted).shape[2:])
+        }
+    assert len(stored) <= len(PUBLISHED[name].classes)
