@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from segtool.errors import SegtoolError, ShortageError
 
@@ -32,6 +33,28 @@ def shortage_told(explain: Callable[[], str]) -> Iterator[None]:
         if not is_shortage(error):
             raise
         raise ShortageError(f"out of memory {explain()} ({reason(error)})") from error
+
+
+@contextmanager
+def memory_bounded(extra: int) -> Iterator[None]:
+    """Lets the process take `extra` bytes more inside; what asks for more meets an error, as where none is left.
+
+    For a reader of files from anywhere, which may name any size. Does nothing but on Linux.
+    """
+    try:
+        import resource
+
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = (limit for limit in (soft, hard, size + extra) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def reason(error: BaseException) -> str:

