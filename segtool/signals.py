@@ -1,4 +1,4 @@
-"""What Ctrl-C (SIGINT), SIGTERM and a terminal that is closed (SIGHUP) do: end the work, never tear it."""
+"""What ends the work, never tearing it: Ctrl-C (SIGINT), SIGTERM, a terminal that is closed (SIGHUP), a time limit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -34,6 +36,33 @@ class catch_signals:  # noqa: N801 -- a context manager, used like a function
             _end_at_once(number, frame)
         self.caught.append(number)
         _tell("signal received: finishing this step and saving; once more to stop at once")
+
+
+class TimeUpError(Exception):
+    """The time of a `time_limit` is up."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeUpError inside after so much processor time; in a main thread only, and not on Windows.
+
+    For what knows no limit of its own and looks for signals, as re does: some patterns take time that doubles with each
+    character of a text.
+    """
+    if not hasattr(signal, "SIGVTALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeUpError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _end(number: int, _frame: object) -> None:

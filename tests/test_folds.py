@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segtool.config import Data, Folders, Split
+from segtool.data import splits
 from segtool.data.check import examine
 from segtool.data.formats import Record, hold_out, split_records
 from segtool.data.splits import Presence, divide, into_folds, stratify
@@ -142,6 +144,18 @@ def test_large_groups_are_dealt_first_so_that_folds_are_as_even_as_they_can_be()
 def test_fewer_pairs_or_groups_than_folds_are_an_error_with_both_numbers(split: Split, words: str) -> None:
     with pytest.raises(DataError, match=words):
         into_folds(numbered(4), 5, split)
+
+
+@pytest.mark.parametrize("pattern", [r"^(a+)+$", r"^(a|a)*$", r"^(.*a){20}$"])
+def test_a_pattern_whose_time_doubles_with_each_character_of_a_name_is_ended(
+    monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    monkeypatch.setattr(splits, "GROUP_SECONDS", 0.05)
+    handler = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(DataError, match=r"data.split.group: .* took more than 0.05 s, the last of them for a{40}b; "):
+        into_folds(records_of(["aa", "a" * 40 + "b"]), 2, Split(group=pattern))
+    assert signal.getsignal(signal.SIGVTALRM) == handler
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "2", "2/5x", "a/b"])

@@ -21,12 +21,15 @@ from segtool.data.opening import shown
 from segtool.data.pairs import Record
 from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
+from segtool.signals import TimeUpError, time_limit
 
 Group: TypeAlias = list[Record]
 Presence: TypeAlias = Callable[[Sequence[Record]], NDArray[np.bool_]]
 """From U records to whether each of K classes occurs in their masks, U K."""
 
 FEW = 5
+GROUP_SECONDS = 10
+"""Processor time that `data.split.group` may take for all stems; a sound pattern takes microseconds for each."""
 
 
 def divide(found: Mapping[str, list[Record]], data: Data, presence: Presence) -> dict[str, list[Record]]:
@@ -224,8 +227,8 @@ def _groups(records: Sequence[Record], pattern: str | None) -> list[Group]:
         return [[record] for record in ordered]
     groups: dict[str, Group] = {}
     unmatched = []
-    for record in ordered:
-        key = _group_of(record.stem, pattern)
+    keys = _keys([record.stem for record in ordered], pattern)
+    for record, key in zip(ordered, keys, strict=True):
         if key is None:
             unmatched.append(record.stem)
         else:
@@ -238,6 +241,22 @@ def _groups(records: Sequence[Record], pattern: str | None) -> list[Group]:
             f"{listed}{more}; correct the pattern so that its first group names what belongs together"
         )
     return [groups[key] for key in sorted(groups)]
+
+
+def _keys(stems: Sequence[str], pattern: str) -> list[str | None]:
+    """Returns what names the group of each stem; None where the pattern does not match it."""
+    keys: list[str | None] = []
+    try:
+        with time_limit(GROUP_SECONDS):
+            for stem in stems:
+                keys.append(_group_of(stem, pattern))
+    except TimeUpError as error:
+        last = stems[min(len(keys), len(stems) - 1)]
+        raise DataError(
+            f"data.split.group: '{pattern}' took more than {GROUP_SECONDS} s, the last of them for {shown(last)}; "
+            "take out what repeats a repetition, such as (a+)+ or (a|a)*"
+        ) from error
+    return keys
 
 
 def _group_of(stem: str, pattern: str) -> str | None:
