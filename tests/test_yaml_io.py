@@ -125,6 +125,11 @@ def test_what_would_mean_something_else_is_refused_with_its_line(text: str, line
     assert len(message) < 1000
 
 
+@pytest.mark.parametrize("key", ["on", "no", "null", "~", "true", "1", "010", "1e3", "2024-01-31", "'3'", '"a b"'])
+def test_a_key_is_the_text_that_is_written(key: str, loader: Any) -> None:
+    assert read(f"{key}: 1\n", loader) == {key.strip("'\""): 1}
+
+
 def test_all_problems_that_do_not_stop_the_parser_are_told_at_once() -> None:
     assert refusal("a: 1\na: 2\nb: !x y\nc: *d\n").count("\n") == 2
 
@@ -177,6 +182,7 @@ def test_byte_order_marks_and_line_endings_change_nothing(raw: bytes, tmp_path: 
         (b"data\n", "c.yaml: found 'data' at the top"),
         (b"a: 1\nb: \xff\n", "c.yaml:2: byte 0xff is not UTF-8"),
         (b"a: x\x00\n", "c.yaml:1: the character U+0000"),
+        (b"\xef\xbb\xbfa: #808080\n", "c.yaml:1: #808080 without quotes"),
         (b"a: " + b"x" * (1 << 20), "c.yaml: larger than 1 MiB"),
     ],
 )
