@@ -199,6 +199,13 @@ def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:
         return ImageFacts(path, error=reason(error, path))
     if channels == 4 and not exact and bool((pixels[..., 3] == 255).all()):
         pixels = pixels[..., : 1 if mode in ("L", "LA", "La") else 3]
+    return look_at_pixels(path, pixels, mode=mode, orientation=orientation, exact=exact)
+
+
+def look_at_pixels(
+    path: Path, pixels: np.ndarray, *, mode: str = "", orientation: int = 1, exact: bool = False
+) -> ImageFacts:
+    """Returns the facts of an upright image H W C."""
     thumbnail, edges, plain = picture_maps(pixels)
     kind = (pixels.shape[:2], mode, orientation, _digest(pixels), pixels.shape[2], exact, plain)
     return ImageFacts(path, None, *kind, thumbnail, edges)

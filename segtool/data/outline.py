@@ -34,19 +34,6 @@ def outline_map(edges: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """Returns a 64-bit hash of each of N SIDE SIDE thumbnails: near-equal pictures differ in few bits.
-
-    The signs of the lowest 8x8 frequencies against their median, the mean left out, as in pHash.
-    Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1.
-    """
-    positions = np.arange(SIDE)
-    waves = np.cos(np.pi * (positions[None] + 0.5) * np.arange(8)[:, None] / SIDE)
-    frequencies = np.einsum("uy,nyx,vx->nuv", waves, thumbnails.astype(np.float64), waves).reshape(-1, 64)
-    bits = frequencies > np.median(frequencies[:, 1:], axis=1, keepdims=True)
-    return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
-
-
 def _grey(pixels: np.ndarray) -> Image.Image:
     if pixels.dtype != np.uint8:  # 16-bit pictures often fill little of their range
         low, high = float(pixels.min()), float(pixels.max())

@@ -1,0 +1,128 @@
+"""Pictures that show nearly the same: copies that were scaled, compressed or brightened, and frames of a still video.
+
+Compared is what sets a picture apart from the mean of its data set: what all have in common (the dark corners of a
+microscope, the disc of an eye, the bonnet of the car) says nothing. Only few pictures come near to each other then, and
+those are compared in brightness and in edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segtool.data.facts import ImageFacts
+
+MAX_BITS = 16  # of 64, in which the hashes of near-equal pictures may differ
+ALIKE = 0.9  # least correlation of their thumbnails; neighbouring slices of an EM stack reach 0.6
+ALIKE_EDGES = 0.8  # least correlation of their edge maps; JPEG of quality 30 keeps 0.89
+FLAT = 3.0  # grey levels of deviation, below which a picture has nothing to compare
+FEW = 8  # pictures, below which their mean is not taken away
+MAX_CANDIDATES = 200_000
+_ROWS = 512  # that are compared at a time, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is compared of N pictures."""
+
+    hashes: np.ndarray
+    """N uint64."""
+    thumbnails: np.ndarray
+    """N D float32, of norm 1."""
+    edges: np.ndarray
+    """N D float32, of norm 1."""
+    usable: np.ndarray
+    """N bool."""
+
+
+def looks_of(images: Sequence[ImageFacts]) -> Looks:
+    """Returns what is compared of readable images."""
+    thumbnails = np.stack([image.thumbnail for image in images]).astype(np.float32)
+    edges = np.stack([image.edges for image in images])
+    usable = thumbnails.std(axis=(1, 2)) >= FLAT
+    residuals = standing_out(thumbnails, usable)
+    return Looks(_hashes(residuals), residuals, standing_out(edges, usable), usable)
+
+
+def standing_out(maps: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Returns what sets each of N maps apart from the mean of the usable ones, N D float32, of norm 1."""
+    flat = _normed(maps.reshape(len(maps), -1).astype(np.float32))
+    if usable.sum() >= FEW:
+        flat = _normed(flat - flat[usable].mean(0))
+    return flat
+
+
+def near_duplicates(looks: Looks, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the pairs of near-equal pictures of two groups, given as their places: M 2, the first of `one`.
+
+    A pair stands once where both groups hold both; no picture is a duplicate of itself.
+    """
+    one, other = one[looks.usable[one]], other[looks.usable[other]]
+    pairs = _candidates(looks, one, other)
+    keep = np.empty(len(pairs), bool)
+    for start in range(0, len(pairs), _ROWS):
+        part = slice(start, start + _ROWS)
+        left, right = pairs[part].T
+        keep[part] = (looks.thumbnails[left] * looks.thumbnails[right]).sum(1) >= ALIKE
+        keep[part] &= (looks.edges[left] * looks.edges[right]).sum(1) >= ALIKE_EDGES
+    return pairs[keep]
+
+
+def groups_alike(images: Sequence[ImageFacts]) -> list[list[int]]:
+    """Returns the groups of two and more near-equal images, as their places, ascending; readable images only."""
+    places = np.array([place for place, image in enumerate(images) if not image.error])
+    if len(places) < 2:
+        return []
+    looks = looks_of([images[place] for place in places])
+    every = np.arange(len(places))
+    first = every.copy()  # of the group of each
+    pairs = near_duplicates(looks, every, every)
+    while True:
+        before = first.copy()
+        np.minimum.at(first, pairs[:, 0], first[pairs[:, 1]])
+        np.minimum.at(first, pairs[:, 1], first[pairs[:, 0]])
+        if np.array_equal(before, first):
+            break
+    groups: dict[int, list[int]] = {}
+    for place, group in zip(places.tolist(), first.tolist(), strict=True):
+        groups.setdefault(group, []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _candidates(looks: Looks, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns pairs whose hashes differ in few bits: fewer bits where there are very many such pairs."""
+    found: list[np.ndarray] = []
+    bits = MAX_BITS
+    for start in range(0, len(one), _ROWS):
+        rows = one[start : start + _ROWS]
+        differing = np.bitwise_count(looks.hashes[rows][:, None] ^ looks.hashes[other][None])
+        left, right = np.nonzero(differing <= bits)
+        distances = differing[left, right]
+        pairs = np.stack([rows[left], other[right]], 1)
+        twice = np.isin(pairs[:, 0], other) & np.isin(pairs[:, 1], one)
+        found.append(np.column_stack([pairs, distances])[(pairs[:, 0] < pairs[:, 1]) | ~twice])
+        while bits > 0 and sum(map(len, found)) > MAX_CANDIDATES:
+            bits -= 2
+            found = [part[part[:, 2] <= bits] for part in found]
+    pairs = np.concatenate(found) if found else np.empty((0, 3), int)
+    return pairs[pairs[:, 0] != pairs[:, 1], :2]
+
+
+def _hashes(residuals: np.ndarray) -> np.ndarray:
+    """Returns 64 bits of each of N maps: the signs of its lowest 8x8 frequencies against their median, as in pHash.
+
+    Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1.
+    """
+    side = int(residuals.shape[1] ** 0.5)
+    waves = np.cos(np.pi * (np.arange(side)[:, None] + 0.5) * np.arange(8) / side).astype(np.float32)
+    columns = residuals.reshape(-1, side) @ waves  # N*side 8
+    frequencies = (columns.reshape(-1, side, 8).swapaxes(1, 2) @ waves).reshape(-1, 64)
+    bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
+
+
+def _normed(flat: np.ndarray) -> np.ndarray:
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

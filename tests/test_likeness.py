@@ -1,0 +1,98 @@
+"""Copies of a picture are found however they were saved, and pictures that merely have much in common are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from segtool.data.facts import ImageFacts, look_at_pixels
+from segtool.data.likeness import groups_alike, looks_of, near_duplicates
+
+SIZE = (96, 128)
+
+
+def scene(seed: int) -> Image.Image:
+    """A picture of soft blobs."""
+    noise = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
+    return Image.fromarray(noise).resize(SIZE[::-1], Image.Resampling.BICUBIC)
+
+
+def fundus(seed: int, light: float) -> Image.Image:
+    """A lit disc on black, as all pictures of an eye are, with vessels of its own."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    radius = np.hypot(rows - SIZE[0] / 2, columns - SIZE[1] / 2)
+    values = np.where(radius < 45, light * (200 - radius), 0.0)
+    for _ in range(12):
+        angle, offset = rng.uniform(0, np.pi), rng.uniform(-30, 30)
+        line = np.abs((rows - 48) * np.cos(angle) + (columns - 64) * np.sin(angle) - offset) < 1.5
+        values[line] *= 0.6
+    return Image.fromarray((values + rng.normal(0, 3, SIZE)).clip(0, 255).astype(np.uint8))
+
+
+def facts(image: Image.Image) -> ImageFacts:
+    return look_at_pixels(Path("x.png"), np.atleast_3d(np.asarray(image)))
+
+
+def saved(image: Image.Image, folder: Path, quality: int) -> Image.Image:
+    image.save(folder / "a.jpg", quality=quality)
+    with Image.open(folder / "a.jpg") as opened:
+        opened.load()
+        return opened
+
+
+CHANGES = {
+    "compressed": lambda image, folder: saved(image, folder, 30),
+    "half as large": lambda image, folder: image.resize((SIZE[1] // 2, SIZE[0] // 2)),
+    "of another shape": lambda image, folder: image.resize((100, 100)),
+    "brighter": lambda image, folder: ImageEnhance.Brightness(image).enhance(1.15),
+    "grey": lambda image, folder: image.convert("L"),
+    "blurred": lambda image, folder: image.filter(ImageFilter.GaussianBlur(1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_copy_is_found_however_it_was_changed(change: str, tmp_path: Path) -> None:
+    images = [facts(scene(seed)) for seed in range(20)]
+    images.append(facts(CHANGES[change](scene(5), tmp_path)))
+    assert groups_alike(images) == [[5, 20]]
+
+
+def test_other_pictures_of_the_same_kind_are_not_alike() -> None:
+    assert groups_alike([facts(scene(seed)) for seed in range(60)]) == []
+    eyes = [facts(fundus(seed, 0.6 + 0.4 * (seed % 7) / 6)) for seed in range(40)]
+    assert groups_alike(eyes) == []
+    assert groups_alike([*eyes, facts(fundus(3, 0.7))]) == [[3, 40]]
+
+
+def test_flat_pictures_and_the_mirror_of_one_are_not_alike() -> None:
+    flat = [
+        facts(Image.fromarray(np.random.default_rng(seed).integers(100, 104, SIZE).astype(np.uint8)))
+        for seed in (1, 1, 2, 3, 4, 5, 6, 7, 8)
+    ]
+    assert groups_alike(flat) == []
+    mirrored = scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    assert groups_alike([facts(image) for image in [*map(scene, range(12)), mirrored]]) == []
+
+
+def test_pairs_lie_between_two_groups_and_stand_once() -> None:
+    looks = looks_of([facts(scene(seed)) for seed in (0, 1, 2, 3, 4, 5, 6, 7, 0, 1)])
+    left, right = np.arange(8), np.arange(8, 10)
+    assert near_duplicates(looks, left, right).tolist() == [[0, 8], [1, 9]]
+    assert near_duplicates(looks, right, left).tolist() == [[8, 0], [9, 1]]
+    every = np.arange(10)
+    assert near_duplicates(looks, every, every).tolist() == [[0, 8], [1, 9]]
+    assert near_duplicates(looks, every[:9], every[8:]).tolist() == [[0, 8], [1, 9]]
+
+
+def test_what_cannot_be_read_takes_no_part() -> None:
+    images = [ImageFacts(Path("bad.png"), error="is empty"), *(facts(scene(seed)) for seed in (0, 1, 0))]
+    assert groups_alike(images) == [[1, 3]]
+    assert groups_alike(images[:1]) == groups_alike([]) == []
+
+
+def test_many_pictures_of_one_scene_are_one_group() -> None:
+    assert groups_alike([facts(scene(seed)) for seed in (0, 1, 0, 0, 2, 0, 3, 4)]) == [[0, 2, 3, 5]]
