@@ -34,16 +34,45 @@ class LossTerm(Component):
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """How an image finds its mask: by stem, after these are taken off."""
+
+    image_prefix: str = ""
+    """Taken off the front of an image's stem before stems are compared."""
+    image_suffix: str = ""
+    """Taken off the end of an image's stem."""
+    mask_prefix: str = ""
+    """Taken off the front of a mask's stem."""
+    mask_suffix: str = ""
+    """Taken off the end of a mask's stem, such as `_mask`."""
+    image_folder: str = ""
+    """Name of the folders further down that hold the images, as in `seq1/Images/0001.png`: what lies in no folder of
+    that name is no image, and the name is taken off the path before it is compared."""
+    mask_folder: str = ""
+    """Name of the folders further down that hold the masks, as in `seq1/Labels/0001.png`."""
+    by_number: bool = False
+    """Whether numbers in stems are compared by their value, so that `img_001` is `img_1`."""
+
+
+@dataclass(frozen=True)
 class Folders:
-    """Where one split's images and masks are: two folders, or a list of pairs."""
+    """Where one split's images and masks are: two folders, with or without a list of what belongs to the split, or a
+    list of pairs."""
 
     images: str | None = None
-    """Folder of images, relative to `data.root`; searched with its subfolders."""
+    """Folder of images, relative to `data.root`; searched with its subfolders. With `data.format: list`: the folder
+    that the images in the list are relative to; null: `data.root`."""
     masks: str | None = None
-    """Folder of masks, relative to `data.root`."""
+    """Folder of masks, relative to `data.root`; with `data.format: list` as `images`."""
     list: str | None = None
-    """With `data.format: list`: a CSV or text file with an image and a mask on each line, relative to `data.root`;
-    the paths in it are relative to `data.root` too."""
+    """A CSV or text file, relative to `data.root`. With `data.format: folders`: one image a line, by its stem, file
+    name or path; only these belong to the split, and a split of the same folders that has no list is what no other
+    lists. With `data.format: list`: an image and a mask on each line, relative to `data.root`."""
+    part: str | None = None
+    """Only the lines of `list` in whose column named split (or subset, set, fold, phase, usage, partition) this
+    stands."""
+    pairing: Pairing | None = None
+    """How the images of this split find their masks; null: as `data.pairing` says."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +91,6 @@ class Split:
     stratify: bool = False
     """Whether the parts are chosen so that each has its share of the images, or groups, in which each class occurs;
     the masks are read for it."""
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """How an image finds its mask: by stem, after these are taken off."""
-
-    image_prefix: str = ""
-    """Taken off the front of an image's stem before stems are compared."""
-    image_suffix: str = ""
-    """Taken off the end of an image's stem."""
-    mask_prefix: str = ""
-    """Taken off the front of a mask's stem."""
-    mask_suffix: str = ""
-    """Taken off the end of a mask's stem, such as `_mask`."""
 
 
 @dataclass(frozen=True)

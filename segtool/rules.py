@@ -200,7 +200,9 @@ def _paths_are_short_enough_to_be_paths(config: Config) -> Iterator[Problem]:
     data = config.data
     places = {"data.root": data.root}
     for split, folders in (("train", data.train), ("val", data.val), ("test", data.test)):
-        places |= {f"data.{split}.{name}": value for name, value in vars(folders).items()} if folders else {}
+        places |= (
+            {f"data.{split}.{name}": getattr(folders, name) for name in ("images", "masks", "list")} if folders else {}
+        )
     for path, place in places.items():
         if place and (len(place) > MAX_PATH or max(map(len, place.encode(errors="replace").split(b"/"))) > MAX_NAME):
             yield Problem(path, f"{len(place):,} characters, which no file system takes for a path; correct it")
@@ -341,19 +343,20 @@ def _folders(config: Config, split: str, folders: Folders | None) -> Iterator[Pr
 
     Training pairs may be left out: a config that only scores or predicts has none.
     """
-    given = [name for name in ("images", "masks", "list") if folders is not None and getattr(folders, name) is not None]
+    given = {name: value for name, value in vars(folders).items() if value is not None} if folders is not None else {}
     if folders is None or (split == "train" and not given):
         return
-    needed = ("list",) if config.data.format == "list" else ("images", "masks")
+    listed = config.data.format == "list"
     path = f"data.{split}"
-    missing = [name for name in needed if name not in given]
+    missing = [name for name in (("list",) if listed else ("images", "masks")) if name not in given]
     if missing:
         yield Problem(path, f"no {' and no '.join(missing)}, which data.format: {config.data.format} reads; add it")
-    for name in given:
-        if name not in needed:
-            message = f"not read with data.format: {config.data.format}; remove it, or change data.format"
-            yield Problem(f"{path}.{name}", message)
-        elif not getattr(folders, name):
+    for name, value in given.items():
+        if name == "pairing" and listed:
+            yield Problem(f"{path}.pairing", "not read with data.format: list, which names both files; remove it")
+        elif name == "part" and "list" not in given:
+            yield Problem(f"{path}.part", "names lines of a list, but there is no list; add it, or remove this")
+        elif not value:
             yield Problem(f"{path}.{name}", "an empty path; write . for data.root itself")
 
 

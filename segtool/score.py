@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
 
 import numpy as np
 
-from segtool.config import Config
+from segtool.config import Config, Pairing
 from segtool.data.codes import IGNORE, UNKNOWN
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Record, list_files, stem_of, strip
+from segtool.data.pairs import MASK_SUFFIXES, Record, image_key, in_folder, list_files, mask_key, stem_of
 from segtool.data.statistics import in_processes
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
@@ -50,9 +51,10 @@ def pair_predictions(config: Config, predictions: Path, masks: Path) -> list[Rec
     Raises:
         DataError: there are no masks, one has no prediction, or two files claim one place; all are named.
     """
-    rule = config.data.pairing
-    truth = _by_key(masks, rule.mask_prefix, rule.mask_suffix)
-    made = _by_key(predictions, rule.image_prefix, rule.image_suffix)
+    truth, made = max(
+        (_by_rule(rule, predictions, masks) for rule in _rules(config)),
+        key=lambda found: len(found[0].keys() & found[1]),
+    )
     problems = [
         f"{', '.join(shown(path) for path in files)}: {len(files)} files for one image; leave one"
         for files in (*truth.values(), *(made[key] for key in truth if key in made))
@@ -70,10 +72,24 @@ def pair_predictions(config: Config, predictions: Path, masks: Path) -> list[Rec
     return [Record(made[key][0], truth[key][0], key) for key in sorted(truth)]
 
 
-def _by_key(folder: Path, prefix: str, suffix: str) -> dict[str, list[Path]]:
+def _rules(config: Config) -> list[Pairing]:
+    """Returns the ways in which images find their masks: the config's, then those of single splits."""
+    own = (part.pairing for part in (config.data.train, config.data.val, config.data.test) if part and part.pairing)
+    return [config.data.pairing, *own]
+
+
+def _by_rule(rule: Pairing, predictions: Path, masks: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Returns the masks and the predictions by the stem that is compared."""
+    truth_files, made_files = list_files(masks, MASK_SUFFIXES), list_files(predictions, MASK_SUFFIXES)
+    named = [file for file in truth_files if in_folder(file, masks, rule.mask_folder)]
+    truth = _by_key(named or truth_files, masks, lambda stem: mask_key(stem, rule))
+    return truth, _by_key(made_files, predictions, lambda stem: image_key(stem, rule))
+
+
+def _by_key(files: Iterable[Path], folder: Path, key_of: Callable[[str], str | None]) -> dict[str, list[Path]]:
     keys: dict[str, list[Path]] = {}
-    for path in list_files(folder, MASK_SUFFIXES):
-        key = strip(stem_of(path, folder), prefix, suffix)
+    for path in files:
+        key = key_of(stem_of(path, folder))
         if key is not None:
             keys.setdefault(key, []).append(path)
     return keys

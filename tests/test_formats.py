@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from segtool.config import Config, Data, Folders, Pairing, Split
 from segtool.data.affixes import guess_pairing
-from segtool.data.formats import Record, find_layout, find_pairs, hold_out, read_list, split_records
+from segtool.data.formats import Record, find_layout, find_pairs, hold_out, split_records
 from segtool.data.pairs import name_twins
 from segtool.errors import ConfigError, DataError
 
@@ -224,6 +224,87 @@ def test_files_without_the_configured_suffix_are_told_apart(tmp_path: Path) -> N
     assert not pairs.masks_without_image
 
 
+def test_folders_named_alike_further_down_hold_the_images_and_the_masks(tmp_path: Path) -> None:
+    for sequence in ("seq1", "seq2/b"):
+        touch(tmp_path / sequence, "Images/000.png", "Labels/000.png", "Depth/000.png")
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(image_folder="Images", mask_folder="Labels"))
+    assert [(r.stem, r.mask) for r in pairs.records] == [
+        ("seq1/Images/000", tmp_path / "seq1/Labels/000.png"),
+        ("seq2/b/Images/000", tmp_path / "seq2/b/Labels/000.png"),
+    ]
+    assert (pairs.images_without_mask, pairs.masks_without_image, pairs.unnamed) == ((), (), ())
+
+
+def test_masks_further_down_beside_their_images(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/a.jpg", "p1/gt/a.png", "p2/a.jpg")
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_folder="gt"))
+    assert [r.stem for r in pairs.records] == ["p1/a"]
+    assert pairs.images_without_mask == (tmp_path / "p2/a.jpg",)
+
+
+def test_numbers_are_compared_by_value_only_where_asked(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("img_001.png", "img_010.png", "img_100.png"), ("1.png", "10.png", "0.png"))
+    assert not find_pairs(images, masks, Pairing(image_prefix="img_")).records
+    pairs = find_pairs(images, masks, Pairing(image_prefix="img_", by_number=True))
+    assert [(r.image.name, r.mask.name) for r in pairs.records if r.mask] == [
+        ("img_001.png", "1.png"),
+        ("img_010.png", "10.png"),
+    ]
+    touch(masks, "01.png")
+    assert find_pairs(images, masks, Pairing(image_prefix="img_", by_number=True)).ambiguous
+
+
+def test_a_file_that_lacks_the_suffix_pairs_by_its_whole_name(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("a.png", "b.png"), ("a_mask.png", "b.png", "a_color.png"))
+    pairs = find_pairs(images, masks, Pairing(mask_suffix="_mask"))
+    assert [(r.image.name, r.mask.name) for r in pairs.records if r.mask] == [
+        ("a.png", "a_mask.png"),
+        ("b.png", "b.png"),
+    ]
+    assert [path.name for path in pairs.unnamed] == ["a_color.png"]
+
+
+def test_further_files_of_an_image_beside_it_are_nobodys_but_images_without_masks_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "a (1).png", "a (1)_mask.png", "a (1)_mask_1.png", "a (2).png", "a (2)_mask.png", "a (3).png")
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_mask"))
+    assert [r.stem for r in pairs.records] == ["a (1)", "a (2)"]
+    assert [path.name for path in pairs.unnamed] == ["a (1)_mask_1.png"]
+    assert [path.name for path in pairs.images_without_mask] == ["a (3).png"]
+    touch(tmp_path, "a (1)_b.png")
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_mask"))
+    assert [path.name for path in pairs.images_without_mask] == ["a (1)_b.png", "a (3).png"]
+
+
+def test_the_second_of_two_observers_is_passed_over(tmp_path: Path) -> None:
+    for eye in ("01L", "01R", "02L"):
+        touch(tmp_path, f"I_{eye}.jpg", f"I_{eye}_1stHO.png", f"I_{eye}_2ndHO.png")
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_1stHO"))
+    assert len(pairs.records) == len(pairs.unnamed) == 3
+    assert not pairs.images_without_mask
+
+
+@pytest.mark.parametrize("images", ["bmp", "tif", "webp", "jpg"])
+def test_of_two_kinds_of_files_of_one_name_photographs_are_the_images(tmp_path: Path, images: str) -> None:
+    touch(tmp_path, f"1.{images}", "1.png", f"2.{images}", "2.png")
+    pairs = find_pairs(tmp_path, tmp_path, NONE)
+    assert [r.image.suffix for r in pairs.records] == [f".{images}"] * 2
+
+
+def test_a_split_may_name_its_files_in_its_own_way(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        *(f"{s}/{k}/{i}_{n}.png" for s in ("train", "test") for k, n in (("i", s), ("m", "gt")) for i in range(3)),
+    )
+    settings = config(
+        tmp_path,
+        train=Folders("train/i", "train/m"),
+        test=Folders("test/i", "test/m", pairing=Pairing(image_suffix="_test", mask_suffix="_gt")),
+        pairing=Pairing(image_suffix="_train", mask_suffix="_gt"),
+    )
+    parts = split_records(settings, tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 2, "val": 1, "test": 3}
+
+
 # --- splits
 
 
@@ -307,70 +388,6 @@ def test_stems_that_the_group_does_not_match_are_an_error() -> None:
 def test_too_few_pairs_to_hold_out_are_an_error_with_the_remedy() -> None:
     with pytest.raises(DataError, match=r"data.split.val: 0"):
         hold_out(make_records(["a"]), {"val": 0.2}, Split())
-
-
-# --- lists
-
-
-def write_list(root: Path, text: str | bytes) -> Path:
-    path = root / "list.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "i/a.jpg,m/x.png\ni/b.jpg,m/y.png\n",
-        "image,mask\ni/a.jpg,m/x.png\ni/b.jpg,m/y.png",
-        "\ufeffimage,mask\r\ni/a.jpg,m/x.png\r\ni/b.jpg,m/y.png\r\n",
-        "# pairs\n\ni/a.jpg m/x.png\ni/b.jpg   m/y.png\n",
-        "i/a.jpg\tm/x.png\ni/b.jpg\tm/y.png\n",
-        "i/a.jpg;m/x.png\ni/b.jpg;m/y.png\n",
-        'id,mask_path,image_path\n1,m/x.png,"i/a.jpg"\n2,m/y.png,i/b.jpg\n',
-        "i\\a.jpg,m\\x.png\ni/b.jpg,./m/y.png\n",
-    ],
-)
-def test_a_list_names_pairs_in_csv_or_text(tmp_path: Path, text: str) -> None:
-    touch(tmp_path, "i/a.jpg", "i/b.jpg", "m/x.png", "m/y.png")
-    records = read_list(write_list(tmp_path, text), tmp_path)
-    assert [(r.image, r.mask, r.stem) for r in records] == [
-        (tmp_path / "i/a.jpg", tmp_path / "m/x.png", "i/a"),
-        (tmp_path / "i/b.jpg", tmp_path / "m/y.png", "i/b"),
-    ]
-
-
-def test_every_wrong_line_of_a_list_is_told_with_its_number(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "a.png")
-    path = write_list(tmp_path, "image,mask\na.jpg,a.png\na.jpg\n# note\nno.jpg,a.png\na.jpg,a.png\n")
-    with pytest.raises(DataError) as caught:
-        read_list(path, tmp_path)
-    one, two, three = caught.value.problems
-    assert one.startswith(f"{path}:3: ")
-    assert two.startswith(f"{path}:5: no such file: {tmp_path / 'no.jpg'}")
-    assert three.startswith(f"{path}:6: ")
-    assert "line 2" in three
-
-
-def test_a_list_that_is_missing_or_empty_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        read_list(tmp_path / "none.csv", tmp_path)
-    with pytest.raises(DataError, match="names no pair"):
-        read_list(write_list(tmp_path, "image,mask\n"), tmp_path)
-
-
-def test_the_stem_of_a_listed_image_outside_the_root_stays_inside_any_folder(tmp_path: Path) -> None:
-    touch(tmp_path, "out/a.jpg", "root/a.png")
-    (record,) = read_list(write_list(tmp_path, "../out/a.jpg,a.png\n"), tmp_path / "root")
-    assert not Path(record.stem).is_absolute()
-    assert ".." not in record.stem
-
-
-def test_a_listed_training_set_is_split_too(tmp_path: Path) -> None:
-    numbered(tmp_path, 10)
-    (tmp_path / "all.txt").write_text("".join(f"images/{i:03}.jpg masks/{i:03}.png\n" for i in range(10)))
-    parts = split_records(config(tmp_path, format="list", train=Folders(list="all.txt")), tmp_path)
-    assert {name: len(part) for name, part in parts.items()} == {"train": 8, "val": 2}
 
 
 # --- layouts

@@ -91,7 +91,7 @@ def _count_sample(images: Sequence[str], masks: set[str], pairing: Pairing) -> i
 
 def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple[Pairing, int]:
     def rank(pairing: Pairing) -> tuple[object, ...]:
-        values = tuple(vars(pairing).values())
+        values = _affixes_of(pairing)
         telling = not any(map(_LAST_CHOICE.search, values)), _words_fit(pairing)
         return counts[pairing], *telling, -length_of(pairing), values
 
@@ -168,4 +168,8 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
 
 def length_of(pairing: Pairing) -> int:
     """Returns how many characters a pairing takes off."""
-    return sum(map(len, vars(pairing).values()))
+    return sum(map(len, _affixes_of(pairing)))
+
+
+def _affixes_of(pairing: Pairing) -> tuple[str, ...]:
+    return pairing.image_prefix, pairing.image_suffix, pairing.mask_prefix, pairing.mask_suffix

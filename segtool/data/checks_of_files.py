@@ -134,6 +134,23 @@ def affixes_carried(survey: Survey) -> Iterator[Finding]:
 
 
 @a_check
+def listed_names_known(survey: Survey) -> Iterator[Finding]:
+    """SEG110: names in the list of a split that no image of its folder bears."""
+    unknown = [text for lines in survey.listing.unknown.values() for text in lines]
+    if unknown:
+        all_unknown = any(not survey.pairs[split].records for split in survey.listing.unknown)
+        yield Finding(
+            "SEG110",
+            "error" if all_unknown else "warning",
+            f"{num(unknown, 'name')} in the lists of the splits that no image bears",
+            len(unknown),
+            tuple(dict.fromkeys(match[0] for text in unknown if (match := _LINE.match(text))))[:SHOWN_FILES],
+            "; ".join(unknown[:3]),
+            "put the images there, or take the lines out of the list; what the list does name is used",
+        )
+
+
+@a_check
 def split_possible(survey: Survey) -> Iterator[Finding]:
     """SEG106: what the config asks of the pairs cannot be done."""
     problems = survey.listing.split_problems

@@ -7,8 +7,9 @@ No pattern is ever made of a name, and no order is relied on.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -19,6 +20,9 @@ from segtool.errors import DataError
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
+_KINDS = (JPEG_SUFFIXES, {".webp"}, {".tif", ".tiff"}, {".bmp", ".dib"}, {".png", ".gif"})
+_NUMBER = re.compile(r"(?<!\d)0+(\d)")
+_SHARED = 0.1  # a tail that as many images' names have with another file's is no chance
 
 
 @dataclass(frozen=True)
@@ -49,20 +53,26 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     """Returns the pairs of two folders, searched with their subfolders.
 
     An image and a mask belong together where their paths within the folders are the same once the suffixes (`.jpg`)
-    and the configured prefixes and suffixes are taken off; upper and lower case differ. `masks` may lie within
-    `images`, or be the same folder: then the files that carry the mask's prefix and suffix are the masks; where
-    neither side has any, JPEG files are the images and the others the masks.
+    and what `pairing` takes off are gone; upper and lower case differ. A file that lacks the configured prefix or
+    suffix still finds the one whose name it bears. `masks` may lie within `images`, or be the same folder: then the
+    files that carry the mask's prefix and suffix are the masks; where neither side has any, JPEG files (without any,
+    WebP, then TIFF, then BMP) are the images and the others the masks. Further files of a paired image in such a
+    folder (`a_mask_1.png`) are nobody's.
 
     Raises:
         DataError: one of the folders is not there or cannot be read.
     """
     one_folder = os.path.abspath(images) == os.path.abspath(masks)
-    image_files = list_files(images, IMAGE_SUFFIXES, without=() if one_folder else (masks,))
-    mask_files = list_files(masks, MASK_SUFFIXES, without=() if one_folder else (images,))
-    if one_folder:
-        image_files, mask_files = tell_apart(mask_files, pairing)
-    image_keys, unnamed_images = _keyed(image_files, images, pairing.image_prefix, pairing.image_suffix)
-    mask_keys, unnamed_masks = _keyed(mask_files, masks, pairing.mask_prefix, pairing.mask_suffix)
+    image_files = list_files(images, MASK_SUFFIXES if one_folder else IMAGE_SUFFIXES, without=_apart(images, masks))
+    mask_files = list_files(masks, MASK_SUFFIXES, without=_apart(masks, images))
+    image_files, mask_files = sort_out(image_files, mask_files, images, masks, pairing)
+    image_keys, unnamed_images = _keyed(image_files, images, pairing, image=True)
+    mask_keys, unnamed_masks = _keyed(mask_files, masks, pairing, image=False)
+    unnamed_images = _adopted(unnamed_images, images, pairing, image_keys, mask_keys, image=True)
+    unnamed_masks = _adopted(unnamed_masks, masks, pairing, mask_keys, image_keys, image=False)
+    further = _further(image_keys, mask_keys, pairing) if one_folder else []
+    for key in further:
+        unnamed_images += image_keys.pop(key)
     both = [files for keys in (image_keys, mask_keys) for files in keys.values() if len(files) > 1]
     records = [
         Record(files[0], mask_keys[key][0], stem_of(files[0], images))
@@ -76,6 +86,10 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
         ambiguous=tuple(map(tuple, both)),
         unnamed=tuple(unnamed_images + unnamed_masks),
     )
+
+
+def _apart(folder: Path, other: Path) -> tuple[Path, ...]:
+    return () if os.path.abspath(folder) == os.path.abspath(other) else (other,)
 
 
 def list_files(folder: Path, suffixes: frozenset[str], *, without: Iterable[Path] = ()) -> list[Path]:
@@ -142,6 +156,25 @@ def strip(stem: str, prefix: str, suffix: str) -> str | None:
     return folder + slash + name[len(prefix) : len(name) - len(suffix)]
 
 
+def image_key(stem: str, pairing: Pairing) -> str | None:
+    """Returns what is compared of an image's stem; None where it does not carry the prefix and suffix."""
+    return _comparable(strip(stem, pairing.image_prefix, pairing.image_suffix), pairing.image_folder, pairing)
+
+
+def mask_key(stem: str, pairing: Pairing) -> str | None:
+    """Returns what is compared of a mask's stem; None where it does not carry the prefix and suffix."""
+    return _comparable(strip(stem, pairing.mask_prefix, pairing.mask_suffix), pairing.mask_folder, pairing)
+
+
+def _comparable(key: str | None, folder: str, pairing: Pairing) -> str | None:
+    if key is None:
+        return None
+    if folder:
+        *parents, name = key.split("/")
+        key = "/".join([*(part for part in parents if part != folder), name])
+    return _NUMBER.sub(r"\1", key) if pairing.by_number else key
+
+
 def name_twins(names: Sequence[str]) -> str:
     """Returns the names of files that share a stem, joined; escaped where the eye cannot tell `é` of one character
     from that of two."""
@@ -149,11 +182,29 @@ def name_twins(names: Sequence[str]) -> str:
     return " and ".join(ascii(name)[1:-1] if alike else name for name in names)
 
 
+def sort_out(
+    image_files: list[Path], mask_files: list[Path], images: Path, masks: Path, pairing: Pairing
+) -> tuple[list[Path], list[Path]]:
+    """Returns which of the files in two folders, which may be one, are images and which are masks."""
+    if pairing.image_folder or pairing.mask_folder:
+        image_files = [file for file in image_files if _lies_in(file, images, pairing.image_folder, pairing)]
+        return image_files, [file for file in mask_files if in_folder(file, masks, pairing.mask_folder)]
+    return tell_apart(mask_files, pairing) if _apart(images, masks) == () else (image_files, mask_files)
+
+
+def _lies_in(file: Path, root: Path, folder: str, pairing: Pairing) -> bool:
+    return in_folder(file, root, folder) if folder else not in_folder(file, root, pairing.mask_folder)
+
+
+def in_folder(file: Path, root: Path, name: str) -> bool:
+    """Whether a file lies in a folder of this name below the root; any does below the root itself, ""."""
+    return not name or name in PurePath(os.path.relpath(file, root)).parts[:-1]
+
+
 def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], list[Path]]:
     """Returns the images and the masks among the files of one folder."""
-    if pairing == Pairing():
-        images = [file for file in files if file.suffix.lower() in JPEG_SUFFIXES]
-        return images, [file for file in files if file.suffix.lower() not in JPEG_SUFFIXES]
+    if pairing in (Pairing(), Pairing(by_number=True)):
+        return _by_kind(files)
     of_image = (pairing.image_prefix, pairing.image_suffix)
     of_mask = (pairing.mask_prefix, pairing.mask_suffix)
     images, masks = [], []
@@ -165,17 +216,65 @@ def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], lis
     return images, masks
 
 
-def _keyed(files: Iterable[Path], folder: Path, prefix: str, suffix: str) -> tuple[dict[str, list[Path]], list[Path]]:
+def _by_kind(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Returns the files of the kind that photographs are stored in most of all, and the others."""
+    ranks = {file: next(i for i, kind in enumerate(_KINDS) if file.suffix.lower() in kind) for file in files}
+    first = min(ranks.values(), default=0)
+    return [file for file in ranks if ranks[file] == first], [file for file in ranks if ranks[file] > first]
+
+
+def _keyed(
+    files: Iterable[Path], folder: Path, pairing: Pairing, *, image: bool
+) -> tuple[dict[str, list[Path]], list[Path]]:
     """Returns the files by the stem that is compared, and those that do not carry prefix and suffix."""
     keys: dict[str, list[Path]] = defaultdict(list)
     unnamed = []
     for file in files:
-        key = strip(stem_of(file, folder), prefix, suffix)
+        key = (image_key if image else mask_key)(stem_of(file, folder), pairing)
         if key is None:
             unnamed.append(file)
         else:
             keys[key].append(file)
     return dict(keys), unnamed
+
+
+def _adopted(
+    unnamed: Iterable[Path],
+    folder: Path,
+    pairing: Pairing,
+    own: dict[str, list[Path]],
+    others: dict[str, list[Path]],
+    *,
+    image: bool,
+) -> list[Path]:
+    """Adds the files to `own` whose whole name is that of one without a partner; returns those that are left."""
+    left = []
+    lonely = others.keys() - own.keys()
+    within = pairing.image_folder if image else pairing.mask_folder
+    for file in unnamed:
+        key = _comparable(unicodedata.normalize("NFC", stem_of(file, folder)), within, pairing)
+        if key in lonely:
+            own.setdefault(key, []).append(file)
+        else:
+            left.append(file)
+    return left
+
+
+def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairing: Pairing) -> list[str]:
+    """Returns the keys of files that are no images but further files of images that have a mask.
+
+    Their names are such an image's with a tail: the mask's suffix and more, or one that many images share.
+    """
+    paired = images.keys() & masks.keys()
+    tails: dict[str, str] = {}
+    for key in images.keys() - masks.keys():
+        cuts = (match.start() for match in re.finditer(r"[\W_]", key))
+        if owner := next((key[:cut] for cut in cuts if key[:cut] in paired), None):
+            tails[key] = key[len(owner) :]
+    counts = Counter(tails.values())
+    common = {tail for tail, count in counts.items() if count >= max(2, _SHARED * len(paired))}
+    suffix = pairing.mask_suffix
+    return [key for key, tail in tails.items() if tail in common or (suffix and tail.startswith(suffix))]
 
 
 def _partnerless(own: dict[str, list[Path]], others: dict[str, list[Path]]) -> tuple[Path, ...]:

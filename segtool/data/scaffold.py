@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from segtool.config import Config, Folders, Limits, Pairing, Split
+from segtool.config import Config, Folders, Limits, Pairing, Split, plain
 from segtool.data.encoding import guess_encoding
 from segtool.data.evidence import Guess
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
@@ -252,8 +252,8 @@ def _relative(root: Path, config_dir: Path) -> str:
     return path
 
 
-def _folders(folders: Folders) -> dict[str, str]:
-    return {key: text for key, text in asdict(folders).items() if text is not None}
+def _folders(folders: Folders) -> dict[str, object]:
+    return plain(folders)
 
 
 def _pairs_comment(pairs: Pairs) -> str:

@@ -14,15 +14,15 @@ from segtool.data.codes import IGNORE
 from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_images, look_at_masks
 from segtool.data.formats import (
     SPLITS,
+    Places,
     data_root,
     empty_folders,
     pairing_hint,
-    read_list,
     read_parts,
 )
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
-from segtool.data.pairs import Pairs, Record, find_pairs
+from segtool.data.pairs import Pairs, Record
 from segtool.data.splits import divide
 from segtool.errors import DataError
 
@@ -59,6 +59,8 @@ class Listing:
     """Of a split with files that have no partner: what would pair more, where that is known."""
     empty: dict[str, list[str]] = field(default_factory=dict)
     """Of a split with a folder that holds no image file: a sentence about each."""
+    unknown: dict[str, list[str]] = field(default_factory=dict)
+    """Of a split whose list names images that are not there: a sentence about each line."""
 
 
 @dataclass(frozen=True)
@@ -148,24 +150,25 @@ def _list_files(config: Config, base: Path) -> Listing:
         trouble: list[str] = []
     except DataError as error:
         trouble = list(error.problems)
+    places = Places(config.data, data_root(config.data, base))
     for split in SPLITS:
         part = getattr(config.data, split)
         if part is not None:
-            _list_part(config, data_root(config.data, base), part, split, found)
+            _list_part(places, part, split, found)
     found.split_problems.extend(trouble if not _explained(found) else [])
     return found
 
 
-def _list_part(config: Config, root: Path, part: Folders, split: str, found: Listing) -> None:
-    if config.data.format == "list":
-        path = root / str(part.list)
+def _list_part(places: Places, part: Folders, split: str, found: Listing) -> None:
+    root = places.root
+    if part.list is not None and not (root / part.list).is_file():
+        found.missing[root / part.list] = f"data.{split}.list: no file {shown(root / part.list)}"
+        return
+    if places.data.format == "list":
         try:
-            found.pairs[split] = Pairs(tuple(read_list(path, root)), (), (), ())
+            found.pairs[split] = places.of(split).pairs
         except DataError as error:
-            if path.is_file():
-                found.list_problems.extend(error.problems)
-            else:
-                found.missing[path] = f"data.{split}.list: no file {shown(path)}"
+            found.list_problems.extend(error.problems)
         return
     folders = {key: root / str(getattr(part, key)) for key in ("images", "masks")}
     absent = {
@@ -174,11 +177,18 @@ def _list_part(config: Config, root: Path, part: Folders, split: str, found: Lis
     found.missing.update(absent)
     if absent:
         return
-    found.pairs[split] = pairs = find_pairs(folders["images"], folders["masks"], config.data.pairing)
+    try:
+        listed = places.of(split)
+    except DataError as error:
+        found.list_problems.extend(error.problems)
+        return
+    found.pairs[split] = pairs = listed.pairs
+    if listed.unknown:
+        found.unknown[split] = list(listed.unknown)
     if not pairs.records:
         found.empty[split] = [*empty_folders(split, folders["images"], folders["masks"])]
     if pairs.images_without_mask or pairs.masks_without_image or not pairs.records:
-        found.hints[split] = pairing_hint(pairs, folders["images"], folders["masks"], config.data.pairing)
+        found.hints[split] = pairing_hint(pairs, folders["images"], folders["masks"], places.pairing(part))
 
 
 def _divide(config: Config, found: Listing, uses: dict[Path, Use]) -> None:
