@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from test_scaffold import REAL, init, make_set, problems, regions, write_image, 
 from segtool.data.check import check
 from segtool.data.encoding import guess_encoding
 from segtool.data.facts import look_at_mask
+from segtool.data.formats import split_records
 from segtool.data.labels import Labels
+from segtool.data.sequences import find_sequences
 from segtool.data.standards import CITYSCAPES, voc_color
 from segtool.errors import DataError
 
@@ -210,3 +214,114 @@ def test_one_jpeg_among_index_masks_does_not_blur_the_others(tmp_path: Path) -> 
     config = init(root)
     assert config.data.encoding == "index"
     assert [spec.values for spec in config.data.classes] == [(0,), (1,), (2,)]
+
+
+# ------------------------------------------------------------------------------------------------- what is held out
+
+
+def names_of(kind: str) -> list[str]:
+    """Returns stems as published sets have them."""
+    return {
+        "frames": [f"seq{s:02}_frame_{5 * f:04}" for s in range(5) for f in range(8)],
+        "slices": [f"patient{p}_slice{s}" for p in (3, 12, 45, 7) for s in range(9)],
+        "tiles": [f"img{i}_{y}_{x}" for i in range(5) for y in (0, 512, 1024) for x in (0, 512)],
+        "rows and columns": [f"scene_{i}_r{y}_c{x}" for i in range(5) for y in range(3) for x in range(3)],
+        "views": [f"{i * 7919:08x}a_{v:02}" for i in range(1, 6) for v in range(1, 9)],
+        "folders": [f"TCGA_{p}/TCGA_{p}_{s}" for p in (4941, 4942, 5393, 6186) for s in range(1, 8)],
+        "copies": [f"IMG_{i}_jpg.rf.{i * 7 + c:032x}" for i in range(12) for c in range(3)],
+        "photographs": [f"IMG_20190801_{120000 + 37 * i}" for i in range(40)],
+        "numbers": [f"{i:04}" for i in range(40)],
+        "years": [f"{year}_{number:06}" for year in (2007, 2008, 2009) for number in range(17, 900, 61)],
+        "classes": [f"{name}_{i}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
+        "lesions": [f"ISIC_{i * 13:07}" for i in range(40)],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "num"),
+    [
+        ("frames", "^([^_]+)_", 5),
+        ("slices", "^([^_]+)_", 4),
+        ("tiles", "^([^_]+)_", 5),
+        ("rows and columns", "^(.+)_[^_]*_", 5),
+        ("views", "^([^_]+)_", 5),
+        ("folders", "^(.+)/", 4),
+        ("copies", "^(.+)_", 12),
+    ],
+)
+def test_names_of_sequences_give_a_group(kind: str, group: str, num: int) -> None:
+    stems = names_of(kind)
+    found = find_sequences(stems, None, parts=2)
+    assert found is not None
+    assert (found.pattern, found.num_groups) == (group, num)
+    assert len({stem_group(stem, group) for stem in stems}) == num
+
+
+def stem_group(stem: str, pattern: str) -> str:
+    match = re.search(pattern, stem)
+    assert match is not None
+    return match[1]
+
+
+@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "lesions"])
+@pytest.mark.parametrize("seen", [True, False])
+def test_names_that_only_number_images_give_no_group(kind: str, seen: bool) -> None:
+    stems = names_of(kind)
+    noise = np.random.default_rng(0).normal(size=(len(stems), 64))
+    pictures = noise / np.linalg.norm(noise, axis=1, keepdims=True) if seen else None
+    assert find_sequences(stems, pictures, parts=2) is None
+
+
+def walk(num: int, *, step: float) -> np.ndarray:
+    """Returns small pictures, N 1024, each a little different from the one before."""
+    rng = np.random.default_rng(0)
+    pictures = np.cumsum([rng.normal(size=1024), *(step * rng.normal(size=(num - 1, 1024)))], axis=0)
+    return pictures / np.linalg.norm(pictures, axis=1, keepdims=True)
+
+
+def test_frames_of_one_video_are_held_out_in_blocks() -> None:
+    stems = [f"frame_{i}" for i in range(120)]
+    found = find_sequences(stems, walk(120, step=0.3), parts=3)
+    assert found is not None
+    groups = [stem_group(stem, found.pattern) for stem in stems]
+    assert found.num_groups == len(set(groups)) == 12
+    assert sum(one != other for one, other in itertools.pairwise(groups)) == 11  # each block is in one piece
+
+
+def test_a_video_is_held_out_by_sequence_and_check_sees_no_leak(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for stem in names_of("frames"):
+        scene, frame = int(stem[3:5]), int(stem[-2:])
+        write_image(root / f"images/{stem}.png", scene)
+        noisy = np.asarray(Image.open(root / f"images/{stem}.png")).copy()
+        noisy[:2, :2] = frame
+        Image.fromarray(noisy).save(root / f"images/{stem}.png")
+        write_mask(root / f"masks/{stem}.png", regions(frame, [0, 1]))
+    config = init(root)
+    assert config.data.split.group == "^([^_]+)_"
+    scenes = [{record.stem[:5] for record in part} for part in split_records(config, tmp_path).values()]
+    assert not scenes[0] & scenes[1]
+    assert "5 groups such as seq00" in text(tmp_path)
+    assert problems(config, root) == []
+
+
+def test_equal_pictures_under_unlike_names_are_kept_in_one_part(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(12)])
+    twins = [("p0", "p7"), ("p3", "p9"), ("p5", "p11")]
+    for one, other in twins:
+        Image.open(root / f"images/{one}.png").save(root / f"images/{other}.png")
+        Image.open(root / f"masks/{one}.png").save(root / f"masks/{other}.png")
+    config = init(root)
+    parts = split_records(config, tmp_path)
+    val = {record.stem for record in parts["val"]}
+    assert all((one in val) == (other in val) for one, other in twins)
+    assert config.data.split.seed > 0  # which seed 0 does not do
+
+
+def test_classes_that_not_all_images_show_are_stratified(tmp_path: Path) -> None:
+    masks = [regions(i, [0, 1, 2] if i % 3 == 0 else [0, 1]) for i in range(18)]
+    config = init(make_set(tmp_path / "set", masks))
+    assert config.data.split.stratify
+    rare = [sum(int(record.stem[1:]) % 3 == 0 for record in part) for part in split_records(config, tmp_path).values()]
+    assert rare == [5, 1]
+    assert not init(make_set(tmp_path / "set2", [regions(i, [0, 1]) for i in range(18)])).data.split.stratify

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
@@ -42,48 +41,57 @@ class Meaning:
     """First code of the class that is listed first whatever its code."""
 
 
-def class_rows(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], file: NamesFile | None) -> list[Row]:
-    """Returns the rows `classes` and `ignore` of a config.
+def arrange(guess: Guess, shapes: Shapes, meaning: Meaning) -> tuple[Guess, Shapes]:
+    """Returns both with the classes in the order of the config, and what does not count among the ignored."""
+    order = [index for index, codes in enumerate(guess.codes) if codes[0] not in meaning.void]
+    order.sort(key=lambda index: guess.codes[index][0] != meaning.background)
+    reasons = [text.rstrip(".") for text in (guess.ignore_reason, meaning.void_reason) if text]
+    arranged = replace(
+        guess,
+        codes=tuple(guess.codes[index] for index in order),
+        shares=tuple(guess.shares[index] for index in order),
+        ignore=(*guess.ignore, *(code for codes in guess.codes if codes[0] in meaning.void for code in codes)),
+        ignore_reason=". ".join(f"{reason[0].upper()}{reason[1:]}" for reason in reasons),
+    )
+    return arranged, shapes.of_classes(order)
 
-    Args:
-        masks: all of them, for the names of files.
-        file: class names that lie beside the data.
-    """
-    meaning = find_meaning(guess, shapes, [mask.path for mask in masks if not mask.error], file)
-    used = [codes for codes in guess.codes if codes[0] not in meaning.void]
-    used.sort(key=lambda codes: codes[0] != meaning.background)
-    comment = f"The order is the class index. {meaning.reason}{_trimap(guess, shapes)}"
-    rows = [Row("classes:", comment)]
-    colors = _colors(guess, meaning, [codes[0] for codes in used])
+
+def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> list[Row]:
+    """Returns the rows `classes` and `ignore` of a config, of an arranged guess."""
+    rows = [Row("classes:", f"The order is the class index. {meaning.reason}")]
+    colors = _colors(guess, meaning, [codes[0] for codes in guess.codes])
     taken: Counter[str] = Counter()
-    for codes in used:
+    for codes, share in zip(guess.codes, guess.shares, strict=True):
         name = meaning.names.get(codes[0]) or _default_name(guess, codes[0])
         taken[name] += 1
         name = f"{name}_{taken[name]}" if taken[name] > 1 else name
         spec: dict[str, object] = {"name": name, guess.key: [guess.text(code) for code in codes]}
         if codes[0] in colors:
             spec["color"] = hex_color(colors[codes[0]])
-        rows.append(Row(f"- {flow(spec)}  # {_figures(guess, codes, masks)}", "", 4))
-    ignored = [*guess.ignore, *meaning.void]
-    if ignored:
-        reasons = [text.rstrip(".") for text in (guess.ignore_reason, meaning.void_reason) if text]
-        text = f"{'. '.join(f'{reason[0].upper()}{reason[1:]}' for reason in reasons)}."
-        rows.append(Row(f"ignore: {flow([guess.text(code) for code in ignored])}", text))
+        where = _only_file(guess, codes, masks)
+        rows.append(Row(f"- {flow(spec)}  # {percent(share)} of the pixels{where}", "", 4))
+    if guess.ignore:
+        rows.append(Row(f"ignore: {flow([guess.text(code) for code in guess.ignore])}", f"{guess.ignore_reason}."))
     return rows
 
 
-def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[Path], file: NamesFile | None) -> Meaning:
-    """Returns what the classes mean: as a file says, a published data set, or, of two, how they lie in the images."""
+def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], file: NamesFile | None) -> Meaning:
+    """Returns what the classes mean: as a file says, a published data set, or, of two, how they lie in the images.
+
+    Args:
+        masks: all of them, for the names of files.
+        file: class names that lie beside the data.
+    """
     if file and (names := class_names(guess, file)):
         return _named(guess, names, file)
-    if standard := find_standard(guess, masks):
+    if standard := find_standard(guess, [mask.path for mask in masks if not mask.error]):
         void = standard.ignore
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
         return Meaning(standard.names, f"Names of {standard.source}.", standard.colors, void, why)
     if len(guess.codes) == 2 and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
         return _background_and_object(guess, shapes)
     told = "values" if guess.key == "values" else "colours"
-    return Meaning({}, f"Named after the stored {told}: rename as you like.")
+    return Meaning({}, f"Named after the stored {told}: rename as you like.{_trimap(guess, shapes)}")
 
 
 def class_names(guess: Guess, file: NamesFile) -> dict[int, str]:
@@ -137,8 +145,10 @@ def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:
     ]
     reason = (
         f"Nothing names the classes. {texts[0]} is taken as the object ({figures[0]} of the images), {texts[1]} as "
-        f"what lies behind ({figures[1]}); where it is the other way round, exchange the two names."
+        f"what lies behind ({figures[1]})."
     )
+    if not guess.spans:
+        reason = f"{reason[:-1]}; where it is the other way round, exchange the two names."
     names = {guess.codes[behind][0]: "background", guess.codes[front][0]: "object"}
     return Meaning(names, reason, background=guess.codes[behind][0])
 
@@ -176,13 +186,12 @@ def _default_name(guess: Guess, code: int) -> str:
     return f"class_{code}" if guess.key == "values" else f"class_{code:06x}"
 
 
-def _figures(guess: Guess, codes: Sequence[int], masks: Sequence[MaskFacts]) -> str:
-    """Returns the share of a class, and the file where it is in one only."""
-    share = percent(guess.shares[list(guess.codes).index(tuple(codes))])
+def _only_file(guess: Guess, codes: Sequence[int], masks: Sequence[MaskFacts]) -> str:
+    """Returns where a class is that occurs in one mask of several, or ""."""
     totals = guess.totals
     files = totals.files[np.isin(totals.values, codes)]
     if guess.nearest or guess.spans or guess.encoding == "threshold" or totals.num_files < 5 or files.sum() != 1:
-        return f"{share} of the pixels"
+        return ""
     holder = next((mask for mask in masks if not mask.colored and np.isin(codes, mask.values).any()), None)
     where = f": {shown(holder.path.name)}" if holder and guess.key == "values" else ""
-    return f"{share} of the pixels, in one mask only{where}"
+    return f", in one mask only{where}"

@@ -10,27 +10,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from segtool.config import Config, Folders, Limits, Pairing, Split, plain
+from segtool.config import Config, Folders, Limits, Pairing, plain
 from segtool.data.encoding import guess_encoding
 from segtool.data.evidence import Guess
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
-from segtool.data.formats import hold_out
+from segtool.data.holdout import SplitChoice, choose_split
 from segtool.data.layout import find_layout
-from segtool.data.meaning import class_rows
+from segtool.data.meaning import Meaning, arrange, class_rows, find_meaning
 from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs
 from segtool.data.recipe import MODELS, Row, training_rows
-from segtool.data.shapes import Shapes, measure_shapes
+from segtool.data.shapes import measure_shapes
 from segtool.errors import DataError, SegtoolError
 from segtool.yaml_io import flow
 
 WIDTH = 118
-MANY_PAIRS = 50
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("LA", "La", "RGBA", "PA", "P")
 MAX_PIXELS = Limits().max_pixels
-NUM_SEEDS = 32
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,6 @@ class Found:
     notes: tuple[str, ...]
     """What was left out."""
     exif: Literal["apply", "ignore"] = "apply"
-
-
-@dataclass(frozen=True)
-class SplitChoice:
-    """How pairs are held out, and what is left to train on."""
-
-    num_train: int
-    split: dict[str, float | int] | None = None
-    """As `data.split`; None where folders divide the pairs."""
-    reason: str = ""
 
 
 def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
@@ -79,14 +67,16 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     masks = list(found.masks.values())
     guess = guess_encoding(masks)
     shapes = measure_shapes(masks, guess)
-    split = choose_split(found, guess)
+    meaning = find_meaning(guess, shapes, masks, found.names)
+    guess, shapes = arrange(guess, shapes, meaning)
+    split = choose_split(found.pairs["train"].records, set(found.pairs), found.masks, guess)
     sizes = [facts.size for facts in found.images.values() if not facts.error]
     sections = [
         [
             Row("# Written by `segtool init`. It trains as it is; each comment says why, and what was counted.", "", 0),
             Row(f"format: {Config.format}", "", 0),
         ],
-        _data_rows(found, guess, shapes, split, config_dir),
+        _data_rows(found, guess, meaning, split, config_dir),
         training_rows(sizes, split.num_train, guess, model, grey=_is_grey(found)),
     ]
     return "\n".join(line for rows in sections for row in rows for line in _lines(row)) + "\n"
@@ -171,42 +161,6 @@ def _contents(root: Path) -> str:
     return ", ".join(told) or "nothing"
 
 
-def choose_split(found: Found, guess: Guess) -> SplitChoice:
-    """Returns what is held out where folders do not do it: a fifth, or with many pairs 15 % and 15 % for a test."""
-    num = len(found.pairs["train"].records)
-    if "val" in found.folders:
-        return SplitChoice(num)
-    if num == 1:
-        return SplitChoice(1, {"val": 0.0}, "One pair only: nothing can be held out, so nothing is measured.")
-    shares = {"val": 0.2}
-    if num >= MANY_PAIRS and "test" not in found.folders:
-        shares = {"val": 0.15, "test": 0.15}
-    seed = _choose_seed(found, guess, shares)
-    parts = hold_out(found.pairs["train"].records, shares, Split(seed=seed))
-    counts = ", ".join(f"{len(records)} to {name}" for name, records in parts.items())
-    why = f"No folder for validation: {counts}."
-    if seed:
-        why += f" Seed {seed} is the first whose parts hold as many classes as those of any of {NUM_SEEDS} seeds."
-    why += " Where several images show one thing (a video, a patient), `group` keeps them together."
-    return SplitChoice(len(parts["train"]), {**shares, "seed": seed}, why)
-
-
-def _choose_seed(found: Found, guess: Guess, shares: dict[str, float]) -> int:
-    """Returns the first seed that puts the most classes into train, then into the other parts."""
-    if guess.nearest or guess.encoding not in ("index", "rgb") or guess.totals.num_files > 5000:
-        return 0
-    records = found.pairs["train"].records
-    codes = {record.mask: set(found.masks[record.mask].values.tolist()) for record in records if record.mask}
-    best, chosen = (-1, -1), 0
-    for seed in range(NUM_SEEDS):
-        parts = hold_out(records, shares, Split(seed=seed))
-        seen = [len(set().union(*(codes[r.mask] for r in part if r.mask))) for part in parts.values()]
-        score = (seen[0], sum(seen[1:]))
-        if score > best:
-            best, chosen = score, seed
-    return chosen
-
-
 # ------------------------------------------------------------------------------------------------- data
 
 
@@ -223,7 +177,7 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     return rows
 
 
-def _data_rows(found: Found, guess: Guess, shapes: Shapes, split: SplitChoice, config_dir: Path) -> list[Row]:
+def _data_rows(found: Found, guess: Guess, meaning: Meaning, split: SplitChoice, config_dir: Path) -> list[Row]:
     rows = [Row("data:", "", 0), *_place_rows(found, config_dir)]
     if split.split is not None:
         rows.append(Row(f"split: {flow(split.split)}", split.reason))
@@ -232,7 +186,7 @@ def _data_rows(found: Found, guess: Guess, shapes: Shapes, split: SplitChoice, c
         rows.append(Row("nearest: true", _sentence("; ".join(guess.notes))))
     else:
         rows.append(Row(f"encoding: {guess.encoding}", _sentence("; ".join([guess.reason, *guess.notes]))))
-    rows += [*class_rows(guess, shapes, list(found.masks.values()), found.names), _channels_row(found)]
+    rows += [*class_rows(guess, meaning, list(found.masks.values())), _channels_row(found)]
     if found.exif == "ignore":
         rows.append(Row("exif: ignore", "The masks of photographs that EXIF would turn have the size before the turn."))
     return rows

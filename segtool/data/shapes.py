@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,14 @@ class Shapes:
     upright: bool | None
     """Whether up and down differ in the masks; None where there are too few to tell."""
 
+    def of_classes(self, order: Sequence[int]) -> Shapes:
+        """Returns the shapes of some of the classes, in this order."""
+        border, smallest, longest = (
+            tuple(values[index] for index in order) for values in (self.border, self.smallest, self.longest)
+        )
+        between = order.index(self.between) if self.between in order else None
+        return replace(self, border=border, smallest=smallest, longest=longest, between=between)
+
 
 @dataclass(frozen=True)
 class _Mask:
@@ -54,7 +62,7 @@ class _Mask:
 
 def measure_shapes(masks: Sequence[MaskFacts], guess: Guess) -> Shapes:
     """Returns the shapes of a guess's classes in up to 100 evenly spaced masks that it reads."""
-    labels = _labels(guess)
+    labels = labels_of(guess)
     readable = [mask for mask in masks if not mask.error]
     pixels = sorted(mask.size[0] * mask.size[1] for mask in readable)[len(readable) // 2]
     count = min(len(readable), MAX_MASKS, max(4, MAX_PIXELS // max(1, pixels)))
@@ -64,7 +72,8 @@ def measure_shapes(masks: Sequence[MaskFacts], guess: Guess) -> Shapes:
     return _summary(found, labels.num_classes)
 
 
-def _labels(guess: Guess) -> Labels:
+def labels_of(guess: Guess) -> Labels:
+    """Returns the labels that a config of this guess would give, its classes in the guess's order."""
     texts = [tuple(guess.text(code) for code in codes) for codes in guess.codes]
     if guess.key == "values":
         specs = [ClassSpec(str(index), values=own) for index, own in enumerate(texts)]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtool.config import Config, Data, Split
-from segtool.data.facts import look_at_all
+from segtool.data.codes import UNKNOWN
+from segtool.data.facts import look_at_masks
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
 from segtool.data.pairs import Record
@@ -161,14 +162,17 @@ def class_presence(config: Config) -> Presence:
 
     def presence(records: Sequence[Record]) -> NDArray[np.bool_]:
         labels = Labels.from_config(config.data)
-
-        def look(mask: Path) -> NDArray[np.bool_]:
-            indices = labels.read(mask, max_pixels=config.limits.max_pixels)
-            return np.bincount(indices.ravel(), minlength=256)[: labels.num_classes] > 0
-
         masks = [_mask_of(record) for record in records]
-        seen = look_at_all(masks, look)
-        return np.stack([seen[mask] for mask in masks])
+        known = look_at_masks(masks, max_pixels=config.limits.max_pixels)
+        rows = {}
+        for mask, facts in known.items():
+            stored = facts.stored(facts.values)
+            fits = not facts.error and not labels.misfit(stored)
+            indices = labels.look_up(stored) if fits else None
+            if indices is None or (indices == UNKNOWN).any():
+                indices = labels.read(mask, max_pixels=config.limits.max_pixels)  # raises, with file and pixel
+            rows[mask] = np.bincount(indices[indices >= 0].ravel(), minlength=256)[: labels.num_classes] > 0
+        return np.stack([rows[mask] for mask in masks])
 
     return presence
 

@@ -1,0 +1,199 @@
+"""Which images belong together by name: frames of a video, slices of a patient, tiles of a picture.
+
+A name is only taken as a sequence's where something speaks for it: a word that says so, places on a grid, numbers that
+begin again in each group, or pictures that resemble their neighbours more than others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+
+import numpy as np
+
+FRAME_WORDS = "frame|frm|slice|layer|f|z|t"
+GROUP_WORDS = (
+    "patient|pat|subject|subj|sub|case|video|vid|clip|seq|sequence|scene|volume|vol|scan|slide|wsi|stack|series|session"
+    "|flight|plot|plant|site|tile|mosaic|area|city"
+)
+MAX_NEIGHBOURS = 2000  # pairs of pictures that are compared
+MAX_OTHERS = 1000
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A regular expression for `data.split.group`, and what speaks for it."""
+
+    pattern: str
+    num_groups: int
+    reason: str
+    """A clause: `frames of one scene each, by their names`."""
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    text: str
+    kind: str
+
+
+_PATTERNS = (
+    _Pattern(r"^(.+)/", "folder"),
+    _Pattern(r"^(.+?)(?:_jpe?g|_png)?\.rf\.[0-9A-Za-z]+$", "copies"),
+    _Pattern(rf"(?i)^(.*?)[_\-. ]+(?:{FRAME_WORDS})[_\-. ]?\d+$", "frames"),
+    _Pattern(r"^(.+?)[_\-. ,x]+[a-zA-Z]{0,4}\d+[_\-. ,x]+[a-zA-Z]{0,4}\d+$", "tiles"),
+    _Pattern(r"^(.+?)[_\-. ]*\d+$", "numbered"),
+    _Pattern(rf"(?i)^((?:{GROUP_WORDS})[_\-. ]?\d+)[_\-. ]", "named"),
+)
+
+
+def find_sequences(stems: Sequence[str], pictures: np.ndarray | None, *, parts: int) -> Sequences | None:
+    """Returns how the images are kept together, or None where each stands alone.
+
+    Args:
+        stems: of all images.
+        pictures: N D, each picture with mean 0 and length 1, all zero where it shows nothing; None: not known.
+        parts: number of splits that the groups are to be divided among.
+    """
+    for pattern in _PATTERNS:
+        groups = group_stems(stems, pattern.text)
+        if groups is None or not _is_divisible(groups, len(stems), parts):
+            continue
+        if reason := _evidence(pattern.kind, groups, stems, pictures):
+            return Sequences(_simplified(pattern.text, groups, stems), len(groups), reason)
+    return _blocks(stems, pictures, parts)
+
+
+def group_stems(stems: Sequence[str], pattern: str) -> dict[str, list[int]] | None:
+    """Returns the places of the stems by what the pattern's first group matches; None where it misses one."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    compiled = re.compile(pattern)
+    for place, stem in enumerate(stems):
+        match = compiled.search(stem)
+        if match is None:
+            return None
+        groups[match[1]].append(place)
+    return groups
+
+
+def _simplified(pattern: str, groups: Mapping[str, Sequence[int]], stems: Sequence[str]) -> str:
+    """Returns the simplest pattern that makes the same groups, such as `^([^_]+)_`."""
+    if "/" in pattern:
+        return pattern
+    wanted = sorted(map(list, groups.values()))
+    for mark in "_-. ":
+        other = re.escape(mark) if mark != " " else " "
+        for simple in (f"^([^{other}]+){other}", f"^(.+){other}", f"^(.+){other}[^{other}]*{other}"):
+            found = group_stems(stems, simple)
+            if found and sorted(found.values()) == wanted:
+                return simple
+    return pattern
+
+
+def _is_divisible(groups: Mapping[str, Sequence[int]], num: int, parts: int) -> bool:
+    largest = max(map(len, groups.values()))
+    return parts < len(groups) < num * 2 / 3 and largest <= num * 0.7
+
+
+def _evidence(
+    kind: str, groups: Mapping[str, list[int]], stems: Sequence[str], pictures: np.ndarray | None
+) -> str | None:
+    """Returns what speaks for a pattern, or None."""
+    if kind == "copies":
+        return "copies that an export made of one image, by their names"
+    if kind == "frames":
+        return "frames or slices, numbered behind the name of what they show"
+    if kind == "tiles":
+        return "tiles of one picture, by the places in their names" if _on_grid(groups, stems) else None
+    if kind == "named":
+        return "one subject or scene each, by their names"
+    words = sum(bool(re.search(rf"(?i)(?:{GROUP_WORDS})[_\-. ]?\d+$", name)) for name in groups)
+    coded = sum(bool(re.search(r"\d", name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
+    if kind == "folder" and words > len(groups) / 2:
+        return "one scene or subject to a folder"
+    if coded > len(groups) / 2 and len(stems) >= 3 * len(groups) and _begins_again(groups, stems):
+        return f"images numbered anew {'in each folder' if kind == 'folder' else 'behind each name'}"
+    if pictures is not None and (figures := _resemble(list(groups.values()), stems, pictures)):
+        return f"neighbours in name resemble each other: {figures}"
+    return None
+
+
+def _numbers(stem: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", stem)]
+
+
+def _on_grid(groups: Mapping[str, list[int]], stems: Sequence[str]) -> bool:
+    """Whether the last two numbers of the names are places that come again in most groups."""
+    places = {name: [tuple(_numbers(stems[place])[-2:]) for place in own] for name, own in groups.items()}
+    every = {pair for own in places.values() for pair in own}
+    if any(len(pair) < 2 for pair in every) or any(len(set(own)) < len(own) for own in places.values()):
+        return False
+    for axis in (0, 1):
+        values = sorted({pair[axis] for pair in every})
+        step = reduce(gcd, [above - below for below, above in itertools.pairwise(values)], 0)
+        if len(values) < 2 or not (step >= 8 or values[-1] - values[0] < 2 * len(values)):
+            return False
+    return len(stems) >= 2 * len(groups) and len(every) <= 4 * max(map(len, places.values()))
+
+
+def _begins_again(groups: Mapping[str, list[int]], stems: Sequence[str]) -> bool:
+    """Whether most groups count from one number on without large gaps."""
+    last = {name: sorted(_numbers(stems[place])[-1] for place in own) for name, own in groups.items() if len(own) > 1}
+    if len(last) < max(3, len(groups) / 2):
+        return False
+    starts = [own[0] for own in last.values()]
+    common = max(set(starts), key=starts.count)
+    alike = sum(
+        abs(own[0] - common) <= 1 and own[-1] - own[0] < 2 * len(own) * max(1, min(np.diff(own)))
+        for own in last.values()
+    )
+    return bool(alike >= 0.8 * len(last))
+
+
+def _resemble(groups: Sequence[Sequence[int]], stems: Sequence[str], pictures: np.ndarray) -> str:
+    """Returns how much more pictures resemble their neighbours in a group than others, or "" where they hardly do."""
+    near = []
+    for own in groups:
+        ordered = sorted(own, key=lambda place: (_numbers(stems[place]), stems[place]))
+        near += itertools.pairwise(ordered)
+    if len(near) < 8:
+        return ""
+    rng = np.random.default_rng(0)
+    near = [near[index] for index in rng.permutation(len(near))[:MAX_NEIGHBOURS]]
+    far = rng.integers(0, len(stems), (MAX_OTHERS, 2))
+    close, other = (_likeness(pictures, np.array(pairs)) for pairs in (near, far[far[:, 0] != far[:, 1]]))
+    if close < 0.5 or 1 - close > 0.5 * (1 - other):
+        return ""
+    return f"correlation {close:.2f} against {other:.2f}"
+
+
+def _likeness(pictures: np.ndarray, pairs: np.ndarray) -> float:
+    """Returns the median correlation of pairs of pictures, those that show something."""
+    values = (pictures[pairs[:, 0]] * pictures[pairs[:, 1]]).sum(1)
+    shown = pictures.any(1)
+    kept = values[shown[pairs].all(1)]
+    return float(np.median(kept)) if len(kept) else 0.0
+
+
+def _blocks(stems: Sequence[str], pictures: np.ndarray | None, parts: int) -> Sequences | None:
+    """Returns blocks of consecutive numbers where the images follow each other and nothing names their sequences."""
+    if pictures is None or not all(re.search(r"\d$", stem) for stem in stems):
+        return None
+    figures = _resemble([range(len(stems))], stems, pictures)
+    if not figures:
+        return None
+    for digits in (3, 2, 1):
+        pattern = rf"^(.*?)\d{{1,{digits}}}$"
+        groups = group_stems(stems, pattern)
+        if groups and len(groups) >= max(2 * parts, 6) and len(groups) < len(stems) / 2:
+            size = len(stems) // len(groups)
+            return Sequences(
+                pattern,
+                len(groups),
+                f"consecutive frames ({figures}), cut into {len(groups)} blocks of about {size} that follow each other",
+            )
+    return None
