@@ -258,7 +258,7 @@ def _keys(stems: Sequence[str], pattern: str) -> list[str | None]:
         last = stems[min(len(keys), len(stems) - 1)]
         raise DataError(
             f"data.split.group: '{pattern}' took more than {GROUP_SECONDS} s, the last of them for {shown(last)}; "
-            "take out what repeats a repetition, such as (a+)+ or (a|a)*"
+            "remove what repeats a repetition, such as (a+)+ or (a|a)*"
         ) from error
     return keys
 
