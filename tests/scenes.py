@@ -148,7 +148,7 @@ def street(rng: Rng, size: Size) -> Pair:
         left += wide + int(rng.integers(0, width // 12))
     mask[horizon:] = 2
     for value, least, share in ((5, 1, (0.06, 0.14)), (3, 2, (0.07, 0.16)), (4, 1, (0.03, 0.05))):
-        for _ in range(int(rng.integers(least, least + 3))):
+        for _ in range(int(rng.integers(least, least + 3)) * max(1, width // (2 * height))):
             wide, tall = (rng.uniform(*share, 2) * height).astype(int) + 2
             tall = tall * (3 if value == 4 else 1)
             x, y = int(rng.integers(0, width - wide)), horizon + int(rng.integers(0, height // 5))

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from published import VOC_COLORS, binary, colored, pairs, save, text, with_palette
+from published.registry import VOC_COLORS, binary, colored, pairs, save, text, with_palette
 from scenes import drive_along, ground, lesion, objects, polyp, portrait, skyline, street
 
 Plant = Callable[[Path], None]

@@ -1,0 +1,195 @@
+"""Of eyes, tissue and patients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scenes import (
+    drive_along,
+    lesion,
+    membranes,
+    nuclei,
+    objects,
+    polyp,
+    retina,
+)
+
+from published.registry import (
+    SIZE,
+    binary,
+    pairs,
+    published,
+    save,
+    text,
+)
+
+
+@published({"train": 12, "test": 8}, "index", [0, 255], masks="1st_manual")
+def drive(root: Path) -> None:
+    """DRIVE: `training`, `test`; vessels by two people; `mask` is the field of view and no truth. GIF masks."""
+    for part, first, num in (("training", 21, 12), ("test", 1, 8)):
+        for index, (image, mask) in enumerate(pairs(retina, num, seed=first), first):
+            save(root / part / "images" / f"{index:02d}_{part}.tif", image)
+            save(root / part / "1st_manual" / f"{index:02d}_manual1.gif", binary(mask), optimize=False)
+            save(root / part / "mask" / f"{index:02d}_{part}_mask.gif", binary(image.max(-1) > 40), optimize=False)
+            if part == "test":
+                save(
+                    root / part / "2nd_manual" / f"{index:02d}_manual2.gif", binary(np.roll(mask, 1, 1)), optimize=False
+                )
+
+
+@published(20, "index", [0, 1], masks="_1stHO")
+def chase_db1(root: Path) -> None:
+    """CHASE_DB1: all in one folder, 1-bit PNG, two observers."""
+    for index, (image, mask) in enumerate(pairs(retina, 20, seed=2)):
+        stem = f"Image_{index // 2 + 1:02d}{'LR'[index % 2]}"
+        save(root / f"{stem}.jpg", image)
+        save(root / f"{stem}_1stHO.png", Image.fromarray(binary(mask)).convert("1"))
+        save(root / f"{stem}_2ndHO.png", Image.fromarray(binary(np.roll(mask, 1, 1))).convert("1"))
+
+
+@published(15, "index", [0, 255], masks="manual1")
+def hrf(root: Path) -> None:
+    """HRF: `images` with two spellings of .jpg, `manual1` TIFF, `mask` is the field of view."""
+    for index, (image, mask) in enumerate(pairs(retina, 15, seed=3)):
+        kind = ("dr", "g", "h")[index % 3]
+        stem = f"{index // 3 + 1:02d}_{kind}"
+        save(root / "images" / f"{stem}.{'JPG' if kind == 'dr' else 'jpg'}", image)
+        save(root / "manual1" / f"{stem}.tif", binary(mask))
+        save(root / "mask" / f"{stem}_mask.tif", np.repeat(binary(image.max(-1) > 40)[..., None], 3, -1))
+
+
+@published(24, "rgb", ["#000000", "#ffffff"], nearest=True)
+def kvasir_seg(root: Path) -> None:
+    """Kvasir-SEG: JPEG masks with three equal channels, one folder further down, boxes beside them."""
+    for index, (image, mask) in enumerate(pairs(polyp, 24, seed=4)):
+        stem = f"cju0{index * 7919 % 9973:04d}qxvo8vxwc5h8ex"
+        save(root / "Kvasir-SEG" / "images" / f"{stem}.jpg", image)
+        save(root / "Kvasir-SEG" / "masks" / f"{stem}.jpg", np.repeat(binary(mask)[..., None], 3, -1))
+    text(root / "Kvasir-SEG" / "kavsir_bboxes.json", json.dumps({"cju0": {"height": 529, "bbox": []}}))
+
+
+@published(24, "index", [0, 255])
+def cvc_clinicdb(root: Path) -> None:
+    """CVC-ClinicDB: `Original` and `Ground Truth`, TIFF, numbered frames of several videos."""
+    frames = drive_along(polyp)
+    number = 1
+    for video in range(4):
+        for image, mask in frames(np.random.default_rng([5, video]), SIZE, 6):
+            save(root / "Original" / f"{number}.tif", image)
+            save(root / "Ground Truth" / f"{number}.tif", binary(mask))
+            number += 1
+
+
+@published({"train": 20, "val": 6, "test": 6}, "index", [0, 255])
+def isic2018(root: Path) -> None:
+    """ISIC 2018 task 1: long names of folders, `_segmentation`, licences beside the pictures, many sizes."""
+    for part, num in (("Training", 20), ("Validation", 6), ("Test", 6)):
+        for index in range(num):
+            rng = np.random.default_rng([6, num, index])
+            image, mask = lesion(rng, (int(rng.integers(60, 90)), int(rng.integers(90, 130))))
+            stem = f"ISIC_{index * 3 + num * 100:07d}"
+            save(root / f"ISIC2018_Task1-2_{part}_Input" / f"{stem}.jpg", image)
+            save(root / f"ISIC2018_Task1_{part}_GroundTruth" / f"{stem}_segmentation.png", binary(mask))
+        text(root / f"ISIC2018_Task1-2_{part}_Input" / "ATTRIBUTION.txt", "HAM10000\n")
+        text(root / f"ISIC2018_Task1_{part}_GroundTruth" / "LICENSE.txt", "CC-0\n")
+
+
+@published(24, "index", [0, 255])
+def montgomery_xray(root: Path) -> None:
+    """Shenzhen chest X-rays: `CXR_png`, `masks` with `_mask`; grey."""
+    for index, (image, mask) in enumerate(pairs(objects(1, least=2), 24, seed=7)):
+        stem = f"CHNCXR_{index + 1:04d}_{index % 2}"
+        save(root / "CXR_png" / f"{stem}.png", image.mean(-1).astype(np.uint8))
+        save(root / "masks" / f"{stem}_mask.png", binary(mask))
+        text(root / "ClinicalReadings" / f"{stem}.txt", "male 45yrs\nnormal\n")
+
+
+@published(36, "index", [0, 255], apart=r"(TCGA_CS_[0-9]+)")
+def brain_mri_lgg(root: Path) -> None:
+    """LGG MRI: a folder a patient, TIFF, `_mask` beside each slice, two thirds of them blank."""
+    for patient in range(6):
+        folder = root / "kaggle_3m" / f"TCGA_CS_{4941 + patient}_1996090{patient}"
+        frames = drive_along(lesion)(np.random.default_rng([8, patient]), (64, 64), 6)
+        for index, (image, mask) in enumerate(frames, 1):
+            save(folder / f"{folder.name}_{index}.tif", image)
+            save(folder / f"{folder.name}_{index}_mask.tif", binary(mask * (index > 3)))
+    text(root / "kaggle_3m" / "data.csv", ["Patient,RNASeqCluster,death01", "TCGA_CS_4941,2,1"])
+    text(root / "kaggle_3m" / "README.md", "# LGG\n")
+
+
+@published(30, "index", [0, 255])
+def busi(root: Path) -> None:
+    """BUSI: a folder a diagnosis, `benign (1).png` and `benign (1)_mask.png`; normal ones are blank."""
+    for kind, num in (("benign", 14), ("malignant", 10), ("normal", 6)):
+        for index, (image, mask) in enumerate(pairs(lesion, num, seed=ord(kind[0])), 1):
+            folder = root / "Dataset_BUSI_with_GT" / kind
+            save(folder / f"{kind} ({index}).png", image)
+            save(folder / f"{kind} ({index})_mask.png", binary(mask * (kind != "normal")))
+
+
+@published({"train": 20, "test": 10}, "index", [0, 255])
+def polyps_pranet(root: Path) -> None:
+    """The polyp benchmark of PraNet: `TrainDataset/image`, `mask`; test sets in folders of their own."""
+    for part, num in (("TrainDataset", 20), ("TestDataset/CVC-300", 5), ("TestDataset/Kvasir", 5)):
+        names = ("images", "masks") if "Test" in part else ("image", "mask")
+        for index, (image, mask) in enumerate(pairs(polyp, num, seed=len(part)), 1):
+            save(root / part / names[0] / f"{index}.png", image)
+            save(root / part / names[1] / f"{index}.png", binary(mask))
+
+
+@published(20, "index", [0, 255])
+def em_isbi(root: Path) -> None:
+    """ISBI 2012 as pictures: grey, 0 is the membrane."""
+    for index, (image, mask) in enumerate(pairs(membranes, 20, seed=9)):
+        save(root / "images" / f"{index}.png", image[..., 0])
+        save(root / "labels" / f"{index}.png", binary(mask))
+
+
+@published(32, "index", [0, "1..255"])
+def glas(root: Path) -> None:
+    """GlaS: one folder, BMP, `train_1.bmp` and `train_1_anno.bmp`; ids of glands, so that every id is an object."""
+    for part, num in (("train", 20), ("testA", 8), ("testB", 4)):
+        for index, (image, mask) in enumerate(pairs(nuclei, num, seed=num), 1):
+            save(root / f"{part}_{index}.bmp", image)
+            save(root / f"{part}_{index}_anno.bmp", mask)
+    text(root / "Grade.csv", ["name,patient ID, grade (GlaS)", "testA_1,2, benign"])
+
+
+@published({"train": 16, "val": 6, "test": 6}, "index", [0, 255])
+def monuseg_unet(root: Path) -> None:
+    """MoNuSeg as UCTransNet hands it out: `Train_Folder/img`, `Train_Folder/labelcol`."""
+    for part, num in (("Train", 16), ("Val", 6), ("Test", 6)):
+        for index, (image, mask) in enumerate(pairs(nuclei, num, seed=num + len(part))):
+            save(root / f"{part}_Folder" / "img" / f"TCGA-{part[:2]}-{index}.png", image)
+            save(root / f"{part}_Folder" / "labelcol" / f"TCGA-{part[:2]}-{index}.png", binary(mask))
+
+
+@published({"train": 16}, "index", [0, 1, 2], names=["background", "organ", "tumor"])
+def nnunet(root: Path) -> None:
+    """nnU-Net v2 with pictures: `_0000` on the images, `dataset.json` with names; unlabelled `imagesTs`."""
+    folder = root / "Dataset101_Organs"
+    for index, (image, mask) in enumerate(pairs(objects(2), 16, seed=12)):
+        save(folder / "imagesTr" / f"case_{index:03d}_0000.png", image[..., 0])
+        save(folder / "labelsTr" / f"case_{index:03d}.png", mask)
+    for index, (image, _) in enumerate(pairs(objects(2), 4, seed=13)):
+        save(folder / "imagesTs" / f"test_{index:03d}_0000.png", image[..., 0])
+    named = {"background": 0, "organ": 1, "tumor": 2}
+    described = {"channel_names": {"0": "CT"}, "labels": named, "numTraining": 16, "file_ending": ".png"}
+    text(folder / "dataset.json", json.dumps(described))
+
+
+@published({"train": 18, "val": 6}, "index", [0, 255])
+def fuseg_wounds(root: Path) -> None:
+    """FUSeg: `train`, `validation` with labels, `test` without."""
+    base = root / "Foot Ulcer Segmentation Challenge"
+    number = 1
+    for part, num in (("train", 18), ("validation", 6), ("test", 4)):
+        for image, mask in pairs(lesion, num, seed=20 + num, size=(64, 64)):
+            save(base / part / "images" / f"{number:04d}.png", image)
+            if part != "test":
+                save(base / part / "labels" / f"{number:04d}.png", binary(mask))
+            number += 1

@@ -1,0 +1,188 @@
+"""Aerial and satellite pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from scenes import (
+    aerial,
+    drive_along,
+    roads,
+    skyline,
+    soft,
+)
+
+from published.registry import (
+    SIZE,
+    binary,
+    colored,
+    hexes,
+    pairs,
+    published,
+    rim,
+    save,
+    text,
+    with_palette,
+)
+
+
+@published(24, "rgb", ["#000000", "#ffffff"])
+def deepglobe_roads(root: Path) -> None:
+    """DeepGlobe roads: `1_sat.jpg` and `1_mask.png` in one folder; `valid` and `test` without masks; metadata.csv."""
+    rows = ["image_id,split,sat_image_path,mask_path"]
+    for part, num in (("train", 24), ("valid", 5), ("test", 5)):
+        for index, (image, mask) in enumerate(pairs(roads, num, seed=27 + len(part), size=(64, 64))):
+            number = 100034 + index * 7 + len(part) * 1000
+            save(root / part / f"{number}_sat.jpg", image)
+            if part == "train":
+                save(root / part / f"{number}_mask.png", np.repeat(binary(mask)[..., None], 3, -1))
+            rows.append(f"{number},{part},{part}/{number}_sat.jpg,{f'{part}/{number}_mask.png' * (part == 'train')}")
+    text(root / "metadata.csv", rows)
+    text(root / "class_dict.csv", ["name,r,g,b", "road,255,255,255", "background,0,0,0"])
+
+
+@published({"train": 20, "val": 4, "test": 6}, "rgb", ["#000000", "#ffffff"])
+def massachusetts_roads(root: Path) -> None:
+    """Massachusetts roads of Kaggle: `tiff/train` .tiff and `tiff/train_labels` .tif, RGB."""
+    for part, num in (("train", 20), ("val", 4), ("test", 6)):
+        for index, (image, mask) in enumerate(pairs(roads, num, seed=30 + num, size=(96, 96))):
+            stem = f"{10078660 + index * 15}_15"
+            save(root / "tiff" / part / f"{stem}.tiff", image)
+            save(root / "tiff" / f"{part}_labels" / f"{stem}.tif", np.repeat(binary(mask)[..., None], 3, -1))
+    text(root / "label_class_dict.csv", ["name,r,g,b", "background,0,0,0", "road,255,255,255"])
+
+
+DUBAI = [("Land (unpaved area)", (132, 41, 246)), ("Building", (60, 16, 152)), ("Road", (110, 193, 228)),
+         ("Water", (226, 169, 41)), ("Vegetation", (254, 221, 58)), ("Unlabeled", (155, 155, 155))]  # fmt: skip
+
+
+@published(
+    32,
+    "rgb",
+    hexes(color for name, color in DUBAI[:5]),
+    ignore=["#9b9b9b"],
+    names=[name for name, _ in DUBAI[:5]],
+)
+def dubai_aerial(root: Path) -> None:
+    """Dubai tiles: `Tile 1/images`, RGB masks mixed with palette PNGs of many palettes, `classes.json`."""
+    base = root / "Semantic segmentation dataset"
+    colors = [color for _, color in DUBAI]
+    for tile in range(1, 5):
+        size = (64 + 8 * tile, 80 + 4 * tile)
+        for index, (image, mask) in enumerate(pairs(aerial, 8, seed=200 + tile, size=size), 1):
+            mask = rim(mask, 5)
+            save(base / f"Tile {tile}" / "images" / f"image_part_{index:03d}.jpg", image)
+            path = base / f"Tile {tile}" / "masks" / f"image_part_{index:03d}.png"
+            if index % 4:
+                save(path, colored(mask, colors))
+            else:
+                order = np.random.default_rng(tile).permutation(6)
+                save(path, with_palette(np.argsort(order)[mask], [colors[place] for place in order]))
+    rows = [
+        {"title": name, "shape": "polygon", "color": code.upper()}
+        for (name, _), code in zip(DUBAI, hexes(colors), strict=True)
+    ]
+    text(base / "classes.json", json.dumps({"classes": rows}))
+
+
+UAVID = [(0, 0, 0), (128, 0, 0), (128, 64, 128), (0, 128, 0), (128, 128, 0)]
+
+
+@published({"train": 18, "val": 8}, "rgb", hexes(UAVID))
+def uavid(root: Path) -> None:
+    """UAVid: `uavid_train/seq1/Images`, `Labels`; the same numbers in each sequence; the test has no labels."""
+    frames = drive_along(aerial)
+    for part, first, num in (("train", 1, 3), ("val", 16, 2), ("test", 21, 1)):
+        for sequence in range(first, first + num):
+            count = 6 if part == "train" else 4
+            for index, (image, mask) in enumerate(frames(np.random.default_rng([31, sequence]), SIZE, count)):
+                base = root / f"uavid_{part}" / f"seq{sequence}"
+                save(base / "Images" / f"{index * 100:06d}.png", image)
+                if part != "test":
+                    save(base / "Labels" / f"{index * 100:06d}.png", colored(mask, UAVID))
+
+
+@published({"train": 20, "val": 10}, "index", [1, 2, 3, 4, 5], ignore=[0])
+def loveda(root: Path) -> None:
+    """LoveDA: `Train/Rural/images_png`, `masks_png`; 0 is no data; test images alone."""
+    for part, num in (("Train", 10), ("Val", 5), ("Test", 3)):
+        for place, number in (("Rural", 0), ("Urban", 1000)):
+            for index, (image, mask) in enumerate(pairs(aerial, num, seed=300 + num + number, size=(64, 64)), number):
+                stem = f"{index + num * 100}"
+                save(root / part / place / "images_png" / f"{stem}.png", image)
+                stored = mask + 1
+                if index % 5 == 0:
+                    stored[:4] = 0
+                if part != "Test":
+                    save(root / part / place / "masks_png" / f"{stem}.png", stored)
+
+
+POTSDAM = [(255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0)]
+
+
+@published(12, "rgb", hexes(POTSDAM))
+def potsdam(root: Path) -> None:
+    """ISPRS Potsdam: `2_Ortho_RGB/…_RGB.tif`, `5_Labels_all/…_label.tif`."""
+    for index, (image, mask) in enumerate(pairs(aerial, 12, seed=32, size=(160, 160))):
+        stem = f"top_potsdam_{index // 4 + 2}_{index % 4 + 10}"
+        save(root / "2_Ortho_RGB" / f"{stem}_RGB.tif", image)
+        text(root / "2_Ortho_RGB" / f"{stem}_RGB.tfw", "0.05\n")
+        save(root / "5_Labels_all" / f"{stem}_label.tif", colored(mask, POTSDAM))
+
+
+@published(16, "index", [0, 255])
+def inria(root: Path) -> None:
+    """Inria buildings: `train/images`, `train/gt`, `test/images` alone."""
+    for city in ("austin", "chicago", "kitsap", "vienna"):
+        for index, (image, mask) in enumerate(pairs(aerial, 4, seed=400 + ord(city[0]), size=(128, 128)), 1):
+            save(root / "AerialImageDataset" / "train" / "images" / f"{city}{index}.tif", image)
+            save(root / "AerialImageDataset" / "train" / "gt" / f"{city}{index}.tif", binary(mask == 1))
+    for index, (image, _) in enumerate(pairs(aerial, 4, seed=33, size=(128, 128)), 1):
+        save(root / "AerialImageDataset" / "test" / "images" / f"tyrol-e{index}.tif", image)
+
+
+@published(24, "threshold", [0, 255])
+def water_bodies(root: Path) -> None:
+    """Satellite water bodies: JPEG masks in grey, many sizes."""
+    for index in range(24):
+        rng = np.random.default_rng([34, index])
+        image, mask = aerial(rng, (int(rng.integers(50, 90)), int(rng.integers(50, 120))))
+        mask[5:20, 5:40] = 3
+        image[5:20, 5:40] = (40, 70, 130)
+        save(root / "Water Bodies Dataset" / "Images" / f"water_body_{index}.jpg", image)
+        save(root / "Water Bodies Dataset" / "Masks" / f"water_body_{index}.jpg", binary(mask == 3))
+
+
+@published(24, "index", [0, 1, 2, 3, 4], masks="label_images_semantic")
+def semantic_drone(root: Path) -> None:
+    """Semantic drone: the classes' numbers and their colours as two folders of masks, names with colours."""
+    base = root / "dataset" / "semantic_drone_dataset"
+    colors = [(128, 64, 128), (130, 76, 0), (0, 102, 0), (112, 103, 87), (28, 42, 168)]
+    for index, (image, mask) in enumerate(pairs(aerial, 24, seed=35)):
+        save(base / "original_images" / f"{index:03d}.jpg", image)
+        save(base / "label_images_semantic" / f"{index:03d}.png", mask)
+        again = root / "RGB_color_image_masks" / "RGB_color_image_masks" / f"{index:03d}.png"
+        save(again, colored(mask, colors))
+    names = ["paved-area", "dirt", "grass", "gravel", "water"]
+    rows = [f"{name}, {r}, {g}, {b}" for name, (r, g, b) in zip(names, colors, strict=True)]
+    text(root / "class_dict_seg.csv", ["name, r, g, b", *rows])
+
+
+@published({"train": 16, "val": 6, "test": 6}, "index", [0, 255])
+def whu_building(root: Path) -> None:
+    """WHU buildings: `train/Image`, `train/Mask`; some tiles without a building."""
+    for part, num in (("train", 16), ("val", 6), ("test", 6)):
+        for index, (image, mask) in enumerate(pairs(aerial, num, seed=36 + num + len(part), size=(64, 64))):
+            save(root / "WHU" / part / "Image" / f"{index + num * 10}.tif", image)
+            save(root / "WHU" / part / "Mask" / f"{index + num * 10}.tif", binary(mask == 1) * (index % 5 > 0))
+
+
+@published(16, "threshold", [0, 255])
+def flood_area(root: Path) -> None:
+    """Flood area: `Image/0.jpg`, `Mask/0.png` with soft edges, `metadata.csv` of both."""
+    for index, (image, mask) in enumerate(pairs(skyline, 16, seed=37)):
+        save(root / "Image" / f"{index}.jpg", image)
+        save(root / "Mask" / f"{index}.png", soft(1 - mask))
+    text(root / "metadata.csv", ["Image,Mask", *(f"{index}.jpg,{index}.png" for index in range(16))])

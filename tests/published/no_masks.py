@@ -1,0 +1,125 @@
+"""What holds no semantic masks as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scenes import crack, membranes, nuclei, objects, street
+
+from published.registry import (
+    binary,
+    pairs,
+    save,
+    text,
+    unsupported,
+)
+
+
+@unsupported(r"one mask (for|per|of) (each|every|an) object|mask (for|per|of) (each|every|an|one) object")
+def dsb2018(root: Path) -> None:
+    """Data Science Bowl 2018: a folder an image, a mask an object."""
+    for index, (image, mask) in enumerate(pairs(nuclei, 6, seed=70)):
+        name = f"{index * 104729:064x}"
+        save(root / "stage1_train" / name / "images" / f"{name}.png", image)
+        for number in range(1, int(mask.max()) + 1):
+            save(root / "stage1_train" / name / "masks" / f"{number * 7919:064x}.png", binary(mask == number))
+
+
+@unsupported(r"pages|frames|slices")
+def isbi_stacks(root: Path) -> None:
+    """ISBI 2012 as published: stacks of 30 slices."""
+    frames = [membranes(np.random.default_rng([71, index]), (64, 64)) for index in range(4)]
+    for name, slices in (
+        ("train-volume", [image[..., 0] for image, _ in frames]),
+        ("train-labels", [binary(mask) for _, mask in frames]),
+    ):
+        first, *rest = [Image.fromarray(part) for part in slices]
+        root.mkdir(parents=True, exist_ok=True)
+        first.save(root / f"{name}.tif", save_all=True, append_images=rest)
+
+
+@unsupported(r"\.xml|XML")
+def monuseg_xml(root: Path) -> None:
+    """MoNuSeg as published: outlines in XML."""
+    for index, (image, _) in enumerate(pairs(nuclei, 6, seed=72)):
+        save(root / "Tissue Images" / f"TCGA-18-{index}.tif", image)
+        text(root / "Annotations" / f"TCGA-18-{index}.xml", "<Annotations/>")
+
+
+@unsupported(r"COCO")
+def coco_json(root: Path) -> None:
+    """COCO: polygons in one JSON."""
+    for index, (image, _) in enumerate(pairs(objects(2), 6, seed=73)):
+        save(root / "train" / f"{index:012d}.jpg", image)
+    text(root / "train" / "_annotations.coco.json", json.dumps({"images": [], "annotations": [], "categories": []}))
+
+
+@unsupported(r"labelme")
+def labelme_json(root: Path) -> None:
+    """labelme before its export: a JSON beside each image."""
+    for index, (image, _) in enumerate(pairs(objects(2), 6, seed=74)):
+        save(root / f"IMG_{index}.jpg", image)
+        text(root / f"IMG_{index}.json", json.dumps({"shapes": [], "imagePath": f"IMG_{index}.jpg"}))
+
+
+@unsupported(r"YOLO|polygons|\.txt")
+def yolo_txt(root: Path) -> None:
+    """YOLO: polygons in text files."""
+    for index, (image, _) in enumerate(pairs(objects(2), 6, seed=75)):
+        save(root / "train" / "images" / f"{index}.jpg", image)
+        text(root / "train" / "labels" / f"{index}.txt", "0 0.1 0.1 0.2 0.1 0.2 0.2\n")
+    text(root / "data.yaml", "names: [cat, dog]\n")
+
+
+@unsupported(r"several masks|masks of one image|a mask (for|per|of) (each|every) (part|object)")
+def celebamask(root: Path) -> None:
+    """CelebAMask-HQ as published: a mask for each part of each face."""
+    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 6, seed=76)):
+        save(root / "CelebA-HQ-img" / f"{index}.jpg", image)
+        for value, part in ((1, "skin"), (2, "hair"), (3, "nose")):
+            save(root / "CelebAMask-HQ-mask-anno" / "0" / f"{index:05d}_{part}.png", binary(mask == value))
+
+
+@unsupported(r"text|\.txt")
+def stanford_background(root: Path) -> None:
+    """Stanford background: a matrix of numbers as text for each image."""
+    for index, (image, mask) in enumerate(pairs(street, 6, seed=870)):
+        save(root / "iccv09Data" / "images" / f"{index:07d}.jpg", image)
+        rows = [" ".join(map(str, row)) for row in mask.tolist()]
+        text(root / "iccv09Data" / "labels" / f"{index:07d}.regions.txt", rows)
+    text(root / "iccv09Data" / "horizons.txt", ["0000001 320 240 92"])
+
+
+@unsupported(r"MATLAB|\.mat")
+def crackforest_mat(root: Path) -> None:
+    """CrackForest as published: `image`, `groundTruth` as MATLAB's files."""
+    for index, (image, _) in enumerate(pairs(crack, 6, seed=871), 1):
+        save(root / "image" / f"{index:03d}.jpg", image)
+        (root / "groundTruth").mkdir(exist_ok=True)
+        (root / "groundTruth" / f"{index:03d}.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+
+
+@unsupported(r"\.nii|NIfTI|volume")
+def nifti_volumes(root: Path) -> None:
+    """nnU-Net with volumes."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / "Task04_Hippocampus" / folder).mkdir(parents=True)
+        for index in range(4):
+            path = root / "Task04_Hippocampus" / folder / f"hippocampus_{index:03d}.nii.gz"
+            path.write_bytes(b"\x1f\x8b\x08\x00")
+
+
+@unsupported(r"images alone|no masks|without masks|no mask")
+def images_only(root: Path) -> None:
+    """A folder of photographs that nobody labelled."""
+    for index, (image, _) in enumerate(pairs(objects(2), 8, seed=872)):
+        save(root / f"IMG_{index:04d}.JPG", image, format="JPEG")
+
+
+@unsupported(r"empty|nothing|no image")
+def nothing(root: Path) -> None:
+    """An empty folder."""
+    root.mkdir()

@@ -1,0 +1,119 @@
+"""Scans, microscopes and documents, with their own habits of values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scenes import Pair, Rng, Size, ground, lesion, nuclei, objects, retina, texture
+
+from published.registry import binary, pairs, published, save, text
+
+
+@published({"train": 18, "test": 8}, "index", [0, 255])
+def fives(root: Path) -> None:
+    """FIVES: `train/Original/1_A.png`, `train/Ground truth/1_A.png`, a sheet of qualities."""
+    for part, num in (("train", 18), ("test", 8)):
+        for index, (image, mask) in enumerate(pairs(retina, num, seed=820 + num), 1):
+            save(root / part / "Original" / f"{index}_{'ADGN'[index % 4]}.png", image)
+            save(root / part / "Ground truth" / f"{index}_{'ADGN'[index % 4]}.png", binary(mask))
+    (root / "Quality Assessment.xlsx").write_bytes(b"PK\x03\x04")
+
+
+@published({"train": 16, "val": 6}, "index", [0, 128, 255])
+def refuge(root: Path) -> None:
+    """REFUGE: BMP masks of 0 for the cup, 128 for the disc and 255 for what lies around: 255 is no void."""
+    for part, num in (("Training400", 16), ("Validation400", 6)):
+        for index, (image, _) in enumerate(pairs(retina, num, seed=822 + num)):
+            rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+            distance = np.hypot(rows - 32, columns - 40 - index)
+            mask = np.where(distance < 4, 0, np.where(distance < 8, 128, 255)).astype(np.uint8)
+            image[distance < 8], image[distance < 4] = (240, 190, 110), (255, 240, 190)
+            save(root / f"REFUGE-{part}" / "Images" / f"{part[0].lower()}{index:04d}.jpg", image)
+            save(root / f"REFUGE-{part}" / "Masks" / f"{part[0].lower()}{index:04d}.bmp", mask)
+
+
+@published(30, "index", [0, 65535])
+def tgs_salt(root: Path) -> None:
+    """TGS salt: 101x101, masks of 16 bits with 0 and 65535, a third of them blank; `depths.csv`."""
+    for index, (image, mask) in enumerate(pairs(lesion, 30, seed=825, size=(101, 101))):
+        stem = f"{index * 7919:010x}"
+        save(root / "train" / "images" / f"{stem}.png", image)
+        save(root / "train" / "masks" / f"{stem}.png", (mask * (index % 3 > 0)).astype(np.uint16) * np.uint16(65535))
+    text(root / "train.csv", ["id,rle_mask", *(f"{index * 7919:010x},1 1" for index in range(30))])
+    text(root / "depths.csv", ["id,z", *(f"{index * 7919:010x},306" for index in range(30))])
+
+
+@published({"train": 16, "test": 8}, "index", [0, 255])
+def fluorescence(root: Path) -> None:
+    """Faint nuclei on black, 16 bits: pictures that are almost nothing but black look alike and are not."""
+    for part, num in (("train", 16), ("test", 8)):
+        for index, (_, mask) in enumerate(pairs(nuclei, num, seed=826 + num)):
+            rng = np.random.default_rng([827, num, index])
+            glow = np.where(mask > 0, 900 + texture(rng, mask.shape, 5) * 200, 90) + rng.normal(0, 12, mask.shape)
+            save(root / part / "images" / f"{part}_{index:02d}.tif", glow.clip(0, 65535).astype(np.uint16))
+            save(root / part / "masks" / f"{part}_{index:02d}.tif", binary(mask))
+
+
+@published(24, "index", [0, "1..255"])
+def penn_fudan(root: Path) -> None:
+    """Penn-Fudan: `PNGImages/FudanPed00001.png`, `PedMasks/FudanPed00001_mask.png`: ids of up to 8 people."""
+    for index, (image, mask) in enumerate(pairs(lambda rng, size: nuclei(rng, size, num=8), 24, seed=828), 1):
+        save(root / "PennFudanPed" / "PNGImages" / f"FudanPed{index:05d}.png", image)
+        save(root / "PennFudanPed" / "PedMasks" / f"FudanPed{index:05d}_mask.png", mask)
+        text(root / "PennFudanPed" / "Annotation" / f"FudanPed{index:05d}.txt", "# Compatible with PASCAL\n")
+    text(root / "PennFudanPed" / "added-object-list.txt", "FudanPed00001\n")
+
+
+def page(rng: Rng, size: Size) -> Pair:
+    """Writing on old paper: strokes of one or two pixels, dots among them, and that is no noise."""
+    lines = Image.new("L", size[::-1])
+    draw = ImageDraw.Draw(lines)
+    for y in range(6, size[0] - 8, 9):
+        x = int(rng.integers(3, 12))
+        while x < size[1] - 8:
+            for _ in range(int(rng.integers(1, 4))):
+                ends = rng.integers(0, 6, 4) + np.array([x, y, x, y])
+                draw.line(ends.tolist(), fill=1, width=1)
+            if rng.random() < 0.4:
+                draw.point((x + 2, y - 2), fill=1)
+            x += int(rng.integers(6, 9))
+    mask = np.asarray(lines).copy()
+    image = ground(rng, size, (215, 200, 165), rough=12)
+    image[mask > 0] = (60, 45, 40)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+@published(16, "index", [0, 255])
+def dibco(root: Path) -> None:
+    """Document binarisation: `imgs`, `gt` with 0 for the ink and 255 for the paper, most of each page."""
+    for index, (image, mask) in enumerate(pairs(page, 16, seed=830), 1):
+        save(root / "imgs" / f"H{index:02d}.bmp", image)
+        save(root / "gt" / f"H{index:02d}_GT.bmp", binary(1 - mask))
+
+
+@published(20, "index", [0, 1, 2])
+def small_cars(root: Path) -> None:
+    """Cars from high above, 6 to 15 pixels each, dozens a picture, and a few pixels of people: no noise either."""
+    for index in range(20):
+        rng = np.random.default_rng([831, index])
+        image, mask = ground(rng, (96, 96), (120, 120, 118), rough=14), np.zeros((96, 96), np.uint8)
+        for value, num, color in ((1, 40, (200, 40, 40)), (2, 12, (250, 230, 60))):
+            for y, x in rng.integers(2, 90, (num, 2)):
+                tall, wide = (rng.permutation([2, 4]) + 1) if value == 1 else (2, 2)
+                mask[y : y + tall, x : x + wide] = value
+                image[y : y + tall, x : x + wide] = color
+        save(root / "images" / f"tile_{index:02d}.png", image.clip(0, 255).astype(np.uint8))
+        save(root / "labels" / f"tile_{index:02d}.png", mask)
+
+
+@published(20, "index", [0, 255])
+def mostly_black_slices(root: Path) -> None:
+    """MRI slices whose surroundings are exactly 0, half of them without a tumour."""
+    for index, (image, mask) in enumerate(pairs(objects(1, most=1), 20, seed=832, size=(64, 64))):
+        rows, columns = np.mgrid[:64, :64]
+        head = np.hypot((rows - 32) / 26, (columns - 32) / (18 + index % 5)) < 1
+        grey = image.mean(-1).astype(np.uint8) * head
+        save(root / "image" / f"{index:03d}.png", grey)
+        save(root / "mask" / f"{index:03d}.png", binary(mask * head * (index % 2)))

@@ -1,0 +1,163 @@
+"""Of streets and rooms, with many classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from scenes import (
+    drive_along,
+    objects,
+    street,
+)
+
+from published.registry import (
+    SIZE,
+    VOC_COLORS,
+    colored,
+    hexes,
+    pairs,
+    published,
+    rim,
+    save,
+    text,
+    with_palette,
+)
+
+CAMVID = [
+    ("Sky", (128, 128, 128)), ("Building", (128, 0, 0)), ("Road", (128, 64, 128)), ("Car", (64, 0, 128)),
+    ("Pedestrian", (64, 64, 0)), ("Tree", (128, 128, 0)), ("Void", (0, 0, 0)),
+]  # fmt: skip
+
+
+@published(
+    {"train": 24, "val": 8, "test": 8},
+    "rgb",
+    hexes(color for name, color in CAMVID if name != "Void"),
+    ignore=["#000000"],
+    names=[name for name, _ in CAMVID if name != "Void"],
+)
+def camvid_colors(root: Path) -> None:
+    """CamVid of Kaggle: `train`, `train_labels` with `_L`, RGB, `class_dict.csv` with 32 names, few of them in use."""
+    frames = drive_along(street)
+    for part, num, prefix in (("train", 24, "0001TP"), ("val", 8, "0016E5"), ("test", 8, "Seq05VD")):
+        for index, (image, mask) in enumerate(frames(np.random.default_rng([14, num, len(part)]), SIZE, num)):
+            stem = f"{prefix}_{'f' if part == 'test' else ''}{6690 + 30 * index:06d}"
+            save(root / "CamVid" / part / f"{stem}.png", image)
+            colors = [color for _, color in CAMVID]
+            save(root / "CamVid" / f"{part}_labels" / f"{stem}_L.png", colored(rim(mask, 6), colors))
+    rows = [f"{name},{r},{g},{b}" for name, (r, g, b) in CAMVID]
+    rows += ["Animal,64,128,64", "Archway,192,0,128", "Train,192,64,128"]
+    text(root / "CamVid" / "class_dict.csv", ["name,r,g,b", *sorted(rows)])
+
+
+@published({"train": 20, "val": 8}, "index", [0, 1, 2, 3, 4, 5], ignore=[255], masks="SegmentationClass/")
+def voc2012(root: Path) -> None:
+    """PASCAL VOC: lists in `ImageSets/Segmentation`, palette masks with a rim of 255, more images than masks."""
+    base = root / "VOCdevkit" / "VOC2012"
+    colors = VOC_COLORS + [(0, 0, 0)] * 247 + [(224, 224, 192)]
+    names = [f"2007_{index * 37:06d}" for index in range(28)]
+    for name, (image, mask) in zip(names, pairs(objects(5), 28, seed=15), strict=True):
+        save(base / "JPEGImages" / f"{name}.jpg", image)
+        save(base / "SegmentationClass" / f"{name}.png", with_palette(rim(mask, 255), colors))
+        save(base / "SegmentationObject" / f"{name}.png", with_palette(rim((mask > 0) * 1, 255), colors))
+        text(base / "Annotations" / f"{name}.xml", "<annotation/>")
+    for index, (image, _) in enumerate(pairs(objects(5), 10, seed=16)):
+        save(base / "JPEGImages" / f"2008_{index:06d}.jpg", image)
+    for split, part in (("train", names[:20]), ("val", names[20:]), ("trainval", names)):
+        text(base / "ImageSets" / "Segmentation" / f"{split}.txt", part)
+        text(base / "ImageSets" / "Main" / f"{split}.txt", [*part, "2008_000001"])
+        text(base / "ImageSets" / "Main" / f"cat_{split}.txt", [f"{name} -1" for name in part])
+
+
+@published(
+    {"train": 18, "val": 8},
+    "index",
+    [23, 11, 7, 26, 24, 21],
+    ignore=[1, 3],
+    names=["sky", "building", "road", "car", "person", "vegetation"],
+    masks="labelIds",
+)
+def cityscapes(root: Path) -> None:
+    """Cityscapes: cities, `_leftImg8bit`, and four kinds of annotation beside each other; the test's are dummies."""
+    ids = np.array([23, 11, 7, 26, 24, 21], np.uint8)
+    colors = [(70, 130, 180), (70, 70, 70), (128, 64, 128), (0, 0, 142), (220, 20, 60), (107, 142, 35)]
+    for part, cities in (
+        ("train", ("aachen", "bochum", "bremen")),
+        ("val", ("lindau", "munster")),
+        ("test", ("berlin",)),
+    ):
+        for number, city in enumerate(cities):
+            num = 6 if part == "train" else 4
+            for index, (image, mask) in enumerate(pairs(street, num, seed=100 + len(part) * 10 + number)):
+                stem = f"{city}_{index:06d}_000019"
+                save(root / "leftImg8bit" / part / city / f"{stem}_leftImg8bit.png", image)
+                base = root / "gtFine" / part / city
+                dummy = part == "test"
+                stored = rim(ids[mask], 3)
+                stored[-4:] = 1  # the car that the camera stands on
+                save(base / f"{stem}_gtFine_labelIds.png", stored * np.uint8(1 - dummy))
+                save(base / f"{stem}_gtFine_instanceIds.png", (ids[mask] * np.uint16(1 - dummy) * np.uint16(1000)))
+                rgba = np.dstack([colored(mask, colors), np.full(mask.shape, 255, np.uint8)])
+                save(base / f"{stem}_gtFine_color.png", rgba * np.uint8(1 - dummy))
+                text(base / f"{stem}_gtFine_polygons.json", json.dumps({"imgHeight": 1024, "objects": []}))
+
+
+@published({"train": 16, "val": 6}, "index", [0, 1, 2, 3, 4, 5], ignore=[255], masks="sem_seg/masks")
+def bdd100k(root: Path) -> None:
+    """BDD100K: `images/10k/train`, `labels/sem_seg/masks/train`, and colour maps beside them."""
+    for part, num in (("train", 16), ("val", 6), ("test", 4)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=140 + num)):
+            stem = f"{index * 7919:08x}-{num:08x}"
+            save(root / "bdd100k" / "images" / "10k" / part / f"{stem}.jpg", image)
+            if part != "test":
+                base = root / "bdd100k" / "labels" / "sem_seg"
+                save(base / "masks" / part / f"{stem}.png", rim(mask, 255))
+                save(base / "colormaps" / part / f"{stem}.png", colored(mask, VOC_COLORS))
+
+
+@published(20, "index", [0, 1, 2, 3, 4], masks="semantic/")
+def kitti_semantics(root: Path) -> None:
+    """KITTI: `training/image_2`, `semantic`, `semantic_rgb`, `instance`; `testing/image_2` without labels."""
+    for index, (image, mask) in enumerate(pairs(street, 20, seed=17)):
+        mask = np.minimum(mask, 4)
+        save(root / "training" / "image_2" / f"{index:06d}_10.png", image)
+        save(root / "training" / "semantic" / f"{index:06d}_10.png", mask)
+        save(root / "training" / "semantic_rgb" / f"{index:06d}_10.png", colored(mask, VOC_COLORS))
+        save(root / "training" / "instance" / f"{index:06d}_10.png", mask * np.uint16(256))
+    for index, (image, _) in enumerate(pairs(street, 6, seed=18)):
+        save(root / "testing" / "image_2" / f"{index:06d}_10.png", image)
+
+
+@published({"train": 20, "val": 8}, "index", [0, 1, 2, 3, 4, 5])
+def ade20k(root: Path) -> None:
+    """ADE20K challenge: `images/training`, `annotations/training`; 0 is what is none of 150 classes."""
+    base = root / "ADEChallengeData2016"
+    for part, short, num in (("training", "train", 20), ("validation", "val", 8)):
+        for index, (image, mask) in enumerate(pairs(objects(5, least=3, most=7), num, seed=19 + num), 1):
+            save(base / "images" / part / f"ADE_{short}_{index:08d}.jpg", image)
+            save(base / "annotations" / part / f"ADE_{short}_{index:08d}.png", mask)
+    text(base / "sceneCategories.txt", ["ADE_train_00000001 airport_terminal"])
+    text(base / "objectInfo150.txt", ["Idx\tRatio\tTrain\tVal\tName", "1\t0.1576\t11664\t1172\twall"])
+
+
+@published(
+    {"train": 24},
+    "rgb",
+    hexes(color for name, color in CAMVID if name != "Void"),
+    ignore=["#000000"],
+    names=["sky", "building", "road", "car", "pedestrian", "tree"],
+    apart="(creek|park|trail|village)",
+)
+def rugd(root: Path) -> None:
+    """RUGD: videos as folders in two trees of equal names, a text of `number name r g b`."""
+    frames = drive_along(street)
+    colors = [color for _, color in CAMVID]
+    for number, name in enumerate(("creek", "park", "trail", "village")):
+        for index, (image, mask) in enumerate(frames(np.random.default_rng([860, number]), SIZE, 6)):
+            stem = f"{name}_{index * 5 + 1:05d}.png"
+            save(root / "RUGD_frames-with-annotations" / name / stem, image)
+            save(root / "RUGD_annotations" / name / stem, colored(rim(mask, 6), colors))
+    rows = [f"{number} {name.lower()} {r} {g} {b}" for number, (name, (r, g, b)) in enumerate(CAMVID)]
+    text(root / "RUGD_annotations" / "RUGD_annotation-colormap.txt", rows)
