@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -430,6 +431,25 @@ PLAIN = ("{}.jpg", "{}.png")
         {"train": ("train2017/img", "train2017/gt"), "val": ("val2017/img", "val2017/gt")},
         {"train": ("set/Train/Images", "set/Train/Labels"), "test": ("set/Testing/Images", "set/Testing/Labels")},
         {"train": ("training/images", "training/masks"), "val": ("dev/images", "dev/masks")},
+        {"train": ("x_train", "y_train"), "val": ("x_val", "y_val")},
+        {"train": ("train_img", "train_lab"), "test": ("test_img", "test_lab")},
+        {
+            "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
+            "val": ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth"),
+        },
+        {
+            "train": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
+            "test": ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
+        },
+        {
+            "train": ("images/10k/train", "labels/sem_seg/masks/train"),
+            "val": ("images/10k/val", "labels/sem_seg/masks/val"),
+        },
+        {"train": ("701_StillsRaw_full", "LabeledApproved_full")},
+        {"train": ("2_Ortho_RGB", "5_Labels_all")},
+        {"train": ("original_images", "label_images_semantic")},
+        {"train": ("frames-with-annotations", "annotations")},
+        {"train": ("Original", "Ground Truth")},
     ],
     ids=lambda value: " ".join("+".join(pair) for pair in value.values()),
 )
@@ -505,7 +525,99 @@ def test_the_masks_that_pair_are_chosen_and_the_others_named(tmp_path: Path) -> 
     layout = find_layout(tmp_path)
     assert layout is not None
     assert layout.splits == {"train": ("images", "masks")}
-    assert set(layout.unused) == {"masks_mat", "gt_old"}
+    assert layout.unused == ("gt_old",)  # a folder without pictures is none of masks
+
+
+@pytest.mark.parametrize(
+    ("truth", "others"),
+    [
+        ("1st_manual", ["mask", "2nd_manual"]),
+        ("manual1", ["mask"]),
+        ("annotations", ["masks"]),
+        ("masks_machine", ["masks_human", "masks_instances"]),
+        ("SegmentationClass", ["SegmentationObject", "SegmentationClassVisualization"]),
+        ("Category_ids", ["Instance_ids", "Human_ids"]),
+        ("label_images_semantic", ["RGB_color_image_masks"]),
+        ("labels_all", ["labels_all_noBoundary"]),
+        ("masks", ["jpg_masks"]),
+    ],
+)
+def test_of_several_kinds_of_masks_the_truth_is_taken_and_the_others_named(
+    tmp_path: Path, truth: str, others: list[str]
+) -> None:
+    for folder in (truth, *others):
+        suffix = "jpg" if "jpg" in folder else "png"
+        lay_out(tmp_path, {("images", folder): ("{}.tif", "{}." + suffix)})
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("images", truth)}
+    assert set(layout.unused) == set(others)
+    without = find_layout(tmp_path, without=[truth])
+    assert without is not None
+    assert without.splits["train"][1] in others
+
+
+def test_what_is_no_truth_in_train_is_none_in_test(tmp_path: Path) -> None:
+    lay_out(tmp_path, {("train/images", "train/1st_manual"): ("{}_training.tif", "{}_manual1.gif")})
+    touch(tmp_path / "train/mask", *(f"{i}_training_mask.gif" for i in range(4)))
+    lay_out(tmp_path, {("test/images", "test/mask"): ("{}_test.tif", "{}_test_mask.gif")})
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("train/images", "train/1st_manual")}
+    lay_out(tmp_path, {("test/images", "test/1st_manual"): ("{}_test.tif", "{}_manual1.gif")})
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits["test"] == ("test/images", "test/1st_manual")
+    assert layout.pairing_of("train") == Pairing(image_suffix="_training", mask_suffix="_manual1")
+    assert layout.pairing_of("test") == Pairing(image_suffix="_test", mask_suffix="_manual1")
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "inner"),
+    [
+        ("{split}/seq{i}/Images/{j}.png {split}/seq{i}/Labels/{j}.png", "{split}", ("Images", "Labels")),
+        ("{split}/p{i}/img_png/{j}.png {split}/p{i}/masks_png/{j}.png", "{split}", ("img_png", "masks_png")),
+    ],
+)
+def test_images_and_masks_below_many_folders_are_one_set(
+    tmp_path: Path, files: str, place: str, inner: tuple[str, str]
+) -> None:
+    for split, i, j in product(("train", "val"), range(3), range(4)):
+        touch(tmp_path, *files.format(split=split, i=i, j=j).split())
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {split: (place.format(split=split),) * 2 for split in ("train", "val")}
+    assert layout.pairing == Pairing(image_folder=inner[0], mask_folder=inner[1])
+    for images, masks in layout.splits.values():
+        assert len(find_pairs(tmp_path / images, tmp_path / masks, layout.pairing).records) == 12
+
+
+def test_tiles_in_numbered_folders_are_one_set(tmp_path: Path) -> None:
+    for i in range(3):
+        lay_out(tmp_path, {(f"set/Tile {i}/images", f"set/Tile {i}/masks"): PLAIN})
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": (".", ".")}
+    assert layout.pairing == Pairing(image_folder="images", mask_folder="masks")
+
+
+def test_a_copy_of_the_files_in_another_folder_is_left_out(tmp_path: Path) -> None:
+    for folder in ("kaggle", "set/kaggle"):
+        for i in range(4):
+            for name in (f"{i}.tif", f"{i}_mask.tif"):
+                touch(tmp_path, f"{folder}/{name}").joinpath(f"{folder}/{name}").write_text(name)
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("kaggle", "kaggle")}
+    assert any(note.startswith("set/kaggle: a copy") for note in layout.notes)
+
+
+def test_masks_of_the_parts_in_deeper_folders_are_passed_over(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("a.jpg", "s/b.jpg"), ("a.bmp", "RO/a.bmp", "s/b.bmp", "s/a.bmp"))
+    pairs = find_pairs(images, masks, NONE)
+    assert [r.stem for r in pairs.records] == ["a", "s/b"]
+    assert [p.relative_to(masks).as_posix() for p in pairs.unnamed] == ["RO/a.bmp"]
+    assert [p.relative_to(masks).as_posix() for p in pairs.masks_without_image] == ["s/a.bmp"]
 
 
 def test_an_unlabelled_test_set_is_left_out_with_a_note(tmp_path: Path) -> None:

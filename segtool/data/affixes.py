@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segtool.config import Pairing
 from segtool.data.pairs import stem_of, strip, tell_apart
-from segtool.data.words import roles_in
+from segtool.data.words import mask_rank, roles_in
 
 _MASK_AFFIXES = (
     "_mask",
@@ -35,8 +35,14 @@ _MASK_AFFIXES = (
     "_color",
     "_matte",
     "_binary",
+    "_anno",
+    "_1stHO",
+    "_lab",
+    "_m",
 )
-_LAST_CHOICE = re.compile(r"colou?r|instance|rgb|overlay|vis|preview|edge", re.IGNORECASE)
+_SECOND = re.compile(r"2nd|second|observer_?2|HO2", re.IGNORECASE)
+NEARLY = 0.9
+"""What pairs this share of what the best does is as good, and the words decide."""
 _SAMPLE = 400
 _LIKELY = 12
 
@@ -90,13 +96,24 @@ def _count_sample(images: Sequence[str], masks: set[str], pairing: Pairing) -> i
 
 
 def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple[Pairing, int]:
+    """Returns the pairing that makes the most pairs; of those that make nearly as many, the one whose words fit."""
+
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = _affixes_of(pairing)
-        telling = not any(map(_LAST_CHOICE.search, values)), _words_fit(pairing)
-        return counts[pairing], *telling, -length_of(pairing), values
+        return _telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), values
 
-    best = max(candidates, key=rank)
+    known = list(candidates)
+    most = max(counts[pairing] for pairing in known)
+    best = max((pairing for pairing in known if counts[pairing] >= NEARLY * most), key=rank)
     return best, counts[best]
+
+
+def _telling(pairing: Pairing) -> int:
+    """Returns -1 where what is taken off a mask says overlay, colour, instance or second observer; 1 for train ids."""
+    mask = f"{pairing.mask_prefix} {pairing.mask_suffix}"
+    if mask_rank(mask) < 0 or _SECOND.search(mask):
+        return -1
+    return int("trainids" in re.sub(r"[^a-z]", "", mask.lower()))
 
 
 def _words_fit(pairing: Pairing) -> int:

@@ -2,25 +2,26 @@
 
 A folder's name is read as words: a role (images or masks), a split, or neither. `train_images`, `imagesTr` and
 `trainannot` are two words. What is no such word is part of the data set's own tree: `seq1` below `images`, or the
-folder around everything.
+folder around everything. Where several kinds of masks lie side by side, words say which is the truth.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from segtool.config import Pairing
-from segtool.data.affixes import count_pairs, guess_apart, guess_pairing, length_of
-from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of, tell_apart
-from segtool.data.words import SPLITS, parts_of, roles_in
+from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of
+from segtool.data.folders import Place, Tree, looks_like_masks, within
+from segtool.data.pairs import JPEG_SUFFIXES, stem_of, tell_apart
+from segtool.data.words import SPLITS
 
-_MAX_UNKNOWN = 24
+CHANCE = 2.5
+"""Some pairs of two folders are a chance where so many times more lie side by side in one."""
 
 
 @dataclass(frozen=True)
@@ -30,226 +31,229 @@ class Layout:
     splits: dict[str, tuple[str, str]]
     """Split -> folder of images, folder of masks, relative to the root with `/`; among train, val, test."""
     pairing: Pairing
+    pairings: dict[str, Pairing] = field(default_factory=dict)
+    """Of a split whose names are not as `pairing` says."""
     unused: tuple[str, ...] = ()
     """Other folders that look like masks."""
     notes: tuple[str, ...] = ()
     """What a person should know: splits left out, data sets beside this one."""
 
-
-class _Folder(NamedTuple):
-    """A folder that may hold the images or masks of a split."""
-
-    path: str
-    role: str | None
-    split: str | None
-    scope: str
-    """What its path says beyond role and split: the data set it belongs to."""
+    def pairing_of(self, split: str) -> Pairing:
+        """Returns how the images of a split find their masks."""
+        return self.pairings.get(split, self.pairing)
 
 
 class _Match(NamedTuple):
+    """Images and masks that may belong together."""
+
+    images: Place
+    masks: Place
+    pairing: Pairing
     pairs: int
-    exact: bool
-    images: str
-    masks: str
 
 
-def find_layout(root: Path) -> Layout | None:
+def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     """Returns the layout that pairs the most files, or None where nothing pairs.
 
     Known are `images` + `masks`, `{train,val,test}/{images,masks}`, `{images,masks}/{train,val,test}`,
     `train_images` + `train_masks`, `train` + `trainannot`, each with the usual other names, one folder further down
-    too, and images and masks side by side in one folder, told apart by a prefix or suffix (`a.jpg`, `a_mask.png`).
+    too, `seq1/images` + `seq1/masks` for many `seq1`, and images and masks side by side in one folder, told apart by a
+    prefix or suffix (`a.jpg`, `a_mask.png`).
+
+    Args:
+        without: folders of masks that are none, as their pixels say.
     """
-    finder = _Finder(root)
-    layouts = [layout for scope in finder.scopes() if (layout := finder.layout(scope))]
-    if not layouts:
-        return None
-    (best, pairs), *others = sorted(layouts, key=lambda item: -item[1])
-    beside = [f"{item.splits['train'][0]} ({count} pairs)" for item, count in others if not _overlap(item, best)]
-    notes = [*best.notes, *finder.unlabelled(best)]
-    if beside:
-        notes.append(f"other data sets below this folder are left out: {'; '.join(beside)}")
-    return replace(best, notes=tuple(notes)) if pairs else None
+    finder = _Finder(root, without)
+    two_folders = finder.choose(finder.pairs_of_folders)
+    known = sum(map(len, finder.tree.files.values()))
+    if two_folders and 2 * _total(two_folders) >= 0.6 * known:
+        return finder.layout(two_folders)
+    one_folder = finder.choose(finder.single_folders)
+    best = one_folder if _total(one_folder) > CHANCE * _total(two_folders) else two_folders
+    return finder.layout(best) if best else None
+
+
+def _total(found: dict[str, _Match]) -> int:
+    return sum(match.pairs for match in found.values())
 
 
 class _Finder:
-    """The folders below a root with the stems of their files."""
+    """What may belong together below a root, and the choice."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.stems: dict[str, list[str]] = defaultdict(list)
-        self.files: dict[str, list[Path]] = defaultdict(list)
-        self.folders: list[_Folder] = []
-        for path in list_files(root, MASK_SUFFIXES):
-            folder = PurePosixPath(stem_of(path, root)).parent.as_posix()
-            self.files[folder].append(path)
-        known = {folder for direct in self.files for folder in _candidates(direct)}
-        self.folders = sorted(map(_read_name, known))
+    def __init__(self, root: Path, without: Collection[str]) -> None:
+        self.tree = Tree(root)
+        self.without = without
+        self.places: dict[str, list[Place]] = defaultdict(list)
+        for place in self.tree.places:
+            if place.role != "masks" or place.shown not in without:
+                self.places[place.split or ""].append(place)
+        self.places[""].extend(place for place in self.tree.unknown() if place not in self.places[""])
 
-    def scopes(self) -> list[str]:
-        """Returns the data sets below the root: what its folders' names share beyond role and split."""
-        return sorted({folder.scope for folder in self.folders if folder.role or folder.split} | {""})
+    # --- what may belong together
 
-    def layout(self, scope: str) -> tuple[Layout, int] | None:
-        """Returns the layout of one data set and its number of pairs."""
-        inside = [folder for folder in self.folders if folder.scope == scope]
-        by_split: dict[str, list[_Folder]] = defaultdict(list)
-        for folder in inside:
-            if folder.role or folder.split:
-                by_split[folder.split or ""].append(folder)
-        if "" not in by_split and not set(by_split) & {"train"}:
-            by_split[""] = []
-        two_folders = {split: [*self._combinations(split, own, scope)] for split, own in by_split.items()}
-        one_folder = {split: [*self._single(split, own, scope)] for split, own in by_split.items()}
-        for combinations in (two_folders, one_folder):
-            pairing = self._guess(combinations)
-            matches = {split: self._match(pairs, pairing) for split, pairs in combinations.items()}
-            found = {split: match for split, match in matches.items() if match and match.pairs}
-            if found:
-                return self._assemble(found, pairing)
-        return None
+    def pairs_of_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
+        """Yields the folders of images and of masks that may belong together."""
+        places = self.places[split]
+        masks = [place for place in places if place.role == "masks"]
+        images = [place for place in places if place.role == "images"]
+        loose = [place for place in places if place.role is None]
+        yield from ((one, other) for one, other in product(images + loose, masks) if _apart(one, other))
+        if not masks:
+            yield from ((one, other) for one, other in product(images, loose) if not within(one.path, other.path))
 
-    def _assemble(self, found: Mapping[str, _Match], pairing: Pairing) -> tuple[Layout, int]:
-        named = {split: match for split, match in found.items() if split}
-        notes: list[str] = []
-        if "train" not in named and "" in found:
-            named["train"] = found[""]
-        if "train" not in named:
-            only = next(iter(named))
-            notes.append(f"{named[only].images}: the only labelled part, so it is the training set")
-            named["train"] = named.pop(only)
-        splits = {split: (named[split].images, named[split].masks) for split in SPLITS if split in named}
-        used = {path for pair in splits.values() for path in pair}
-        unused = tuple(path for path in self._mask_like() if not any(_within(path, other) for other in used))
-        notes += [f"{path}: looks like masks too, but is not used" for path in unused]
-        return Layout(splits, pairing, unused, tuple(notes)), sum(match.pairs for match in named.values())
+    def single_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
+        """Yields the folders that may hold images and masks side by side."""
+        for place in self.places[split]:
+            if not place.inner and place.shown not in self.without:
+                yield place, place
 
-    def unlabelled(self, layout: Layout) -> list[str]:
-        """Returns a note for each folder of images in a place of its own that no split uses."""
-        used = [path for pair in layout.splits.values() for path in pair]
-        spare = [
-            folder.path
-            for folder in self.folders
-            if folder.role != "masks" and not any(_within(folder.path, p) or _within(p, folder.path) for p in used)
-        ]
-        innermost = [path for path in spare if not any(path != other and _within(other, path) for other in spare)]
-        return [f"{path}: {len(self._own_stems(path))} images without masks, left out" for path in innermost]
-
-    def _mask_like(self) -> list[str]:
-        """Returns the folders whose name has a word for masks, those without readable files included."""
-        found = []
-        for path, folders, _ in os.walk(self.root):
-            relative = PurePosixPath(os.path.relpath(path, self.root)).as_posix()
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            if relative.count("/") >= 4:
-                folders.clear()
-            if relative != "." and "masks" in roles_in(PurePosixPath(relative).name):
-                found.append(relative)
-        return found
-
-    def _guess(self, combinations: Mapping[str, Sequence[tuple[str, str]]]) -> Pairing:
-        """Returns the pairing that makes the most pairs over all splits."""
-        counts: Counter[Pairing] = Counter()
-        for pairs in combinations.values():
-            best: Counter[Pairing] = Counter()
-            for images, masks in pairs:
-                pairing, count = self._guess_folders(images, masks)
-                best[pairing] = max(best[pairing], count)
-            counts += best
-        return max(counts, key=lambda pairing: (counts[pairing], -length_of(pairing)), default=Pairing())
-
-    def _guess_folders(self, images: str, masks: str) -> tuple[Pairing, int]:
+    def _match(self, images: Place, masks: Place) -> _Match:
         if images == masks:
-            return guess_apart([*self._files(images)], self.root / images)
-        return guess_pairing(self._own_stems(images, without=masks), self._own_stems(masks, without=images))
+            pairing, pairs = guess_apart(self.tree.files_of(images), self.tree.root / images.path)
+        else:
+            pairing, pairs = guess_pairing(
+                self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
+            )
+        return _Match(images, masks, _within_folders(pairing, images, masks), pairs)
 
-    def _match(self, combinations: Sequence[tuple[str, str]], pairing: Pairing) -> _Match | None:
-        matches = [
-            _Match(self._count(images, masks, pairing), _is_plain(masks), images, masks)
-            for images, masks in combinations
-        ]
-        return max(matches, key=lambda match: (match.pairs, match.exact, -len(match.masks)), default=None)
-
-    def _count(self, images: str, masks: str, pairing: Pairing) -> int:
+    def _count(self, match: _Match, pairing: Pairing) -> int:
+        images, masks = match.images, match.masks
         if images != masks:
-            own, others = self._own_stems(images, without=masks), self._own_stems(masks, without=images)
+            own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
             return count_pairs(own, others, pairing)
-        folder = self.root / images
-        one, other = tell_apart(self._files(images), pairing)
+        folder = self.tree.root / images.path
+        one, other = tell_apart(self.tree.files_of(images), pairing)
         return count_pairs([stem_of(p, folder) for p in one], [stem_of(p, folder) for p in other], pairing)
 
-    def _combinations(self, split: str, folders: Sequence[_Folder], scope: str) -> Iterator[tuple[str, str]]:
-        """Yields the folders of images and masks that may belong together."""
-        masks = [folder.path for folder in folders if folder.role == "masks"]
-        images = [folder.path for folder in folders if folder.role == "images"]
-        loose = [folder.path for folder in folders if folder.role is None]
-        if not split:
-            loose += self._unknown(scope)
-        yield from product(images, masks)
-        yield from product(loose, masks)
-        if not masks:
-            yield from ((one, other) for one, other in product(images, loose) if not _within(one, other))
+    # --- the choice
 
-    def _single(self, split: str, folders: Sequence[_Folder], scope: str) -> Iterator[tuple[str, str]]:
-        """Yields the folders that may hold images and masks side by side."""
-        for path in [*(folder.path for folder in folders), *(self._unknown(scope) if not split else ())]:
-            yield path, path
+    def choose(self, combinations: Callable[[str], Iterable[tuple[Place, Place]]]) -> dict[str, _Match]:
+        """Returns the best match of each split; `train` is among them where anything pairs."""
+        matches = {
+            split: [match for pair in combinations(split) if (match := self._match(*pair)).pairs]
+            for split in ("", *SPLITS)
+        }
+        whole = self._best(matches[""])
+        first = self._best(matches["train"])
+        named = {"train": first} if first else {}
+        like = first or whole
+        for split in ("val", "test"):
+            if best := self._best(self._alike(matches[split], like, matches["train"] + matches[""])):
+                named[split] = best
+        if whole and (not first or 2 * _total(named) < whole.pairs):
+            apart = {s: m for s, m in named.items() if s != "train" and not _overlap(m, whole)}
+            return {"train": whole, **apart}
+        if named and not first:
+            only = max(named, key=lambda split: named[split].pairs)
+            named["train"] = named.pop(only)
+        return {split: named[split] for split in SPLITS if split in named}
 
-    def _unknown(self, scope: str) -> list[str]:
-        """Returns folders whose names say nothing, within a data set: its own folder, and those directly in it."""
-        prefix = f"{scope}/" if scope else ""
-        inside = {path[len(prefix) :].split("/")[0] for path in self.files if path.startswith(prefix) and path != "."}
-        unknown = [prefix + name for name in inside if name and not any(parts_of(name))]
-        own = scope or "."
-        return [own, *sorted(unknown)] if len(unknown) <= _MAX_UNKNOWN else [own]
+    def _alike(self, matches: list[_Match], like: _Match | None, seen: list[_Match]) -> list[_Match]:
+        """Returns the matches whose masks are of the kind that was chosen, or of a kind that was not there to choose.
 
-    def _files(self, folder: str) -> list[Path]:
-        return [path for direct, files in self.files.items() if _within(direct, folder) for path in files]
+        `test/mask` beside `train/1st_manual` is no truth where train has a `mask` too.
+        """
+        if like is None:
+            return matches
+        same = [match for match in matches if match.masks.kind == like.masks.kind]
+        kinds = {match.masks.kind for match in seen}
+        return same or [match for match in matches if match.masks.kind not in kinds]
 
-    def _own_stems(self, folder: str, *, without: str | None = None) -> list[str]:
-        """Returns the stems of a folder's files, those of the other folder within it left out."""
-        key = f"{folder}\0{without}"
-        if key not in self.stems:
-            nested = without if without and without != folder and _within(without, folder) else None
-            self.stems[key] = [
-                stem_of(path, self.root / folder)
-                for direct, files in self.files.items()
-                if _within(direct, folder) and not (nested and _within(direct, nested))
-                for path in files
-            ]
-        return self.stems[key]
+    def _best(self, matches: Sequence[_Match]) -> _Match | None:
+        most = max((match.pairs for match in matches), default=0)
+        good = [match for match in matches if match.pairs >= NEARLY * most]
+        return max(good, key=self._rank, default=None)
+
+    def _rank(self, match: _Match) -> tuple[object, ...]:
+        images, masks = match.images, match.masks
+        files = self.tree.files_of(masks)
+        lossless = not files or files[0].suffix.lower() not in JPEG_SUFFIXES
+        return (
+            not any(within(copy, place.path) for copy in self.tree.copies for place in (images, masks)),
+            images.rest == masks.rest,
+            masks.rank,
+            lossless,
+            images.role == "images",
+            match.pairs,
+            -length_of(match.pairing),
+            -len(masks.path),
+            [-ord(letter) for letter in masks.path],  # the first of two by name
+        )
+
+    # --- what is said
+
+    def layout(self, found: dict[str, _Match]) -> Layout:
+        """Returns the layout of the chosen matches, with notes on what is left out."""
+        pairing = self._common(found)
+        splits = {split: (match.images.path, match.masks.path) for split, match in found.items()}
+        own = {split: match.pairing for split, match in found.items() if self._told_apart(match, pairing)}
+        notes: list[str] = []
+        only = found["train"].images
+        if only.split and only.split != "train":
+            notes.append(f"{only.shown}: the only labelled part, so it is the training set")
+        used = [path for pair in splits.values() for path in pair]
+        unused = tuple(self._unused(found))
+        notes += [f"{path}: looks like masks too, but is not used" for path in unused]
+        notes += self._unlabelled(used)
+        notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
+        return Layout(splits, pairing, own, unused, tuple(notes))
+
+    def _common(self, found: dict[str, _Match]) -> Pairing:
+        """Returns the pairing that makes the most pairs over all splits."""
+        counts: Counter[Pairing] = Counter()
+        for pairing in {match.pairing for match in found.values()}:
+            counts[pairing] = sum(
+                self._count(match, pairing)
+                for match in found.values()
+                if (match.images.inner, match.masks.inner) == (pairing.image_folder, pairing.mask_folder)
+            )
+        return max(counts, key=lambda pairing: (counts[pairing], pairing == found["train"].pairing))
+
+    def _told_apart(self, match: _Match, pairing: Pairing) -> bool:
+        """Whether a split needs a pairing of its own."""
+        inner = (match.images.inner, match.masks.inner)
+        return inner != (pairing.image_folder, pairing.mask_folder) or self._count(match, pairing) < match.pairs
+
+    def _unused(self, found: dict[str, _Match]) -> Iterator[str]:
+        """Yields the folders with pictures whose own name has a word for masks and that no split uses."""
+        used = [place for match in found.values() for place in (match.images, match.masks)]
+        masks = sorted((place for place in self.tree.places if place.role == "masks"), key=lambda p: -len(p.path))
+        told: set[str] = set()
+        for folder in sorted(self.tree.files):
+            place = next((place for place in masks if _covers(place, folder)), None)
+            if place and not any(_covers(other, folder) or within(other.path, place.path) for other in used):
+                told.add(place.shown)
+        yield from sorted(told)
+
+    def _unlabelled(self, used: Sequence[str]) -> list[str]:
+        """Returns a note for each folder of images in a place of its own that no split uses."""
+        spare = [
+            place.path
+            for place in self.tree.places
+            if place.role != "masks" and not any(within(place.path, p) or within(p, place.path) for p in used)
+        ]
+        innermost = [path for path in spare if not any(path != other and within(other, path) for other in spare)]
+        counts = {path: sum(len(f) for d, f in self.tree.files.items() if within(d, path)) for path in innermost}
+        return [
+            f"{path}: {count} images without masks, left out"
+            for path, count in counts.items()
+            if not looks_like_masks(path)
+        ]
 
 
-# --- names
+def _within_folders(pairing: Pairing, images: Place, masks: Place) -> Pairing:
+    return replace(pairing, image_folder=images.inner, mask_folder=masks.inner)
 
 
-def _candidates(direct: str) -> Iterator[str]:
-    """Yields a folder and those around it that a role or a split is named by."""
-    parts = [] if direct == "." else direct.split("/")
-    for end in range(1, len(parts) + 1):
-        if any(parts_of(parts[end - 1])):
-            yield "/".join(parts[:end])
+def _covers(place: Place, folder: str) -> bool:
+    return within(folder, place.path) and (not place.inner or place.inner in folder.split("/"))
 
 
-def _read_name(path: str) -> _Folder:
-    role = split = None
-    rest = []
-    for part in path.split("/"):
-        here_role, here_split = parts_of(part)
-        role, split = here_role or role, here_split or split
-        if not (here_role or here_split):
-            rest.append(part)
-    return _Folder(path, role, split, "/".join(rest))
+def _apart(one: Place, other: Place) -> bool:
+    """Whether two places are not the same, nor the images within the masks."""
+    return one != other and not (within(one.path, other.path) and one.path != other.path)
 
 
-def _is_plain(path: str) -> bool:
-    return parts_of(PurePosixPath(path).name)[0] == "masks" or path == "."
-
-
-def _within(path: str, folder: str) -> bool:
-    return folder == "." or path == folder or path.startswith(f"{folder}/")
-
-
-def _overlap(one: Layout, other: Layout) -> bool:
-    pairs = product(sum(one.splits.values(), ()), sum(other.splits.values(), ()))
-    return any(_within(a, b) or _within(b, a) for a, b in pairs)
+def _overlap(one: _Match, other: _Match) -> bool:
+    pairs = product((one.images, one.masks), (other.images, other.masks))
+    return any(within(a.path, b.path) or within(b.path, a.path) for a, b in pairs)

@@ -70,9 +70,8 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     mask_keys, unnamed_masks = _keyed(mask_files, masks, pairing, image=False)
     unnamed_images = _adopted(unnamed_images, images, pairing, image_keys, mask_keys, image=True)
     unnamed_masks = _adopted(unnamed_masks, masks, pairing, mask_keys, image_keys, image=False)
-    further = _further(image_keys, mask_keys, pairing) if one_folder else []
-    for key in further:
-        unnamed_images += image_keys.pop(key)
+    for key in _further(image_keys, mask_keys, pairing) if one_folder else _deeper(image_keys, mask_keys):
+        unnamed_images += (image_keys if one_folder else mask_keys).pop(key)
     both = [files for keys in (image_keys, mask_keys) for files in keys.values() if len(files) > 1]
     records = [
         Record(files[0], mask_keys[key][0], stem_of(files[0], images))
@@ -275,6 +274,17 @@ def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairin
     common = {tail for tail, count in counts.items() if count >= max(2, _SHARED * len(paired))}
     suffix = pairing.mask_suffix
     return [key for key, tail in tails.items() if tail in common or (suffix and tail.startswith(suffix))]
+
+
+def _deeper(images: dict[str, list[Path]], masks: dict[str, list[Path]]) -> list[str]:
+    """Returns the keys of masks that lie deeper than a paired one of their name, in folders that hold no images."""
+    folders = {key.rpartition("/")[0] for key in images}
+    paired = {key for key in images.keys() & masks.keys() if "/" not in key}
+    return [
+        key
+        for key in masks.keys() - images.keys()
+        if "/" in key and key.rpartition("/")[2] in paired and key.rpartition("/")[0] not in folders
+    ]
 
 
 def _partnerless(own: dict[str, list[Path]], others: dict[str, list[Path]]) -> tuple[Path, ...]:

@@ -99,8 +99,11 @@ def look(root: Path) -> Found:
     layout = find_layout(root)
     if layout is None:
         raise DataError(_no_layout(root))
-    folders = {split: Folders(images=images, masks=masks) for split, (images, masks) in layout.splits.items()}
-    pairs = {split: find_pairs(root / i, root / m, layout.pairing) for split, (i, m) in layout.splits.items()}
+    folders = {
+        split: Folders(images=images, masks=masks, pairing=layout.pairings.get(split))
+        for split, (images, masks) in layout.splits.items()
+    }
+    pairs = {split: find_pairs(root / i, root / m, layout.pairing_of(split)) for split, (i, m) in layout.splits.items()}
     records = [record for part in pairs.values() for record in part.records]
     images = _look_at_headers(records, "apply")
     masks = look_at_all(

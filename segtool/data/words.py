@@ -3,45 +3,111 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 SPLITS = ("train", "val", "test")
 _WORDS = {
-    "images": "images image img imgs imagery jpegimages pngimages inputs input photos photo pictures pics frames frame "
-    "scans slices raw rgb x leftimg8bit original originals source",
-    "masks": "masks mask maskes labels label labeled labelled annotations annotation annots annot annotated gt gts "
-    "groundtruth groundtruths truth truths segmentation segmentations segmentationclass segmentationclassaug seg segs "
-    "segmaps targets target y gtfine gtcoarse trimaps trimap manual labelids semantic",
+    "images": "images image img imgs imagery jpegimages pngimages input inputs photo photos picture pictures pics "
+    "frame frames scans slices raw rgb x leftimg8bit leftimg original originals source sat satellite ortho stills "
+    "tiles patches",
+    "masks": "masks mask maskes label labels labeled labelled labelids lab labs annotation annotations annot annots "
+    "annotated anno annos gt gts gtfine gtcoarse groundtruth groundtruths truth truths segmentation segmentations "
+    "segmentationclass segmentationclassaug seg segs segmaps segmap target targets y trimap trimaps manual semantic "
+    "semseg category categories ids matte mattes parsing figureground silhouettes silhouette",
     "train": "train training tr trn trainval",
     "val": "val valid validation dev eval vl",
     "test": "test testing tests ts te tst",
 }
+_OTHERS = {
+    "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
+    "cropped aug machine col st class id",
+    "clear splits": "train training val valid validation test testing",
+    "second choice": "color colors colour colours colormap colormaps colored coloured rgb vis visual visualization "
+    "visualisation visualizations overlay overlays preview previews instance instances instanceids object objects "
+    "human edge edges boundary boundaries contour contours second nd depth fov",
+}
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
+_NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
+_RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "mask": 1, "masks": 1, "maskes": 1}
+
+
+class Meaning(NamedTuple):
+    """What a folder's name tells."""
+
+    role: str | None
+    """`images`, `masks` or neither."""
+    split: str | None
+    rest: str
+    """The words that tell neither."""
+    kind: str
+    """The words that tell the role, and the rest."""
+
+
+def meaning_of(name: str) -> Meaning:
+    """Returns what a folder's name tells, all of it or one word among others (`ISIC2018_Training_Input`)."""
+    words = words_of(name)
+    known = [(word, _MEANING[word]) for word in words if word in _MEANING]
+    rest = [word for word in words if word not in _MEANING and word not in _NEUTRAL]
+    roles = [(word, meaning) for word, meaning in known if meaning not in SPLITS and not (rest and len(word) == 1)]
+    role = "masks" if any(meaning == "masks" for _, meaning in roles) else roles[0][1] if roles else None
+    splits = [(word, meaning) for word, meaning in known if meaning in SPLITS]
+    if rest and not role:
+        splits = [(word, meaning) for word, meaning in splits if word in _CLEAR_SPLITS]
+    kind = " ".join(word for word in words if _MEANING.get(word) not in SPLITS)
+    return Meaning(role, splits[0][1] if splits else None, " ".join(rest), kind)
 
 
 def parts_of(name: str) -> tuple[str | None, str | None]:
-    """Returns the role and the split that a folder's name tells; (None, None) where a word of it is neither."""
-    words = _words(name)
-    meanings = [_MEANING.get(word) for word in words]
-    if not words or None in meanings:
-        return None, None
-    splits = [meaning for meaning in meanings if meaning in SPLITS]
-    roles = [meaning for meaning in meanings if meaning not in SPLITS]
-    role = "masks" if "masks" in roles else roles[0] if roles else None
-    return role, splits[0] if splits else None
+    """Returns the role and the split that a folder's whole name tells; (None, None) where a word of it is neither."""
+    role, split, rest, _ = meaning_of(name)
+    return (None, None) if rest else (role, split)
 
 
 def roles_in(name: str) -> set[str]:
     """Returns the roles and splits that any word of a name tells."""
-    return {_MEANING[word] for word in _words(name) if word in _MEANING}
+    return {_MEANING[word] for word in words_of(name) if word in _MEANING}
 
 
-def _words(name: str) -> list[str]:
+def mask_rank(name: str) -> int:
+    """Returns how likely a name is that of the class masks, where several kinds lie side by side.
+
+    What one person drew by hand comes first, `mask` after all other words for the truth (a mask beside a manual
+    segmentation is the field of view), and colours, overlays, instances and a second observer last.
+    """
+    words = words_of(name)
+    if _SECOND_CHOICE & {*words, *re.findall(r"[a-z]+", name.lower())}:
+        return -1
+    return max((_RANKS.get(word, 2 if _MEANING.get(word) == "masks" else 0) for word in words), default=0)
+
+
+def words_of(name: str) -> list[str]:
     """Returns a name's words in lower case, `trainannot` and `imagesTr` as two, years and versions left out."""
     whole = re.sub(r"[^a-z]", "", name.lower())
     if whole in _MEANING and (len(whole) > 1 or name.lower() == whole):  # 512x512 are no images
         return [whole]
-    words = []
-    for word in re.findall(r"[a-z]{2,}", name.lower()):
-        cut = next((i for i in range(2, len(word) - 1) if {word[:i], word[i:]} <= set(_MEANING)), None)
-        words += [word] if word in _MEANING or cut is None else [word[:cut], word[cut:]]
-    return words
+    name = re.split(r"[\W_]with(?=[\W_])", name)[0]  # frames-with-annotations are frames
+    words: list[str] = []
+    for word in re.findall(r"[A-Z]{2,}(?![a-z])|[A-Z]?[a-z]+|[A-Z]", re.sub(r"[^A-Za-z]+", " ", name)):
+        words += _cut(word.lower()) if len(word) > 1 else []
+    letter = re.match(r"[xyXY](?=[\W_])|", name)
+    if letter and letter[0] and all(_MEANING.get(word) in SPLITS for word in words):  # x_train
+        words.insert(0, letter[0].lower())
+    return _joined(words)
+
+
+def _cut(word: str) -> list[str]:
+    """Returns `trainannot` as two words."""
+    known = set(_MEANING) | _NEUTRAL
+    cut = next((i for i in range(2, len(word) - 1) if {word[:i], word[i:]} <= known), None)
+    return [word] if word in known or cut is None else [word[:cut], word[cut:]]
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Returns the words with `ground`, `truth` as one, wherever two neighbours are a word for masks."""
+    joined: list[str] = []
+    for word in words:
+        if joined and _MEANING.get(joined[-1] + word) in ("images", "masks"):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined

@@ -1,0 +1,188 @@
+"""The folders of a data set that may hold images or masks, read by their names, with the stems of their files."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of
+from segtool.data.words import mask_rank, meaning_of, roles_in
+
+MAX_UNKNOWN = 24
+
+
+class Place(NamedTuple):
+    """A folder that may hold the images or masks of a split."""
+
+    path: str
+    """Relative to the root, with `/`."""
+    inner: str
+    """Where images and masks lie in folders of their own further down: the name of those folders, else ""."""
+    role: str | None
+    split: str | None
+    rest: tuple[str, ...]
+    """What its path says beyond role and split."""
+    kind: str
+    """The words of the part that tells the role: `manual` of `test/1st_manual`."""
+    rank: int
+    """How likely it holds the class masks, where several kinds do."""
+
+    @property
+    def shown(self) -> str:
+        """Returns its path for people."""
+        return f"{self.path}/*/{self.inner}" if self.inner else self.path
+
+
+class Tree:
+    """The folders below a root with their image files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: dict[str, list[Path]] = defaultdict(list)
+        self._stems: dict[tuple[Place, Place | None], list[str]] = {}
+        for path in list_files(root, MASK_SUFFIXES):
+            self.files[PurePosixPath(stem_of(path, root)).parent.as_posix()].append(path)
+        self.copies = _copies(self.files)
+        for copy in self.copies:
+            del self.files[copy]
+        plain = {place for folder in self.files for place in _plain_places(folder)}
+        inner = _inner_places(self.files)
+        covered = {folder for place in inner for folder in self.files if _holds(place, folder)}
+        self.places = sorted({place for place in plain if place.path not in covered} | inner, key=repr)
+
+    def unknown(self) -> list[Place]:
+        """Returns the folders whose names say nothing, and the root; the root alone where they are many."""
+        silent = {path for path in self.files if path != "." and not _tells(path)}
+        known = sorted(silent) if len(silent) <= MAX_UNKNOWN else []
+        return [_place(path) for path in (".", *known)]
+
+    def files_of(self, place: Place) -> list[Path]:
+        """Returns the files of a place."""
+        return [file for folder, files in self.files.items() if _holds(place, folder) for file in files]
+
+    def stems(self, place: Place, *, without: Place | None = None) -> list[str]:
+        """Returns the stems of a place's files, those of another place within it left out."""
+        key = (place, without)
+        if key not in self._stems:
+            nested = without if without and without != place and within(without.path, place.path) else None
+            if nested and place.inner:  # two kinds of folders below one are apart by name
+                nested = None
+            stems = [
+                stem_of(path, self.root / place.path)
+                for folder, files in self.files.items()
+                if _holds(place, folder) and not (nested and _holds(nested, folder))
+                for path in files
+            ]
+            self._stems[key] = [_without_part(stem, place.inner) for stem in stems] if place.inner else stems
+        return self._stems[key]
+
+
+def within(path: str, folder: str) -> bool:
+    """Returns whether a path is a folder or lies in it."""
+    return folder == "." or path == folder or path.startswith(f"{folder}/")
+
+
+def _holds(place: Place, folder: str) -> bool:
+    if not within(folder, place.path):
+        return False
+    return not place.inner or place.inner in _parts(folder)[len(_parts(place.path)) :]
+
+
+def _without_part(stem: str, name: str) -> str:
+    *parents, last = stem.split("/")
+    return "/".join([*(part for part in parents if part != name), last])
+
+
+# --- names
+
+
+def _parts(path: str) -> list[str]:
+    return [] if path == "." else path.split("/")
+
+
+def _tells(path: str) -> bool:
+    return any(meaning.role or meaning.split for meaning in map(meaning_of, _parts(path)))
+
+
+def _place(path: str, inner: str = "") -> Place:
+    role = split = None
+    rest: list[str] = []
+    kind = ""
+    rank = 0
+    for part in [*_parts(path), *([inner] if inner else [])]:
+        meaning = meaning_of(part)
+        split = meaning.split or split
+        if meaning.role:
+            role, kind, rank = meaning.role, meaning.kind, mask_rank(part)
+        elif mask_rank(part) < 0:
+            rank = -1
+        if (meaning.rest and not meaning.role) or not (meaning.role or meaning.split or meaning.rest):
+            rest.append(part)
+    return Place(path, inner, role, split, tuple(rest), kind, rank)
+
+
+def _plain_places(folder: str) -> Iterator[Place]:
+    """Yields a folder and those around it that say its split, from the last one that says images or masks."""
+    parts = _parts(folder)
+    meanings = [meaning_of(part) for part in parts]
+    roles = [place for place, meaning in enumerate(meanings) if meaning.role]
+    for end in range(1, len(parts) + 1):
+        told = meanings[end - 1].role or meanings[end - 1].split
+        if told and end > (roles[-1] if roles else -1):
+            yield _place("/".join(parts[:end]))
+
+
+def _inner_places(folders: Iterable[str]) -> set[Place]:
+    """Returns the folders below which several others hold folders of one name that says images or masks."""
+    middles: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for folder in folders:
+        parts = _parts(folder)
+        roles = [place for place, part in enumerate(parts) if meaning_of(part).role]
+        if not roles:
+            continue
+        last = roles[-1]
+        start = max((i + 1 for i, part in enumerate(parts[:last]) if _is_outer(part)), default=0)
+        if start < last:
+            outer = "/".join(parts[:start]) or "."
+            middles[outer, parts[last]].add("/".join(parts[start:last]))
+    return {_place(outer, inner) for (outer, inner), found in middles.items() if len(found) > 1}
+
+
+def _is_outer(part: str) -> bool:
+    meaning = meaning_of(part)
+    return bool(meaning.role or meaning.split)
+
+
+def _copies(files: dict[str, list[Path]]) -> list[str]:
+    """Returns the folders that hold the same files as another one, the deeper or later of each two."""
+    seen: dict[tuple[object, ...], str] = {}
+    copies = []
+    for folder in sorted(files, key=lambda folder: (folder.count("/"), folder)):
+        paths = sorted(files[folder], key=lambda path: path.name)
+        sizes = tuple((path.name, path.stat().st_size if path.is_file() else 0) for path in paths)
+        if len(sizes) < 2 or not any(size for _, size in sizes):
+            continue
+        place = _place(folder)
+        first = seen.setdefault((place.role, place.split, *sizes), folder)  # a split that copies another is for check
+        if first != folder and _same(paths, sorted(files[first], key=lambda path: path.name)):
+            copies.append(folder)
+    return copies
+
+
+def _same(paths: Sequence[Path], others: Sequence[Path]) -> bool:
+    """Whether the first, the middle and the last of two lists of files hold the same bytes."""
+    places = {0, len(paths) // 2, len(paths) - 1}
+    return all(paths[place].read_bytes() == others[place].read_bytes() for place in places)
+
+
+def numbered_alike(names: Iterable[str]) -> bool:
+    """Returns whether names are the same but for their numbers: `Tile 1`, `Tile 2`."""
+    return len({re.sub(r"\d+", "0", name) for name in names}) == 1
+
+
+def looks_like_masks(path: str) -> bool:
+    """Returns whether a folder's own name has a word for masks."""
+    return "masks" in roles_in(PurePosixPath(path).name)
