@@ -16,7 +16,9 @@ from segtool.data.encoding import guess_encoding
 from segtool.data.facts import look_at_mask
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
+from segtool.data.recipe import choose_batch, choose_channels, choose_crop, choose_length
 from segtool.data.sequences import find_sequences
+from segtool.data.shapes import measure_shapes
 from segtool.data.standards import CITYSCAPES, voc_color
 from segtool.errors import DataError
 
@@ -325,3 +327,115 @@ def test_classes_that_not_all_images_show_are_stratified(tmp_path: Path) -> None
     rare = [sum(int(record.stem[1:]) % 3 == 0 for record in part) for part in split_records(config, tmp_path).values()]
     assert rare == [5, 1]
     assert not init(make_set(tmp_path / "set2", [regions(i, [0, 1]) for i in range(18)])).data.split.stratify
+
+
+# ------------------------------------------------------------------------------------------------- how it trains
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "levels"),
+    [
+        ((360, 480), (352, 384), 5),
+        ((2000, 3000), (384, 384), 5),
+        ((64, 64), (64, 64), 5),
+        ((32, 40), (32, 32), 4),
+        ((20, 300), (24, 288), 3),
+        ((5, 5), (8, 8), 2),
+        ((28, 28), (32, 32), 4),
+        ((400, 500), (384, 384), 5),
+    ],
+)
+def test_crop_and_depth_follow_the_median_size(size: tuple[int, int], crop: tuple[int, int], levels: int) -> None:
+    assert choose_crop(size) == crop
+    assert len(choose_channels(crop)) == levels
+    assert min(crop) % 2 ** (levels - 1) == 0
+
+
+def test_long_regions_add_a_level_where_the_crop_has_room() -> None:
+    assert len(choose_channels((384, 384), 300)) == 6
+    assert len(choose_channels((384, 384), 200)) == 5
+    assert len(choose_channels((64, 384), 300)) == 5
+
+
+@pytest.mark.parametrize(
+    ("num", "crop", "batch"),
+    [(367, (352, 384), 4), (2, (64, 64), 2), (24, (512, 512), 2), (24, (448, 448), 4), (1000, (96, 128), 16)],
+)
+def test_the_batch_follows_memory_and_the_number_of_crops(num: int, crop: tuple[int, int], batch: int) -> None:
+    assert choose_batch(num, crop) == batch
+    assert choose_batch(num, crop, 150) <= batch
+
+
+@pytest.mark.parametrize(
+    ("num", "batch", "steps"),
+    [(367, 4, 3000), (24, 4, 2400), (8, 8, 1000), (1, 1, 1000), (10_000, 4, 40_000), (40_000, 4, 40_000)],
+)
+def test_the_length_follows_the_number_of_images(num: int, batch: int, steps: int) -> None:
+    length = choose_length(num, batch)
+    assert abs(length.steps - steps) <= 0.05 * steps
+    assert length.steps == -(-length.epochs * num // batch)
+
+
+def test_validations_take_no_more_than_a_quarter_of_the_time() -> None:
+    quick, slow = (choose_length(24, 4, val_share=share) for share in (1.0, 100.0))
+    assert slow.every > quick.every
+    assert slow.epochs / slow.every * 100 <= 0.75 * slow.steps * 1.2
+
+
+def test_few_large_images_are_drawn_from_many_times_and_the_length_is_in_steps(tmp_path: Path) -> None:
+    config = init(make_set(tmp_path / "set", [np.kron(regions(i, [0, 1]), np.ones((24, 24), int)) for i in range(3)]))
+    assert config.train.batch_size == 4
+    assert config.train.steps == 1000
+    assert config.train.epochs is None
+    assert config.augment.crop == (448, 448)
+
+
+def test_rare_classes_of_large_images_are_looked_for(tmp_path: Path) -> None:
+    masks = []
+    for i in range(4):
+        mask = np.zeros((700, 900), np.int64)
+        mask[100 * i : 100 * i + 30, 50:90] = 1
+        masks.append(mask)
+    config = init(make_set(tmp_path / "set", masks))
+    assert config.augment.rare == 0.33
+    assert config.loss[0].options["class_weights"] == "median_frequency"
+    small = init(make_set(tmp_path / "set2", [regions(i, [0, 1]) for i in range(4)]))
+    assert small.augment.rare == 0
+
+
+@pytest.mark.parametrize("kind", ["sky above", "anything anywhere", "few"])
+def test_the_flip_follows_whether_the_masks_have_an_up(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    masks = []
+    for _ in range(4 if kind == "few" else 16):
+        mask = np.zeros((48, 64), np.int64)
+        if kind == "sky above":
+            mask[: rng.integers(10, 30)] = 1
+        else:
+            y, x = rng.integers(0, 36), rng.integers(0, 52)
+            mask[y : y + 12, x : x + 12] = 1
+        masks.append(mask)
+    augment = init(make_set(tmp_path / "set", masks)).augment
+    assert (augment.flip, augment.rotate) == (("both", 30) if kind == "anything anywhere" else ("horizontal", 10))
+
+
+def test_thin_parts_are_not_made_smaller(tmp_path: Path) -> None:
+    lines = [np.zeros((64, 64), np.int64) for _ in range(6)]
+    for i, mask in enumerate(lines):
+        mask[10 + i : 12 + i] = 1
+    assert init(make_set(tmp_path / "set", lines)).augment.scale == (1.0, 1.5)
+    assert init(make_set(tmp_path / "set2", [disc(15 + i) for i in range(6)])).augment.scale == (0.75, 1.5)
+
+
+def test_shapes_are_what_a_slow_count_gives(tmp_path: Path) -> None:
+    mask = np.zeros((20, 30), np.int64)
+    mask[0:5, 0:3] = 1
+    mask[10:12, 10:28] = 2
+    root = make_set(tmp_path / "set", [mask])
+    facts = [look_at_mask(root / "masks/p0.png", max_pixels=10**6)]
+    shapes = measure_shapes(facts, guess_encoding(facts))
+    edge = [mask[y, x] for y in range(20) for x in range(30) if y in (0, 19) or x in (0, 29)]
+    assert shapes.border == tuple(edge.count(value) / len(edge) for value in range(3))
+    assert shapes.longest == (30, 5, 18)
+    assert shapes.smallest[1:] == (3, 2)
+    assert shapes.upright is None

@@ -15,7 +15,6 @@ from segtool.data.facts import histogram
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
 from segtool.data.names import find_names
-from segtool.data.recipe import choose_batch, choose_channels, choose_crop, choose_epochs
 from segtool.data.scaffold import scaffold
 from segtool.errors import DataError, SegtoolError
 
@@ -493,35 +492,6 @@ def test_fcn_is_written_on_request_and_nothing_else_is_known(tmp_path: Path) -> 
     assert (decoder.name, decoder.options["skips"]) == ("fcn", 2)
     with pytest.raises(SegtoolError, match="expected unet or fcn"):
         scaffold(root, model="segnet", config_dir=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "crop", "levels"),
-    [
-        ([(360, 480)], (352, 480), 5),
-        ([(2000, 3000)], (512, 512), 5),
-        ([(64, 64)], (64, 64), 5),
-        ([(32, 40)], (32, 32), 4),
-        ([(20, 300)], (24, 288), 3),
-        ([(5, 5)], (8, 8), 2),
-        ([(100, 100), (400, 500), (410, 600)], (384, 480), 5),
-    ],
-)
-def test_crop_and_depth_follow_the_median_size(
-    sizes: list[tuple[int, int]], crop: tuple[int, int], levels: int
-) -> None:
-    assert choose_crop(sizes) == crop
-    assert len(choose_channels(crop)) == levels
-    assert min(crop) % 2 ** (levels - 1) == 0
-
-
-@pytest.mark.parametrize(
-    ("num", "crop", "batch", "epochs"),
-    [(367, (352, 480), 8, 65), (2, (64, 64), 2, 400), (24, (512, 512), 4, 400), (100_000, (256, 256), 16, 20)],
-)
-def test_batch_and_epochs_follow_the_number_of_images(num: int, crop: tuple[int, int], batch: int, epochs: int) -> None:
-    assert choose_batch(num, crop) == batch
-    assert choose_epochs(num, batch) == epochs
 
 
 def test_the_root_is_relative_to_the_config_or_absolute_where_nothing_is_shared(tmp_path: Path) -> None:

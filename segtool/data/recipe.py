@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from segtool.data.evidence import Guess, percent
+from segtool.data.shapes import Shapes
 from segtool.yaml_io import flow
 
-LARGEST_CROP = 512
-BATCH_PIXELS = 8 * 352 * 480  # what a U-Net of 16 to 256 channels trains on in a few GB
+USUAL_CROP = 384
+LARGEST_CROP = 448
+BATCH_PIXELS = 4 * 448 * 448  # about a second and a half a step on two cores, and 3 GB
+MANY_CLASSES = 32  # from which on the logits take more memory than the maps
 TARGET_STEPS = 3000
+FEWEST_STEPS = 1000
+MOST_STEPS = 40_000
+MOST_EPOCHS = 400  # beyond, a length in steps tells more
 LONG_RUN = 2000  # steps from which the usual averaging over 1000 steps fits
-CHANNELS = (16, 32, 64, 128, 256)
+CHANNELS = (16, 32, 64, 128, 256, 256)
+USUAL_LEVELS = 5
+LARGE = 256  # pixels of a region whose middle five levels, which see 140 at the coarsest, do not tell from others
 RARE_SHARE = 0.01
 VERY_RARE_SHARE = 5e-4
+THIN = 4.0  # pixels across, of parts that would be lost when an image shrinks
 MODELS = ("unet", "fcn")
 
 
@@ -31,76 +41,125 @@ class Row:
 # ------------------------------------------------------------------------------------------------- numbers
 
 
-def choose_crop(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Returns height and width of the training crop: multiples of 32 within the median image, at most 512.
+@dataclass(frozen=True)
+class Pictures:
+    """The images that a training is set up for."""
+
+    sizes: Sequence[tuple[int, int]]
+    """H, W of all."""
+    num_train: int
+    num_val: int
+    grey: bool
+    """Whether all are."""
+
+    @property
+    def median(self) -> tuple[int, int]:
+        """Height and width."""
+        return int(median(height for height, _ in self.sizes)), int(median(width for _, width in self.sizes))
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is."""
+
+    steps: int
+    epochs: int
+    every: int
+    """Epochs between two validations."""
+
+
+def choose_crop(size: tuple[int, int], *, largest: int = USUAL_CROP) -> tuple[int, int]:
+    """Returns height and width of the training crop: multiples of 32 within the median image, and a largest side.
 
     An image under 32 pixels a side keeps its size, rounded up to 8.
     """
-    return _crop_side([height for height, _ in sizes]), _crop_side([width for _, width in sizes])
+    height, width = (-(-side // 8) * 8 if side < 32 else min(side // 32 * 32, largest) for side in size)
+    return height, width
 
 
-def _crop_side(lengths: Sequence[int]) -> int:
-    length = int(median(lengths))
-    if length < 32:
-        return -(-length // 8) * 8
-    return min(length // 32 * 32, LARGEST_CROP)
+def choose_channels(crop: tuple[int, int], longest: float = 0.0) -> tuple[int, ...]:
+    """Returns the widths of the encoder's levels.
+
+    There are five, six for large regions in large crops, fewer where the deepest map would be under 4 pixels a side.
+
+    Args:
+        longest: pixels of the longest region.
+    """
+    levels = USUAL_LEVELS + (longest >= LARGE and min(crop) >= LARGE)
+    while levels > 2 and min(crop) < 4 * 2 ** (levels - 1):
+        levels -= 1
+    return CHANNELS[:levels]
 
 
-def choose_channels(crop: tuple[int, int]) -> tuple[int, ...]:
-    """Returns the widths of the encoder's levels: five, fewer where the deepest map would be under 4 pixels a side."""
-    levels = 1
-    while levels < len(CHANNELS) and min(crop) >= 4 * 2**levels:
-        levels += 1
-    return CHANNELS[: max(levels, 2)]
-
-
-def choose_batch(num_images: int, crop: tuple[int, int]) -> int:
-    """Returns the largest power of two that memory and the number of images allow, at most 16."""
-    largest = min(num_images, BATCH_PIXELS // (crop[0] * crop[1]), 16)
+def choose_batch(num_crops: int, crop: tuple[int, int], num_classes: int = 2) -> int:
+    """Returns the largest power of two that memory and the number of different crops allow, at most 16."""
+    pixels = crop[0] * crop[1] * max(1.0, num_classes / MANY_CLASSES)
+    largest = min(num_crops, int(BATCH_PIXELS / pixels), 16)
     return 1 << max(largest.bit_length() - 1, 0)
 
 
-def choose_epochs(num_images: int, batch: int) -> int:
-    """Returns the epochs that make about 3000 steps, within 20 to 400."""
-    return min(max(round(TARGET_STEPS * batch / num_images), 20), 400)
+def choose_length(num_train: int, batch: int, *, val_share: float = 0.0) -> Length:
+    """Returns about 3000 steps: 20 epochs at least, within 1000 to 40,000 steps.
+
+    Args:
+        val_share: pixels of the validation images over those of a training step.
+    """
+    steps = max(TARGET_STEPS, 20 * num_train // batch)
+    if num_train * MOST_EPOCHS < steps * batch:
+        steps = max(FEWEST_STEPS, num_train * MOST_EPOCHS // batch)
+    steps = min(steps, MOST_STEPS)
+    epochs = max(1, round(steps * batch / num_train))
+    # A pixel takes a third of a training step's time where it is only looked at: a quarter of the time goes there.
+    validations = min(50, max(5, int(0.75 * steps / val_share))) if val_share else 50
+    return Length(-(-epochs * num_train // batch), epochs, max(1, round(epochs / validations)))
 
 
 # ------------------------------------------------------------------------------------------------- sections
 
 
-def training_rows(
-    sizes: Sequence[tuple[int, int]], num_train: int, guess: Guess, model: str, *, grey: bool
-) -> list[Row]:
+def training_rows(pictures: Pictures, guess: Guess, shapes: Shapes, model: str) -> list[Row]:
     """Returns the sections model, loss, augment, optim and train.
 
     Args:
-        sizes: H, W of all images.
-        num_train: training images.
+        guess: with its classes in the config's order, as the shapes are.
         model: decoder, one of MODELS.
-        grey: whether all images are grey.
     """
-    crop = choose_crop(sizes)
-    channels = choose_channels(crop)
-    batch = choose_batch(num_train, crop)
-    epochs = choose_epochs(num_train, batch)
-    steps = -(-epochs * num_train // batch)
+    longest = max(shapes.longest, default=0.0)
+    size = pictures.median
+    crop = choose_crop(size, largest=LARGEST_CROP if longest >= USUAL_CROP else USUAL_CROP)
+    channels = choose_channels(crop, longest)
+    views = math.prod(size) / math.prod(crop)
+    views = views if views >= 2 else 1.0
+    batch = choose_batch(int(pictures.num_train * views), crop, len(guess.codes))
+    val_share = pictures.num_val * math.prod(size) / (batch * math.prod(crop))
+    length = choose_length(pictures.num_train, batch, val_share=val_share)
     return [
-        *_model_rows(model, channels, crop),
-        *_loss_rows(guess),
-        *_augment_rows(sizes, crop, grey=grey),
+        *_model_rows(model, channels, crop, pictures, longest),
+        *_loss_rows(guess, zoomed=_wants_rare_crops(guess, views)),
+        *_augment_rows(pictures, guess, shapes, crop, views),
         Row("optim:", "", 0),
         Row("name: adamw"),
         Row("lr: 1e-3", "The usual rate of AdamW for a network without pretrained weights."),
         Row("schedule: poly", "Falls to 0 at the end; the first 50 steps rise to it."),
         Row("warmup: 50"),
         Row("clip: 1.0", "Longer gradients are cut to this norm: a bad batch cannot ruin the weights."),
-        *_length_rows(num_train, batch, epochs, steps, crop),
+        *_length_rows(pictures, batch, length, crop, views),
     ]
 
 
-def _model_rows(model: str, channels: tuple[int, ...], crop: tuple[int, int]) -> list[Row]:
+def _model_rows(
+    model: str, channels: tuple[int, ...], crop: tuple[int, int], pictures: Pictures, longest: float
+) -> list[Row]:
     deepest = [-(-side // 2 ** (len(channels) - 1)) for side in crop]
     size = f"{len(channels)} levels: of a {crop[1]}x{crop[0]} crop the deepest map is {deepest[1]}x{deepest[0]}"
+    if len(channels) > USUAL_LEVELS:
+        size += f"; the sixth is there for regions up to {longest:.0f} pixels long"
+    weights = ""
+    if not pictures.grey:
+        weights = (
+            " Of few photographs, `{name: timm, model: tf_efficientnet_lite0, weights: lite0, lr_factor: 0.3}` learns "
+            "more, for it knows others; it needs `pip install 'segtool[timm]'`."
+        )
     encoder = {"name": "conv", "channels": list(channels), "downsample": "max"}
     decoder: dict[str, object] = {"name": "unet", "upsample": "transposed"}
     comment = "U-Net: every level's maps are joined on the way up."
@@ -109,17 +168,17 @@ def _model_rows(model: str, channels: tuple[int, ...], crop: tuple[int, int]) ->
         comment = "FCN: the coarse prediction is enlarged, and finer ones are added to it."
     return [
         Row("model:", "", 0),
-        Row(f"encoder: {flow(encoder)}", f"{size}. Wider levels learn more and take longer."),
+        Row(f"encoder: {flow(encoder)}", f"{size}. Wider levels learn more and take longer.{weights}"),
         Row(f"decoder: {flow(decoder)}", comment),
     ]
 
 
-def _loss_rows(guess: Guess) -> list[Row]:
+def _loss_rows(guess: Guess, *, zoomed: bool) -> list[Row]:
     rarest, codes = min(zip(guess.shares, guess.codes, strict=True))
     what = f"The rarest class ({guess.text(codes[0])}) covers {percent(rarest)} of the pixels"
     if rarest >= RARE_SHARE:
         first = Row("- cross_entropy", f"{what}: no class weights needed.")
-    elif rarest >= VERY_RARE_SHARE:
+    elif rarest >= VERY_RARE_SHARE or zoomed:
         term = {"name": "cross_entropy", "class_weights": "median_frequency", "weight_exponent": 0.5}
         first = Row(f"- {flow(term)}", f"{what}: rare classes weigh more, softened.")
     else:
@@ -129,42 +188,90 @@ def _loss_rows(guess: Guess) -> list[Row]:
     return [Row("loss:", "", 0), first, dice]
 
 
-def _augment_rows(sizes: Sequence[tuple[int, int]], crop: tuple[int, int], *, grey: bool) -> list[Row]:
-    heights, widths = zip(*sizes, strict=True)
-    span = f"Images are {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}"
-    if len(set(sizes)) == 1:
-        span = f"All images are {widths[0]}x{heights[0]}"
-    flip = "both" if grey else "horizontal"
-    why = (
-        "Grey images, as of microscopes and scanners, have no up; `horizontal` where yours have."
-        if grey
-        else "Photographs have an up; `both` for pictures from above."
-    )
-    return [
+def _wants_rare_crops(guess: Guess, views: float) -> bool:
+    """Whether many crops of an image would miss its rarest class."""
+    return min(guess.shares) < RARE_SHARE and views >= 2
+
+
+def _augment_rows(pictures: Pictures, guess: Guess, shapes: Shapes, crop: tuple[int, int], views: float) -> list[Row]:
+    flip, turn, why = _directions(pictures, shapes)
+    rows = [
         Row("augment:", "", 0),
-        Row(f"crop: [{crop[0]}, {crop[1]}]", f"Height and width. {span}."),
-        Row("scale: [0.75, 1.5]", "Zoom, so that size is not learned by heart."),
+        Row(f"crop: [{crop[0]}, {crop[1]}]", f"Height and width. {_span(pictures.sizes)}."),
+        _scale_row(pictures, guess, shapes),
         Row(f"flip: {flip}", why),
-        Row("rotate: 10", "Degrees to either side."),
-        Row("color: 0.2", "Brightness, contrast and saturation, by up to a fifth."),
+        Row(f"rotate: {turn}", "Degrees to either side."),
+        Row("color: 0.2", "Brightness and contrast, and of colours saturation, by up to a fifth."),
     ]
+    if _wants_rare_crops(guess, views):
+        rows.append(
+            Row("rare: 0.33", f"A third of the crops show a rare class: an image has room for {views:.0f} of them.")
+        )
+    return rows
 
 
-def _length_rows(num_train: int, batch: int, epochs: int, steps: int, crop: tuple[int, int]) -> list[Row]:
-    every = max(1, round(epochs / 50))
-    ema = 0.999 if steps >= LONG_RUN else 0.99
+def _span(sizes: Sequence[tuple[int, int]]) -> str:
+    heights, widths = zip(*sizes, strict=True)
+    if len(set(sizes)) == 1:
+        return f"All images are {widths[0]}x{heights[0]}"
+    middle = f"{int(median(widths))}x{int(median(heights))}"
+    return f"Images are {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, {middle} in the middle"
+
+
+def _scale_row(pictures: Pictures, guess: Guess, shapes: Shapes) -> Row:
+    """Returns the zoom: no smaller where parts are thin, wider where the images' own sizes differ much."""
+    parts = [(width, codes[0]) for width, codes in zip(shapes.smallest, guess.codes, strict=True) if width]
+    thinnest, code = min(parts, default=(THIN + 1, 0))
+    if thinnest <= THIN:
+        across = f"{thinnest:.0f} pixel{'s' if thinnest > 1 else ''}"
+        return Row("scale: [1.0, 1.5]", f"Zoom, but not out: parts of class {guess.text(code)} are {across} across.")
+    areas = [height * width for height, width in pictures.sizes]
+    if max(areas) > 9 * min(areas) and shapes.num_masks > 1:
+        return Row("scale: [0.5, 2.0]", "Zoom, wide: the images' own sizes differ as much.")
+    return Row("scale: [0.75, 1.5]", "Zoom, so that size is not learned by heart.")
+
+
+def _directions(pictures: Pictures, shapes: Shapes) -> tuple[str, int, str]:
+    """Returns the flips, the largest rotation and the reason for both."""
+    masks = f"{shapes.num_masks} masks"
+    if shapes.upright:
+        return "horizontal", 10, f"Above and below differ in {masks}: these images have an up."
+    if shapes.upright is False:
+        return (
+            "both",
+            30,
+            f"Above and below do not differ in {masks}; `horizontal` where images have an up all the same.",
+        )
+    if pictures.grey:
+        return "both", 30, "Grey images, as of microscopes and scanners, have no up; `horizontal` where yours have."
+    return "horizontal", 10, f"{masks} are too few to tell whether there is an up; `both` for pictures from above."
+
+
+def _length_rows(pictures: Pictures, batch: int, length: Length, crop: tuple[int, int], views: float) -> list[Row]:
+    ema = 0.999 if length.steps >= LONG_RUN else 0.99
+    images = f"{pictures.num_train} training image{'s' if pictures.num_train > 1 else ''}"
+    if length.epochs > MOST_EPOCHS:
+        first = Row(
+            f"steps: {length.steps}",
+            f"Batches; {images}, so an epoch is {percent(pictures.num_train / batch / length.steps)} of it.",
+        )
+    else:
+        first = Row(f"epochs: {length.epochs}", f"{images} in batches of {batch}: {length.steps} steps in all.")
+    room = f" An image has room for {views:.0f} such crops, each drawn anew." if views >= 2 else ""
     rows = [
         Row("train:", "", 0),
-        Row(f"epochs: {epochs}", f"{num_train} training images in batches of {batch}: {steps} steps in all."),
-        Row(
-            f"batch_size: {batch}",
-            f"Fits {crop[1]}x{crop[0]} crops in a few GB; less takes less.",
-        ),
+        replace(first, comment=f"{first.comment} `--budget 1h` fits the training into a time."),
+        Row(f"batch_size: {batch}", f"{crop[1]}x{crop[0]} crops, in about 3 GB; less takes less.{room}"),
+    ]
+    if length.every > 1:
+        rows.append(
+            Row(
+                f"eval_every: {length.every}",
+                "Epochs between two validations, so that they take a quarter of the time at most.",
+            )
+        )
+    rows += [
         Row(f"ema: {ema}", f"Averages the weights over about {round(1 / (1 - ema))} steps: steadier scores."),
         Row("seed: 0", "The same seed gives the same run."),
     ]
-    if every > 1:
-        rows.insert(
-            2, Row(f"eval_every: {every}", "Epochs between two validations, which take longer than so short an epoch.")
-        )
     return rows

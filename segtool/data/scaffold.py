@@ -20,7 +20,7 @@ from segtool.data.meaning import Meaning, arrange, class_rows, find_meaning
 from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs
-from segtool.data.recipe import MODELS, Row, training_rows
+from segtool.data.recipe import MODELS, Pictures, Row, training_rows
 from segtool.data.shapes import measure_shapes
 from segtool.errors import DataError, SegtoolError
 from segtool.yaml_io import flow
@@ -71,13 +71,15 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     guess, shapes = arrange(guess, shapes, meaning)
     split = choose_split(found.pairs["train"].records, set(found.pairs), found.masks, guess)
     sizes = [facts.size for facts in found.images.values() if not facts.error]
+    num_val = len(found.pairs["val"].records) if "val" in found.pairs else split.num_val
+    pictures = Pictures(sizes, split.num_train, num_val, grey=_is_grey(found))
     sections = [
         [
             Row("# Written by `segtool init`. It trains as it is; each comment says why, and what was counted.", "", 0),
             Row(f"format: {Config.format}", "", 0),
         ],
         _data_rows(found, guess, meaning, split, config_dir),
-        training_rows(sizes, split.num_train, guess, model, grey=_is_grey(found)),
+        training_rows(pictures, guess, shapes, model),
     ]
     return "\n".join(line for rows in sections for row in rows for line in _lines(row)) + "\n"
 
