@@ -212,6 +212,9 @@ def train(
         typer.Option(min=0, metavar="M", help="With --gpus: how often all start again when one was killed or hung."),
     ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
+    no_preflight: Annotated[
+        bool, typer.Option("--no-preflight", help="Do not try network, data and disk before the first step.")
+    ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -230,6 +233,7 @@ def train(
         quiet=quiet,
         gpus=gpus,
         max_restarts=max_restarts,
+        preflight=not no_preflight,
     )
     if folds is None:
         train_session(session, dry_run=dry_run)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from segtool.distributed import World
     from segtool.models.encoders import Pretrained
     from segtool.plan import Plan
+    from segtool.preflight import Trial
     from segtool.terminal import Reporter
 
 Records = dict[str, "list[Record]"]
@@ -69,6 +70,8 @@ class Session:
     gpus: int = 1
     """Processes to start for it; 1: this one, or those that torchrun has started."""
     max_restarts: int = 0
+    preflight: bool = True
+    """Whether a new training is tried on small crops before its first step."""
 
 
 def train_session(session: Session, *, dry_run: bool = False) -> float | None:
@@ -136,6 +139,7 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
     if session.budget is not None:
         arguments += ["--budget", f"{max(1.0, session.budget - (time.monotonic() - began)):.0f}s"]
     flags = {"--resume": session.resume, "--quiet": session.quiet, "--dry-run": dry_run}
+    flags["--no-preflight"] = not session.preflight
     arguments += [flag for flag, given in flags.items() if given]
     reporter = Reporter(quiet=session.quiet)
     launch(
@@ -163,23 +167,57 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     records = _checked_records(config, base, reporter)
     config, plan = _planned(config, records, device, world, pretrained)
     _say_plan(config, plan, records, device, world, reporter)
+    frequencies = _frequencies(config, records)
+    trial = None
+    if session.preflight:
+        trial = _preflight(config, plan, records, frequencies, base, directory, device, world, reporter)
     if dry_run:
-        return _dry_run(config, plan, records, directory, began, device, world, reporter)
+        return _dry_run(config, plan, records, frequencies, directory, began, device, world, reporter)
     deadline = None
     if session.budget is not None:
-        config, plan, deadline = _budgeted(config, plan, records, session.budget, began, device, world, reporter)
+        config, plan, deadline = _budgeted(
+            config, plan, records, frequencies, session.budget, began, device, world, reporter
+        )
     run = Run(directory) if session.run else _next_run(directory)
     with _working_in(run, reporter):
         _refuse_run(run.directory)  # that another process has made meanwhile
         checkpoint.remove_unfinished(run.checkpoints)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
+        if trial is not None:
+            _try_directory(trial, run, reporter)
+            trial = None  # and its memory is free again
         config = relocate(config, base, run.directory)
         facts = first_facts(config, plan, records, device, world)
         run.write_facts(facts)  # before the config, which without them counts as the user's own
         run.write_config(config)
-        _train(config, plan, records, run, reporter, world, device, facts, deadline=deadline)
+        _train(config, plan, records, frequencies, run, reporter, world, device, facts, deadline=deadline)
     return None
+
+
+def _preflight(
+    config: Config,
+    plan: Plan,
+    records: Records,
+    frequencies: ClassFrequencies | None,
+    base: Path,
+    directory: Path,
+    device: torch.device,
+    world: World,
+    reporter: Reporter,
+) -> Trial:
+    """Says what is found before anything is written; raises SegtoolError where no training comes through it."""
+    from segtool.preflight import look, suffice, tell
+
+    tell(suffice(config, plan, directory, device, world), reporter)  # first, since a trial takes memory itself
+    return look(config, records, frequencies, plan, base=base, device=device, reporter=reporter)
+
+
+def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
+    from segtool.preflight import checkpoint_holds, draw_first_batch, tell
+
+    tell([checkpoint_holds(trial, run)], reporter)
+    reporter.say(f"preflight: the first batch with its masks: {draw_first_batch(trial, run.samples)}")
 
 
 def _new_directory(session: Session, *, dry_run: bool) -> Path:
@@ -284,13 +322,17 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, reporter)
         run.write_facts(facts)
-        _train(config, plan, records, run, reporter, world, device, facts, resumed=resumed, deadline=deadline)
+        frequencies = _frequencies(config, records)
+        _train(
+            config, plan, records, frequencies, run, reporter, world, device, facts, resumed=resumed, deadline=deadline
+        )
 
 
 def _train(
     config: Config,
     plan: Plan,
     records: Records,
+    frequencies: ClassFrequencies | None,
     run: RunDirectory,
     reporter: Reporter,
     world: World,
@@ -304,7 +346,6 @@ def _train(
 
     reporter.keep_in(run.log)
     reporter.say(f"run directory: {run.directory}")
-    frequencies = _frequencies(config, records)
     world.send(_orders(config, plan, records, frequencies, run, resumed))
     require_alike(world, fingerprint(records))
     progress = train(
@@ -507,6 +548,7 @@ def _budgeted(
     config: Config,
     plan: Plan,
     records: Records,
+    frequencies: ClassFrequencies | None,
     budget: float,
     began: float,
     device: torch.device,
@@ -520,7 +562,6 @@ def _budgeted(
     """
     from segtool.forecast import measure
 
-    frequencies = _frequencies(config, records)
     times = measure(config, records, frequencies, plan, world, device, reporter).times
     left = budget - (time.monotonic() - began)
     per_step = times.step + times.scored / plan.eval_steps
@@ -543,6 +584,7 @@ def _dry_run(
     config: Config,
     plan: Plan,
     records: Records,
+    frequencies: ClassFrequencies | None,
     directory: Path,
     began: float,
     device: torch.device,
@@ -552,7 +594,6 @@ def _dry_run(
     """Says what the training would take, and returns the seconds of the whole command."""
     from segtool.forecast import describe, measure
 
-    frequencies = _frequencies(config, records)
     prepared = time.monotonic() - began
     forecast = measure(config, records, frequencies, plan, world, device, reporter)
     for line in describe(forecast, config, plan, prepared=prepared, directory=directory):

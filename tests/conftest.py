@@ -59,6 +59,18 @@ def float32() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def without_preflight(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leaves the preflight of trainings in this process out, which takes longer than most of them: no test is about it
+    that does not say so by `@pytest.mark.preflight`."""
+    from segtool import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "preflight" not in request.keywords:
+            patch.setattr(session, "_preflight", lambda *_: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Takes back what the command line, run in this process, does at signals: pytest has its own."""
     from segtool.signals import STOPPING

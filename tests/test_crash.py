@@ -204,7 +204,13 @@ def program(*arguments: str | Path, limit: int | None = None, handler: Any = Non
 
 
 LARGE = ("--set=model.encoder.channels=[16, 32, 64, 128]", "--set=augment.crop=[16, 16]", "--set=train.batch_size=2")
-QUICK = ("--set=train.workers=0", "--set=train.compile=false", "--set=train.precision=fp32", "--quiet")
+QUICK = (
+    "--set=train.workers=0",
+    "--set=train.compile=false",
+    "--set=train.precision=fp32",
+    "--quiet",
+    "--no-preflight",
+)
 
 
 @pytest.fixture(scope="module")

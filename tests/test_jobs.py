@@ -22,6 +22,7 @@ from segtool.config import dump_config
 
 pytestmark = pytest.mark.slow
 
+QUICK = ("--device", "cpu", "--no-preflight")
 LONG = {"steps": 4000, "batch_size": 4, "eval_every": 5}
 START_SECONDS = 240  # that a job may take to begin on a machine that does other things too
 
@@ -127,7 +128,7 @@ def trains(run: Path, steps: int = 10) -> Callable[[], bool]:
 
 
 def train_with(config: Path, run: Path, *options: str) -> list[str]:
-    return ["-m", "segtool", "train", str(config), "--run", str(run), "--device", "cpu", "--gpus", "2", *options]
+    return ["-m", "segtool", "train", str(config), "--run", str(run), *QUICK, "--gpus", "2", *options]
 
 
 def torchrun(*options: str) -> list[str]:
@@ -238,7 +239,7 @@ def test_under_torchrun_the_error_of_the_process_that_fails_is_the_last_thing_pr
     root = data_of(tmp_path / "data", 4)
     run = tmp_path / "run"
     # The validation split is read again and again, its second image by the second process.
-    job = start(*torchrun("-m", "segtool", "--", "train", str(config(root=root)), "--run", str(run), "--device", "cpu"))
+    job = start(*torchrun("-m", "segtool", "--", "train", str(config(root=root)), "--run", str(run), *QUICK))
     job.until(trains(run))
     (root / "val" / "images" / "val1.png").write_bytes(b"no image")
     assert job.end() != 0

@@ -129,7 +129,7 @@ def test_large_crops_make_a_sheet_of_fewer_images(folder, monkeypatch):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 def test_images_of_any_number_of_channels_are_shown(channels):
-    shown = preview._visible(np.zeros((4, 5, channels), np.float32))
+    shown = preview.visible(np.zeros((4, 5, channels), np.float32))
     assert preview.draw.panel(shown, np.full((4, 5), 255, np.uint8), [[0, 0, 0]]).size == (5, 8)
 
 

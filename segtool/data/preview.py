@@ -151,7 +151,7 @@ def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, wit
         [
             (
                 crop.caption,
-                draw.panel(_visible(crop.image), crop.target if with_masks else None, labels.colors, scale=scale),
+                draw.panel(visible(crop.image), crop.target if with_masks else None, labels.colors, scale=scale),
             )
             for crop in row
         ]
@@ -160,7 +160,7 @@ def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, wit
     return draw.gallery(title, note, cells, classes=entries if with_masks else ())
 
 
-def _visible(image: np.ndarray) -> np.ndarray:
+def visible(image: np.ndarray) -> np.ndarray:
     """Returns what of an image can be shown: of two channels the first, of more than four the first three."""
     return image if image.shape[2] in (1, 3, 4) else image[..., : 3 if image.shape[2] > 3 else 1]
 
