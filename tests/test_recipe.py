@@ -439,3 +439,29 @@ def test_shapes_are_what_a_slow_count_gives(tmp_path: Path) -> None:
     assert shapes.longest == (30, 5, 18)
     assert shapes.smallest[1:] == (3, 2)
     assert shapes.upright is None
+
+
+# ------------------------------------------------------------------------------------------------- lossy colours
+
+
+def test_small_regions_of_lossy_colours_are_found_under_the_noise(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]], np.uint8)
+    root = tmp_path / "set"
+    y, x = np.mgrid[:96, :128]
+    for i in range(12):
+        rng = np.random.default_rng(i)
+        mask = np.zeros((96, 128), np.int64)
+        for value in range(1, 6):  # discs of a few pixels, in no grid that JPEG knows
+            mask[(y - rng.integers(10, 86)) ** 2 + (x - rng.integers(10, 118)) ** 2 < rng.integers(8, 12) ** 2] = value
+        write_image(root / f"images/p{i}.png", i, (96, 128))
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(colors[mask]).save(root / f"masks/p{i}.jpg", quality=70)
+    config = init(root)
+    assert (config.data.encoding, config.data.nearest) == ("rgb", True)
+    expected = {f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors}
+    assert {spec.colors[0] for spec in config.data.classes} == expected
+    (root / "class_dict.csv").write_text(
+        "name,r,g,b\nback,8,0,0\na,255,9,0\nb,0,255,0\nc,0,5,255\nd,250,250,0\ne,255,0,255\n"
+    )
+    assert {(spec.name, spec.colors[0]) for spec in init(root).data.classes} >= {("back", "#080000"), ("d", "#fafa00")}
+    assert "of the mask pixels count as the nearest class" in text(tmp_path)

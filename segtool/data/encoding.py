@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from segtool.data.codes import unpack
-from segtool.data.encoding_of_colors import guess_colors, in_colors, palettes_disagree
+from segtool.data.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
 from segtool.data.encoding_of_values import guess_values
 from segtool.data.evidence import SOFT, Guess, Totals, modes, num_masks, total
 from segtool.data.facts import MaskFacts
@@ -16,7 +16,6 @@ from segtool.data.opening import shown
 from segtool.errors import DataError
 
 ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
-CLOSE = 32  # distance of colours that may be one, moved by a lossy format
 
 
 def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:

@@ -11,12 +11,11 @@ from segtool.data.codes import pack, unpack
 from segtool.data.evidence import (
     RARE_SHARE,
     ROUNDING,
-    SNAP,
     SOFT,
     Guess,
     Totals,
-    dominant,
     hex_color,
+    is_mixture,
     nearest_shares,
     num_masks,
     percent,
@@ -27,6 +26,12 @@ from segtool.data.evidence import (
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
 from segtool.errors import DataError
+
+MOST_TRIED = 20_000  # colours from which on nothing of an area is left
+CHROMA = 16  # by less than which JPEG, which keeps colours coarsely, moves a flat 0 or 255
+RADIUS = 24  # of what JPEG spreads a colour over
+CROWDED = 0.6  # share within a radius of what lies within twice of it; of colours spread along a line it is a half
+CLOSE = 32  # of colours that may be one, moved by a lossy format
 
 
 def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"], what: str) -> Guess:
@@ -43,14 +48,14 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
     totals = total(colored)
     lossy = any(mask.lossy for mask in masks)
     noisy = lossy or _is_noisy(totals)
-    exact = np.setdiff1d(totals.values, _stray_colors(totals, noisy=noisy, lossy=lossy))
+    exact = _peaks(totals) if noisy else _sure_colors(totals)
     if len(totals.values) == 1:
         raise DataError(
             f"all masks hold the one colour {hex_color(int(totals.values[0]))}: there is nothing to tell apart; "
             "expected at least two colours. Is this the right folder of masks?"
         )
     _refuse_instances(masks, totals)
-    if len(exact) < 2 or len(exact) > 255 or totals.share(exact) < 0.3:
+    if len(exact) < 2 or len(exact) > 255 or _held(totals, exact, noisy=noisy) < 0.3:
         refuse_picture(masks, totals)
     slips = np.intersect1d(exact, totals.values[totals.slips])
     slips = slips[:0] if noisy or len(exact) - len(slips) < 2 else slips
@@ -64,7 +69,11 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
             f"{what}: {len(totals.values)} distinct colours, {len(exact)} of which hold all but {moved} of the pixels"
         )
         notes = (f"{moved} of the mask pixels have a colour of no class and count as the nearest one",)
-        exact = pack(snapped(unpack(exact), SNAP if lossy else ROUNDING)) if noisy else exact
+        if noisy:
+            far = percent(1 - _held(totals, exact, noisy=noisy))
+            reason = f"{what}: {len(totals.values)} distinct colours, around {len(exact)} that were drawn"
+            notes = (f"{moved} of the mask pixels count as the nearest class, {far} from more than {CLOSE} away",)
+        exact = np.unique(pack(snapped(unpack(exact), CHROMA if lossy else ROUNDING))) if noisy else exact
     shares = nearest_shares(totals, unpack(totals.values), unpack(exact))
     codes = tuple((int(color),) for color in exact)
     ignore = tuple(int(color) for color in slips)
@@ -86,17 +95,74 @@ def _refuse_instances(masks: Sequence[MaskFacts], totals: Totals) -> None:
         )
 
 
+def _held(totals: Totals, exact: np.ndarray, *, noisy: bool) -> float:
+    """Returns the share of the pixels that some colours hold, noise around them included."""
+    if not noisy:
+        return totals.share(exact)
+    points = unpack(totals.values).astype(np.float32)
+    gaps = np.min([_distances(points, color) for color in unpack(exact).astype(np.float32)], axis=0, initial=np.inf)
+    return float(totals.shares[gaps < CLOSE].sum())
+
+
 def _is_noisy(totals: Totals) -> bool:
     stray = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT)
     many = len(stray) > 32 and stray.sum() > len(stray) / 2
     return many or len(stray) > 256
 
 
-def _stray_colors(totals: Totals, *, noisy: bool, lossy: bool) -> np.ndarray:
-    """Returns the colours that stand for no class: noise around the frequent ones, or mixtures on soft edges."""
+def _peaks(totals: Totals) -> np.ndarray:
+    """Returns the colours that others crowd around, ascending: those that were drawn, under the noise of JPEG.
+
+    From the most frequent colour on that is not yet near one, the median of what lies within the radius may be a peak.
+    It is one where a frequent colour there forms areas; or where most of what lies within twice the radius lies within
+    the radius, and it is not on the way between two peaks, as the colours of soft edges are.
+    """
+    points = unpack(totals.values).astype(np.float32)
+    shares = totals.shares
+    areas = (shares >= RARE_SHARE) & (totals.solidity >= SOFT)
+    left = np.ones(len(points), bool)
+    solid: list[np.ndarray] = []
+    crowded: list[tuple[float, np.ndarray]] = []
+    for index in np.argsort(-totals.pixels, kind="stable")[:MOST_TRIED]:
+        if not left[index]:
+            continue
+        near = _distances(points, points[index]) < RADIUS
+        left &= ~near
+        centre = _median(points[near], shares[near])
+        distances = _distances(points, centre)
+        inside = float(shares[distances < RADIUS].sum())
+        if inside < RARE_SHARE or any(np.linalg.norm(centre - peak) < RADIUS for peak in solid):
+            continue
+        if areas[near].any():
+            solid.append(centre)
+        elif inside >= CROWDED * float(shares[distances < 2 * RADIUS].sum()):
+            crowded.append((inside, centre))
+    peaks = solid
+    for _, centre in sorted(crowded, key=lambda item: -item[0]):
+        far = all(np.linalg.norm(centre - peak) >= RADIUS for peak in peaks)
+        if far and not (len(peaks) > 1 and is_mixture(centre, np.array(peaks), gap=2 * RADIUS)):
+            peaks.append(centre)
+    tops = [int(np.where(_distances(points, peak) < RADIUS, shares, 0).argmax()) for peak in peaks]
+    return totals.values[sorted(set(tops))]
+
+
+def _distances(points: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    return np.sqrt(((points - centre) ** 2).sum(1))
+
+
+def _median(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the weighted median of each channel of n 3 points."""
+    middle = []
+    for channel in points.T:
+        order = np.argsort(channel, kind="stable")
+        sums = np.cumsum(weights[order])
+        middle.append(channel[order][np.searchsorted(sums, sums[-1] / 2)])
+    return np.array(middle)
+
+
+def _sure_colors(totals: Totals) -> np.ndarray:
+    """Returns the colours that are no mixtures on soft edges."""
     points = unpack(totals.values).astype(float)
-    if noisy:
-        return np.setdiff1d(totals.values, dominant(totals, points, distance=24 if lossy else 16, noisy=True))
     doubtful = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT)
     everywhere = totals.files * 2 >= totals.num_files
     mixtures = doubtful.sum() >= max(4, (~doubtful).sum())
@@ -106,7 +172,7 @@ def _stray_colors(totals: Totals, *, noisy: bool, lossy: bool) -> np.ndarray:
         for index in doubtful.nonzero()[0]
         if len(sure) and (mixtures or (_gap(points[index], sure) <= 48 and not everywhere[index]))
     ]
-    return totals.values[stray]
+    return np.setdiff1d(totals.values, totals.values[stray])
 
 
 def _gap(point: np.ndarray, others: np.ndarray) -> float:

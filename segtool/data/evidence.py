@@ -127,18 +127,22 @@ def dominant(totals: Totals, points: np.ndarray, *, distance: float, noisy: bool
     for index in order:
         near = kept and np.linalg.norm(points[kept] - points[index], axis=1).min() < distance
         soft = totals.solidity[index] < SOFT
-        if not near and not (soft and (noisy or _is_mixture(points[index], ends))):
+        if not near and not (soft and (noisy or is_mixture(points[index], ends))):
             kept.append(index)
     return sorted(int(totals.values[index]) for index in kept)
 
 
-def _is_mixture(point: np.ndarray, ends: np.ndarray) -> bool:
-    """Whether a point lies on the way between two of the ends, as the colours of a soft edge do."""
+def is_mixture(point: np.ndarray, ends: np.ndarray, *, gap: float = 12) -> bool:
+    """Whether a point lies on the way between two of the ends, as the colours of a soft edge do.
+
+    Args:
+        gap: distance to the way within which it does.
+    """
     starts, ways = ends[:, None], ends[None] - ends[:, None]  # n 1 d, n n d
     lengths = (ways**2).sum(-1)
     place = ((point - starts) * ways).sum(-1) / np.maximum(lengths, 1)
     gaps = np.linalg.norm(starts + place[..., None] * ways - point, axis=-1)
-    return bool(((place > 0.05) & (place < 0.95) & (gaps < 12)).any())
+    return bool(((place > 0.05) & (place < 0.95) & (gaps < gap)).any())
 
 
 def snapped(values: Sequence[int] | np.ndarray, reach: int = SNAP) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from segtool import palette
 from segtool.data.codes import unpack
+from segtool.data.encoding_of_colors import CLOSE
 from segtool.data.evidence import Guess, hex_color, percent
 from segtool.data.facts import MaskFacts
 from segtool.data.names import NamesFile, is_void
@@ -39,6 +40,19 @@ class Meaning:
     void_reason: str = ""
     background: int | None = None
     """First code of the class that is listed first whatever its code."""
+
+
+def with_named_colors(guess: Guess, file: NamesFile | None) -> Guess:
+    """Returns the guess with the colours of a file of names where lossy masks hold all of its classes' near ones."""
+    if not (file and file.by_color and guess.nearest):
+        return guess
+    named = np.array(sorted(file.by_color))
+    found = np.array([codes[0] for codes in guess.codes])
+    gaps = np.linalg.norm(unpack(found).astype(float)[:, None] - unpack(named).astype(float)[None], axis=-1)
+    owners = gaps.argmin(1)
+    if gaps.min(1).max() >= CLOSE or len(set(owners.tolist())) < len(found):
+        return guess
+    return replace(guess, codes=tuple((int(named[owner]),) for owner in owners))
 
 
 def arrange(guess: Guess, shapes: Shapes, meaning: Meaning) -> tuple[Guess, Shapes]:

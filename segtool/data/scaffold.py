@@ -16,7 +16,7 @@ from segtool.data.evidence import Guess
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
 from segtool.data.holdout import SplitChoice, choose_split
 from segtool.data.layout import find_layout
-from segtool.data.meaning import Meaning, arrange, class_rows, find_meaning
+from segtool.data.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
 from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs
@@ -65,7 +65,7 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
         raise SegtoolError(f"--model {shown(model)}: expected {' or '.join(MODELS)}")
     found = look(root)
     masks = list(found.masks.values())
-    guess = guess_encoding(masks)
+    guess = with_named_colors(guess_encoding(masks), found.names)
     shapes = measure_shapes(masks, guess)
     meaning = find_meaning(guess, shapes, masks, found.names)
     guess, shapes = arrange(guess, shapes, meaning)
