@@ -144,7 +144,7 @@ def test_rgb_masks_under_index_are_one_finding_that_names_the_encoding(tmp_path:
     assert "SEG302" not in findings
 
 
-def test_jpeg_masks_are_refused_and_under_threshold_a_warning(tmp_path: Path) -> None:
+def test_jpeg_masks_are_refused_and_under_threshold_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     Image.fromarray(truth(5) * 100).save(tmp_path / "set/train/masks/train_0.jpg")
     (tmp_path / "set/train/masks/train_0.png").unlink()
@@ -154,7 +154,7 @@ def test_jpeg_masks_are_refused_and_under_threshold_a_warning(tmp_path: Path) ->
         Image.fromarray(np.array(Image.open(path)) * 100).save(path)
     soft = tuple(ClassSpec(spec.name, (100 * index,)) for index, spec in enumerate(CLASSES))
     config = replace(config, data=replace(config.data, encoding="threshold", classes=soft))
-    assert {code: f.severity for code, f in found(config, tmp_path).items()} == {"SEG303": "warning"}
+    assert {code: f.severity for code, f in found(config, tmp_path).items()} == {"SEG303": "note"}
 
 
 def test_files_without_a_partner_are_told_by_kind(tmp_path: Path) -> None:
@@ -496,17 +496,25 @@ def test_a_config_without_classes_is_a_config_error(tmp_path: Path) -> None:
 
 
 def test_a_new_check_is_a_decorated_function() -> None:
-    assert len(CHECKS) >= 20
+    assert len(CHECKS) >= 30
     assert all(function.__doc__ and "SEG" in function.__doc__ for function in CHECKS)
 
 
-def test_every_code_is_in_the_documentation_with_its_severity() -> None:
+def test_every_code_is_in_the_documentation_with_its_severities() -> None:
     here = Path(__file__).parent.parent
     source = "".join(path.read_text() for path in (here / "segtool/data").glob("checks_of_*.py"))
-    text = (here / "data/README.md").read_text()
-    codes = set(re.findall(r"SEG\d{3}", source))
-    assert len(codes) >= 20
-    assert [code for code in sorted(codes) if code not in text] == []
+    page = (here / "docs/checks.md").read_text()
+    listed = {code: set(severities.split(", ")) for code, severities in re.findall(r"\| (SEG\d+) \| (.*?) \|", page)}
+    told = {code for function in CHECKS for code in re.findall(r"SEG\d{3}", function.__doc__ or "")}
+    assert set(listed) == told
+    assert set(re.findall(r"SEG\d{3}", source)) == told
+    assert list(listed) == sorted(listed)
+    given: dict[str, set[str]] = {}
+    for code, severity in re.findall(r'"(SEG\d{3})",\s+("\w+"(?: if .+ else "\w+")?),', source):
+        if severities := re.findall(r'"(error|warning|note)"', severity):
+            given.setdefault(code, set()).update(severities)
+    assert {code: listed[code] for code in given} == given
+    assert len(given) >= 30
 
 
 def test_the_summary_counts_as_a_slow_loop_counts(tmp_path: Path) -> None:
@@ -577,7 +585,8 @@ def test_real_sets_under_a_right_config_give_no_error_and_no_untrue_warning(
     findings = check(Config(data=data), Path("/"))
     assert [f for f in findings if f.severity == "error"] == []
     warnings = [f.code for f in findings if f.severity == "warning"]
-    assert warnings == (["SEG402"] if name == "samples/suim" else [])
+    expected = {"samples/suim": ["SEG402"], "camvid": ["SEG506"]}  # frames of one video, divided by chance
+    assert warnings == expected.get(name, [])
 
 
 def test_palette_masks_read_by_colour_tell_colours_that_are_no_class(tmp_path: Path) -> None:

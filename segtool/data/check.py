@@ -1,9 +1,9 @@
 """What `segtool check` finds: every problem of a data set in one pass over its files, each kind told once.
 
 A check is a function from the survey to its findings, entered in `CHECKS` by a decorator; to add one, write it in
-`checks_of_files` or `checks_of_content`. The codes' first digit says what they are about: 1 which files there are, 2
-whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors are what stops a
-training or makes it untrue.
+`checks_of_files`, `checks_of_content` or `checks_of_pictures`. The codes' first digit says what they are about: 1 which
+files there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors
+are what stops a training or makes it untrue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool.config import Config, located
-from segtool.data import checks_of_content, checks_of_files
+from segtool.data import checks_of_content, checks_of_files, checks_of_pictures
 from segtool.data.facts import Progress
 from segtool.data.findings import CHECKS, SEVERITIES, Finding, Severity, num, percent, size_text
 from segtool.data.opening import shown
@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "checks_of_content",
     "checks_of_files",
+    "checks_of_pictures",
     "examine",
     "render",
     "summary",

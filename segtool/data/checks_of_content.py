@@ -6,15 +6,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from segtool.data.codes import pack
 from segtool.data.facts import MaskFacts
-from segtool.data.findings import SHOWN_FILES, Finding, a_check, few_names, num, size_text
+from segtool.data.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, percent, size_text
 from segtool.data.masks import read_mask
 from segtool.data.opening import shown
+from segtool.data.specks import SPECK_PIXELS
 from segtool.data.survey import Survey
 from segtool.errors import DataError
 
 FEW_PAIRS = 5
 RARE_SHARE = 1e-3
+NOISE_SPECKS = 20  # of a mask, from which on they may be noise
+NOISE_CLASSES = 2  # that have specks in each other, where they are no small objects of one class
+NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.04
+APART = 0.75  # greatest distance of two cumulative distributions (Kolmogorov, Smirnov)
+APART_SURE = 1.8  # of it, times the root of n m / (n + m): one in a thousand by chance
+APART_SHARE = 0.02  # difference of the mean shares that matters
+APART_FACTOR = 3  # or their ratio, for a class of a thousandth of the pixels and more
 
 # ------------------------------------------------------------------------------------------------- 3 mask values
 
@@ -125,12 +136,12 @@ def _value_remedy(survey: Survey, pixels: Counter[int], colored: bool) -> str:
 
 @a_check
 def masks_lossless(survey: Survey) -> Iterator[Finding]:
-    """SEG303: JPEG masks, whose values are not the ones that were drawn."""
+    """SEG303: JPEG masks under an encoding that takes what is near (others refuse them, SEG301)."""
     lossy = [path for path, mask in survey.masks.items() if mask.lossy and not survey.uses[path].error]
     if lossy:
         yield Finding(
             "SEG303",
-            "warning",
+            "note",
             f"{num(lossy, 'mask')} stored as JPEG, which is lossy: pixels near edges may count for a wrong class",
             len(lossy),
             few_names(survey, lossy),
@@ -167,6 +178,70 @@ def masks_tell_something(survey: Survey) -> Iterator[Finding]:
         )
 
 
+@a_check
+def palettes_agree(survey: Survey) -> Iterator[Finding]:
+    """SEG306: palette masks that are read by index, while a colour stands at another index in some of them."""
+    if survey.config.data.encoding != "index":
+        return
+    where: dict[int, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for mask in survey.masks.values():
+        for color, index in _used_colors(mask).items():
+            where[color][index].append(mask.path)
+    torn = {color: places for color, places in where.items() if len(places) > 1}
+    if torn:
+        color, places = max(torn.items(), key=lambda item: sum(map(len, item[1].values())))
+        usual = max(places, key=lambda index: len(places[index]))
+        odd = [path for index, paths in places.items() if index != usual for path in paths]
+        other = next(index for index in places if index != usual)
+        yield Finding(
+            "SEG306",
+            "warning",
+            f"{num(torn, 'colour')} at different indices in different palettes: one index may mean different classes",
+            len(odd),
+            few_names(survey, odd),
+            f"#{color:06x} is index {other} in {survey.name(places[other][0])}, but {usual} in "
+            f"{survey.name(places[usual][0])}",
+            "set data.encoding to palette, and give each class its colors; `segtool init` writes them",
+        )
+
+
+def _used_colors(mask: MaskFacts) -> dict[int, int]:
+    """Returns the index of each colour that a palette mask shows, without those that it has at several indices."""
+    if mask.error or mask.mode != "P" or not mask.palette:
+        return {}
+    colors = pack(np.frombuffer(mask.palette, np.uint8).reshape(-1, 3)).tolist()
+    used = [(colors[index], index) for index in mask.values.tolist() if index < len(colors)]
+    often = Counter(color for color, _ in used)
+    return {color: index for color, index in used if often[color] == 1}
+
+
+@a_check
+def masks_without_specks(survey: Survey) -> Iterator[Finding]:
+    """SEG308: masks strewn with regions of a few pixels, of several classes: label noise."""
+    if survey.config.data.nearest or survey.config.data.encoding not in ("index", "rgb"):
+        return
+    noisy = []
+    for path, use in survey.uses.items():
+        mask = survey.masks[path]
+        edge = float(mask.outline.mean()) / 255 * mask.size[0] * mask.size[1]
+        specks = np.sort(mask.specks)[::-1]
+        strewn = specks[NOISE_CLASSES - 1 : NOISE_CLASSES].sum() >= NOISE_SPECKS / NOISE_CLASSES
+        if not use.error and not use.unknown and strewn and specks.sum() >= NOISE_EDGE * edge:
+            noisy.append(mask)
+    if noisy:
+        mask = noisy[0]
+        yield Finding(
+            "SEG308",
+            "warning",
+            f"{num(noisy, 'mask')} of {len(survey.uses)} strewn with tiny regions, as of label noise",
+            len(noisy),
+            few_names(survey, [mask.path for mask in noisy]),
+            f"{survey.name(mask.path)}: {int(mask.specks.sum())} regions of up to {SPECK_PIXELS} pixels, of "
+            f"{num(int((mask.specks > 0).sum()), 'value')}",
+            "look at these masks; a median filter or an export without scaling may mend them",
+        )
+
+
 # ------------------------------------------------------------------------------------------------- 4 classes
 
 
@@ -184,16 +259,17 @@ def classes_occur(survey: Survey) -> Iterator[Finding]:
         if here.any():
             rows = zip(survey.labels.names, here, train, strict=True)
             absent = [name for name, pixels, taught in rows if taught and not pixels]
-            yield from _absent("SEG402", split, absent, "their scores are null there; another split may hold them")
+            remedy = "their scores are null there; another split may hold them"
+            yield from _absent("SEG402", split, absent, remedy, "warning" if split == "val" else "note")
 
 
-def _absent(code: str, split: str, absent: list[str], remedy: str) -> Iterator[Finding]:
+def _absent(code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning") -> Iterator[Finding]:
     if absent:
         listed = ", ".join(shown(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")
         what = num(absent, "class", "classes")
         verb = "occurs" if len(absent) == 1 else "occur"
         message = f"{what} never {verb} in the {split} masks: {listed}"
-        yield Finding(code, "warning", message, len(absent), (), f"{shown(absent[0])}: 0 pixels in {split}", remedy)
+        yield Finding(code, severity, message, len(absent), (), f"{shown(absent[0])}: 0 pixels in {split}", remedy)
 
 
 @a_check
@@ -219,29 +295,6 @@ def classes_not_rare(survey: Survey) -> Iterator[Finding]:
 
 
 @a_check
-def splits_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG501: the same picture in two splits, so that a score tells what was learned by heart."""
-    where: dict[str, dict[str, Path]] = defaultdict(dict)
-    for split, records in survey.records.items():
-        for record in records:
-            facts = survey.images[record.image]
-            if not facts.error:
-                where[facts.digest].setdefault(split, record.image)
-    leaks = [places for places in where.values() if len(places) > 1]
-    if leaks:
-        first = leaks[0]
-        yield Finding(
-            "SEG501",
-            "warning",
-            f"{num(leaks, 'picture')} in two splits, equal in every pixel",
-            len(leaks),
-            few_names(survey, [path for places in leaks for path in places.values()]),
-            " = ".join(f"{survey.name(path)} ({split})" for split, path in first.items()),
-            "remove them from all splits but one: scores on known pictures are too high",
-        )
-
-
-@a_check
 def stems_apart(survey: Survey) -> Iterator[Finding]:
     """SEG502: one name in two splits with different pictures, unless names are mere numbers that start again."""
     pictures: dict[str, dict[str, str]] = defaultdict(dict)
@@ -261,6 +314,52 @@ def stems_apart(survey: Survey) -> Iterator[Finding]:
             f"{shown(shared[0])} is in {splits}",
             "nothing, where numbering starts again in each split; else see that no scene is in both",
         )
+
+
+@a_check
+def splits_alike(survey: Survey) -> Iterator[Finding]:
+    """SEG507: classes that fill another share of the pictures of one split than of the training's."""
+    train = _shares(survey, "train")
+    for split in ("val", "test"):
+        here = _shares(survey, split)
+        rows = [(index, *_apart(train[:, index], here[:, index])) for index in range(survey.labels.num_classes)]
+        apart = [(index, before, now) for index, differs, before, now in rows if differs]
+        if apart:
+            parts = [
+                f"{shown(survey.labels.names[index])} {percent(before)} in train, {percent(now)} in {split}"
+                for index, before, now in apart
+            ]
+            yield Finding(
+                "SEG507",
+                "note",
+                f"{split} differs from train in {num(apart, 'class', 'classes')}: {'; '.join(parts[:4])}",
+                len(apart),
+                (),
+                f"{shown(survey.labels.names[apart[0][0]])}: mean share of a picture {percent(apart[0][1])} in train, "
+                f"{percent(apart[0][2])} in {split}",
+                f"see that {split} shows what the network is meant for: its score tells little of other pictures",
+            )
+
+
+def _shares(survey: Survey, split: str) -> np.ndarray:
+    """Returns the share of each class in each mask of a split, N K, without masks that are ignored as a whole."""
+    pixels = [use.pixels for use in survey.uses_of(split) if use.pixels.any()]
+    counts = np.array(pixels, float).reshape(-1, survey.labels.num_classes)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> tuple[bool, float, float]:
+    """Returns whether the shares of a class are of clearly different distributions, and their means."""
+    if not len(one) or not len(other):
+        return False, 0.0, 0.0
+    every = np.concatenate([one, other])
+    below = [np.searchsorted(np.sort(part), every, side="right") / len(part) for part in (one, other)]
+    distance = float(np.abs(below[0] - below[1]).max())
+    sure = distance * (len(one) * len(other) / len(every)) ** 0.5 >= APART_SURE
+    before, now = float(one.mean()), float(other.mean())
+    rare, often = sorted((before, now))
+    matters = often - rare >= APART_SHARE or (often >= RARE_SHARE and often >= APART_FACTOR * rare)
+    return distance >= APART and sure and matters, before, now
 
 
 @a_check

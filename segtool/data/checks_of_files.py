@@ -271,24 +271,20 @@ def modes_alike(survey: Survey) -> Iterator[Finding]:
 
 
 @a_check
-def orientation_certain(survey: Survey) -> Iterator[Finding]:
-    """SEG205: photographs that EXIF turns and whose masks have their size either way; none where others decide it."""
-    certain, doubtful = [], []
-    for record in (record for pairs in survey.pairs.values() for record in pairs.records):
-        image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
-        if mask and not image.error and not mask.error and image.orientation != 1 and image.size == mask.size:
-            lies_over = image.orientation >= 5 and image.size[0] != image.size[1]
-            (certain if lies_over else doubtful).append(image)
-    if doubtful and not certain:
-        applied = survey.config.data.exif == "apply"
-        grid, other = ("upright", "ignore") if applied else ("stored", "apply")
+def mask_modes_alike(survey: Survey) -> Iterator[Finding]:
+    """SEG207: masks of several pixel formats, all of which the encoding reads."""
+    read = [survey.masks[path] for path, use in survey.uses.items() if not use.error]
+    modes = Counter(facts.mode for facts in read)
+    if len(modes) > 1:
+        rarest = min(modes, key=lambda mode: modes[mode])
+        few = [facts.path for facts in read if facts.mode == rarest]
+        listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
         yield Finding(
-            "SEG205",
+            "SEG207",
             "note",
-            f"{num(doubtful, 'image')} with an EXIF orientation, of one size turned or not",
-            len(doubtful),
-            few_names(survey, [image.path for image in doubtful]),
-            f"{survey.name(doubtful[0].path)}: EXIF orientation {doubtful[0].orientation}; its mask is taken to be "
-            f"drawn on the {grid} picture",
-            f"look at one beside its mask; where the mask lies the other way up, set data.exif to {other}",
+            f"masks of {len(modes)} pixel formats (P is a palette): {listed}",
+            len(few),
+            few_names(survey, few),
+            f"{survey.name(few[0])}: {rarest}",
+            "look whether they mean the same: they may come from different programs",
         )

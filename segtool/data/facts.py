@@ -266,8 +266,21 @@ def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
         return MaskFacts(path, error=reason(error, path))
     colored = stored.values.ndim == 3
     plain = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
-    kind = (stored.mode, stored.lossy, colored, stored.palette)
-    return MaskFacts(path, None, plain.shape[:2], *kind, *_measure(plain), _digest(plain))
+    return look_at_values(path, plain, mode=stored.mode, lossy=stored.lossy, colored=colored, palette=stored.palette)
+
+
+def look_at_values(
+    path: Path,
+    values: np.ndarray,
+    *,
+    mode: str = "L",
+    lossy: bool = False,
+    colored: bool = False,
+    palette: bytes | None = None,
+) -> MaskFacts:
+    """Returns the facts of a mask H W of integers, colours packed."""
+    kind = (mode, lossy, colored, palette)
+    return MaskFacts(path, None, values.shape[:2], *kind, *_measure(values), _digest(values))
 
 
 def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -32,7 +32,8 @@ SPOOL_PIXELS = 2**25
 BAND_PIXELS = 2**22
 """Of such an image as many are copied at a time."""
 
-_INVERSE = {6: 8, 8: 6}
+INVERSE_ORIENTATION = {6: 8, 8: 6}
+"""Orientations whose turn another one takes back; the others take back their own."""
 
 
 def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: int = 200_000_000) -> np.ndarray:
@@ -63,7 +64,7 @@ def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: in
         else:
             pixels = _to_channels(opened, channels)
             if opened.format == "TIFF":  # Pillow has applied it while decoding
-                pixels = apply_orientation(pixels, _INVERSE.get(orientation, orientation))
+                pixels = apply_orientation(pixels, INVERSE_ORIENTATION.get(orientation, orientation))
     if exif != "ignore":
         pixels = apply_orientation(pixels, orientation)
     return np.require(pixels, requirements=["C", "W"])

@@ -216,6 +216,8 @@ def _sniff(path: Path, head: bytes, formats: Collection[str]) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")):
         found = "a web page, perhaps a failed download"
+    elif text.startswith(b"version https://git-lfs"):
+        found = "a pointer of Git LFS: `git lfs pull` puts the file in its place"
     expected = f"{', '.join(list(formats)[:-1])} or {list(formats)[-1]}"
     what = f"found {found}" if found else f"it begins with {head[:8]!r}"
     raise DataError(f"{shown(path)}: not {expected} ({what}); convert it, or fetch it again, or remove it")

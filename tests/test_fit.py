@@ -1,0 +1,106 @@
+"""Masks are told to fit another image, or another turn of theirs, where their outlines say so, and not otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
+from segtool.data.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
+from segtool.data.images import apply_orientation
+
+SIZE = (64, 64)
+COUNT = 16
+
+
+def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image of blocks on noise, half of them labelled, and its mask."""
+    rng = np.random.default_rng(seed)
+    image, mask = rng.normal(110, 14, (*SIZE, 3)), np.zeros(SIZE, np.uint8)
+    for number in range(6):
+        y, x = rng.integers(0, 48, 2)
+        height, width = rng.integers(8, 16, 2)
+        image[y : y + height, x : x + width] += rng.choice([-60, 60])
+        mask[y : y + height, x : x + width] = number % 2
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def pairs(count: int = COUNT) -> tuple[list[ImageFacts], list[MaskFacts]]:
+    both = [drawn(seed) for seed in range(count)]
+    return (
+        [look_at_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)],
+        [look_at_values(Path(f"{n}.png"), mask) for n, (_, mask) in enumerate(both)],
+    )
+
+
+def moved(masks: list[MaskFacts], places: list[int]) -> list[MaskFacts]:
+    """Returns the masks with those of some places moved on to the next of these."""
+    result = list(masks)
+    for place, source in zip(places, [*places[1:], places[0]], strict=True):
+        result[place] = masks[source]
+    return result
+
+
+def test_masks_that_fit_their_images_are_no_finding() -> None:
+    images, masks = pairs(40)
+    assert wrong_pairs(images, masks) == []
+    for start in range(0, 32, 4):
+        assert wrong_pairs(images[start : start + 9], masks[start : start + 9]) == []
+
+
+@pytest.mark.parametrize("places", [[3, 11], [1, 4, 9], [0, 2, 5, 8, 13, 15]])
+def test_masks_exchanged_in_pairs_and_rings_are_found_with_the_images_that_they_fit(places: list[int]) -> None:
+    images, masks = pairs()
+    wrong = wrong_pairs(images, moved(masks, places))
+    assert wrong == list(zip(places, [*places[1:], places[0]], strict=True))
+
+
+@pytest.mark.parametrize("shift", [1, -1, 2])
+def test_all_masks_moved_on_are_found(shift: int) -> None:
+    images, masks = pairs()
+    wrong = wrong_pairs(images, [masks[(place + shift) % COUNT] for place in range(COUNT)])
+    assert len(wrong) >= COUNT - abs(shift)
+    assert all((j - i) == shift for i, j in wrong)
+
+
+def test_nothing_is_told_where_masks_follow_no_edges_or_are_few() -> None:
+    images, masks = pairs()
+    rng = np.random.default_rng(1)
+    noise = [look_at_pixels(Path("x.png"), rng.integers(0, 256, (*SIZE, 3), np.uint8)) for _ in images]
+    assert wrong_pairs(noise, masks) == []
+    assert wrong_pairs(images[:7], moved(masks[:7], [1, 4])) == []
+    blank = [look_at_values(Path("x.png"), np.zeros(SIZE, np.uint8)) for _ in masks]
+    assert wrong_pairs(images, blank) == []
+
+
+def test_a_mask_of_another_size_is_not_told_to_fit_there() -> None:
+    images, masks = pairs()
+    other = [replace(image, size=(128, 128)) if n == 11 else image for n, image in enumerate(images)]
+    assert wrong_pairs(other, moved(masks, [3, 11])) == []
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_the_grid_of_the_masks_of_turned_photographs_is_found(orientation: int) -> None:
+    images, upright = pairs()
+    turned = [replace(image, orientation=orientation) for image in images]
+    votes = votes_for_upright(turned, upright)
+    assert choose_grid(votes) == "apply"
+    assert contrary(votes) == []
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = [look_at_values(mask.path, apply_orientation(drawn(n)[1], back).copy()) for n, mask in enumerate(upright)]
+    assert choose_grid(votes_for_upright(turned, stored)) == "ignore"
+    mixed = [*upright[:12], *stored[12:]]
+    assert {12, 13} <= set(contrary(votes_for_upright(turned, mixed))) <= {12, 13, 14, 15}
+
+
+def test_votes_that_say_nothing_choose_no_grid() -> None:
+    rng = np.random.default_rng(0)
+    votes = rng.normal(0, 0.1, 1000)
+    assert choose_grid(votes) is None
+    assert contrary(votes) == []
+    assert choose_grid(np.array([])) is None
+    assert choose_grid(np.array([0.3])) is None
+    assert choose_grid(np.full(4, 0.3)) == "apply"
