@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import torch
 
     from segtool.checkpoint import Checkpoint
+    from segtool.data.check import Report
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
@@ -164,15 +166,20 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
         config, base = load_text(text, session.config, session.overrides), directory
     require_shares(config, world.size)
     pretrained = verify_components(config, base)
-    records = _checked_records(config, base, reporter)
+    _say_reasons(session.config, text, config, reporter, dry_run=dry_run)
+    records, report = _checked_records(config, base, reporter)
     config, plan = _planned(config, records, device, world, pretrained)
     _say_plan(config, plan, records, device, world, reporter)
     frequencies = _frequencies(config, records)
+    if dry_run:
+        _say_brief(config, plan, report, frequencies, reporter)
     trial = None
     if session.preflight:
         trial = _preflight(config, plan, records, frequencies, base, directory, device, world, reporter)
     if dry_run:
-        return _dry_run(config, plan, records, frequencies, directory, began, device, world, reporter)
+        seconds = _dry_run(config, plan, records, frequencies, directory, began, device, world, reporter)
+        reporter.say(f"would write {directory}; dry run: nothing was written")
+        return seconds
     deadline = None
     if session.budget is not None:
         config, plan, deadline = _budgeted(
@@ -495,7 +502,7 @@ def verify_components(config: Config, base: Path | None = None) -> Pretrained | 
     return pretrained
 
 
-def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
+def _checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Records, Report]:
     from segtool.data.check import examine
     from segtool.data.formats import split_records
 
@@ -511,7 +518,29 @@ def _checked_records(config: Config, base: Path, reporter: Reporter) -> Records:
         if finding.severity == "warning":
             reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
     with located(config):
-        return split_records(config, base)
+        return split_records(config, base), report
+
+
+def _say_reasons(source: Path, text: str | None, config: Config, reporter: Reporter, *, dry_run: bool) -> None:
+    """Says why `init` chose what it did for a data folder, and in a dry run what the comments of a config say."""
+    from segtool.briefing import reasons
+
+    if text is not None:
+        reporter.say(f"config: none given, so it is the one that segtool init writes for {source}; the run keeps it")
+    elif dry_run and source.is_file():
+        text = source.read_text(encoding="utf-8", errors="replace")
+    for choice in reasons(text or "", config):
+        reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
+
+
+def _say_brief(
+    config: Config, plan: Plan, report: Report, frequencies: ClassFrequencies | None, reporter: Reporter
+) -> None:
+    from segtool.briefing import brief
+
+    counts = Counter(finding.severity for finding in report.findings)
+    for line in brief(config, plan, report.summary, counts, frequencies):
+        reporter.say(line)
 
 
 def _planned(
@@ -598,7 +627,6 @@ def _dry_run(
     forecast = measure(config, records, frequencies, plan, world, device, reporter)
     for line in describe(forecast, config, plan, prepared=prepared, directory=directory):
         reporter.say(line)
-    reporter.say("dry run: nothing was written")
     return prepared + forecast.times.total(plan)
 
 
