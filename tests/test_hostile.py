@@ -32,9 +32,9 @@ from safetensors.torch import load_file, save_file
 
 from segtool import checkpoint
 from segtool.checkpoint import Progress, TrainState
-from segtool.config import Sections, dump_config, load_config
-from segtool.data.formats import read_list
+from segtool.config import Folders, Sections, dump_config, load_config
 from segtool.data.images import image_size, read_image
+from segtool.data.lists import read_list
 from segtool.data.masks import read_mask
 from segtool.errors import CheckpointError, ConfigError, DataError
 from segtool.models.backbones import ResNet18, read_weights
@@ -199,13 +199,17 @@ def test_a_device_in_place_of_a_config_or_list_is_refused(tmp_path, device):
     with pytest.raises(ConfigError, match="pipe or a device"):
         load_config(Path(device))
     with pytest.raises(DataError, match="is no regular file"):
-        read_list(Path(device), tmp_path)
+        read_list(Folders(list=device), tmp_path)
 
 
 def test_a_pipe_in_place_of_a_list_or_image_is_refused_and_not_waited_for(tmp_path):
     path = tmp_path / "a.png"
     os.mkfifo(path)
-    for read in (lambda: read_list(path, tmp_path), lambda: read_image(path, channels=3), lambda: read_mask(path)):
+    for read in (
+        lambda: read_list(Folders(list=str(path)), tmp_path),
+        lambda: read_image(path, channels=3),
+        lambda: read_mask(path),
+    ):
         with pytest.raises(DataError, match="no regular file"):
             read()
 
@@ -230,7 +234,7 @@ def test_a_hostile_list_is_a_data_error_that_names_it(tmp_path, kind):
     path = tmp_path / "pairs.csv"
     path.write_bytes(LISTS[kind])
     with pytest.raises(DataError, match=r"pairs\.csv"):
-        read_list(path, tmp_path)
+        read_list(Folders(list=str(path)), tmp_path)
 
 
 @pytest.mark.parametrize("root", ["x" * 5000, "x/" * 3000, "/dev/null", "/proc/self/mem"])

@@ -465,8 +465,7 @@ def test_names_that_yaml_would_misread_come_through(tmp_path: Path) -> None:
     names = ["no", "#1: a, b", 'quo"ted', "1e3", "null"]
     root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 3, 4]) for i in range(8)])
     (root / "classes.txt").write_text("\n".join(names).replace("#1", "\\#1"))
-    found = find_names(root)
-    assert found is not None
+    (found,) = find_names(root)
     assert [spec.name for spec in init(root).data.classes] == list(found.by_order)
     assert len(found.by_order) == 5
 

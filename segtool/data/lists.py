@@ -49,7 +49,7 @@ def read_list(part: Folders, root: Path) -> list[Record]:
         DataError: the list is not there, or lines that name no pair or files that are not there, each with its number.
     """
     path = root / str(part.list)
-    header, rows = _read_rows(path)
+    header, rows = read_rows(path)
     rows = _of_part(header, rows, part.part, path)
     columns = _columns(header, rows)
     bases = (root / (part.images or "."), root / (part.masks or "."))
@@ -95,7 +95,7 @@ def pick(part: Folders, found: Pairs, pairing: Pairing, root: Path) -> Listed:
     """
     path = root / str(part.list)
     names = Names(found, root / str(part.images), pairing, root)
-    header, rows = _read_rows(path, header=_says_image)
+    header, rows = read_rows(path, header=says_image)
     rows = _of_part(header, rows, part.part, path)
     column = names.column([row.cells for row in rows])
     files, unknown = set(), []
@@ -181,12 +181,10 @@ def _list_text(path: Path) -> str:
         raise DataError(f"{shown(path)}: the list cannot be read ({error.strerror}); correct data.*.list") from error
 
 
-def _read_rows(
-    path: Path, *, header: Callable[[Sequence[str]], bool] | None = None
-) -> tuple[Sequence[str], list[_Row]]:
+def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = None) -> tuple[Sequence[str], list[_Row]]:
     """Returns the cells of the header, none where there is no header, and the other rows."""
     rows = _parse_rows(_list_text(path))
-    is_header = header or (lambda cells: not any(map(_is_image_name, cells)))
+    is_header = header or (lambda cells: not any(map(is_image_name, cells)))
     return (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
 
 
@@ -199,10 +197,10 @@ def _parse_rows(text: str) -> list[_Row]:
     return [_Row(number, _cells(line, delimiter)) for number, line in lines]
 
 
-def _says_image(cells: Sequence[str]) -> bool:
+def says_image(cells: Sequence[str]) -> bool:
     """Whether a first line is a header: its cells are words, one of which is what a list of images is headed by."""
     words = {word for cell in cells for word in re.findall(r"[a-z]+", cell.lower())}
-    plain = not any(map(_is_image_name, cells)) and not any(re.search(r"\d|/", cell) for cell in cells)
+    plain = not any(map(is_image_name, cells)) and not any(re.search(r"\d|/", cell) for cell in cells)
     return plain and bool(words & _HEADER_WORDS)
 
 
@@ -231,13 +229,13 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return [line]
 
 
-def _is_image_name(cell: str) -> bool:
+def is_image_name(cell: str) -> bool:
     return os.path.splitext(cell)[1].lower() in MASK_SUFFIXES
 
 
 def _columns(header: Sequence[str], rows: Sequence[_Row]) -> tuple[int, int]:
     """Returns the columns of images and masks: those that hold names of image files, told apart by the header."""
-    counts = Counter(i for row in rows for i, cell in enumerate(row.cells) if _is_image_name(cell))
+    counts = Counter(i for row in rows for i, cell in enumerate(row.cells) if is_image_name(cell))
     named = sorted(column for column, count in counts.items() if 2 * count > max(counts.values()))
     if len(named) < 2:
         named = list(range(max(2, len(header))))

@@ -42,17 +42,23 @@ class Meaning:
     """First code of the class that is listed first whatever its code."""
 
 
-def with_named_colors(guess: Guess, file: NamesFile | None) -> Guess:
+def with_named_colors(guess: Guess, files: Sequence[NamesFile]) -> Guess:
     """Returns the guess with the colours of a file of names where lossy masks hold all of its classes' near ones."""
-    if not (file and file.by_color and guess.nearest):
-        return guess
+    for file in files if guess.nearest else ():
+        if file.by_color and (owners := _near(guess, file)):
+            return replace(guess, codes=tuple((owner,) for owner in owners))
+    return guess
+
+
+def _near(guess: Guess, file: NamesFile) -> list[int]:
+    """Returns the file's colour next to each class's, or nothing where one is far or two have the same."""
     named = np.array(sorted(file.by_color))
     found = np.array([codes[0] for codes in guess.codes])
     gaps = np.linalg.norm(unpack(found).astype(float)[:, None] - unpack(named).astype(float)[None], axis=-1)
     owners = gaps.argmin(1)
     if gaps.min(1).max() >= CLOSE or len(set(owners.tolist())) < len(found):
-        return guess
-    return replace(guess, codes=tuple((int(named[owner]),) for owner in owners))
+        return []
+    return named[owners].tolist()
 
 
 def arrange(guess: Guess, shapes: Shapes, meaning: Meaning) -> tuple[Guess, Shapes]:
@@ -89,15 +95,16 @@ def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> li
     return rows
 
 
-def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], file: NamesFile | None) -> Meaning:
+def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files: Sequence[NamesFile]) -> Meaning:
     """Returns what the classes mean: as a file says, a published data set, or, of two, how they lie in the images.
 
     Args:
         masks: all of them, for the names of files.
-        file: class names that lie beside the data.
+        files: class names that lie beside the data, the most telling first; the first that fits is taken.
     """
-    if file and (names := class_names(guess, file)):
-        return _named(guess, names, file)
+    for file in files:
+        if names := class_names(guess, file):
+            return _named(guess, names, file)
     if standard := find_standard(guess, [mask.path for mask in masks if not mask.error]):
         void = standard.ignore
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""

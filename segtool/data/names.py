@@ -1,20 +1,33 @@
-"""Class names that lie beside a data set, in the files that common labelling tools write."""
+"""Class names that lie beside a data set, in the files that labelling tools and authors write.
+
+A file's name says little, so every small text, CSV, JSON and YAML file is read in the usual shapes, and what fits the
+masks decides (`meaning`). Only plain lists of names, which fit any masks of as many classes, need a telling name.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from segtool.data.names_in_tables import color_of, read_table
 from segtool.data.opening import shown
+from segtool.errors import SegtoolError
+from segtool.yaml_io import load
 
-LIST_FILES = ("classes.txt", "class_names.txt", "labels.txt", "codes.txt", "names.txt")
-COLOR_FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "classes.csv")
-JSON_FILES = ("dataset.json",)
 MAX_BYTES = 1 << 20
-VOID_NAMES = {"void", "ignore", "ignored", "__ignore__", "_ignore_", "unlabeled", "unlabelled", "dontcare"}
+MAX_FILES = 60
+MAX_DEPTH = 4
+_MAX_NESTING = 4
+_TELLING = re.compile(r"class|label|name|categor|code|object|legend|colou?r|palette|meta|ontology|dataset|data\.ya?ml")
+_VOID_NAMES = {"void", "ignore", "ignored", "__ignore__", "_ignore_", "unlabeled", "unlabelled", "dontcare"}
+_NAME_KEYS = ("name", "title", "label", "classTitle", "class", "class_name", "category", "readable")
+_COLOR_KEYS = ("color", "colour", "color_rgb", "rgb", "hex", "hexcolor")
+_VALUE_KEYS = ("value", "id", "index", "label_id", "class_id", "trainId", "pixel_value")
 
 
 @dataclass(frozen=True)
@@ -47,72 +60,174 @@ class NamesFile:
         return {color: self.by_color[color] for color in colors} if set(colors) <= set(self.by_color) else {}
 
 
-def find_names(root: Path) -> NamesFile | None:
-    """Returns the first file of class names in the folder or its parent that can be understood."""
-    readers = (
-        *((name, _read_colors) for name in COLOR_FILES),
-        *((name, _read_list) for name in LIST_FILES),
-        *((name, _read_json) for name in JSON_FILES),
-    )
-    for folder in (root, root.parent):
-        for name, read in readers:
-            path = folder / name
-            if path.is_file() and path.stat().st_size <= MAX_BYTES and (found := read(path)):
-                return found
-    return None
+def find_names(root: Path) -> list[NamesFile]:
+    """Returns what the files of class names in a folder, above it and below it say, the most telling first.
+
+    Colours tell most, then values, then an order; of equals the one nearest to the folder.
+    """
+    found = [names for path in _files(root) for names in _read(path)]
+    kinds = (lambda names: names.by_color, lambda names: names.by_value, lambda names: names.by_order)
+    return [names for kind in kinds for names in found if kind(names)]
 
 
 def is_void(name: str) -> bool:
     """Whether a class of this name means pixels that nobody labelled."""
-    return re.sub(r"[\s-]", "", name.lower()) in VOID_NAMES
+    return re.sub(r"[\s-]", "", name.lower()) in _VOID_NAMES
 
 
-def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+# --- files
 
 
-def _read_list(path: Path) -> NamesFile | None:
-    lines = _lines(path)
+def _files(root: Path) -> Iterator[Path]:
+    """Yields the files that may hold names: telling ones in the folder and above it, then those below."""
+    readable = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml", ".names", "")
+    for folder in (root, root.parent):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in readable and _TELLING.search(path.name.lower()) and _is_small(path):
+                yield path
+    count = 0
+    for folder, folders, names in os.walk(root):
+        depth = len(Path(folder).relative_to(root).parts)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")) and depth < MAX_DEPTH)
+        paths = [Path(folder) / name for name in sorted(names) if os.path.splitext(name)[1].lower() in readable[:-1]]
+        for path in paths[:MAX_FILES]:  # more are outlines, a file for each image
+            count += 1
+            is_seen = path.parent == root and _TELLING.search(path.name.lower())
+            if not is_seen and count <= 4 * MAX_FILES and path.name[0] != "." and _is_small(path):
+                yield path
+
+
+def _is_small(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size <= MAX_BYTES
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> Iterator[NamesFile]:
+    """Yields what a file says in each way in which it can be understood."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        yield from _of_data(path, _json(text), telling=True)
+    elif suffix in (".yaml", ".yml"):
+        yield from _of_data(path, _yaml(text), telling=bool(_TELLING.search(path.name.lower())))
+    else:
+        yield from _of_text(path, text)
+
+
+# --- text and tables
+
+
+def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _is_comment(line)]
     if lines and lines[0] in ("__ignore__", "_ignore_"):  # labelme's name for the value -1, stored as 255
         lines = lines[1:]
-    numbered = [re.fullmatch(r"(\d{1,10})\s*[:,\t ]\s*(\D.*)", line) for line in lines]
-    if lines and all(numbered):
-        return NamesFile(path, by_value={int(m[1]): _clean(m[2]) for m in numbered if m})
-    names = tuple(_clean(line) for line in lines)
-    return NamesFile(path, by_order=names) if all(names) and names else None
+    telling = bool(_TELLING.search(path.name.lower()))
+    table = read_table(lines)
+    if colors := _cleaned(table.by_color):
+        yield NamesFile(path, by_color=colors)
+    if telling and (values := _cleaned(table.by_value)):
+        yield NamesFile(path, by_value=values)
+    if telling and not table.by_color and not table.by_value:
+        names = tuple(_clean(line) for line in lines if line.lower() not in _NAME_KEYS)
+        if names and all(names):
+            yield NamesFile(path, by_order=names)
 
 
-def _read_colors(path: Path) -> NamesFile | None:
-    """Reads CVAT's `name:r,g,b::`, `name,r,g,b` with a header, and CamVid's `r g b name`."""
-    found: dict[int, str] = {}
-    for line in _lines(path):
-        if match := re.match(r"(.+?)\s*[:,;]\s*(\d{1,10})\s*[,; ]\s*(\d{1,10})\s*[,; ]\s*(\d{1,10})", line):
-            name, *channels = match.groups()
-        elif match := re.match(r"(\d{1,10})[\s,;]+(\d{1,10})[\s,;]+(\d{1,10})[\s,;]+(\D.*)", line):
-            *channels, name = match.groups()
-        else:
-            continue
-        red, green, blue = (int(channel) for channel in channels)
-        if max(red, green, blue) <= 255:
-            found[red << 16 | green << 8 | blue] = _clean(name)
-    return NamesFile(path, by_color=found) if found else None
+def _is_comment(line: str) -> bool:
+    return bool(re.match(r"\s*#(?![0-9a-fA-F]{6}\b)", line))
 
 
-def _read_json(path: Path) -> NamesFile | None:
-    """Reads `labels` of nnU-Net's dataset.json: names to values, or in its first version values to names."""
+# --- JSON and YAML
+
+
+def _json(text: str) -> Any:
     try:
-        labels = json.loads(path.read_text(encoding="utf-8-sig", errors="replace")).get("labels")
-        pairs = labels.items()
-    except (ValueError, AttributeError, RecursionError):
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
-    found: dict[int, str] = {}
-    for key, item in pairs:
-        if isinstance(item, int) and not isinstance(item, bool):
-            found[item] = _clean(str(key))
-        elif isinstance(item, str) and re.fullmatch(r"\d{1,10}", str(key)):
-            found[int(key)] = _clean(item)
-    return NamesFile(path, by_value=found) if found else None
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return load(text, where=lambda line: f"line {line}").data
+    except (SegtoolError, RecursionError):
+        return None
+
+
+def _of_data(path: Path, data: Any, *, telling: bool, depth: int = 0) -> Iterator[NamesFile]:
+    """Yields what plain data says: a mapping or a list of classes, itself or what it holds."""
+    if depth > _MAX_NESTING:
+        return
+    if isinstance(data, Mapping):
+        yield from _of_mapping(path, data)
+        children = [value for value in data.values() if isinstance(value, Mapping | list)]
+    elif isinstance(data, list):
+        yield from _of_list(path, data, telling=telling)
+        children = [value for value in data[:MAX_FILES] if isinstance(value, list)]
+    else:
+        return
+    for child in children[:MAX_FILES]:
+        yield from _of_data(path, child, telling=telling, depth=depth + 1)
+
+
+def _of_mapping(path: Path, data: Mapping[Any, Any]) -> Iterator[NamesFile]:
+    by_color: dict[int, str] = {}
+    by_value: dict[int, str] = {}
+    for key, value in data.items():
+        text = str(key)
+        if _is_number(value):
+            by_value[value] = text
+        elif isinstance(value, str) and re.fullmatch(r"\d{1,10}", text):
+            by_value[int(text)] = value
+        elif (color := color_of(value)) is not None:
+            by_color[color] = text
+        elif isinstance(value, str) and (color := color_of(text)) is not None:
+            by_color[color] = value
+        else:
+            return
+    yield from _filled(path, by_color, by_value)
+
+
+def _of_list(path: Path, data: Sequence[Any], *, telling: bool) -> Iterator[NamesFile]:
+    if telling and data and all(isinstance(item, str) for item in data):
+        yield NamesFile(path, by_order=tuple(map(_clean, data)))
+        return
+    by_color: dict[int, str] = {}
+    by_value: dict[int, str] = {}
+    for item in data:
+        name = _first(item, _NAME_KEYS) if isinstance(item, Mapping) else None
+        if not isinstance(name, str):
+            return
+        if (color := color_of(_first(item, _COLOR_KEYS))) is not None:
+            by_color[color] = name
+        if _is_number(value := _first(item, _VALUE_KEYS)):
+            by_value[value] = name
+    yield from _filled(path, by_color, by_value)
+
+
+def _filled(path: Path, by_color: dict[int, str], by_value: dict[int, str]) -> Iterator[NamesFile]:
+    if colors := _cleaned(by_color):
+        yield NamesFile(path, by_color=colors)
+    if values := _cleaned(by_value):
+        yield NamesFile(path, by_value=values)
+
+
+def _first(item: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((item[key] for key in keys if key in item), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _cleaned(names: Mapping[int, str]) -> dict[int, str]:
+    cleaned = {code: _clean(name) for code, name in names.items()}
+    return cleaned if all(cleaned.values()) else {}
 
 
 def _clean(name: str) -> str:

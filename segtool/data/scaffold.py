@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
-from segtool.config import Config, Folders, Limits, Pairing, plain
-from segtool.data.encoding import guess_encoding
+from segtool.config import Config, Folders, Pairing, plain
+from segtool.data.discovery import Found, discover
 from segtool.data.evidence import Guess
-from segtool.data.facts import ImageFacts, MaskFacts, look_at_all, look_at_header, look_at_image, look_at_mask
 from segtool.data.holdout import SplitChoice, choose_split
-from segtool.data.layout import find_layout
 from segtool.data.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
-from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
-from segtool.data.pairs import Pairs, Record, find_pairs
+from segtool.data.pairs import Pairs
 from segtool.data.recipe import MODELS, Pictures, Row, training_rows
 from segtool.data.shapes import measure_shapes
 from segtool.errors import DataError, SegtoolError
@@ -27,25 +22,6 @@ from segtool.yaml_io import flow
 
 WIDTH = 118
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
-ALPHA_MODES = ("LA", "La", "RGBA", "PA", "P")
-MAX_PIXELS = Limits().max_pixels
-
-
-@dataclass(frozen=True)
-class Found:
-    """A data set as it lies there."""
-
-    root: Path
-    folders: dict[str, Folders]
-    pairing: Pairing
-    pairs: dict[str, Pairs]
-    images: dict[Path, ImageFacts]
-    """Headers only."""
-    masks: dict[Path, MaskFacts]
-    names: NamesFile | None
-    notes: tuple[str, ...]
-    """What was left out."""
-    exif: Literal["apply", "ignore"] = "apply"
 
 
 def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
@@ -63,9 +39,9 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     """
     if model not in MODELS:
         raise SegtoolError(f"--model {shown(model)}: expected {' or '.join(MODELS)}")
-    found = look(root)
+    found = discover(root)
     masks = list(found.masks.values())
-    guess = with_named_colors(guess_encoding(masks), found.names)
+    guess = with_named_colors(found.guess, found.names)
     shapes = measure_shapes(masks, guess)
     meaning = find_meaning(guess, shapes, masks, found.names)
     guess, shapes = arrange(guess, shapes, meaning)
@@ -90,82 +66,6 @@ def _lines(row: Row) -> list[str]:
     return [f"{margin}# {line}" for line in wrapped] + [f"{margin}{row.text}"]
 
 
-# ------------------------------------------------------------------------------------------------- what is there
-
-
-def look(root: Path) -> Found:
-    """Returns the files of a data set and their facts. Raises DataError where nothing pairs."""
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{shown(root)}: {what}; expected a folder with images and masks")
-    layout = find_layout(root)
-    if layout is None:
-        raise DataError(_no_layout(root))
-    folders = {
-        split: Folders(images=images, masks=masks, pairing=layout.pairings.get(split))
-        for split, (images, masks) in layout.splits.items()
-    }
-    pairs = {split: find_pairs(root / i, root / m, layout.pairing_of(split)) for split, (i, m) in layout.splits.items()}
-    records = [record for part in pairs.values() for record in part.records]
-    images = _look_at_headers(records, "apply")
-    masks = look_at_all(
-        [record.mask for record in records if record.mask], lambda path: look_at_mask(path, max_pixels=MAX_PIXELS)
-    )
-    if all(facts.error for facts in images.values()):
-        first = list(images.values())[:5]
-        raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
-    found = Found(root, folders, layout.pairing, pairs, images, masks, find_names(root), layout.notes)
-    if _masks_fit_stored_grid(records, images, masks):
-        return replace(found, exif="ignore", images=_look_at_headers(records, "ignore"))
-    return found
-
-
-def _look_at_headers(records: Sequence[Record], exif: str) -> dict[Path, ImageFacts]:
-    paths = [record.image for record in records]
-    return look_at_all(paths, lambda path: look_at_header(path, exif=exif, max_pixels=MAX_PIXELS))
-
-
-def _masks_fit_stored_grid(
-    records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]
-) -> bool:
-    """Whether the masks of all photographs that EXIF turns on their side have the size before the turn."""
-    sizes = [
-        (images[record.image].size, masks[record.mask].size)
-        for record in records
-        if record.mask and images[record.image].orientation >= 5 and not masks[record.mask].error
-    ]
-    decided = [(image, mask) for image, mask in sizes if image[0] != image[1]]
-    return bool(decided) and all(mask == image[::-1] for image, mask in decided)
-
-
-def _no_layout(root: Path) -> str:
-    """Returns what lies in a folder without a layout, and how to go on."""
-    return (
-        f"{shown(root)}: no images with masks of the same names found (there: {_contents(root)}). Expected images/ and "
-        "masks/, or train/images, train/masks, val/images, val/masks, with one stem for each pair (a.jpg, a.png); for "
-        "other folders write `train: {images: FOLDER, masks: FOLDER}` under `data:` in a config by hand, and "
-        "`pairing:` where names differ"
-    )
-
-
-def _contents(root: Path) -> str:
-    """Returns the folders below a root, each with the kinds of its files: `images (6 .png)`, `masks (6 .json)`."""
-    kinds: dict[str, Counter[str]] = {}
-    for path, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(path).relative_to(root)
-        if len(relative.parts) >= 3 or len(kinds) >= 8:
-            folders.clear()
-        suffixes = [os.path.splitext(name)[1].lower() or "without suffix" for name in files if name[0] != "."]
-        if suffixes or (relative.parts and not folders):
-            kinds[relative.as_posix()] = Counter(suffixes)
-    told = [
-        f"{shown(name)} ({', '.join(f'{count} {shown(kind)}' for kind, count in found.most_common(3)) or 'empty'})"
-        for name, found in list(kinds.items())[:8]
-    ]
-    return ", ".join(told) or "nothing"
-
-
 # ------------------------------------------------------------------------------------------------- data
 
 
@@ -174,6 +74,10 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     notes = [f"{shown(note)}." for note in found.notes]
     relative = [] if Path(path).is_absolute() else ["Relative to this file."]
     rows = [Row(f"root: {flow(path)}", " ".join(relative + notes))]
+    if found.format != "folders":
+        rows.append(
+            Row(f"format: {found.format}", "Names do not meet; a file says which image and mask belong together.")
+        )
     for name, folders in found.folders.items():
         rows.append(Row(f"{name}: {flow(_folders(folders))}", _pairs_comment(found.pairs[name])))
     if found.pairing != Pairing():
@@ -231,20 +135,10 @@ def _channels_row(found: Found) -> Row:
     listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
     if _is_grey(found):
         return Row("channels: 1", f"All images are grey: {listed}.")
-    if _needs_alpha(readable):
+    if any(facts.channels == 4 for facts in readable):
         return Row("channels: 4", f"Some images are not opaque, and their colour alone would not be theirs: {listed}.")
     grey = "; grey ones become three equal channels" if any(mode in GREY_MODES for mode in modes) else ""
     return Row("channels: 3", f"Images are stored as {listed}{grey}.")
-
-
-def _needs_alpha(images: Sequence[ImageFacts]) -> bool:
-    """Whether three channels are refused and four are not, for one of the images that may have alpha."""
-    doubtful = [facts.path for facts in images if facts.mode in ALPHA_MODES]
-    for path in doubtful:
-        three, four = (look_at_image(path, channels=n, exif="apply", max_pixels=MAX_PIXELS).error for n in (3, 4))
-        if three and not four:
-            return True
-    return False
 
 
 def _sentence(text: str) -> str:

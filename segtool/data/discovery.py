@@ -1,0 +1,217 @@
+"""What lies in a folder: which images and masks belong together and what they hold, for `init`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from segtool.config import Data, Folders, Limits, Pairing
+from segtool.data.affixes import NEARLY
+from segtool.data.encoding import guess_encoding
+from segtool.data.evidence import Guess
+from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, look_at_masks
+from segtool.data.foreign import explain
+from segtool.data.formats import Places
+from segtool.data.layout import Layout, find_layout
+from segtool.data.names import NamesFile, find_names
+from segtool.data.opening import shown
+from segtool.data.pairs import Pairs, Record
+from segtool.data.split_lists import find_pair_lists, find_split_lists
+from segtool.errors import DataError
+
+MAX_PIXELS = Limits().max_pixels
+PARTLY = 0.1
+"""Share of the files without a partner from which a set is labelled in part, and not by mistake."""
+MORE = 1.1  # a list of pairs is taken where it names so many times more than the folders give
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set as it lies there."""
+
+    root: Path
+    folders: dict[str, Folders]
+    pairing: Pairing
+    pairs: dict[str, Pairs]
+    images: dict[Path, ImageFacts]
+    masks: dict[Path, MaskFacts]
+    guess: Guess
+    names: list[NamesFile]
+    notes: tuple[str, ...]
+    """What was left out."""
+    format: Literal["folders", "list"] = "folders"
+    exif: Literal["apply", "ignore"] = "apply"
+
+    @property
+    def alone(self) -> tuple[int, int]:
+        """The numbers of images without a mask and of masks without an image."""
+        pairs = self.pairs.values()
+        return sum(len(p.images_without_mask) for p in pairs), sum(len(p.masks_without_image) for p in pairs)
+
+    @property
+    def skips_unpaired(self) -> bool:
+        """Whether so many files have no partner that the set is one that is labelled in part."""
+        paired = sum(len(pairs.records) for pairs in self.pairs.values())
+        return max(self.alone) >= max(1, PARTLY * (paired + max(self.alone)))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One reading of a folder: what its config would say."""
+
+    data: Data
+    notes: tuple[str, ...] = ()
+    masks: frozenset[str] = field(default_factory=frozenset)
+    """The folders that were taken for masks."""
+
+
+def discover(root: Path) -> Found:
+    """Returns the files of a data set, their facts and what the masks say.
+
+    Where the masks of one reading are pictures or hold nothing, the next likely folders are taken.
+
+    Raises:
+        DataError: nothing pairs, or no folder holds class masks; says what lies there and how to go on.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "no such folder"
+        raise DataError(f"{shown(root)}: {what}; expected a folder with images and masks")
+    first: DataError | None = None
+    for way in _ways(root):
+        try:
+            return _look(root, way)
+        except DataError as error:
+            first = first or error
+    raise first or DataError(explain(root))
+
+
+def _ways(root: Path) -> Iterator[_Way]:
+    """Yields the readings of a folder, the most likely first."""
+    layout = find_layout(root)
+    way = _of_folders(root, layout) if layout else None
+    listed = _of_lists(root, way)
+    if listed:
+        yield listed
+    refused: set[str] = set()
+    while way:
+        yield way
+        if way.masks <= refused:
+            return
+        refused |= way.masks
+        layout = find_layout(root, without=refused)
+        way = _of_folders(root, layout) if layout else None
+
+
+def _of_lists(root: Path, folders: _Way | None) -> _Way | None:
+    """Returns what lists of pairs say, where they name more pairs than the folders give, or others."""
+    parts, count = find_pair_lists(root)
+    if not parts:
+        return None
+    listed = _Way(_divided(Data(root=str(root), format="list"), parts))
+    known = _partners(root, folders.data) if folders else {}
+    if count > MORE * len(known):
+        return listed
+    others = _partners(root, listed.data)
+    differ = any(known.get(image, mask) != mask for image, mask in others.items())
+    return listed if differ and count >= NEARLY * len(known) else None
+
+
+def _partners(root: Path, data: Data) -> dict[Path, Path | None]:
+    return {record.image: record.mask for pairs in _pairs(root, data).values() for record in pairs.records}
+
+
+def _of_folders(root: Path, layout: Layout) -> _Way:
+    """Returns what a layout says, divided by lists where there are any and no folders do it."""
+    parts = {
+        split: Folders(images=images, masks=masks, pairing=layout.pairings.get(split))
+        for split, (images, masks) in layout.splits.items()
+    }
+    data = _divided(Data(root=str(root), pairing=layout.pairing), parts)
+    masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
+    if "val" not in parts:
+        train = Places(data, root).of("train").pairs
+        lists = find_split_lists(root, data.train, train, layout.pairing_of("train"))
+        data = _divided(data, lists)
+    return _Way(data, layout.notes, masks)
+
+
+def _divided(data: Data, parts: dict[str, Folders]) -> Data:
+    """Returns the data with some splits set."""
+    train, val, test = parts.get("train", data.train), parts.get("val", data.val), parts.get("test", data.test)
+    return replace(data, train=train, val=val, test=test)
+
+
+def _masks_of(part: Folders, pairing: Pairing) -> str:
+    return f"{part.masks}/*/{pairing.mask_folder}" if pairing.mask_folder else str(part.masks)
+
+
+def _pairs(root: Path, data: Data) -> dict[str, Pairs]:
+    places = Places(data, root)
+    return {split: places.of(split).pairs for split in ("train", "val", "test") if getattr(data, split) is not None}
+
+
+# --- what the files hold
+
+
+def _look(root: Path, way: _Way) -> Found:
+    data = way.data
+    pairs = _pairs(root, data)
+    records = [record for part in pairs.values() for record in part.records]
+    images = look_at_images([record.image for record in records], max_pixels=MAX_PIXELS)
+    masks = look_at_masks([record.mask for record in records if record.mask], max_pixels=MAX_PIXELS)
+    if all(facts.error for facts in images.values()):
+        first = list(images.values())[:5]
+        raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
+    folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
+    notes = list(way.notes)
+    for split in [split for split in ("val", "test") if split in pairs and _is_dummy(pairs, split, masks)]:
+        notes.append(f"{folders.pop(split).masks}: one value in all masks, which is no truth to score by: left out")
+        masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs[split].records}}
+        del pairs[split]
+    guess = guess_encoding(list(masks.values()))
+    records = [record for part in pairs.values() for record in part.records]
+    images = {record.image: images[record.image] for record in records}
+    found = Found(
+        root,
+        folders,
+        data.pairing,
+        pairs,
+        images,
+        masks,
+        guess,
+        find_names(root),
+        tuple(notes),
+        data.format,
+    )
+    if _masks_fit_stored_grid(records, images, masks):
+        turned = {
+            path: as_read(facts, channels=facts.channels or 3, exif="ignore", max_pixels=MAX_PIXELS)
+            for path, facts in images.items()
+        }
+        return replace(found, exif="ignore", images=turned)
+    return found
+
+
+def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts]) -> bool:
+    """Whether the masks of a split all hold one and the same value, and those of train do not."""
+
+    def values(name: str) -> set[int]:
+        known = (masks[record.mask] for record in pairs[name].records if record.mask)
+        return {int(value) for facts in known if not facts.error for value in facts.values}
+
+    return len(pairs[split].records) > 1 and len(values(split)) == 1 and len(values("train")) > 1
+
+
+def _masks_fit_stored_grid(
+    records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]
+) -> bool:
+    """Whether the masks of all photographs that EXIF turns on their side have the size before the turn."""
+    sizes = [
+        (images[record.image].size, masks[record.mask].size)
+        for record in records
+        if record.mask and images[record.image].orientation >= 5 and not masks[record.mask].error
+    ]
+    decided = [(image, mask) for image, mask in sizes if image[0] != image[1]]
+    return bool(decided) and all(mask == image[::-1] for image, mask in decided)

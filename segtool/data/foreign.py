@@ -1,0 +1,196 @@
+"""What lies in a folder where no images and masks pair, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from segtool.data.opening import shown
+from segtool.data.pairs import MASK_SUFFIXES, list_files
+from segtool.data.words import meaning_of
+
+MAX_FOLDERS = 8
+MAX_BYTES = 1 << 26
+HEAD = 1 << 16
+_MASKS = "export or draw one PNG a picture, of its size, that holds each pixel's class"
+_EXPECTED = (
+    "Expected images/ and masks/, or train/images, train/masks, val/images, val/masks, with one stem for each pair "
+    "(a.jpg, a.png); for other folders write `train: {images: FOLDER, masks: FOLDER}` under `data:` in a config by "
+    "hand, and `pairing:` where names differ"
+)
+_OTHER_PICTURES = {
+    ".mat": "MATLAB files",
+    ".npy": "NumPy arrays",
+    ".npz": "NumPy arrays",
+    ".nii": "NIfTI volumes",
+    ".nii.gz": "NIfTI volumes",
+    ".mha": "MetaImage volumes",
+    ".nrrd": "NRRD volumes",
+    ".dcm": "DICOM files",
+    ".pgm": "PGM images",
+    ".ppm": "PPM images",
+    ".pbm": "PBM images",
+    ".h5": "HDF5 files",
+    ".hdf5": "HDF5 files",
+    ".tfrecord": "TFRecord files",
+    ".svs": "whole-slide images",
+    ".jp2": "JPEG 2000 images",
+    ".heic": "HEIC photographs",
+    ".webm": "videos",
+    ".mp4": "videos",
+    ".avi": "videos",
+}
+
+
+@dataclass
+class _Look:
+    """The files below a root: folder -> names, suffix -> some paths."""
+
+    folders: dict[str, list[str]] = field(default_factory=dict)
+    by_suffix: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+
+def explain(root: Path) -> str:
+    """Returns what a folder without pairs holds, as one message."""
+    look = _look(root)
+    what = _sentence(root, look)
+    there = f"(there: {_contents(look)})"
+    if what:
+        return f"{shown(root)}: no images with masks: {what} {there}"
+    return f"{shown(root)}: no images with masks of the same names found {there}. {_EXPECTED}"
+
+
+def _sentence(root: Path, look: _Look) -> str:
+    """Returns what is known of such a folder; "" where nothing is."""
+    images = [path for suffix in MASK_SUFFIXES for path in look.by_suffix.get(suffix, ())]
+    if not look.folders:
+        return f"the folder is empty. {_EXPECTED}"
+    if kind := _kind_of_json(look):
+        return kind
+    if kind := _kind_of_text(look, images):
+        return kind
+    if look.by_suffix.get(".xml"):
+        return f"outlines in XML files. segtool trains on masks: {_MASKS}"
+    if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
+        for suffix, name in _OTHER_PICTURES.items():
+            if look.by_suffix.get(suffix):
+                return (
+                    f"{name} ({suffix}) are not read. Convert them: images to PNG or TIFF, masks to PNG that hold "
+                    "each pixel's class"
+                )
+    if many := _masks_by_object(root):
+        return many
+    if stack := _stack(images):
+        return stack
+    return ""
+
+
+def _kind_of_json(look: _Look) -> str:
+    for path in islice(look.by_suffix.get(".json", ()), 20):
+        text = _head(path)
+        if ('"annotations"' in text and '"categories"' in text) or ('"segmentation"' in text and '"bbox"' in text):
+            return f"{shown(path.name)} holds outlines in COCO's format. segtool trains on masks: {_MASKS}"
+        if '"shapes"' in text and '"imagePath"' in text:
+            return (
+                "outlines in labelme's JSON files. segtool trains on masks: `labelme_export_json` or labelme's "
+                f"labelme2voc.py writes them, or {_MASKS}"
+            )
+        if '"regions"' in text and '"shape_attributes"' in text:
+            return f"{shown(path.name)} holds outlines of the VGG annotator. segtool trains on masks: {_MASKS}"
+        if '"classTitle"' in text or '"geometryType"' in text:
+            return f"outlines in Supervisely's JSON files. segtool trains on masks: export masks_machine, or {_MASKS}"
+    return ""
+
+
+def _kind_of_text(look: _Look, images: list[Path]) -> str:
+    stems = {path.stem for path in images}
+    for path in islice((path for path in look.by_suffix.get(".txt", ()) if path.stem in stems), 20):
+        rows = [line.split() for line in _head(path).splitlines()[:20] if line.strip()]
+        if rows and all(re.fullmatch(r"\d+", row[0]) and len(row) >= 5 and "." in "".join(row[1:]) for row in rows):
+            return f"outlines or boxes in YOLO's text files. segtool trains on masks: {_MASKS}"
+    for path in islice(look.by_suffix.get(".txt", ()), 20):
+        rows = [line.split() for line in _head(path).splitlines()[:6]]
+        if len(rows) > 4 and len({len(row) for row in rows[:-1]}) == 1 and len(rows[0]) > 16:
+            return (
+                f"{shown(path.name)} holds labels as a table of numbers. segtool reads masks from images: save each as "
+                "PNG (`Image.fromarray(np.loadtxt(path).astype('uint8')).save(…)`; mind values below 0)"
+            )
+    for path in islice(look.by_suffix.get(".csv", ()), 20):
+        if re.search(r"EncodedPixels|\brle\b|rle_mask", _head(path)[:500], re.IGNORECASE):
+            return f"{shown(path.name)} holds masks as run lengths. segtool reads masks from images: {_MASKS}"
+    return ""
+
+
+def _masks_by_object(root: Path) -> str:
+    """Returns a sentence where each image has a folder, with a mask for each of its objects."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in list_files(root, MASK_SUFFIXES):
+        if role := meaning_of(path.parent.name).role:
+            counts[path.parent.parent.as_posix()][role] += 1
+    several = [name for name, roles in counts.items() if roles["images"] == 1 and roles["masks"] > 1]
+    if len(several) < max(2, len(counts) / 2):
+        return ""
+    return (
+        "each image has a folder with a mask for each object. segtool takes one mask an image: merge the masks of each "
+        "image into one (255 where any of them is not 0), of the image's name, in one folder"
+    )
+
+
+def _stack(images: list[Path]) -> str:
+    for path in islice((path for path in images if path.suffix.lower() in (".tif", ".tiff")), 4):
+        try:
+            with Image.open(path) as image:
+                pages = getattr(image, "n_frames", 1)
+        except Exception:  # whatever Pillow raises on a broken file: it is no stack
+            continue
+        if pages > 1:
+            return (
+                f"{shown(path.name)} is a stack of {pages} pages. segtool takes one picture a file: save the pages of "
+                "images and masks as single files of the same names"
+            )
+    return ""
+
+
+def _head(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEAD)
+            if path.suffix.lower() == ".json" and os.path.getsize(path) > HEAD:
+                file.seek(-HEAD, os.SEEK_END)
+                start += file.read(HEAD)
+    except OSError:
+        return ""
+    return start.decode("utf-8", errors="replace")
+
+
+def _look(root: Path) -> _Look:
+    found = _Look()
+    for path, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        relative = Path(path).relative_to(root)
+        names = sorted(name for name in files if name[0] != ".")
+        for name in names:
+            found.by_suffix[_suffix(name)].append(Path(path) / name)
+        if names or (relative.parts and not folders):
+            found.folders[relative.as_posix()] = names
+    return found
+
+
+def _suffix(name: str) -> str:
+    return ".nii.gz" if name.lower().endswith(".nii.gz") else os.path.splitext(name)[1].lower()
+
+
+def _contents(look: _Look) -> str:
+    """Returns the folders, each with the kinds of its files: `images (6 .png)`, `masks (6 .json)`."""
+    told = []
+    for name, files in list(look.folders.items())[:MAX_FOLDERS]:
+        kinds = Counter(_suffix(file) or "without suffix" for file in files).most_common(3)
+        told.append(f"{shown(name)} ({', '.join(f'{count} {shown(kind)}' for kind, count in kinds) or 'empty'})")
+    more = len(look.folders) - MAX_FOLDERS
+    return (", ".join(told) or "nothing") + (f" and {more} more folders" if more > 0 else "")

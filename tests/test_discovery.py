@@ -1,0 +1,233 @@
+"""What `init` finds in a folder beyond two folders of one name: lists, names of classes, and what is no data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_scaffold import init, make_set, regions, write_image, write_mask
+
+from segtool.data.check import check
+from segtool.data.discovery import discover
+from segtool.data.formats import split_records
+from segtool.data.names import find_names
+from segtool.data.scaffold import scaffold
+from segtool.errors import DataError
+
+
+def numbers(config: object, root: Path) -> dict[str, int]:
+    return {name: len(part) for name, part in split_records(config, root.parent).items()}  # type: ignore[arg-type]
+
+
+def simple_set(root: Path, num: int = 12) -> Path:
+    return make_set(root, [regions(i, [0, 1]) for i in range(num)])
+
+
+# --- lists
+
+
+@pytest.mark.parametrize(
+    "line", ["p{}", "p{}.png", "images/p{}.png", "/home/me/set/images/p{}.png masks/p{}.png", "p{} 1 2"]
+)
+@pytest.mark.parametrize("folder", ["", "ImageSets/Segmentation/", "splits/"])
+def test_lists_beside_or_below_divide_the_folders(tmp_path: Path, folder: str, line: str) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, places in (("train", range(7)), ("val", range(7, 10)), ("trainval", range(10)), ("test", (10, 11))):
+        (root / f"{folder}{split}.txt").write_text("".join(f"{line.replace('{}', str(i))}\n" for i in places))
+    config = init(root)
+    assert config.data.train.list == f"{folder}train.txt"
+    assert numbers(config, root) == {"train": 7, "val": 3, "test": 2}
+
+
+def test_a_list_for_validation_alone_leaves_the_rest_to_train(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / "valid.txt").write_text("p3.png\np5.png\n")
+    config = init(root)
+    assert (config.data.train.list, config.data.val and config.data.val.list) == (None, "valid.txt")
+    assert numbers(config, root) == {"train": 10, "val": 2}
+
+
+def test_a_column_of_a_table_divides_the_folders(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    rows = "".join(f"p{i},{'train' if i < 8 else 'valid' if i < 10 else 'test'},{i}\n" for i in range(12))
+    (root / "metadata.csv").write_text(f"image_id,split,age\n{rows}")
+    config = init(root)
+    assert config.data.val is not None
+    assert (config.data.val.list, config.data.val.part) == ("metadata.csv", "valid")
+    assert numbers(config, root) == {"train": 8, "val": 2, "test": 2}
+
+
+def test_images_without_masks_that_no_list_names_do_not_stop_a_training(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for i in range(20):
+        write_image(root / f"images/q{i}.png", 50 + i)
+    (root / "train.txt").write_text("".join(f"p{i}\n" for i in range(9)))
+    (root / "val.txt").write_text("".join(f"p{i}\n" for i in range(9, 12)))
+    config = init(root)
+    assert numbers(config, root) == {"train": 9, "val": 3}
+    assert [f for f in check(config, tmp_path) if f.severity == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("train.txt", "other_1\nother_2\n"),
+        ("cat_train.txt", "p0 -1\nq1 1\nq2 -1\nq3 1\n"),
+        ("train.txt", "".join(f"p{i}\n" for i in range(12))),
+        ("test.txt", ""),
+        ("README.txt", "p1\n"),
+    ],
+)
+def test_lists_of_something_else_divide_nothing(tmp_path: Path, name: str, text: str) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / name).write_text(text)
+    config = init(root)
+    assert (config.data.train.list, config.data.val) == (None, None)
+
+
+def test_folders_of_splits_win_over_lists(tmp_path: Path) -> None:
+    for split, num in (("train", 6), ("val", 3)):
+        make_set(tmp_path / "set" / split, [regions(i, [0, 1]) for i in range(num)])
+        (tmp_path / f"set/{split}.txt").write_text("".join(f"/far/{split}/images/p{i}.png\n" for i in range(num)))
+    config = init(tmp_path / "set")
+    assert config.data.train.list is None
+    assert numbers(config, tmp_path / "set") == {"train": 6, "val": 3}
+
+
+@pytest.mark.parametrize("base", ["", "lists/"])
+def test_a_table_of_pairs_is_taken_where_names_do_not_meet(tmp_path: Path, base: str) -> None:
+    root = tmp_path / "set"
+    rows = ["image,mask"]
+    for i in range(8):
+        write_image(root / f"{base}photos/{i}.png", i)
+        write_mask(root / f"{base}drawn/z{(7 * i + 3) % 8}x.png", regions(i, [0, 1]))
+        rows.append(f"photos/{i}.png,drawn/z{(7 * i + 3) % 8}x.png")
+    (root / f"{base}pairs.csv").write_text("\n".join(rows))
+    config = init(root)
+    assert (config.data.format, config.data.train.list) == ("list", f"{base}pairs.csv")
+    records = [record for part in split_records(config, tmp_path).values() for record in part]
+    assert {(r.image.name, r.mask.name) for r in records if r.mask} == {
+        (f"{i}.png", f"z{(7 * i + 3) % 8}x.png") for i in range(8)
+    }
+
+
+# --- which masks
+
+
+def test_where_one_kind_of_masks_are_pictures_the_next_is_taken(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for i in range(12):
+        write_image(root / f"labels/p{i}.png", 100 + i)
+    assert init(root).data.train.masks == "masks"
+
+
+def test_a_test_split_of_one_value_is_left_out_and_named(tmp_path: Path) -> None:
+    for split, values in (("train", [0, 1]), ("val", [0, 1]), ("test", [0])):
+        make_set(tmp_path / "set" / split, [regions(i, values) for i in range(4)])
+    text = scaffold(tmp_path / "set", config_dir=tmp_path)
+    assert "test/masks: one value in all masks" in text
+    assert init(tmp_path / "set").data.test is None
+
+
+# --- names
+
+
+NAMES = {
+    "legend.txt": "0 sky 1 2 3\n1 road 4 5 6\n2 traffic light 7 8 9\n",
+    "a/class_names.txt": "sky\nroad\ntraffic light\n",
+    "a/_classes.csv": "Pixel Value, Class\n0, sky\n1, road\n2, traffic light\n",
+    "x_class_dict.csv": "name,r,g,b\nsky,0,0,0\nroad,255,0,0\ntraffic light,0,255,0\n",
+    "colours.tsv": "id\tname\tred\tgreen\tblue\n0\tsky\t0\t0\t0\n1\troad\t255\t0\t0\n2\ttraffic light\t0\t255\t0\n",
+    "any.txt": "0 0 0 sky\n255 0 0 road\n0 255 0 traffic light\n",
+    "some.txt": "#000000 sky\n#ff0000 road\n#00ff00 traffic light\n",
+    "labels.csv": ",label_list\n0,sky\n1,road\n2,traffic light\n",
+    "objectInfo150.txt": "Idx\tRatio\tTrain\tName\n0\t0.1\t5\tsky\n1\t0.2\t7\troad\n2\t0.1\t9\ttraffic light\n",
+    "a/b/meta.json": '{"classes": [{"title": "sky", "shape": "polygon", "color": "#000000"}, '
+    '{"title": "road", "color": "#FF0000"}, {"title": "traffic light", "color": "#00ff00"}], "tags": []}',
+    "c.json": '{"sky": [0, 0, 0], "road": [255, 0, 0], "traffic light": [0, 255, 0]}',
+    "d.json": '[{"name": "sky", "color": [0, 0, 0]}, {"name": "road", "color": "255,0,0"}, '
+    '{"name": "traffic light", "color": "#00ff00"}]',
+    "e.json": '{"0": "sky", "1": "road", "2": "traffic light"}',
+    "dataset.json": '{"labels": {"sky": 0, "road": 1, "traffic light": 2}, "numTraining": 8}',
+    "data.yaml": "train: ../train\nnc: 3\nnames: [sky, road, traffic light]\n",
+}
+
+
+@pytest.mark.parametrize("file", NAMES)
+@pytest.mark.parametrize("where", [".", ".."])
+def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, file: str, where: str) -> None:
+    if where == ".." and ("/" in file or file in ("any.txt", "some.txt", "c.json", "d.json", "e.json")):
+        pytest.skip("above the data only a telling name counts")
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]])
+    masks = [regions(i, [0, 1, 2]) for i in range(8)]
+    root = make_set(tmp_path / "set", masks, colors=colors, palette=True)
+    path = root / where / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(NAMES[file], encoding="utf-8")
+    assert [spec.name for spec in init(root).data.classes] == ["sky", "road", "traffic light"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("README.txt", "Sky set\nby me\n2020\n"),
+        ("train.txt", "p1\np2\np3\n"),
+        ("notes.csv", "0,1.5\n1,2.5\n2,3.5\n"),
+        ("sizes.csv", "p0,64,48,3\np1,64,48,3\np2,64,48,3\n"),
+        ("log.json", '{"epochs": 3, "seed": 0}'),
+    ],
+)
+def test_files_about_something_else_name_no_classes(tmp_path: Path, file: str, text: str) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
+    (root / file).write_text(text)
+    assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
+
+
+def test_colours_come_before_orders(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "z_labels.csv").write_text("a,0,0,0\nb,1,1,1\n")
+    assert [bool(names.by_color) for names in find_names(tmp_path)] == [True, False]
+
+
+# --- no data set
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "the folder is empty"),
+        ({"a.jpg": b"", "coco.json": b'{"images": [], "annotations": [], "categories": []}'}, "COCO's format"),
+        ({"a.jpg": b"", "a.json": b'{"shapes": [], "imagePath": "a.jpg"}'}, "labelme's JSON"),
+        ({"images/a.jpg": b"", "labels/a.txt": b"0 0.1 0.2 0.3 0.4 0.5 0.6\n"}, "YOLO's text files"),
+        ({"images/a.tif": b"", "annotations/a.xml": b"<a/>"}, "outlines in XML"),
+        ({"images/a.png": b"", "masks/a.mat": b""}, "MATLAB files"),
+        ({"imagesTr/a.nii.gz": b"", "labelsTr/a.nii.gz": b""}, "NIfTI volumes"),
+        ({"train/a.png": b"", "train.csv": b"id,EncodedPixels\na,1 2 3 4\n"}, "run lengths"),
+        (
+            {f"{i}/{name}": b"" for i in range(3) for name in (f"images/{i}.png", "masks/x.png", "masks/y.png")},
+            "a mask for each object",
+        ),
+    ],
+)
+def test_what_is_no_set_of_masks_is_called_by_its_name_with_the_remedy(
+    tmp_path: Path, files: dict[str, bytes], said: str
+) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        discover(root)
+    assert len(str(caught.value)) < 900
+
+
+def test_a_stack_of_pages_is_told(tmp_path: Path) -> None:
+    pages = [Image.new("L", (8, 8), i) for i in range(3)]
+    for name in ("volume", "labels"):
+        pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="a stack of 3 pages"):
+        discover(tmp_path)
