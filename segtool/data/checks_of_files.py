@@ -262,7 +262,7 @@ def modes_alike(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "SEG204",
             "note",
-            f"images of {len(modes)} pixel formats: {listed}; all become {survey.config.data.channels} channels",
+            f"images of {len(modes)} pixel formats: {listed}; all become {num(survey.config.data.channels, 'channel')}",
             len(few),
             few_names(survey, few),
             f"{survey.name(few[0])}: {rarest}",

@@ -141,14 +141,15 @@ def images_show_something(survey: Survey) -> Iterator[Finding]:
 @a_check
 def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
     """SEG307: pictures that stand twice, with masks that disagree."""
-    twice: dict[str, list[Pair]] = defaultdict(list)
+    twice: dict[str, dict[Path, Pair]] = defaultdict(dict)
     for image, mask in _fitting(survey):
-        if not image.plain and mask.path not in {known.path for _, known in twice[image.digest]}:
-            twice[image.digest].append((image, mask))
+        if not image.plain:
+            twice[image.digest][mask.path] = image, mask
     doubtful = [
         (one, other)
         for pairs in twice.values()
-        for one, other in combinations(pairs[:5], 2)
+        if len(pairs) > 1
+        for one, other in combinations(list(pairs.values())[:5], 2)
         if one[1].digest != other[1].digest
     ]
     found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -145,8 +146,7 @@ class FactCache:
         for name, value in plain.items():
             if isinstance(value, dict) and "array" in value:
                 kind, shape = value["array"]
-                count = int(np.prod(shape))
-                array = np.frombuffer(content, kind, count, end).reshape(shape)
+                array = np.frombuffer(content, kind, math.prod(shape), end).reshape(shape)
                 plain[name], end = array, end + array.nbytes
             elif isinstance(value, dict):
                 plain[name], end = content[end : end + value["bytes"]], end + value["bytes"]

@@ -54,11 +54,18 @@ def _wrong_pairs(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
     every = np.ones(len(places), bool)
     outlines = standing_out(np.sqrt(np.stack([mask.outline for mask in masks]).astype(np.float32)), every)
     fits = outlines @ standing_out(np.stack([image.edges for image in images]), every).T  # of mask i to image j
-    others = fits[~np.eye(len(fits), dtype=bool)]
-    fits = (fits - others.mean()) / max(float(others.std()), 1e-6)
     own = np.diag(fits).copy()
-    same_size = [[mask.size == image.size for image in images] for mask in masks]
-    fits[~np.array(same_size)] = -np.inf
+    np.fill_diagonal(fits, 0)
+    num_others = fits.size - len(fits)
+    mean = fits.sum(dtype=np.float64) / num_others
+    deviation = (np.square(fits).sum(dtype=np.float64) / num_others - mean**2) ** 0.5
+    fits -= mean
+    fits /= max(deviation, 1e-6)
+    own = (own - mean) / max(deviation, 1e-6)
+    sizes = {size: number for number, size in enumerate({file.size for file in (*images, *masks)})}
+    of_image, of_mask = (np.array([sizes[file.size] for file in files]) for files in (images, masks))
+    if len(sizes) > 1:
+        fits[of_mask[:, None] != of_image] = -np.inf
     np.fill_diagonal(fits, -np.inf)
     if np.median(own) >= TELLING:
         pairs = _chains(fits, own)
@@ -70,10 +77,12 @@ def _wrong_pairs(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
 
 def _swaps(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
     """Returns the pairs of masks that fit better when they are exchanged, both ways."""
-    gains = fits - own[:, None]
-    together = gains + gains.T
     usual = float(np.median(own))
     least = max(SWAP_GAIN + max(0.0, 0.5 * float(np.log10(len(own) / 300))), 1.5 * usual)
+    gains = fits - own[:, None]
+    together = gains + gains.T
+    if together.max() < least:
+        return set()
     clear = (together >= least) & (np.minimum(gains, gains.T) >= LINK_GAIN) & (fits + fits.T >= 1.2 * usual)
     clear &= together >= together.max(axis=1, keepdims=True)
     clear &= together >= together.max(axis=0, keepdims=True)

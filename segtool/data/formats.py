@@ -52,14 +52,17 @@ def split_records(config: Config, base: Path) -> dict[str, list[Record]]:
     return divide(read_parts(config.data, base), config.data, class_presence(config))
 
 
-def read_parts(data: Data, base: Path) -> dict[str, list[Record]]:
-    """Returns the records of each split that the config gives, before any are held out; raises as `split_records`."""
-    root = data_root(data, base)
+def read_parts(data: Data, base: Path, places: Places | None = None) -> dict[str, list[Record]]:
+    """Returns the records of each split that the config gives, before any are held out; raises as `split_records`.
+
+    Args:
+        places: of this config, where they have been searched.
+    """
     given = [(split, part) for split in SPLITS if (part := getattr(data, split)) is not None]
     _require_places(data, given)
     problems: list[str] = []
     found: dict[str, list[Record]] = {}
-    places = Places(data, root)
+    places = places or Places(data, data_root(data, base))
     for split, part in given:
         try:
             found[split] = _read_part(places, split, part)

@@ -39,17 +39,18 @@ class Looks:
 
 def looks_of(images: Sequence[ImageFacts]) -> Looks:
     """Returns what is compared of readable images."""
-    thumbnails = np.stack([image.thumbnail for image in images]).astype(np.float32)
-    usable = thumbnails.std(axis=(1, 2)) >= FLAT
+    thumbnails = np.stack([image.thumbnail for image in images])
+    usable = thumbnails.std(axis=(1, 2), dtype=np.float32) >= FLAT
     residuals = standing_out(thumbnails, usable)
     return Looks(_hashes(residuals), residuals, usable)
 
 
 def standing_out(maps: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Returns what sets each of N maps apart from the mean of the usable ones, N D float32, of norm 1."""
-    flat = _normed(maps.reshape(len(maps), -1).astype(np.float32))
+    flat = _normed(np.array(maps, np.float32).reshape(len(maps), -1))
     if usable.sum() >= FEW:
-        flat = _normed(flat - flat[usable].mean(0))
+        flat -= flat[usable].mean(0) if not usable.all() else flat.mean(0)
+        flat = _normed(flat)
     return flat
 
 
@@ -60,13 +61,17 @@ def near_duplicates(looks: Looks, one: np.ndarray, other: np.ndarray) -> np.ndar
     """
     one, other = one[looks.usable[one]], other[looks.usable[other]]
     pairs = _candidates(looks, one, other)
-    keep = np.empty(len(pairs), bool)
+    found = [pairs[:0]]
     for start in range(0, len(pairs), _ROWS):
-        part = slice(start, start + _ROWS)
-        left, right = pairs[part].T
-        keep[part] = (looks.thumbnails[left] * looks.thumbnails[right]).sum(1) >= ALIKE
-        keep[part] &= (_slopes(looks.thumbnails[left]) * _slopes(looks.thumbnails[right])).sum(1) >= ALIKE_SLOPES
-    return pairs[keep]
+        left, right = pairs[start : start + _ROWS].T
+        alike = np.einsum("nd,nd->n", looks.thumbnails[left], looks.thumbnails[right]) >= ALIKE
+        if not alike.any():
+            continue
+        left, right = left[alike], right[alike]
+        slopes = _slopes(looks.thumbnails[left]), _slopes(looks.thumbnails[right])
+        steep = np.einsum("nd,nd->n", *slopes) >= ALIKE_SLOPES
+        found.append(np.stack([left[steep], right[steep]], 1))
+    return np.concatenate(found)
 
 
 def groups_alike(images: Sequence[ImageFacts]) -> list[list[int]]:
@@ -131,5 +136,7 @@ def _slopes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _normed(flat: np.ndarray) -> np.ndarray:
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    """Returns N D float32 without the mean of each row, of norm 1; in its place."""
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat))[:, None], 1e-6)
+    return flat

@@ -145,12 +145,12 @@ def _shifted(progress: Progress | None, start: int, total: int) -> Progress | No
 def _list_files(config: Config, base: Path) -> Listing:
     """Returns the files of a config; where a training would stop, still all that can be found."""
     found = Listing({}, {}, {}, [], [])
+    places = Places(config.data, data_root(config.data, base))
     try:
-        read_parts(config.data, base)
+        read_parts(config.data, base, places)
         trouble: list[str] = []
     except DataError as error:
         trouble = list(error.problems)
-    places = Places(config.data, data_root(config.data, base))
     for split in SPLITS:
         part = getattr(config.data, split)
         if part is not None:
@@ -228,9 +228,17 @@ class Decoder:
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self._known: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._indices: dict[tuple[object, ...], np.ndarray] = {}
 
     def use(self, mask: MaskFacts) -> Use:
         """Returns what a readable mask means."""
+        key = (mask.mode, mask.lossy, mask.colored, mask.palette, mask.values.tobytes())
+        if key in self._indices:  # another mask of the same values, all known
+            pixels = np.bincount(self._indices[key], mask.counts, self.labels.num_classes + 1).astype(np.int64)
+            return Use(pixels[:-1], int(pixels[-1]))
+        return self._use(mask, key)
+
+    def _use(self, mask: MaskFacts, key: tuple[object, ...]) -> Use:
         pixels = np.zeros(self.labels.num_classes + 1, np.int64)  # the last: ignored
         if reason := self.labels.misfit(mask.stored(mask.values)):
             return Use(pixels[:-1], error=reason)
@@ -240,7 +248,10 @@ class Decoder:
         elif self.labels.unknown(mask.stored(mask.values)):
             return self._use_by_value(mask, pixels)
         indices = self.labels.decode(mask.stored(mask.values[~unknown]), mask.path)[0]
-        np.add.at(pixels, np.where(indices == IGNORE, self.labels.num_classes, indices), mask.counts[~unknown])
+        places = np.where(indices == IGNORE, self.labels.num_classes, indices)
+        if not unknown.any():
+            self._indices[key] = places
+        np.add.at(pixels, places, mask.counts[~unknown])
         strange = dict(zip(mask.values[unknown].tolist(), mask.counts[unknown].tolist(), strict=True))
         return Use(pixels[:-1], int(pixels[-1]), strange)
 
