@@ -58,15 +58,25 @@ def float32() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_preflight() -> Iterator[Callable[..., Any]]:
+    """Leaves the preflight of trainings in this process out, which takes longer than most of them; returns it."""
+    from segtool import session
+
+    preflight = session._preflight
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_preflight", lambda *_: None)
+        yield preflight
+
+
 @pytest.fixture(autouse=True)
-def without_preflight(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leaves the preflight of trainings in this process out, which takes longer than most of them: no test is about it
-    that does not say so by `@pytest.mark.preflight`."""
+def preflight_where_marked(request: pytest.FixtureRequest, without_preflight: Callable[..., Any]) -> Iterator[None]:
+    """Has the tests that are marked with `@pytest.mark.preflight` train with it."""
     from segtool import session
 
     with pytest.MonkeyPatch.context() as patch:
-        if "preflight" not in request.keywords:
-            patch.setattr(session, "_preflight", lambda *_: None)
+        if "preflight" in request.keywords:
+            patch.setattr(session, "_preflight", without_preflight)
         yield
 
 
