@@ -62,7 +62,7 @@ def hrf(root: Path) -> None:
         save(root / "mask" / f"{stem}_mask.tif", np.repeat(binary(image.max(-1) > 40)[..., None], 3, -1))
 
 
-@published(24, "rgb", ["#000000", "#ffffff"], nearest=True)
+@published(24, "rgb", ["#000000", "#ffffff"], nearest=True, warns="JPEG")
 def kvasir_seg(root: Path) -> None:
     """Kvasir-SEG: JPEG masks with three equal channels, one folder further down, boxes beside them."""
     for index, (image, mask) in enumerate(pairs(polyp, 24, seed=4)):
@@ -89,9 +89,9 @@ def isic2018(root: Path) -> None:
     """ISIC 2018 task 1: long names of folders, `_segmentation`, licences beside the pictures, many sizes."""
     for part, num in (("Training", 20), ("Validation", 6), ("Test", 6)):
         for index in range(num):
-            rng = np.random.default_rng([6, num, index])
+            rng = np.random.default_rng([6, len(part), index])
             image, mask = lesion(rng, (int(rng.integers(60, 90)), int(rng.integers(90, 130))))
-            stem = f"ISIC_{index * 3 + num * 100:07d}"
+            stem = f"ISIC_{index * 3 + len(part) * 100:07d}"
             save(root / f"ISIC2018_Task1-2_{part}_Input" / f"{stem}.jpg", image)
             save(root / f"ISIC2018_Task1_{part}_GroundTruth" / f"{stem}_segmentation.png", binary(mask))
         text(root / f"ISIC2018_Task1-2_{part}_Input" / "ATTRIBUTION.txt", "HAM10000\n")

@@ -104,7 +104,7 @@ def uavid(root: Path) -> None:
                     save(base / "Labels" / f"{index * 100:06d}.png", colored(mask, UAVID))
 
 
-@published({"train": 20, "val": 10}, "index", [1, 2, 3, 4, 5], ignore=[0])
+@published({"train": 20, "val": 10}, "index", [0, 1, 2, 3, 4, 5])
 def loveda(root: Path) -> None:
     """LoveDA: `Train/Rural/images_png`, `masks_png`; 0 is no data; test images alone."""
     for part, num in (("Train", 10), ("Val", 5), ("Test", 3)):
@@ -143,7 +143,7 @@ def inria(root: Path) -> None:
         save(root / "AerialImageDataset" / "test" / "images" / f"tyrol-e{index}.tif", image)
 
 
-@published(24, "threshold", [0, 255])
+@published(24, "threshold", [0, 255], warns="JPEG")
 def water_bodies(root: Path) -> None:
     """Satellite water bodies: JPEG masks in grey, many sizes."""
     for index in range(24):

@@ -34,6 +34,8 @@ class Published:
     """What the path of every mask holds, where several folders offer themselves."""
     images: str = ""
     """The same of every image."""
+    warns: str = ""
+    """A pattern of what is rightly warned of."""
     apart: str = ""
     """A pattern on stems whose first group is a video, a patient or a picture: it must not be cut by a split."""
 
@@ -53,6 +55,7 @@ def published(
     nearest: bool = False,
     masks: str = "",
     images: str = "",
+    warns: str = "",
     apart: str = "",
 ) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
     """Enters a maker into `PUBLISHED` with what `init` should find."""
@@ -71,6 +74,7 @@ def published(
             nearest=nearest,
             masks=masks,
             images=images,
+            warns=warns,
             apart=apart,
         )
         return make

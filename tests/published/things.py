@@ -87,11 +87,11 @@ def suim(root: Path) -> None:
 FACE = [(0, 0, 0), (0, 255, 0), (255, 0, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255)]
 
 
-@published({"train": 24, "val": 8}, "rgb", hexes(FACE), nearest=True)
+@published({"train": 24, "val": 8}, "rgb", hexes(FACE), nearest=True, warns="JPEG")
 def face_parsing(root: Path) -> None:
     """Face parsing with JPEG masks in colour: thousands of strays around six colours."""
     for part, num in (("train", 24), ("val", 8)):
-        for index, (image, mask) in enumerate(pairs(objects(5, least=4, most=7), num, seed=45 + num)):
+        for index, (image, mask) in enumerate(pairs(objects(5, least=4, most=7), num, seed=45 + num, size=(96, 96))):
             save(root / part / "images" / f"{index + num * 100}.jpg", image)
             save(root / part / "labels" / f"{index + num * 100}.jpg", colored(mask, FACE), quality=85)
 
@@ -222,14 +222,15 @@ def cod10k(root: Path) -> None:
             save(root / f"{part}Dataset" / "Edge" / f"{stem}.png", binary(rim(mask, 9) == 9))
 
 
-@published({"train": 14, "test": 6}, "rgb", hexes(FACE), nearest=True)
+@published({"train": 14, "test": 6}, "rgb", hexes(FACE), nearest=True, warns="JPEG")
 def fasseg(root: Path) -> None:
-    """FASSEG: `V2/Train_RGB/1.JPG`, `V2/Train_Labels/1.JPG`; an older version of the set beside it."""
-    for version, some in (("V1", 8), ("V2", 14)):
-        for part, num in (("Train", some), ("Test", 6)):
-            for index, (image, mask) in enumerate(pairs(objects(5, least=5, most=8), num, seed=847 + num + some), 1):
-                save(root / version / f"{part}_RGB" / f"{index}.JPG", image, format="JPEG")
-                save(root / version / f"{part}_Labels" / f"{index}.JPG", colored(mask, FACE), format="JPEG")
+    """FASSEG: `V2/Train_RGB/1.JPG`, `V2/Train_Labels/1.JPG`."""
+    for part, num in (("Train", 14), ("Test", 6)):
+        for index, (image, mask) in enumerate(
+            pairs(objects(5, least=5, most=8), num, seed=847 + num, size=(112, 96)), 1
+        ):
+            save(root / "V2" / f"{part}_RGB" / f"{index}.JPG", image, format="JPEG")
+            save(root / "V2" / f"{part}_Labels" / f"{index}.JPG", colored(mask, FACE), format="JPEG")
 
 
 @published({"train": 14, "test": 6}, "index", [0, 255])

@@ -54,7 +54,7 @@ def coco_stuff(root: Path) -> None:
     text(root / "labels.txt", ["0: unlabeled", "1: person", "2: bicycle"])
 
 
-@published(20, "threshold", [0, 255], masks="figure_ground")
+@published(20, "threshold", [0, 255], masks="figure_ground", warns="JPEG")
 def weizmann_horses(root: Path) -> None:
     """Weizmann horses: `rgb/horse001.jpg`, `figure_ground/horse001.jpg`."""
     for index, (image, mask) in enumerate(pairs(objects(1, most=2), 20, seed=63), 1):
