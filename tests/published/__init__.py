@@ -10,6 +10,7 @@ from published import exports as exports
 from published import from_above as from_above
 from published import no_masks as no_masks
 from published import scans as scans
+from published import storage as storage
 from published import streets as streets
 from published import things as things
 from published import tutorials as tutorials

@@ -34,6 +34,7 @@ class Published:
     """What the path of every mask holds, where several folders offer themselves."""
     images: str = ""
     """The same of every image."""
+    exif: str = "apply"
     warns: str = ""
     """A pattern of what is rightly warned of."""
     apart: str = ""
@@ -55,6 +56,7 @@ def published(
     nearest: bool = False,
     masks: str = "",
     images: str = "",
+    exif: str = "apply",
     warns: str = "",
     apart: str = "",
 ) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
@@ -74,6 +76,7 @@ def published(
             nearest=nearest,
             masks=masks,
             images=images,
+            exif=exif,
             warns=warns,
             apart=apart,
         )
