@@ -22,23 +22,14 @@ from segtool.data.formats import Record, split_records
 QUICK = ("model.encoder.channels=[4, 8]", "train.steps=1", "train.batch_size=2", "train.compile=false")
 QUICK = (*QUICK, "train.precision=fp32", "train.samples=0", "augment.crop=[32, 32]")
 NOT_YET: set[str] = {
-    "camvid_colors",
     "celebamask",
-    "cityscapes",
-    "coco_json",
-    "dsb2018",
-    "dubai_aerial",
+    "cod10k",
+    "deepglobe_roads",
     "fastai_camvid",
     "images_only",
-    "isbi_stacks",
-    "labelme_json",
     "labelme_voc",
-    "nifti_volumes",
-    "nnunet",
-    "roboflow",
     "rugd",
-    "stems_in_lists",
-    "voc2012",
+    "square_photographs_stored",
 }
 """Not found yet."""
 ENCODINGS = ("drive", "voc2012", "dubai_aerial", "kvasir_seg", "flood_area", "full_body", "no_zero", "sixteen_bit")
