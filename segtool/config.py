@@ -100,7 +100,7 @@ class ClassSpec:
     name: str
     """Shown in tables and legends."""
     values: tuple[int | str, ...] = ()
-    """With `encoding: index` or `threshold`: stored values, or ranges such as `1..65535`. The first is what
+    """With `encoding: index`, `threshold` or `alpha`: stored values, or ranges such as `1..65535`. The first is what
     predictions are written with."""
     colors: tuple[str, ...] = ()
     """With `encoding: palette` or `rgb`: stored colours as `#rrggbb`. The first is what predictions are written
@@ -132,9 +132,10 @@ class Data:
     --folds 5` trains them all."""
     pairing: Pairing = Pairing()
     """How an image finds its mask."""
-    encoding: Literal["index", "threshold", "palette", "rgb"] = "index"
+    encoding: Literal["index", "threshold", "palette", "rgb", "alpha"] = "index"
     """What a stored mask's pixels are. `index`: integers, palette indices included; `threshold`: grey values, each
-    taken as the nearest of the classes' values; `palette`: the colours of a palette image; `rgb`: colours."""
+    taken as the nearest of the classes' values; `palette`: the colours of a palette image; `rgb`: colours; `alpha`: the
+    opacity, 0 to 255, of masks whose colours tell nothing, each level taken as the nearest of the classes' values."""
     nearest: bool = False
     """With `palette` or `rgb`: a colour that is not listed counts as the nearest one that is (exact otherwise).
     Needed for masks stored as JPEG."""
@@ -153,7 +154,7 @@ class Data:
     to the run's config."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel, in 0..1; null: as `mean`."""
-    mask_mode: Literal["L", "P", "1", "I;16", "RGB"] | None = None
+    mask_mode: Literal["L", "P", "1", "I;16", "RGB", "LA", "RGBA"] | None = None
     """Pixel format that predictions are written with; null: that of the first training mask."""
     palette: str | None = None
     """Palette that predictions are written with when `mask_mode` is `P`, as hexadecimal RGB triples without

@@ -183,7 +183,7 @@ def _display_colors_are_colors(config: Config) -> Iterator[Problem]:
 @_rule("data.encoding", "data.classes.*.values")
 def _a_threshold_parts_two_values(config: Config) -> Iterator[Problem]:
     values = [value for spec in config.data.classes for value in spec.values]
-    if config.data.encoding == "threshold" and config.data.classes and len(values) < 2:
+    if config.data.encoding in ("threshold", "alpha") and config.data.classes and len(values) < 2:
         message = "data.encoding: threshold takes the nearest of at least two values; give each class its grey value"
         yield Problem("data.classes", message)
 

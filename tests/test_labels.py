@@ -136,9 +136,38 @@ def test_opaque_alpha_is_dropped_and_other_alpha_refused(tmp_path: Path) -> None
     opaque = np.full((2, 3), 255, np.uint8)
     assert read_mask(save(tmp_path / "a.png", np.dstack([COLORS[SMALL], opaque]))).mode == "RGB"
     assert read_mask(save(tmp_path / "b.png", np.dstack([SMALL, opaque]))).values.tolist() == SMALL.tolist()
-    for picture in (np.dstack([COLORS[SMALL], opaque * (SMALL > 0)]), np.dstack([SMALL, opaque * (SMALL > 0)])):
-        with pytest.raises(DataError, match="2 pixels that are not opaque"):
-            read_mask(save(tmp_path / "c.png", picture))
+    labels = Labels.from_config(data(0, 1, 2))
+    half = opaque.copy()
+    half[0, :2] = 0
+    path = save(tmp_path / "c.png", np.dstack([np.zeros_like(SMALL), half]))
+    with pytest.raises(DataError, match="2 pixels that are not opaque"):
+        labels.read(path)
+
+
+def test_alpha_that_each_colour_has_one_of_says_no_more_than_the_colours(tmp_path: Path) -> None:
+    opaque = np.full((2, 3), 255, np.uint8)
+    for picture in (np.dstack([COLORS[SMALL], opaque * (SMALL > 0)]), np.dstack([COLORS[SMALL], opaque * 0])):
+        mask = read_mask(save(tmp_path / "c.png", picture))
+        assert np.array_equal(mask.values, COLORS[SMALL])
+        assert mask.veiled == 0
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_opacity_is_read_and_written_as_the_classes(tmp_path: Path, mode: str) -> None:
+    alpha = np.array([[0, 255, 130], [90, 255, 0]], np.uint8)
+    bands = [np.full_like(alpha, 200)] * (len(mode) - 1)
+    path = save(tmp_path / "a.png", np.dstack([*bands, alpha]))
+    resolved = resolve(data(0, 255, encoding="alpha"), read_mask(path))
+    assert resolved.mask_mode == mode
+    labels = Labels.from_config(resolved)
+    indices = labels.read(path)
+    assert indices.tolist() == [[0, 1, 1], [0, 1, 0]]
+    labels.encode(indices).save(tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as written:
+        assert written.mode == mode
+    assert np.array_equal(labels.read(tmp_path / "b.png"), indices)
+    with pytest.raises(DataError, match="without a channel of opacity"):
+        labels.read(save(tmp_path / "c.png", alpha))
 
 
 def test_float_wide_colour_and_several_frames_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from segtool.data.labels import Labels
 from segtool.data.recipe import choose_batch, choose_channels, choose_crop, choose_length
 from segtool.data.sequences import find_sequences
 from segtool.data.shapes import measure_shapes
+from segtool.data.splits import class_presence
 from segtool.data.standards import CITYSCAPES, voc_color
 from segtool.errors import DataError
 
@@ -439,6 +440,35 @@ def test_shapes_are_what_a_slow_count_gives(tmp_path: Path) -> None:
     assert shapes.longest == (30, 5, 18)
     assert shapes.smallest[1:] == (3, 2)
     assert shapes.upright is None
+
+
+# ------------------------------------------------------------------------------------------------- opacity
+
+
+@pytest.mark.parametrize("kind", ["cut out", "white", "told by colour", "nearly opaque"])
+def test_opacity_is_the_mask_where_the_colours_are_not(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        write_image(root / f"images/p{i}.png", i, (64, 64))
+        alpha = (disc(10 + i) * 255).astype(np.uint8)
+        picture = np.asarray(Image.open(root / f"images/p{i}.png"))
+        if kind == "white":
+            picture = np.full_like(picture, 255)
+        if kind == "told by colour":
+            picture = np.repeat(alpha[..., None], 3, axis=2) // np.uint8(2)
+        if kind == "nearly opaque":
+            picture, alpha = np.repeat(alpha[..., None], 3, axis=2), np.full_like(alpha, 254)
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.dstack([picture, alpha])).save(root / f"masks/p{i}.png")
+    config = init(root)
+    assert config.data.encoding == ("alpha" if kind in ("cut out", "white") else "rgb")
+    assert [spec.name for spec in config.data.classes] == ["background", "object"]
+    labels = Labels.from_config(config.data)
+    assert np.array_equal(labels.read(root / "masks/p3.png"), disc(13))
+    assert not config.data.split.stratify  # both classes are in all masks
+    everywhere = class_presence(config)(split_records(config, tmp_path)["train"])
+    assert everywhere.all()
+    assert problems(config, root) == []
 
 
 # ------------------------------------------------------------------------------------------------- lossy colours

@@ -27,6 +27,8 @@ def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:
     readable = [mask for mask in masks if not mask.error]
     if not readable:
         raise DataError(*(f"{shown(mask.path)}: {mask.error}" for mask in masks[:5]))
+    if guess := _guess_alpha(readable):
+        return guess
     colored = [mask for mask in readable if mask.colored]
     plain = [mask for mask in readable if not mask.colored]
     if colored and plain and not _share_colors(colored, plain):
@@ -45,6 +47,17 @@ def _guess_of_one_kind(masks: Sequence[MaskFacts]) -> Guess:
         encoding = "palette" if all(mask.mode == "P" for mask in masks) else "rgb"
         return guess_colors(masks, encoding, "the same index has different colours in different masks' palettes")
     return guess_values(masks)
+
+
+def _guess_alpha(masks: Sequence[MaskFacts]) -> Guess | None:
+    """Returns what the opacity of masks means, where it varies and tells more than the colours do."""
+    varied = [mask for mask in masks if len(mask.alpha_values) > 1]
+    veiled = [mask for mask in varied if mask.veiled]
+    if not veiled or 2 * len(veiled) < len(varied) or any(not len(mask.alpha_values) for mask in masks):
+        return None
+    guess = guess_values([mask.as_alpha() for mask in masks])
+    reason = f"in {len(veiled)} of {num_masks(masks)} the same colour is opaque in places only: the opacity is the mask"
+    return replace(guess, encoding="alpha", reason=f"{reason}; {guess.reason}", colors={})
 
 
 def _share_colors(colored: Sequence[MaskFacts], plain: Sequence[MaskFacts]) -> bool:

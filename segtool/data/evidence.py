@@ -61,7 +61,7 @@ class Totals:
 class Guess:
     """An encoding and the classes that the masks hold."""
 
-    encoding: Literal["index", "threshold", "palette", "rgb"]
+    encoding: Literal["index", "threshold", "palette", "rgb", "alpha"]
     """As in `data.encoding`."""
     reason: str
     """The figures behind it, for a comment."""

@@ -94,11 +94,29 @@ class MaskFacts:
     """The share of pixels at an edge between values in each cell of a grid of 32 32, uint8, 255 all."""
     digest: str = ""
     """Hash of the stored values."""
+    veiled: int = 0
+    """As in `StoredMask`."""
+    alpha_values: np.ndarray = field(default_factory=_empty)
+    """The distinct levels of opacity, ascending; none where the file has no channel of it."""
+    alpha_counts: np.ndarray = field(default_factory=_empty)
+    """Pixels of each."""
+    alpha_solid: np.ndarray = field(default_factory=_empty)
+    """2x2 blocks of each."""
+
+    def as_alpha(self) -> MaskFacts:
+        """Returns the facts of the opacity in place of the values, in mode A; no values where there is none."""
+        kept = {"values": self.alpha_values, "counts": self.alpha_counts, "solid": self.alpha_solid}
+        return replace(self, mode="A", colored=False, palette=None, veiled=0, specks=_empty(), **kept)
+
+    def seen_by(self, encoding: str) -> MaskFacts:
+        """Returns the facts of what `data.encoding` looks at."""
+        return self.as_alpha() if encoding == "alpha" else self
 
     def stored(self, values: np.ndarray) -> StoredMask:
         """Returns a mask of one row with these (packed) values, in this mask's mode and palette."""
         row = unpack(values[None]) if self.colored else values[None]
-        return StoredMask(row, self.mode, self.palette, self.lossy)
+        alpha = row.astype(np.uint8) if self.mode == "A" and len(self.alpha_values) else None
+        return StoredMask(row, self.mode, self.palette, self.lossy, alpha, self.veiled)
 
 
 def look_at_all(
@@ -266,7 +284,12 @@ def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
         return MaskFacts(path, error=reason(error, path))
     colored = stored.values.ndim == 3
     plain = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
-    return look_at_values(path, plain, mode=stored.mode, lossy=stored.lossy, colored=colored, palette=stored.palette)
+    kind = {"mode": stored.mode, "lossy": stored.lossy, "colored": colored, "palette": stored.palette}
+    facts = replace(look_at_values(path, plain, **kind), veiled=stored.veiled)
+    if stored.alpha is None:
+        return facts
+    values, counts, solid = histogram(stored.alpha)
+    return replace(facts, alpha_values=values, alpha_counts=counts, alpha_solid=solid)
 
 
 def look_at_values(

@@ -97,7 +97,7 @@ def _presence(masks: dict[Path, MaskFacts], guess: Guess) -> Presence:
     labels = labels_of(guess)
 
     def look(record: Record) -> NDArray[np.bool_]:
-        facts = masks[record.mask] if record.mask else None
+        facts = masks[record.mask].seen_by(guess.encoding) if record.mask else None
         if facts is None or facts.error or labels.misfit(stored := facts.stored(facts.values)):
             return np.zeros(labels.num_classes, bool)
         indices = labels.look_up(stored)

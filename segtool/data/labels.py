@@ -31,7 +31,7 @@ from segtool.data.masks import MASK_FORMATS, StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.errors import ConfigError, DataError, Problem
 
-MaskMode = Literal["L", "P", "1", "I;16", "RGB"]
+MaskMode = Literal["L", "P", "1", "I;16", "RGB", "LA", "RGBA"]
 
 __all__ = ["IGNORE", "MASK_FORMATS", "Labels", "StoredMask", "read_mask", "resolve"]
 
@@ -91,7 +91,8 @@ class Labels:
     def decode(self, stored: StoredMask, path: Path, *, where: np.ndarray | None = None) -> np.ndarray:
         """Returns class indices, H W uint8, IGNORE where ignored, and outside of `where` (H W bool) if it is given.
 
-        `threshold` takes each grey value as the nearest of the listed ones, halfway between two as the upper one.
+        `threshold` takes each grey value as the nearest of the listed ones, halfway between two as the upper one;
+        `alpha` each level of opacity.
         `nearest` takes each colour as the listed one with the least squared distance in RGB, of equally near ones that
         of the first class; an ignored colour takes part and comes last.
 
@@ -115,7 +116,8 @@ class Labels:
         None where it holds a value that is no class, or there is no spare byte to tell such by.
         """
         spare = IGNORE - 1
-        if stored.values.dtype != np.uint8 or stored.values.ndim == 3 or self.num_classes > spare:
+        unfit = stored.values.dtype != np.uint8 or stored.values.ndim == 3 or self.data.encoding == "alpha"
+        if unfit or self.num_classes > spare:
             return None
         key = ("bytes", stored.mode, stored.palette)
         if key not in self._tables:
@@ -127,6 +129,14 @@ class Labels:
     def misfit(self, stored: StoredMask) -> str:
         """Returns why the encoding does not read this kind of mask, and the remedy; "" where it does."""
         encoding, colored = self.data.encoding, stored.values.ndim == 3
+        if encoding == "alpha":
+            return "" if stored.alpha is not None else _NO_ALPHA
+        if stored.veiled:
+            return (
+                f"a mask with {_num(stored.veiled, 'pixel')} that are not opaque, so their value is not certain; fill "
+                f"the transparent parts with the value or colour they mean and save it without alpha, or, where the "
+                f"opacity is the mask, set data.encoding: alpha"
+            )
         if stored.lossy and encoding != "threshold" and not self.data.nearest:
             other = "rgb with data.nearest: true" if colored else "threshold"
             return (
@@ -166,7 +176,7 @@ class Labels:
     def encode(self, indices: np.ndarray) -> Image.Image:
         """Returns a mask in the training encoding: each class as its first value or colour, in `data.mask_mode`.
 
-        Where `mask_mode` is null: L (I;16 above 255), P for `palette`, RGB for `rgb`.
+        Where that is null: L (I;16 above 255), P for `palette`, RGB for `rgb`, RGBA for `alpha`.
 
         Args:
             indices: H W, class indices; IGNORE becomes the first of `data.ignore`.
@@ -192,6 +202,9 @@ class Labels:
             return Image.fromarray(stored.astype(bool))
         if mode == "RGB":
             return Image.fromarray(unpack(stored))
+        if mode in ("LA", "RGBA"):  # black, more and less opaque
+            black = [np.zeros_like(stored)] * (len(mode) - 1)
+            return Image.fromarray(np.stack([*black, stored], axis=-1))
         return Image.fromarray(stored.astype(np.uint16 if mode == "I;16" else np.uint8, copy=False))
 
     @property
@@ -201,6 +214,8 @@ class Labels:
             return self.data.mask_mode
         if self.data.encoding in ("palette", "rgb"):
             return "P" if self.data.encoding == "palette" else "RGB"
+        if self.data.encoding == "alpha":
+            return "RGBA"
         return "L" if max(self.first_codes()) <= 255 else "I;16"
 
     def first_codes(self) -> list[int]:
@@ -274,7 +289,7 @@ class Labels:
         return self._tables[key]
 
     def _match(self, values: np.ndarray) -> np.ndarray:
-        if self.data.encoding == "threshold":
+        if self.data.encoding in ("threshold", "alpha"):
             return self.codes.nearest(values)
         if self.data.encoding == "index" or not self.data.nearest:
             return self.codes.exact(values)
@@ -282,7 +297,10 @@ class Labels:
         return np.where(values < 0, np.int16(UNKNOWN), indices)
 
     def _plain(self, stored: StoredMask) -> np.ndarray:
-        """Returns what is looked up, H W integers: values, or colours packed as 0xRRGGBB."""
+        """Returns what is looked up, H W integers: values, opacity, or colours packed as 0xRRGGBB."""
+        if self.data.encoding == "alpha":
+            assert stored.alpha is not None, "misfit() was not asked"
+            return stored.alpha
         if self.data.encoding == "threshold":
             return stored.values * np.uint8(255) if stored.mode == "1" else stored.values
         if self.data.encoding == "index":
@@ -337,8 +355,10 @@ _WRITABLE = {
     "threshold": ("L", "I;16"),
     "palette": ("P",),
     "rgb": ("RGB", "P"),
+    "alpha": ("RGBA", "LA"),
 }
-_LARGEST = {"L": 255, "P": 255, "1": 1, "I;16": 65535}
+_LARGEST = {"L": 255, "P": 255, "1": 1, "I;16": 65535, "LA": 255, "RGBA": 255}
+_NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
 
 
 def resolve(data: Data, first: StoredMask) -> Data:
@@ -366,6 +386,8 @@ def _choose_mode(labels: Labels, first: StoredMask) -> MaskMode:
         return "P"
     if labels.data.encoding == "rgb":
         return "RGB"
+    if labels.data.encoding == "alpha":
+        return "LA" if first.mode == "L" else "RGBA"
     largest = max(labels.first_codes())
     if first.mode == "P" and labels.data.encoding == "index" and largest <= 255:
         return "P"

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtool.data.codes import pack
 from segtool.data.images import has_usual_samples
 from segtool.data.opening import Opened, load_pixels, open_image, photometric, read_orientation, sample_format, shown
 from segtool.errors import DataError
 
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "JPEG")
+MOST_COLORS = 256  # of a mask; a picture that is cut out has more
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,11 @@ class StoredMask:
     """RGB triples, of mode P."""
     lossy: bool = False
     """Stored as JPEG: near edges the values are not those that were drawn."""
+    alpha: np.ndarray | None = None
+    """H W uint8: the opacity, where the file has a channel of it."""
+    veiled: int = 0
+    """Pixels that are not opaque, in a mask where the same value is more and less opaque in places: what transparent
+    ones mean is not certain then. 0 where opacity says no more than the value does."""
 
 
 def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
@@ -37,8 +44,7 @@ def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
     tag that says otherwise is an error, as nobody can tell for which of the two grids it was drawn.
 
     Raises:
-        DataError: an unreadable file, an orientation tag, alpha that is not opaque, floating-point or CMYK samples, or
-            16-bit colour.
+        DataError: an unreadable file, an orientation tag, floating-point or CMYK samples, or 16-bit colour.
     """
     with open_image(path, formats=MASK_FORMATS, max_pixels=max_pixels) as opened:
         if opened.format not in ("BMP", "GIF") and (orientation := read_orientation(opened)) != 1:
@@ -47,10 +53,15 @@ def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
                 f"image, and save it without the tag"
             )
         _refuse_inexact(opened)
-        image = _without_alpha(load_pixels(opened), path)
+        image = load_pixels(opened)
+        alpha = None
+        if image.mode in ("LA", "RGBA"):
+            alpha = np.asarray(image.getchannel("A"))
+            image = image.convert(image.mode[:-1])
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         mode = "I;16" if image.mode.startswith("I;16") else image.mode
-        return StoredMask(_values(image, opened), mode, palette, opened.format == "JPEG")
+        values = _values(image, opened)
+        return StoredMask(values, mode, palette, opened.format == "JPEG", alpha, _count_veiled(values, alpha))
 
 
 def _refuse_inexact(opened: Opened) -> None:
@@ -70,17 +81,14 @@ def _refuse_inexact(opened: Opened) -> None:
         )
 
 
-def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode not in ("LA", "RGBA"):
-        return image
-    alpha = image.getchannel("A")
-    if alpha.getextrema() != (255, 255):
-        count = image.width * image.height - alpha.histogram()[255]
-        raise DataError(
-            f"{shown(path)}: a mask with {count:,} pixels that are not opaque, so their value is not certain; fill the "
-            f"transparent parts with the value or colour they mean and save it without alpha"
-        )
-    return image.convert(image.mode[:-1])
+def _count_veiled(values: np.ndarray, alpha: np.ndarray | None) -> int:
+    if alpha is None or alpha.min() == alpha.max():
+        return 0
+    plain = (pack(values) if values.ndim == 3 else values).astype(np.int64)
+    colors = len(np.unique(plain))
+    if colors <= MOST_COLORS and len(np.unique(plain << 8 | alpha)) == colors:
+        return 0
+    return int((alpha < 255).sum())
 
 
 def _values(image: Image.Image, opened: Opened) -> np.ndarray:

@@ -211,7 +211,13 @@ def _only_file(guess: Guess, codes: Sequence[int], masks: Sequence[MaskFacts]) -
     """Returns where a class is that occurs in one mask of several, or ""."""
     totals = guess.totals
     files = totals.files[np.isin(totals.values, codes)]
-    if guess.nearest or guess.spans or guess.encoding == "threshold" or totals.num_files < 5 or files.sum() != 1:
+    if (
+        guess.nearest
+        or guess.spans
+        or guess.encoding in ("threshold", "alpha")
+        or totals.num_files < 5
+        or files.sum() != 1
+    ):
         return ""
     holder = next((mask for mask in masks if not mask.colored and np.isin(codes, mask.values).any()), None)
     where = f": {shown(holder.path.name)}" if holder and guess.key == "values" else ""

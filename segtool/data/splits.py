@@ -166,6 +166,7 @@ def class_presence(config: Config) -> Presence:
         known = look_at_masks(masks, max_pixels=config.limits.max_pixels)
         rows = {}
         for mask, facts in known.items():
+            facts = facts.seen_by(config.data.encoding)
             stored = facts.stored(facts.values)
             fits = not facts.error and not labels.misfit(stored)
             indices = labels.look_up(stored) if fits else None

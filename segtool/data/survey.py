@@ -232,7 +232,8 @@ class Decoder:
 
     def use(self, mask: MaskFacts) -> Use:
         """Returns what a readable mask means."""
-        key = (mask.mode, mask.lossy, mask.colored, mask.palette, mask.values.tobytes())
+        mask = mask.seen_by(self.labels.data.encoding)
+        key = (mask.mode, mask.lossy, mask.colored, mask.palette, mask.veiled > 0, mask.values.tobytes())
         if key in self._indices:  # another mask of the same values, all known
             pixels = np.bincount(self._indices[key], mask.counts, self.labels.num_classes + 1).astype(np.int64)
             return Use(pixels[:-1], int(pixels[-1]))
