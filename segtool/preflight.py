@@ -31,7 +31,7 @@ from segtool.data.formats import Record
 from segtool.data.labels import IGNORE
 from segtool.data.loader import training_batches
 from segtool.data.opening import shown
-from segtool.data.preview import visible
+from segtool.data.preview import SMALLEST, visible
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import ALONE, World
@@ -103,7 +103,9 @@ class Rehearsal:
     losses: tuple[float, ...]
     """Before each step; where the loss is cut off from the network, none."""
     silent: tuple[str, ...]
-    """Names of the parameters that should learn and never had a gradient."""
+    """Names of the parameters that should learn and that no gradient ever reached."""
+    still: tuple[str, ...]
+    """Names of those whose gradient was always 0."""
     trained: int
     """Number of the parameters that should learn."""
 
@@ -263,6 +265,7 @@ def rehearse(trial: Trial) -> Rehearsal:
     named = [(name, p) for name, p in training.model.named_parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW([p for _, p in named], lr=RATE, weight_decay=0.0)
     silent, losses = dict.fromkeys(name for name, _ in named), list[float]()
+    still = dict(silent)
     for _ in range(MOST_STEPS):
         try:
             # Always as step 0: the same dropout, and what is held then.
@@ -270,16 +273,18 @@ def rehearse(trial: Trial) -> Rehearsal:
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
-            return Rehearsal((), tuple(silent), len(named))
+            break
         losses.append(float(loss))
         for name, parameter in named:
-            if parameter.grad is not None and parameter.grad.any():
+            if parameter.grad is not None:
                 silent.pop(name, None)
+                if parameter.grad.any():
+                    still.pop(name, None)
         learnt = losses[-1] <= LEARNT * losses[0]
-        if not math.isfinite(losses[-1]) or (learnt and not silent):
+        if not math.isfinite(losses[-1]) or (learnt and not still):
             break
         optimizer.step()
-    return Rehearsal(tuple(losses), tuple(silent), len(named))
+    return Rehearsal(tuple(losses), tuple(silent), tuple(name for name in still if name not in silent), len(named))
 
 
 def learns(trial: Trial, rehearsal: Rehearsal) -> Verdict:
@@ -317,16 +322,19 @@ def learns(trial: Trial, rehearsal: Rehearsal) -> Verdict:
 
 def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
     """Whether every parameter that should learn has a gradient."""
-    what, silent = "gradients", rehearsal.silent
+    what, silent, trained = "gradients", rehearsal.silent, rehearsal.trained
     if not trial.counted:
         return _uncounted(what)
-    held = sum(not p.requires_grad for p in trial.training.model.parameters())
+    names = [name for name, _ in trial.training.model.named_parameters()]
+    held = len(names) - trained
     aside = f"; {held} of the encoder are held (freeze)" if held else ""
+    if not silent and not rehearsal.still:
+        return Verdict(what, f"reach all {trained} weights and biases{aside}")
     if not silent:
-        return Verdict(what, f"reach all {rehearsal.trained} weights and biases{aside}")
-    told = f"reach {rehearsal.trained - len(silent)} of {rehearsal.trained} weights and biases{aside}, and never "
-    parts = _parts(silent, [name for name, _ in trial.training.model.named_parameters()])
-    told += f"{', '.join(parts[:TOLD])}{' …' if len(parts) > TOLD else ''}"
+        dead = "for which they are always 0: the level makes one value everywhere; take fewer levels, or another norm"
+        told = f"reach all {trained} weights and biases{aside}, but {_parts(rehearsal.still, names)}"
+        return Verdict(what, f"{told}, {dead}", "doubt")
+    told = f"reach {trained - len(silent)} of {trained} weights and biases{aside}, and never {_parts(silent, names)}"
     # An encoder of a library may have a part that nothing uses; what segtool builds on it has none.
     needed = [name for name in silent if not name.startswith("encoder.")]
     encoder = [name for name, p in trial.training.model.encoder.named_parameters() if p.requires_grad]
@@ -337,10 +345,11 @@ def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
     return Verdict(what, f"{told}, which stay as they begin: nothing that the decoder is given uses them", "doubt")
 
 
-def _parts(silent: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Returns the names of silent parameters, of a level of which all are silent the level's: `decoder.levels.0`."""
+def _parts(silent: Sequence[str], names: Sequence[str]) -> str:
+    """Returns the names of silent parameters; of a level of which all are silent, the level's: `decoder.levels.0`."""
     speaking = {_level(name) for name in set(names) - set(silent)}
-    return list(dict.fromkeys(name if _level(name) in speaking else _level(name) for name in silent))
+    parts = list(dict.fromkeys(name if _level(name) in speaking else _level(name) for name in silent))
+    return ", ".join(parts[:TOLD]) + (" …" if len(parts) > TOLD else "")
 
 
 def _level(name: str) -> str:
@@ -437,10 +446,11 @@ def agreement(batch: Sample) -> tuple[int, int]:
 def draw_first_batch(trial: Trial, directory: Path) -> Path:
     """Writes the first crops, each over its mask, as `first-batch.png` into a folder, and returns its path."""
     labels = Reader.of(trial.training.config).labels
+    scale = max(1, SMALLEST // max(trial.crops.target.shape[1:]))
     cells = []
     for image, target in list(zip(trial.crops.image, trial.crops.target, strict=True))[: trial.plan.batch_size]:
         indices = target.numpy()
-        picture = draw.panel(visible(image.permute(1, 2, 0).numpy()), indices, labels.colors)
+        picture = draw.panel(visible(image.permute(1, 2, 0).numpy()), indices, labels.colors, scale=scale)
         cells.append((f"{len(np.unique(indices[indices != IGNORE]))} classes", picture))
     present = np.unique(trial.crops.target.numpy()).tolist()
     entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]

@@ -199,6 +199,15 @@ def test_a_decoder_level_that_is_detached_is_a_fault_with_the_names_below_it(mak
     assert "model.decoder" in found.found
 
 
+def test_a_level_whose_gradient_is_always_0_is_a_doubt(make_config):
+    def still(model: nn.Module) -> None:
+        model.encoder.levels[2].register_forward_hook(lambda *words: 0 * words[2])
+
+    found = broken(make_config, still)["gradients"]
+    assert found.grade == "doubt"
+    assert "but encoder.levels.2, decoder.ups.0.conv.weight, for which they are always 0" in found.found
+
+
 def test_an_encoder_that_is_cut_off_is_a_fault(make_config):
     def detach(model: nn.Module) -> None:
         def cut(_: nn.Module, __: Any, features: Any) -> Any:
@@ -254,8 +263,8 @@ def test_a_loss_that_does_not_move_is_a_fault(make_config, monkeypatch):
 
 def test_a_loss_that_hardly_falls_or_leaves_the_numbers_is_a_doubt(make_config):
     trial = tried(make_config())
-    slow = preflight.Rehearsal((1.0, 0.99, 0.98), (), 4)
-    lost = preflight.Rehearsal((1.0, math.nan), (), 4)
+    slow = preflight.Rehearsal((1.0, 0.99, 0.98), (), (), 4)
+    lost = preflight.Rehearsal((1.0, math.nan), (), (), 4)
     for rehearsal, words in ((slow, "hardly anything"), (lost, "nan")):
         found = preflight.learns(trial, rehearsal)
         assert found.grade == "doubt"
