@@ -35,13 +35,15 @@ def flooded(mask: np.ndarray) -> dict[int, int]:
 @pytest.mark.parametrize("seed", range(40))
 def test_specks_are_those_of_a_slow_flood(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(specks, "MAX_SHARE", 2)
+    monkeypatch.setattr(specks, "FEW", 0)
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(1, 14)), int(rng.integers(1, 14)))
     mask = rng.integers(0, 4, shape) if seed % 3 else rng.random(shape) < rng.random()
     assert counted(mask.astype(np.uint8)) == flooded(mask)
 
 
-def test_a_thin_diagonal_line_is_no_speck_and_stray_pixels_are() -> None:
+def test_a_thin_diagonal_line_is_no_speck_and_stray_pixels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specks, "FEW", 0)
     mask = np.zeros((60, 60), np.uint8)
     mask[np.arange(60), np.arange(60)] = 1
     assert counted(mask) == {}

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from segtool.allocator import keep_freed_memory
 from segtool.data.codes import pack, unpack
 from segtool.data.fact_cache import FactCache, stamp
 from segtool.data.images import IMAGE_FORMATS, has_usual_samples, image_size, read_image
@@ -89,7 +90,7 @@ class MaskFacts:
     solid: np.ndarray = field(default_factory=_empty)
     """Number of 2x2 blocks of each value: near `counts` for areas, near 0 for noise and for the grey of soft edges."""
     specks: np.ndarray = field(default_factory=_empty)
-    """Number of regions of up to 6 pixels of each value, diagonals connected."""
+    """Number of regions of up to 6 pixels of each value, diagonals connected; 0 where they are few at any rate."""
     outline: np.ndarray = field(default_factory=_no_map)
     """The share of pixels at an edge between values in each cell of a grid of 32 32, uint8, 255 all."""
     digest: str = ""
@@ -131,6 +132,7 @@ def look_at_all(
         progress: called with the number of files done and their total after each.
         keep: called with what was found after each.
     """
+    keep_freed_memory()  # a decoded file is as large as the last one: a third of the time goes to the kernel else
     known = list(dict.fromkeys(paths))
     found: dict[Path, Facts] = {}
     pool = ThreadPoolExecutor(num_threads())
@@ -225,7 +227,7 @@ def look_at_pixels(
 ) -> ImageFacts:
     """Returns the facts of an upright image H W C."""
     thumbnail, edges, plain = picture_maps(pixels)
-    kind = (pixels.shape[:2], mode, orientation, _digest(pixels), pixels.shape[2], exact, plain)
+    kind = (pixels.shape[:2], mode, orientation, _digest(pixels, thumbnail), pixels.shape[2], exact, plain)
     return ImageFacts(path, None, *kind, thumbnail, edges)
 
 
@@ -259,11 +261,11 @@ def _read_layout(path: Path, *, max_pixels: int) -> tuple[str, int, int, bool]:
         return mode, orientation, 1 if mode in ("1", "L") or mode.startswith("I;16") else 3, False
 
 
-def _digest(values: np.ndarray) -> str:
-    """Returns 64 bits of an array's shape and content: enough to tell files apart, and five times as fast as BLAKE2."""
+def _digest(values: np.ndarray, small: np.ndarray) -> str:
+    """Returns 64 bits of an array and its small map: enough to tell files apart, in a fifth of the time of BLAKE2."""
     content = np.ascontiguousarray(values).data
     start = zlib.crc32(repr((values.shape, values.dtype.str)).encode())
-    return f"{zlib.crc32(content, start):08x}{zlib.adler32(content):08x}"
+    return f"{zlib.crc32(content, start):08x}{zlib.crc32(small.tobytes()):08x}"
 
 
 def look_at_header(path: Path, *, exif: str, max_pixels: int) -> ImageFacts:
@@ -303,7 +305,8 @@ def look_at_values(
 ) -> MaskFacts:
     """Returns the facts of a mask H W of integers, colours packed."""
     kind = (mode, lossy, colored, palette)
-    return MaskFacts(path, None, values.shape[:2], *kind, *_measure(values), _digest(values))
+    measured = _measure(values)
+    return MaskFacts(path, None, values.shape[:2], *kind, *measured, _digest(values, measured[-1]))
 
 
 def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from segtool.data.images import INVERSE_ORIENTATION, apply_orientation
 from segtool.data.likeness import standing_out
 
 MIN_PAIRS = 8  # below which nothing stands out
-BLOCK = 1000  # pairs, in the order of their names, that are compared with each other
+BLOCK = 500  # pairs, in the order of their names, that are compared with each other
 TELLING = 2.0  # deviations that the median own fit must lie above the others for fits to tell anything
 SWAP_GAIN = 4.5  # deviations that two masks win together by an exchange; right pairs of CamVid reach 2.8
 CHAIN_GAIN = 2.5  # mean gain of the masks of a chain, each of which fits the next one's image best

@@ -167,6 +167,8 @@ def _missing(root: Path, key: str, name: str) -> str:
 
 def _leftover(pairs: Pairs, images: Path, masks: Path, split: str, pairing: Pairing) -> Iterator[str]:
     """Yields what keeps two folders from being a bijection."""
+    if pairs.records and not (pairs.images_without_mask or pairs.masks_without_image or pairs.ambiguous):
+        return
     if empty := [*empty_folders(split, images, masks)]:
         yield from empty
         return

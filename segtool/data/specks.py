@@ -6,6 +6,8 @@ import numpy as np
 
 SPECK_PIXELS = 6
 """Pixels of the largest region that is a speck."""
+FEW = 20
+"""Runs that might be specks, below which none are counted: they are no label noise, and it takes time."""
 MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told
 
 
@@ -19,7 +21,10 @@ def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=flat.size)
     short = np.flatnonzero(lengths <= SPECK_PIXELS)
-    if not len(short) or len(short) > MAX_SHARE * flat.size:
+    if len(short) > MAX_SHARE * flat.size:
+        return {}
+    short = short[_is_low(flat, starts[short], values.shape)]
+    if len(short) < FEW:
         return {}
     one, other = _touching(flat, starts, lengths, short, values.shape)
     place = np.full(len(starts), -1)
@@ -41,6 +46,22 @@ def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
     specks = (sizes > 0) & (sizes <= SPECK_PIXELS)
     found, counts = np.unique(flat[starts[short[specks]]], return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _is_low(flat: np.ndarray, pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns for each pixel whether no more than a speck's pixels of its value stand above each other there."""
+    height, width = shape
+    tall = np.ones(len(pixels), int)
+    for step in (-width, width):
+        place, left = pixels, np.arange(len(pixels))
+        for _ in range(SPECK_PIXELS):
+            place = place + step
+            inside = (place >= 0) & (place < height * width)
+            place, left = place[inside], left[inside]
+            alike = flat[place] == flat[pixels[left]]
+            place, left = place[alike], left[alike]
+            tall[left] += 1
+    return tall <= SPECK_PIXELS
 
 
 def _touching(
