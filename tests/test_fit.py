@@ -19,7 +19,7 @@ COUNT = 16
 def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns an image of blocks on noise, half of them labelled, and its mask."""
     rng = np.random.default_rng(seed)
-    image, mask = rng.normal(110, 14, (*SIZE, 3)), np.zeros(SIZE, np.uint8)
+    image, mask = rng.normal(110, 7, (*SIZE, 3)), np.zeros(SIZE, np.uint8)
     for number in range(6):
         y, x = rng.integers(0, 48, 2)
         height, width = rng.integers(8, 16, 2)

@@ -18,17 +18,22 @@ _ENOUGH = 160  # rows and columns that are looked at, of larger pictures
 def picture_maps(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Returns thumbnail and edge map of an image H W C, SIDE SIDE uint8 each, and whether all its pixels are equal."""
     step = max(1, min(pixels.shape[:2]) // _ENOUGH)
-    grey = _grey(pixels[::step, ::step])
-    low, high = grey.getextrema()
-    plain = low == high and bool((pixels == pixels[0, 0]).all())
-    fine = grey.resize((_FINE, _FINE), Image.Resampling.BOX)
-    thumbnail = np.asarray(fine.reduce(_FINE // SIDE))
-    values = np.asarray(fine).astype(np.int16)
+    fine = _small(pixels[::step, ::step])
+    thumbnail = np.asarray(fine.convert("L").reduce(_FINE // SIDE))
+    bands = fine.split()
+    flat = all(low == high for low, high in (band.getextrema() for band in bands))
+    plain = flat and bool((pixels == pixels[0, 0]).all())
+    slopes = [_slopes(np.asarray(band).astype(np.int16)) for band in bands]
+    steepest = np.maximum.reduce(slopes)  # of the channels: red on blue may be equal in grey
+    pooled = Image.fromarray(np.minimum(2 * steepest, 255).astype(np.uint8)).reduce(_FINE // SIDE)
+    return thumbnail, _ROOTS[np.asarray(pooled)], plain
+
+
+def _slopes(values: np.ndarray) -> np.ndarray:
     slopes = np.zeros_like(values)
     np.abs(values[:, 1:] - values[:, :-1], out=slopes[:, 1:])
     slopes[1:] += np.abs(values[1:] - values[:-1])
-    pooled = Image.fromarray(np.minimum(2 * slopes, 255).astype(np.uint8)).reduce(_FINE // SIDE)
-    return thumbnail, _ROOTS[np.asarray(pooled)], plain
+    return slopes
 
 
 def outline_map(edges: np.ndarray) -> np.ndarray:
@@ -37,10 +42,10 @@ def outline_map(edges: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def _grey(pixels: np.ndarray) -> Image.Image:
+def _small(pixels: np.ndarray) -> Image.Image:
+    """Returns a picture of 128x128 in mode L or RGB; of many channels, the first."""
     if pixels.dtype != np.uint8:  # 16-bit pictures often fill little of their range
         low, high = float(pixels.min()), float(pixels.max())
         pixels = ((pixels - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
-    if pixels.shape[2] in (3, 4):
-        return Image.fromarray(np.ascontiguousarray(pixels[..., :3])).convert("L")
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
+    shown = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(shown)).resize((_FINE, _FINE), Image.Resampling.BOX)
