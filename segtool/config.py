@@ -132,6 +132,9 @@ class Data:
     --folds 5` trains them all."""
     pairing: Pairing = Pairing()
     """How an image finds its mask."""
+    unpaired: Literal["error", "skip"] = "error"
+    """What becomes of an image without a mask, or a mask without an image: `error` stops the training, `skip` leaves
+    them out, for data that is labelled in part."""
     encoding: Literal["index", "threshold", "palette", "rgb", "alpha"] = "index"
     """What a stored mask's pixels are. `index`: integers, palette indices included; `threshold`: grey values, each
     taken as the nearest of the classes' values; `palette`: the colours of a palette image; `rgb`: colours; `alpha`: the

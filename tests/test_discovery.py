@@ -114,7 +114,66 @@ def test_a_table_of_pairs_is_taken_where_names_do_not_meet(tmp_path: Path, base:
     }
 
 
+@pytest.mark.parametrize(("lone", "severity"), [(2, "error"), (5, "note")])
+def test_many_images_without_masks_are_left_out_and_few_are_an_error(tmp_path: Path, lone: int, severity: str) -> None:
+    root = simple_set(tmp_path / "set")
+    for i in range(lone):
+        write_image(root / f"images/q{i}.png", 50 + i)
+    config = init(root)
+    assert config.data.unpaired == ("skip" if severity == "note" else "error")
+    (finding,) = [f for f in check(config, tmp_path) if f.code == "SEG103"]
+    assert (finding.severity, finding.count, finding.files[0]) == (severity, lone, "images/q0.png")
+    if severity == "note":
+        assert sum(numbers(config, root).values()) == 12
+    else:
+        with pytest.raises(DataError, match="2 of 14 images"):
+            numbers(config, root)
+
+
+def test_names_that_do_not_meet_on_both_sides_stay_an_error(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for i in range(5):
+        write_image(root / f"images/q{i}.png", 50 + i)
+        write_mask(root / f"masks/r{i}.png", regions(i, [0, 1]))
+    assert init(root).data.unpaired == "error"
+
+
+def test_a_path_in_a_table_that_is_there_is_no_other_file_of_its_number(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    rows = ["image_id,split,sat_image_path,mask_path"]
+    for i in range(6):
+        write_image(root / f"train/{i}_sat.png", i)
+        write_mask(root / f"train/{i}_mask.png", regions(i, [0, 1]))
+        write_image(root / f"valid/{i}_sat.png", 20 + i)
+        rows += [f"{i},train,train/{i}_sat.png,train/{i}_mask.png", f"{i},valid,valid/{i}_sat.png,"]
+    (root / "metadata.csv").write_text("\n".join(rows))
+    config = init(root)
+    assert config.data.val is None
+    assert sum(numbers(config, root).values()) == 6
+
+
 # --- which masks
+
+
+def test_a_mask_for_each_part_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(4):
+        write_image(root / f"img/{i}.png", i)
+        for part in ("hair", "skin", "nose", "mouth"):
+            write_mask(root / f"anno/{i}_{part}.png", regions(i, [0, 255]))
+    with pytest.raises(DataError, match="merge the masks of each image into one"):
+        discover(root)
+
+
+def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(4):
+        write_image(root / f"{i}_rgb.png", i)
+        write_mask(root / f"{i}_label.png", regions(i, [0, 1]))
+        write_mask(root / f"{i}_centers.png", regions(i + 9, [0, 1]))
+    text = scaffold(root, config_dir=tmp_path)
+    assert "names end in _centers" in " ".join(text.replace("#", " ").split())
+    assert [f.code for f in check(init(root), tmp_path) if f.severity != "note" or f.code == "SEG108"] == ["SEG503"]
 
 
 def test_where_one_kind_of_masks_are_pictures_the_next_is_taken(tmp_path: Path) -> None:

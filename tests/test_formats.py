@@ -280,7 +280,7 @@ def test_the_second_of_two_observers_is_passed_over(tmp_path: Path) -> None:
     for eye in ("01L", "01R", "02L"):
         touch(tmp_path, f"I_{eye}.jpg", f"I_{eye}_1stHO.png", f"I_{eye}_2ndHO.png")
     pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_1stHO"))
-    assert len(pairs.records) == len(pairs.unnamed) == 3
+    assert (len(pairs.records), pairs.unnamed, pairs.kinds) == (3, (), ("_2ndHO",))
     assert not pairs.images_without_mask
 
 

@@ -60,29 +60,27 @@ def pairs_found(survey: Survey) -> Iterator[Finding]:
 def everything_paired(survey: Survey) -> Iterator[Finding]:
     """SEG103, SEG104: an image without a mask, a mask without an image, in a part that has pairs."""
     paired = {split: pairs for split, pairs in survey.pairs.items() if pairs.records}
-    images = [path for pairs in paired.values() for path in pairs.images_without_mask]
-    masks = [path for pairs in paired.values() for path in pairs.masks_without_image]
     hint = next((hint for split, hint in survey.listing.hints.items() if split in paired and hint), "")
-    if images:
-        yield Finding(
-            "SEG103",
-            "error",
-            f"{num(images, 'image')} without a mask",
-            len(images),
-            few_names(survey, images),
-            f"{survey.name(images[0])}: no mask of that stem",
-            hint or "add the masks, or move the images out of the folder; where names differ, see data.pairing",
-        )
-    if masks:
-        yield Finding(
-            "SEG104",
-            "error",
-            f"{num(masks, 'mask')} without an image",
-            len(masks),
-            few_names(survey, masks),
-            f"{survey.name(masks[0])}: no image of that stem",
-            hint or "add the images, or move the masks out of the folder; where names differ, see data.pairing",
-        )
+    skipped = survey.config.data.unpaired == "skip"
+    for code, what, partner, files in (
+        ("SEG103", "image", "mask", [path for pairs in paired.values() for path in pairs.images_without_mask]),
+        ("SEG104", "mask", "image", [path for pairs in paired.values() for path in pairs.masks_without_image]),
+    ):
+        if files:
+            article = "an" if partner == "image" else "a"
+            remedy = (
+                f"add the {partner}s, or move the {what}s out of the folder; where names differ, see data.pairing; "
+                "where only a part is labelled, set data.unpaired to skip"
+            )
+            yield Finding(
+                code,
+                "note" if skipped else "error",
+                f"{num(files, what)} without {article} {partner}{', left out' if skipped else ''}",
+                len(files),
+                few_names(survey, files),
+                f"{survey.name(files[0])}: no {partner} of that stem",
+                "nothing, where they are not labelled yet" if skipped else hint or remedy,
+            )
 
 
 @a_check

@@ -19,11 +19,16 @@ from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
 from segtool.data.split_lists import find_pair_lists, find_split_lists
+from segtool.data.words import roles_in
 from segtool.errors import DataError
 
 MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1
 """Share of the files without a partner from which a set is labelled in part, and not by mistake."""
+PARTS = 3  # so many kinds of masks beside the chosen one, and none is called the mask
+FEW_VALUES = 4
+SAMPLE = 5
+SOME = 3  # fewer are a mistake, however small the set
 MORE = 1.1  # a list of pairs is taken where it names so many times more than the folders give
 
 
@@ -52,9 +57,13 @@ class Found:
 
     @property
     def skips_unpaired(self) -> bool:
-        """Whether so many files have no partner that the set is one that is labelled in part."""
+        """Whether so many files of one side have no partner that the set is one that is labelled in part.
+
+        Where both sides have some, names do not meet, which is no such thing.
+        """
         paired = sum(len(pairs.records) for pairs in self.pairs.values())
-        return max(self.alone) >= max(1, PARTLY * (paired + max(self.alone)))
+        few, many = sorted(self.alone)
+        return many >= max(SOME, PARTLY * (paired + many)) and few <= PARTLY * many
 
 
 @dataclass(frozen=True)
@@ -158,14 +167,19 @@ def _pairs(root: Path, data: Data) -> dict[str, Pairs]:
 def _look(root: Path, way: _Way) -> Found:
     data = way.data
     pairs = _pairs(root, data)
+    _require_whole_masks(pairs["train"], data)
     records = [record for part in pairs.values() for record in part.records]
     images = look_at_images([record.image for record in records], max_pixels=MAX_PIXELS)
     masks = look_at_masks([record.mask for record in records if record.mask], max_pixels=MAX_PIXELS)
     if all(facts.error for facts in images.values()):
         first = list(images.values())[:5]
         raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
+    if _are_one_kind(pairs["train"].records):
+        raise DataError(_parts(data))
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
+    if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
+        notes.append(f"files whose names end in {', '.join(kinds[:8])} stand beside the masks and are not used")
     for split in [split for split in ("val", "test") if split in pairs and _is_dummy(pairs, split, masks)]:
         notes.append(f"{folders.pop(split).masks}: one value in all masks, which is no truth to score by: left out")
         masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs[split].records}}
@@ -192,6 +206,29 @@ def _look(root: Path, way: _Way) -> Found:
         }
         return replace(found, exif="ignore", images=turned)
     return found
+
+
+def _require_whole_masks(train: Pairs, data: Data) -> None:
+    """Raises DataError where each image has several masks, and nothing says that one of them is the whole truth."""
+    suffix = (data.train.pairing or data.pairing).mask_suffix
+    if len(train.kinds) >= PARTS and suffix and "masks" not in roles_in(suffix):
+        raise DataError(_parts(data))
+
+
+def _are_one_kind(records: Sequence[Record]) -> bool:
+    """Whether what would be the images, in one folder with the masks, are masks too: a few values each."""
+    sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
+    facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
+    flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
+    return len(flat) > 1 and all(flat)
+
+
+def _parts(data: Data) -> str:
+    return (
+        f"{shown(str(Path(data.root) / str(data.train.masks)))}: each image has several masks, one for each part or "
+        "object. segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, "
+        "of the image's name, in one folder"
+    )
 
 
 def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts]) -> bool:

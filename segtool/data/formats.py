@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from segtool.config import Config, Data, Folders, Pairing
@@ -141,14 +142,19 @@ def _read_part(places: Places, split: str, part: Folders) -> list[Record]:
     if any(missing):
         raise DataError(*filter(None, missing))
     listed = places.of(split)
-    problems = (
-        [] if part.list and not listed.files else [*_leftover(listed.pairs, images, masks, split, places.pairing(part))]
-    )
+    kept = skip_unpaired(listed.pairs) if places.data.unpaired == "skip" else listed.pairs
+    unlisted = part.list is not None and not listed.files
+    problems = [] if unlisted else [*_leftover(kept, images, masks, split, places.pairing(part))]
     if part.list and not listed.pairs.records and not problems:
         problems = list(listed.unknown[:FEW]) or [f"{shown(root / part.list)}: names no image of data.{split}"]
     if problems:
         raise DataError(*problems)
     return list(listed.pairs.records)
+
+
+def skip_unpaired(pairs: Pairs) -> Pairs:
+    """Returns the pairs without the files that have no partner, where there are pairs."""
+    return replace(pairs, images_without_mask=(), masks_without_image=()) if pairs.records else pairs
 
 
 def _missing(root: Path, key: str, name: str) -> str:

@@ -133,7 +133,9 @@ class Names:
 
     def __init__(self, found: Pairs, images: Path, pairing: Pairing, root: Path) -> None:
         self._files: dict[str, set[Path]] = {}
+        self._by_path: dict[Path, Path] = {}
         self._pairing = pairing
+        self._bases = (root, images)
         for record in found.records:
             self._add(record.image, record.image, images, root)
             self._add(record.mask, record.image, images, root)
@@ -143,6 +145,7 @@ class Names:
     def _add(self, file: Path | None, image: Path, images: Path, root: Path) -> None:
         if file is None:
             return
+        self._by_path[file] = image
         for folder in (root, images):
             stem = unicodedata.normalize("NFC", stem_of(file, folder))
             forms = {stem, stem.rpartition("/")[2]}
@@ -152,8 +155,16 @@ class Names:
                 self._files.setdefault(form, set()).add(image)
 
     def find(self, cell: str) -> Path | None:
-        """Returns the one image that a cell of a list names; None where there is none or more than one."""
-        parts = unicodedata.normalize("NFC", cell).replace("\\", "/").strip("\"' ").split("/")
+        """Returns the one image that a cell of a list names; None where there is none or more than one.
+
+        A path to a file that is there names that file, not another one of its name.
+        """
+        cell = cell.replace("\\", "/").strip("\"' ")
+        paths = [Path(os.path.abspath(base / cell)) for base in self._bases] if "/" in cell[:MAX_PATH] else []
+        for path in paths:
+            if path in self._by_path or os.path.isfile(path):
+                return self._by_path.get(path)
+        parts = unicodedata.normalize("NFC", cell).split("/")
         for start in range(len(parts)):
             name = "/".join(parts[start:])
             stem, suffix = os.path.splitext(name)
@@ -163,8 +174,19 @@ class Names:
                     return next(iter(files))
         return None
 
+    def _is_path(self, cell: str) -> bool:
+        path = cell.replace("\\", "/")
+        return "/" in path[:MAX_PATH] and any(os.path.isfile(base / path) for base in self._bases)
+
     def column(self, rows: Sequence[Sequence[str]]) -> int:
-        """Returns the column whose cells name the most images, the first of equal ones."""
+        """Returns the column whose cells name the most images, the first of equal ones.
+
+        Where a column holds paths to files that are there, it is that one: numbers in others may be of other images.
+        """
+        sample = rows[:: len(rows) // 50 + 1]
+        there = Counter(place for cells in sample for place, cell in enumerate(cells) if self._is_path(cell))
+        if there and 2 * max(there.values()) > len(sample):
+            return min(there, key=lambda place: (-there[place], place))
         counts = Counter(column for cells in rows for column, cell in enumerate(cells) if cell and self.find(cell))
         return min(counts, key=lambda column: (-counts[column], column), default=0)
 

@@ -47,6 +47,8 @@ class Pairs:
     """Files that claim one place: two images of one stem, or two masks for one image."""
     unnamed: tuple[Path, ...] = ()
     """Files without the configured prefix or suffix, which are neither images nor masks of this set."""
+    kinds: tuple[str, ...] = ()
+    """Ends of the names of further files that many images have beside their masks: `_color`, `_2ndHO`."""
 
 
 def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
@@ -78,12 +80,14 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
         for key, files in image_keys.items()
         if len(files) == 1 and len(mask_keys.get(key, ())) == 1
     ]
+    kinds, unnamed = _kinds([*unnamed_images, *unnamed_masks], image_keys.keys() & mask_keys.keys(), pairing)
     return Pairs(
         records=tuple(sorted(records, key=lambda record: record.stem)),
         images_without_mask=_partnerless(image_keys, mask_keys),
         masks_without_image=_partnerless(mask_keys, image_keys),
         ambiguous=tuple(map(tuple, both)),
-        unnamed=tuple(unnamed_images + unnamed_masks),
+        unnamed=tuple(unnamed),
+        kinds=tuple(kinds),
     )
 
 
@@ -276,6 +280,25 @@ def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairin
     common = {tail for tail, count in counts.items() if count >= max(2, _SHARED * len(paired))}
     suffix = pairing.mask_suffix
     return [key for key, tail in tails.items() if tail in common or (suffix and tail.startswith(suffix))]
+
+
+def _kinds(files: Sequence[Path], paired: Iterable[str], pairing: Pairing) -> tuple[list[str], list[Path]]:
+    """Returns the ends of names that tell kinds of files beside the paired ones, and the files of no such kind."""
+    owners = {key.rpartition("/")[2] for key in paired}
+    tails: dict[Path, str] = {}
+    for file in files:
+        name = unicodedata.normalize("NFC", file.stem)
+        cuts = (match.start() for match in re.finditer(r"[\W_]", name))
+        if owner := next((name[:cut] for cut in cuts if name[:cut] in owners), None):
+            tails[file] = name[len(owner) :]
+    counts = Counter(tails.values())
+    more = pairing.mask_suffix  # x_mask_1 beside x_mask holds another object, which is missed
+    kinds = {
+        tail
+        for tail, count in counts.items()
+        if count >= max(2, _SHARED * len(owners)) and not (more and tail.startswith(more))
+    }
+    return sorted(kinds), [file for file in files if tails.get(file) not in kinds]
 
 
 def _deeper(images: dict[str, list[Path]], masks: dict[str, list[Path]]) -> list[str]:

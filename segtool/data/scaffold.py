@@ -80,6 +80,15 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
         )
     for name, folders in found.folders.items():
         rows.append(Row(f"{name}: {flow(_folders(folders))}", _pairs_comment(found.pairs[name])))
+    if found.skips_unpaired:
+        images, masks = found.alone
+        rows.append(
+            Row(
+                "unpaired: skip",
+                f"{images} images without a mask and {masks} masks without an image are left out: so many that the set "
+                "is taken as labelled in part. `error` (the default) refuses them.",
+            )
+        )
     if found.pairing != Pairing():
         affixes = {key: text for key, text in asdict(found.pairing).items() if text}
         rows.append(Row(f"pairing: {flow(affixes)}", "Taken off the file names before they are compared."))
@@ -121,7 +130,7 @@ def _folders(folders: Folders) -> dict[str, object]:
 
 def _pairs_comment(pairs: Pairs) -> str:
     alone = len(pairs.images_without_mask) + len(pairs.masks_without_image)
-    more = f"; {alone} files have no partner: see `segtool check`" if alone else ""
+    more = f"; {alone} files have no partner" if alone else ""
     return f"{len(pairs.records)} pairs{more}."
 
 

@@ -19,6 +19,7 @@ from segtool.data.formats import (
     empty_folders,
     pairing_hint,
     read_parts,
+    skip_unpaired,
 )
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
@@ -155,7 +156,7 @@ def _list_files(config: Config, base: Path) -> Listing:
         part = getattr(config.data, split)
         if part is not None:
             _list_part(places, part, split, found)
-    found.split_problems.extend(trouble if not _explained(found) else [])
+    found.split_problems.extend(trouble if not _explained(found, config) else [])
     return found
 
 
@@ -208,13 +209,14 @@ def _divide(config: Config, found: Listing, uses: dict[Path, Use]) -> None:
     try:
         found.records.update(divide(given, config.data, presence))
     except DataError as error:
-        if not found.split_problems and not _explained(found):
+        if not found.split_problems and not _explained(found, config):
             found.split_problems.extend(error.problems)
 
 
-def _explained(found: Listing) -> bool:
+def _explained(found: Listing, config: Config) -> bool:
     """Whether files missing, unpaired or doubled are why a training would stop."""
-    unpaired = any(p.images_without_mask or p.masks_without_image or p.ambiguous for p in found.pairs.values())
+    pairs = [skip_unpaired(p) if config.data.unpaired == "skip" else p for p in found.pairs.values()]
+    unpaired = any(p.images_without_mask or p.masks_without_image or p.ambiguous for p in pairs)
     empty = any(not pairs.records for pairs in found.pairs.values())
     return bool(unpaired or empty or found.missing or found.list_problems)
 
