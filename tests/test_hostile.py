@@ -398,12 +398,52 @@ def png_header(side: int) -> bytes:
     return bytes(content)
 
 
-def png_with(kind: bytes, body: bytes) -> bytes:
-    """Returns a PNG of 8 x 8 with one more chunk before its pixels."""
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Returns a PNG of 8 x 8 with more chunks, each a kind and a body, before its pixels."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    chunk = len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-    return buffer.getvalue()[:33] + chunk + buffer.getvalue()[33:]
+    more = [
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
+    ]
+    return buffer.getvalue()[:33] + b"".join(more) + buffer.getvalue()[33:]
+
+
+def tiff_of(data: bytes, **tags: int) -> bytes:
+    """Returns a TIFF of 8 x 8 pixels of five bytes, all in `data`; `t256=9` sets the tag 256, 0 drops it."""
+    values = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 5, 278: 8, 279: len(data)}
+    values |= {int(tag[1:]): value for tag, value in tags.items()}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(values.items()) if value]
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+TILED = {"t273": 0, "t278": 0, "t279": 0, "t324": 8, "t325": 320}
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"t32997": 2**20}, "holds 1048576 slices"),
+        ({**TILED, "t322": 2**14, "t323": 2**14}, "tiles of 16384 x 16384 pixels in an image of 8 x 8"),
+        ({**TILED, "t322": 2**30, "t323": 2**30}, "tiles of 1073741824 x 1073741824 pixels"),
+        ({"t256": 4096, "t257": 4096, "t258": 64, "t339": 3}, "floating-point samples of 64 bits"),
+        ({"t258": 12}, "whole-number samples of 12 bits"),
+        ({"t339": 2}, "signed samples of 8 bits"),
+    ],
+)
+def test_a_tiff_that_takes_a_decoder_more_than_its_pixels_is_refused(tmp_path, tags, words):
+    (tmp_path / "a.tif").write_bytes(tiff_of(bytes(320), **tags))
+    with pytest.raises(DataError, match=words):
+        read_image(tmp_path / "a.tif", channels=5)
+
+
+def test_a_tiff_of_five_samples_and_one_tile_is_read(tmp_path):
+    """Negative control of the test above."""
+    pytest.importorskip("tifffile")
+    (tmp_path / "strip.tif").write_bytes(tiff_of(bytes(320)))
+    (tmp_path / "tile.tif").write_bytes(tiff_of(bytes(1280), **{**TILED, "t322": 16, "t323": 16, "t325": 1280}))
+    for name in ("strip.tif", "tile.tif"):
+        assert read_image(tmp_path / name, channels=5).shape == (8, 8, 5)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
@@ -423,8 +463,10 @@ def test_bombs_of_pixels_are_refused_and_take_no_memory(tmp_path):
     canvas = webp.getvalue()[:size] + (2**28 - 1).to_bytes(4, "little") + webp.getvalue()[size + 4 :]
     (tmp_path / "canvas.webp").write_bytes(canvas)
     packed_text = zlib.compress(bytes(400_000_000))
+    text = zlib.compress(bytes(1_000_000))
+    (tmp_path / "texts.png").write_bytes(png_with(*[(b"zTXt", b"a\0\0" + text)] * 500))
     for kind, head in ((b"iCCP", b"a\0\0"), (b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")):
-        (tmp_path / f"{kind.decode()}.png").write_bytes(png_with(kind, head + packed_text))
+        (tmp_path / f"{kind.decode()}.png").write_bytes(png_with((kind, head + packed_text)))
     assert peak_of(REFUSED, *map(str, sorted(tmp_path.iterdir()))) < 300
 
 

@@ -214,6 +214,12 @@ def _read_samples(opened: Opened, channels: int) -> np.ndarray:
             f"{where}: TIFF with {opened.samples} samples of {opened.bits} bits a pixel, but data.channels is "
             f"{channels}; set data.channels to {opened.samples}, or keep the channels that you want"
         )
+    if opened.bits not in (8, 16) or sample_format(opened) != 1:
+        kind = {1: "whole-number", 3: "floating-point"}.get(sample_format(opened), "signed")
+        raise DataError(
+            f"{where}: TIFF with {kind} samples of {opened.bits} bits, expected whole numbers of 8 or 16 bits from 0; "
+            "save it so"
+        )
     try:
         import tifffile
     except ImportError as error:

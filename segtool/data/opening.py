@@ -24,6 +24,9 @@ from PIL.ImageFile import ImageFile
 from segtool.errors import DataError
 
 _ORIENTATION = 0x0112
+IMAGE_DEPTH = 32997
+LARGE_TILE = 2**24
+"""Pixels that the tiles of a smaller image may have, which are decoded as a whole."""
 UNKNOWN_MODE = "unknown"
 """Mode of a TIFF whose header is sound and whose samples Pillow does not read."""
 
@@ -105,6 +108,8 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
         stack.callback(image.close)
         _guard_pixels(path, image.size, max_pixels)
         _guard_frames(path, image)
+        if format_ == "TIFF":
+            guarded(path, lambda: _guard_parts(path, image))
         yield Opened(path, format_, image, *_sample_layout(format_, image, head), file)
 
 
@@ -242,6 +247,18 @@ def _guard_frames(path: Path, image: ImageFile) -> None:
     if guarded(path, lambda: getattr(image, "is_animated", False)):
         count = guarded(path, lambda: getattr(image, "n_frames", 2))
         raise DataError(f"{shown(path)}: holds {count} frames (pages), expected one; save each as a file of its own")
+
+
+def _guard_parts(path: Path, image: ImageFile) -> None:
+    """Refuses what takes a decoder more than the pixels of the image: slices, and tiles much larger than it."""
+    if (depth := tiff_tag(image, IMAGE_DEPTH, 1)) != 1:
+        raise DataError(f"{shown(path)}: holds {depth} slices (ImageDepth), expected one; save each as a file")
+    width, length = (tiff_tag(image, tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    if width * length > max(LARGE_TILE, image.width * image.height):
+        raise DataError(
+            f"{shown(path)}: tiles of {width} x {length} pixels in an image of {image.width} x {image.height}, "
+            "expected none larger than the image; save it again"
+        )
 
 
 def _sample_layout(format_: str, image: ImageFile, head: bytes) -> tuple[int, int]:
