@@ -16,6 +16,11 @@ from pathlib import Path
 
 from segtool.errors import DiskError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 REMEDIES = {
     errno.ENOSPC: "free some space, or choose another place",
     errno.EDQUOT: "free some of your quota, or choose another place",
@@ -40,8 +45,9 @@ def write_atomically(path: Path, content: bytes, *, sync_name: bool = True) -> N
     temporary = path.with_name(f".tmp-{os.getpid()}-{threading.get_ident()}")
     try:
         temporary.unlink(missing_ok=True)
-        write_new(temporary, content)
-        os.replace(temporary, path)
+        with contextlib.ExitStack() as lock:  # till it has its name, so that nobody takes it for abandoned
+            write_new(temporary, content, lock)
+            os.replace(temporary, path)
         if sync_name:
             sync_folder(path.parent)
     except OSError as error:
@@ -76,9 +82,14 @@ def append(path: Path, content: bytes) -> None:
         raise not_written(path, len(content), error, "the lines before are whole") from error
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Writes a file that must not be there yet. An OSError is the caller's, and so is what it leaves."""
+def write_new(path: Path, content: bytes, lock: contextlib.ExitStack | None = None) -> None:
+    """Writes a file that must not be there yet, and locks it until `lock` is closed.
+
+    An OSError is the caller's, and so is what it leaves.
+    """
     with open(path, "xb", buffering=0) as file:
+        if lock and _locked(file.fileno()):
+            lock.callback(os.close, os.dup(file.fileno()))
         _write_all(file.fileno(), content)
         os.fsync(file.fileno())
 
@@ -89,6 +100,29 @@ def remove_unfinished(folder: Path) -> None:
         if TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what a process that was killed in `write_atomically` left, where others may be writing.
+
+    Theirs are locked, or still empty. Where there are no locks, all stay.
+    """
+    for path in folder.glob(".tmp-*"):
+        if TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError), open(path, "rb+", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size and _locked(file.fileno()):
+                    path.unlink()
+
+
+def _locked(descriptor: int) -> bool:
+    """Locks a file until it is closed; False where another process has it locked, or there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def make_folder(path: Path) -> None:

@@ -25,7 +25,7 @@ from segtool.data.images import IMAGE_SUFFIXES, image_size
 from segtool.data.labels import Labels
 from segtool.data.pairs import list_files, stem_of
 from segtool.data.spool import release
-from segtool.disk import make_folder, write_atomically
+from segtool.disk import make_folder, remove_abandoned, write_atomically
 from segtool.draw import overlay
 from segtool.ensemble import Ensemble, read_views
 from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
@@ -139,11 +139,13 @@ def predict(
     Raises:
         CheckpointError: an output cannot be written, or would replace what segtool did not make.
     """
+    jobs = list(jobs)
+    _remove_abandoned(jobs)
     labels = Labels.from_config(config.data)
     read = partial(_read, channels=predictor.channels, config=config, resume=resume)
     writing: Future[Path | DataError] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        for job, image in _read_ahead(list(jobs), read, reader, max_pixels=config.limits.max_pixels):
+        for job, image in _read_ahead(jobs, read, reader, max_pixels=config.limits.max_pixels):
             try:
                 outcome, large = _predicted(predictor, labels, job, image(), tile)
             except SegtoolError:
@@ -162,6 +164,13 @@ def predict(
 
 
 Outcome = Callable[[], Path | DataError]
+
+
+def _remove_abandoned(jobs: Sequence[Job]) -> None:
+    """Removes what predictions that were killed left unfinished beside the outputs, but in linked folders."""
+    for folder, out in {(path.parent, job.out) for job in jobs for path in job.outputs}:
+        if not any((out / parent).is_symlink() for parent in (folder / "x").relative_to(out).parents if parent.name):
+            remove_abandoned(folder)
 
 
 def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) -> np.ndarray | DataError | None:

@@ -184,7 +184,8 @@ def test_predictions_killed_at_any_moment_are_whole_and_resume_to_what_an_undist
         assert there.items() <= whole.items()
         assert {f"{count:02d}.png" for count in range(last + 1)} <= there.keys()
         list(made(out, resume=True))
-        assert {name: content for name, content in tree(out).items() if ".tmp-" not in name} == whole
+        # One that was killed before its first byte may also be that of a process that has just begun.
+        assert {name: content for name, content in tree(out).items() if content or ".tmp-" not in name} == whole
 
 
 # --- the installed program on disks that do not take what it writes

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -253,7 +255,7 @@ def untidy(path: Path, content: bytes) -> None:
 def unasked(path: Path, content: bytes) -> None:
     """Does not wait for the disk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk, "write_new", Path.write_bytes)
+        patch.setattr(disk, "write_new", lambda path, content, _: path.write_bytes(content))
         disk.write_atomically(path, content)
 
 
@@ -375,6 +377,27 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_run_and_nothing_else(r
     assert set(tree(root)) == {*others, ".lock", ".holder"}
     assert (root / ".tmp-3-4").is_dir()
     run.close()
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_another_process_is_writing_stays(root: Path) -> None:
+    hold = "import sys, time; from pathlib import Path; from segtool import disk\n"
+    hold += "disk.os.replace = lambda *_: (print(flush=True), time.sleep(60))\n"
+    hold += "disk.write_atomically(Path(sys.argv[1]), b'x')"
+    with subprocess.Popen([sys.executable, "-c", hold, root / "a.png"], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        theirs = [path.name for path in root.glob(".tmp-*")]
+        for name in (".tmp-12-345", ".tmp-mine", "a"):
+            (root / name).write_bytes(b"half")
+        (root / ".tmp-1-1").touch()  # just made, and not locked yet
+        (root / ".tmp-2-2").symlink_to("a")
+        disk.remove_abandoned(root)
+        assert {path.name for path in root.iterdir()} == {*theirs, ".tmp-mine", "a", ".tmp-1-1", ".tmp-2-2"}
+        assert len(theirs) == 1
+        writer.kill()
+        writer.wait()
+        disk.remove_abandoned(root)
+        assert {path.name for path in root.iterdir()} == {".tmp-mine", "a", ".tmp-1-1", ".tmp-2-2"}
 
 
 # --- a whole run
