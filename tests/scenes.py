@@ -153,6 +153,8 @@ def street(rng: Rng, size: Size) -> Pair:
             tall = tall * (3 if value == 4 else 1)
             x, y = int(rng.integers(0, width - wide)), horizon + int(rng.integers(0, height // 5))
             mask[max(0, y - tall) : y + 2, x : x + wide] = value
+    for x in range(4, width, height):  # every picture of a wide street shows a tree
+        mask[horizon - 6 : horizon + 2, x : x + 7] = 5
     image = ground(rng, size, (150, 180, 215), rough=10)
     for value, color in (
         (1, (130, 100, 90)),

@@ -54,7 +54,7 @@ def roboflow(root: Path) -> None:
     text(root / "README.roboflow.txt", "exported via roboflow\n")
 
 
-@published(16, "index", [0, 1, 2], names=["_background_", "cat", "dog"], masks="SegmentationClassPNG")
+@published(16, "index", [0, 1, 2], names=["background", "cat", "dog"], masks="SegmentationClassPNG")
 def labelme_voc(root: Path) -> None:
     """labelme's VOC export: arrays, palette masks and visualisations in folders beside each other."""
     base = root / "data_dataset_voc"

@@ -32,9 +32,9 @@ from published.registry import (
 def deepglobe_roads(root: Path) -> None:
     """DeepGlobe roads: `1_sat.jpg` and `1_mask.png` in one folder; `valid` and `test` without masks; metadata.csv."""
     rows = ["image_id,split,sat_image_path,mask_path"]
-    for part, num in (("train", 24), ("valid", 5), ("test", 5)):
+    for part, num in (("train", 24), ("valid", 5), ("test", 4)):
         for index, (image, mask) in enumerate(pairs(roads, num, seed=27 + len(part), size=(64, 64))):
-            number = 100034 + index * 7 + len(part) * 1000
+            number = 100034 + index * 7 + num * 1000
             save(root / part / f"{number}_sat.jpg", image)
             if part == "train":
                 save(root / part / f"{number}_mask.png", np.repeat(binary(mask)[..., None], 3, -1))
