@@ -231,6 +231,8 @@ def names_of(kind: str) -> list[str]:
         "rows and columns": [f"scene_{i}_r{y}_c{x}" for i in range(5) for y in range(3) for x in range(3)],
         "views": [f"{i * 7919:08x}a_{v:02}" for i in range(1, 6) for v in range(1, 9)],
         "folders": [f"TCGA_{p}/TCGA_{p}_{s}" for p in (4941, 4942, 5393, 6186) for s in range(1, 8)],
+        "videos": [f"{name}/{name}_{1 + 5 * f:05}" for name in ("creek", "park", "trail", "village") for f in range(6)],
+        "species": [f"{name}/{name}_{i:03}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
         "copies": [f"IMG_{i}_jpg.rf.{i * 7 + c:032x}" for i in range(12) for c in range(3)],
         "photographs": [f"IMG_20190801_{120000 + 37 * i}" for i in range(40)],
         "numbers": [f"{i:04}" for i in range(40)],
@@ -249,6 +251,7 @@ def names_of(kind: str) -> list[str]:
         ("rows and columns", "^(.+)_[^_]*_", 5),
         ("views", "^([^_]+)_", 5),
         ("folders", "^(.+)/", 4),
+        ("videos", "^(.+)/", 4),
         ("copies", "^(.+)_", 12),
     ],
 )
@@ -266,7 +269,7 @@ def stem_group(stem: str, pattern: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "lesions"])
+@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "species", "lesions"])
 @pytest.mark.parametrize("seen", [True, False])
 def test_names_that_only_number_images_give_no_group(kind: str, seen: bool) -> None:
     stems = names_of(kind)
@@ -354,7 +357,7 @@ def test_crop_and_depth_follow_the_median_size(size: tuple[int, int], crop: tupl
 
 def test_long_regions_add_a_level_where_the_crop_has_room() -> None:
     assert len(choose_channels((384, 384), 300)) == 6
-    assert len(choose_channels((384, 384), 200)) == 5
+    assert len(choose_channels((384, 384), 190)) == 5
     assert len(choose_channels((64, 384), 300)) == 5
 
 
@@ -388,7 +391,7 @@ def test_few_large_images_are_drawn_from_many_times_and_the_length_is_in_steps(t
     assert config.train.batch_size == 4
     assert config.train.steps == 1000
     assert config.train.epochs is None
-    assert config.augment.crop == (448, 448)
+    assert config.augment.crop == (384, 384)
 
 
 def test_rare_classes_of_large_images_are_looked_for(tmp_path: Path) -> None:
@@ -495,3 +498,26 @@ def test_small_regions_of_lossy_colours_are_found_under_the_noise(tmp_path: Path
     )
     assert {(spec.name, spec.colors[0]) for spec in init(root).data.classes} >= {("back", "#080000"), ("d", "#fafa00")}
     assert "of the mask pixels count as the nearest class" in text(tmp_path)
+
+
+def test_slices_of_one_stack_have_no_up_for_a_small_difference_that_all_share(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first = rng.random((48, 64)) < 0.3
+    first[:24] &= rng.random((24, 64)) < 0.9  # a little less above, in all slices alike
+    masks = [np.where(rng.random((48, 64)) < 0.05, 1 - first, first).astype(np.int64) for _ in range(20)]
+    assert init(make_set(tmp_path / "set", masks)).augment.flip == "both"
+
+
+def test_levels_and_zoom_follow_what_does_not_lie_behind(tmp_path: Path) -> None:
+    masks = []
+    for i in range(4):
+        mask = np.zeros((512, 512), np.int64)
+        mask[100 + i : 103 + i] = 1  # thin, before what is as long as the image
+        masks.append(mask)
+    config = init(make_set(tmp_path / "set", masks))
+    assert config.augment.scale == (1.0, 1.5)
+    for mask in masks:
+        mask[200:440, 100:340] = 2
+    config = init(make_set(tmp_path / "set2", masks))
+    assert config.augment.scale == (0.75, 1.5)
+    assert len(config.model.encoder.options["channels"]) == 6

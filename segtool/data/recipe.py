@@ -13,7 +13,8 @@ from segtool.yaml_io import flow
 
 USUAL_CROP = 384
 LARGEST_CROP = 448
-BATCH_PIXELS = 4 * 448 * 448  # about a second and a half a step on two cores, and 3 GB
+BATCH_PIXELS = 4 * 448 * 448  # about a second and a half a step on two cores, and 1 GB kept for the backward pass
+ACTIVATIONS = 1340  # bytes a pixel that a U-Net of these widths keeps, by `segtool inspect`
 MANY_CLASSES = 32  # from which on the logits take more memory than the maps
 TARGET_STEPS = 3000
 FEWEST_STEPS = 1000
@@ -22,7 +23,7 @@ MOST_EPOCHS = 400  # beyond, a length in steps tells more
 LONG_RUN = 2000  # steps from which the usual averaging over 1000 steps fits
 CHANNELS = (16, 32, 64, 128, 256, 256)
 USUAL_LEVELS = 5
-LARGE = 256  # pixels of a region whose middle five levels, which see 140 at the coarsest, do not tell from others
+LARGE = 200  # pixels of a region whose middle five levels, which see 140 at the coarsest, do not tell from others
 RARE_SHARE = 0.01
 VERY_RARE_SHARE = 5e-4
 THIN = 4.0  # pixels across, of parts that would be lost when an image shrinks
@@ -85,7 +86,7 @@ def choose_channels(crop: tuple[int, int], longest: float = 0.0) -> tuple[int, .
     Args:
         longest: pixels of the longest region.
     """
-    levels = USUAL_LEVELS + (longest >= LARGE and min(crop) >= LARGE)
+    levels = USUAL_LEVELS + (longest >= LARGE and min(crop) >= 256)
     while levels > 2 and min(crop) < 4 * 2 ** (levels - 1):
         levels -= 1
     return CHANNELS[:levels]
@@ -124,7 +125,7 @@ def training_rows(pictures: Pictures, guess: Guess, shapes: Shapes, model: str) 
         guess: with its classes in the config's order, as the shapes are.
         model: decoder, one of MODELS.
     """
-    longest = max(shapes.longest, default=0.0)
+    longest = _longest(guess, shapes)
     size = pictures.median
     crop = choose_crop(size, largest=LARGEST_CROP if longest >= USUAL_CROP else USUAL_CROP)
     channels = choose_channels(crop, longest)
@@ -143,8 +144,14 @@ def training_rows(pictures: Pictures, guess: Guess, shapes: Shapes, model: str) 
         Row("schedule: poly", "Falls to 0 at the end; the first 50 steps rise to it."),
         Row("warmup: 50"),
         Row("clip: 1.0", "Longer gradients are cut to this norm: a bad batch cannot ruin the weights."),
-        *_length_rows(pictures, batch, length, crop, views),
+        *_length_rows(pictures, batch, length, crop, views, len(guess.codes)),
     ]
+
+
+def _longest(guess: Guess, shapes: Shapes) -> float:
+    """Returns the longest region of the classes, the most frequent one aside: what lies behind is as long as images."""
+    behind = max(range(len(guess.shares)), key=guess.shares.__getitem__)
+    return max((length for index, length in enumerate(shapes.longest) if index != behind), default=0.0)
 
 
 def _model_rows(
@@ -220,11 +227,13 @@ def _span(sizes: Sequence[tuple[int, int]]) -> str:
 
 def _scale_row(pictures: Pictures, guess: Guess, shapes: Shapes) -> Row:
     """Returns the zoom: no smaller where parts are thin, wider where the images' own sizes differ much."""
-    parts = [(width, codes[0]) for width, codes in zip(shapes.smallest, guess.codes, strict=True) if width]
-    thinnest, code = min(parts, default=(THIN + 1, 0))
-    if thinnest <= THIN:
-        across = f"{thinnest:.0f} pixel{'s' if thinnest > 1 else ''}"
-        return Row("scale: [1.0, 1.5]", f"Zoom, but not out: parts of class {guess.text(code)} are {across} across.")
+    behind = max(range(len(guess.shares)), key=guess.shares.__getitem__)
+    parts = [(width, index) for index, width in enumerate(shapes.smallest) if width and index != behind]
+    thickest, index = max(parts, default=(THIN + 1, 0))
+    if thickest <= THIN:
+        across = f"{thickest:.0f} pixel{'s' if thickest > 1 else ''}"
+        code = guess.text(guess.codes[index][0])
+        return Row("scale: [1.0, 1.5]", f"Zoom, but not out: parts of class {code} are {across} across.")
     areas = [height * width for height, width in pictures.sizes]
     if max(areas) > 9 * min(areas) and shapes.num_masks > 1:
         return Row("scale: [0.5, 2.0]", "Zoom, wide: the images' own sizes differ as much.")
@@ -247,21 +256,28 @@ def _directions(pictures: Pictures, shapes: Shapes) -> tuple[str, int, str]:
     return "horizontal", 10, f"{masks} are too few to tell whether there is an up; `both` for pictures from above."
 
 
-def _length_rows(pictures: Pictures, batch: int, length: Length, crop: tuple[int, int], views: float) -> list[Row]:
+def _length_rows(
+    pictures: Pictures, batch: int, length: Length, crop: tuple[int, int], views: float, num_classes: int
+) -> list[Row]:
     ema = 0.999 if length.steps >= LONG_RUN else 0.99
     images = f"{pictures.num_train} training image{'s' if pictures.num_train > 1 else ''}"
     if length.epochs > MOST_EPOCHS:
         first = Row(
             f"steps: {length.steps}",
-            f"Batches; {images}, so an epoch is {percent(pictures.num_train / batch / length.steps)} of it.",
+            f"Of few images in steps: {images}, each drawn from {length.epochs} times.",
         )
     else:
         first = Row(f"epochs: {length.epochs}", f"{images} in batches of {batch}: {length.steps} steps in all.")
+    pixels = batch * crop[0] * crop[1]
+    memory = pixels * (ACTIVATIONS + 8 * num_classes) / 1e9
     room = f" An image has room for {views:.0f} such crops, each drawn anew." if views >= 2 else ""
     rows = [
         Row("train:", "", 0),
         replace(first, comment=f"{first.comment} `--budget 1h` fits the training into a time."),
-        Row(f"batch_size: {batch}", f"{crop[1]}x{crop[0]} crops, in about 3 GB; less takes less.{room}"),
+        Row(
+            f"batch_size: {batch}",
+            f"{crop[1]}x{crop[0]} crops, {memory:.1f} GB for the backward pass.{room}",
+        ),
     ]
     if length.every > 1:
         rows.append(

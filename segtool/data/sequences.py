@@ -115,7 +115,8 @@ def _evidence(
     coded = sum(bool(re.search(r"\d", name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
     if kind == "folder" and words > len(groups) / 2:
         return "one scene or subject to a folder"
-    if coded > len(groups) / 2 and len(stems) >= 3 * len(groups) and _begins_again(groups, stems):
+    frames = kind == "folder" and all(re.search(r"(?:^|\D)\d{4,}$", stem) for stem in stems)
+    if (coded > len(groups) / 2 or frames) and len(stems) >= 3 * len(groups) and _begins_again(groups, stems):
         return f"images numbered anew {'in each folder' if kind == 'folder' else 'behind each name'}"
     if pictures is not None and (figures := _resemble(list(groups.values()), stems, pictures)):
         return f"neighbours in name resemble each other: {figures}"

@@ -167,13 +167,17 @@ def _between(touching: np.ndarray) -> int | None:
 def _upright(masks: Sequence[_Mask]) -> bool | None:
     """Whether a class is more frequent in a band than in the one that is its mirror image, in most masks.
 
-    The difference is to be 3 % of the band, and four standard errors of its mean: chance hardly ever makes one of some
-    hundred comparisons so large.
+    The difference is to be a tenth of the band, or one that makes the class twice as frequent, and four standard errors
+    of its mean: chance hardly ever makes one of some hundred comparisons so large. Slices of one stack, which resemble
+    each other, pass the second alone.
     """
     if len(masks) < FEW_MASKS:
         return None
     bands = np.stack([mask.bands for mask in masks])  # N BINS K
-    differences = (bands - bands[:, ::-1])[:, : BINS // 2]
-    mean = differences.mean(0)
+    above, below = bands[:, : BINS // 2], bands[:, ::-1][:, : BINS // 2]
+    differences = above - below
+    mean = np.abs(differences.mean(0))
     error = differences.std(0, ddof=1) / np.sqrt(len(masks))
-    return bool((np.abs(mean) > np.maximum(0.03, 4 * error)).any())
+    both = (above + below).mean(0)
+    large = (mean >= 0.1) | ((mean >= 0.01) & (mean >= both / 3))
+    return bool((large & (mean > 4 * error)).any())
