@@ -12,6 +12,7 @@ from segtool.data.affixes import NEARLY
 from segtool.data.encoding import guess_encoding
 from segtool.data.evidence import Guess
 from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, look_at_masks
+from segtool.data.fit import choose_grid, votes_for_upright
 from segtool.data.foreign import explain
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
@@ -48,6 +49,7 @@ class Found:
     """What was left out."""
     format: Literal["folders", "list"] = "folders"
     exif: Literal["apply", "ignore"] = "apply"
+    exif_reason: str = ""
 
     @property
     def alone(self) -> tuple[int, int]:
@@ -199,12 +201,12 @@ def _look(root: Path, way: _Way) -> Found:
         tuple(notes),
         data.format,
     )
-    if _masks_fit_stored_grid(records, images, masks):
+    if why := _why_stored_grid(records, images, masks):
         turned = {
             path: as_read(facts, channels=facts.channels or 3, exif="ignore", max_pixels=MAX_PIXELS)
             for path, facts in images.items()
         }
-        return replace(found, exif="ignore", images=turned)
+        return replace(found, exif="ignore", exif_reason=why, images=turned)
     return found
 
 
@@ -241,14 +243,25 @@ def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts])
     return len(pairs[split].records) > 1 and len(values(split)) == 1 and len(values("train")) > 1
 
 
-def _masks_fit_stored_grid(
-    records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]
-) -> bool:
-    """Whether the masks of all photographs that EXIF turns on their side have the size before the turn."""
-    sizes = [
-        (images[record.image].size, masks[record.mask].size)
+def _why_stored_grid(records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]) -> str:
+    """Returns why masks were drawn on photographs as stored, not as EXIF turns them; nothing where they were not.
+
+    The sizes of those that lie on their side tell; where there are none, the edges of masks and images do.
+    """
+    turned = [
+        (images[record.image], masks[record.mask])
         for record in records
-        if record.mask and images[record.image].orientation >= 5 and not masks[record.mask].error
+        if record.mask and images[record.image].orientation != 1 and not masks[record.mask].error
     ]
-    decided = [(image, mask) for image, mask in sizes if image[0] != image[1]]
-    return bool(decided) and all(mask == image[::-1] for image, mask in decided)
+    lying = [(i.size, m.size) for i, m in turned if i.orientation >= 5 and i.size[0] != i.size[1]]
+    if lying:
+        stored = all(mask == image[::-1] for image, mask in lying)
+        return "The masks of photographs that EXIF would turn have the size before the turn." if stored else ""
+    fitting = [(image, mask) for image, mask in turned if image.size == mask.size]
+    votes = votes_for_upright([image for image, _ in fitting], [mask for _, mask in fitting]) if fitting else ()
+    if len(votes) == 0 or choose_grid(votes) != "ignore":
+        return ""
+    return (
+        f"The outlines of the masks of {len(votes)} photographs that EXIF would turn follow the edges of what is "
+        "stored, and not of what viewers show."
+    )

@@ -106,7 +106,7 @@ def _data_rows(found: Found, guess: Guess, meaning: Meaning, split: SplitChoice,
         rows.append(Row(f"encoding: {guess.encoding}", _sentence("; ".join([guess.reason, *guess.notes]))))
     rows += [*class_rows(guess, meaning, list(found.masks.values())), _channels_row(found)]
     if found.exif == "ignore":
-        rows.append(Row("exif: ignore", "The masks of photographs that EXIF would turn have the size before the turn."))
+        rows.append(Row("exif: ignore", found.exif_reason))
     return rows
 
 

@@ -139,3 +139,11 @@ def many_sizes(root: Path) -> None:
         image, mask = objects(1)(rng, (int(rng.integers(40, 200)), int(rng.integers(40, 200))))
         save(root / "data" / f"{index}.jpg", image)
         save(root / "data" / f"{index}.png", binary(mask))
+
+
+@published(24, "alpha", [0, 255])
+def cut_outs(root: Path) -> None:
+    """Masks as the photograph with all but the object transparent: the opacity is the mask."""
+    for index, (image, mask) in enumerate(pairs(objects(1, most=2), 24, seed=894)):
+        save(root / "images" / f"{index:03d}.jpg", image)
+        save(root / "masks" / f"{index:03d}.png", np.dstack([image, binary(mask)]))
