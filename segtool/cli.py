@@ -175,9 +175,10 @@ def check(
     from rich.console import Console
 
     from segtool.data.check import examine, render, to_json
+    from segtool.terminal import Reporter
 
     resolved, base = _load(config, overrides)
-    report = examine(resolved, base)
+    report = examine(resolved, base, progress=Reporter().counter(unit="file", label="checking"))
     severities = {finding.severity for finding in report.findings}
     if not as_json:
         render(Console(highlight=False), report.findings, report.summary)

@@ -15,7 +15,7 @@ from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Record, image_key, in_folder, list_files, mask_key, stem_of
-from segtool.data.statistics import in_processes
+from segtool.data.pools import in_processes
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
 

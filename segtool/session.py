@@ -507,7 +507,7 @@ def _checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Re
     from segtool.data.formats import split_records
 
     reporter.say("checking the data (segtool check shows all that it finds)")
-    report = examine(config, base)
+    report = examine(config, base, progress=reporter.counter(unit="file", label="checking"))
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(

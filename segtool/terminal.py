@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +51,28 @@ class Reporter:
             return
         with tqdm(items, total=total, unit=unit, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
             yield from bar
+
+    def counter(self, *, unit: str, label: str) -> Callable[[int, int], None]:
+        """Returns what shows how many of a total are done; nothing where that takes under 10 s without a terminal."""
+        bar: tqdm | None = None
+        shown = time.monotonic()
+
+        def count(done: int, total: int) -> None:
+            nonlocal bar, shown
+            if self.quiet:
+                return
+            if self.console.is_terminal:
+                if bar is None:
+                    tqdm.monitor_interval = 0  # its thread would keep processes from being forked
+                    bar = tqdm(total=total, unit=unit, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True)
+                bar.update(done - bar.n)
+                if done == total:
+                    bar.close()
+            elif time.monotonic() - shown > PLAIN_SECONDS:
+                shown = time.monotonic()
+                self._print(f"{label}: {done} of {total} {unit}s")
+
+        return count
 
     def step(self, text: str, *, done: int, total: int) -> None:
         """Shows the progress of a training: a bar in a terminal, else a plain line each 10 s."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtool.data import fact_cache, facts
+from segtool.data import fact_cache, facts, pools
 from segtool.data.fact_cache import VERSION, FactCache, cache_directory, stamp
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_images, look_at_masks, look_at_picture
 
@@ -211,3 +211,16 @@ def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch: pytest.Monkey
     monkeypatch.setattr(fact_cache.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     assert cache_directory() == tmp_path / "segtool"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_several_processes_find_what_one_finds(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(pools, "SHARE", 4)
+    monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    paths = pictures(tmp_path / "set", 12)
+    told: list[tuple[int, int]] = []
+    found = look_at_images(paths, max_pixels=10**8, progress=lambda done, total: told.append((done, total)))
+    assert list(found) == paths
+    assert all(same(found[path], look_at_picture(path, max_pixels=10**8)) for path in paths)
+    assert told == [(done, 12) for done in range(1, 13)]

@@ -14,7 +14,7 @@ from conftest import config_of
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data, Pairing
-from segtool.data import statistics
+from segtool.data import pools
 from segtool.errors import DataError
 from segtool.score import pair_predictions, score_folders
 
@@ -203,7 +203,7 @@ def test_scores_and_errors_do_not_depend_on_the_number_of_processes(tmp_path, co
     found = []
     for share in (1000, 4):
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        monkeypatch.setattr(statistics, "SHARE", share)
+        monkeypatch.setattr(pools, "SHARE", share)
         try:
             scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
             found.append([(image.stem, image.confusion.tolist(), image.ignored) for image in scores.images])

@@ -10,14 +10,13 @@ import pytest
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data
-from segtool.data import statistics
+from segtool.data import pools, statistics
 from segtool.data.pairs import Record
+from segtool.data.pools import in_processes, in_threads
 from segtool.data.statistics import (
     ClassFrequencies,
     channel_sums,
     class_frequencies,
-    in_processes,
-    in_threads,
     measure_channels,
     resolve_data,
 )
@@ -135,8 +134,8 @@ def test_threads_keep_the_order_and_hand_on_the_first_error():
 def test_there_are_no_more_threads_than_omp_num_threads(monkeypatch, setting, limit):
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
     seen: list[int] = []
-    pool = statistics.ThreadPoolExecutor
-    monkeypatch.setattr(statistics, "ThreadPoolExecutor", lambda workers: seen.append(workers) or pool(workers))
+    pool = pools.ThreadPoolExecutor
+    monkeypatch.setattr(pools, "ThreadPoolExecutor", lambda workers: seen.append(workers) or pool(workers))
     in_threads(str, [1, 2])
     assert seen[0] <= limit
 
@@ -145,8 +144,8 @@ def test_there_are_no_more_threads_than_omp_num_threads(monkeypatch, setting, li
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    monkeypatch.setattr(statistics, "SHARE", 4)
-    monkeypatch.setattr(statistics.threading, "active_count", lambda: 1)  # whatever idles since another test
+    monkeypatch.setattr(pools, "SHARE", 4)
+    monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
     parent, base = os.getpid(), 7
     results = in_processes(lambda number: (number + base, os.getpid()), range(50))
     assert [value for value, _ in results] == [number + base for number in range(50)]

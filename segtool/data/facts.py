@@ -7,10 +7,8 @@ what they find depends on the file alone, and is kept (`fact_cache`).
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +23,7 @@ from segtool.data.images import IMAGE_FORMATS, has_usual_samples, image_size, re
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import open_image, read_orientation, shown
 from segtool.data.outline import outline_map, picture_maps
+from segtool.data.pools import each_in_processes
 from segtool.data.specks import count_specks
 from segtool.errors import DataError
 
@@ -126,7 +125,7 @@ def look_at_all(
     progress: Progress | None = None,
     keep: Callable[[Path, Facts], None] | None = None,
 ) -> dict[Path, Facts]:
-    """Returns `look(path)` for each path, computed by threads (decoding releases the interpreter lock).
+    """Returns `look(path)` for each path, computed on all processors.
 
     Args:
         progress: called with the number of files done and their total after each.
@@ -135,24 +134,13 @@ def look_at_all(
     keep_freed_memory()  # a decoded file is as large as the last one: a third of the time goes to the kernel else
     known = list(dict.fromkeys(paths))
     found: dict[Path, Facts] = {}
-    pool = ThreadPoolExecutor(num_threads())
-    try:
-        for path, facts in zip(known, pool.map(look, known), strict=True):
-            found[path] = facts
-            if keep:
-                keep(path, facts)
-            if progress:
-                progress(len(found), len(known))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for path, facts in zip(known, each_in_processes(look, known), strict=True):
+        found[path] = facts
+        if keep:
+            keep(path, facts)
+        if progress:
+            progress(len(found), len(known))
     return found
-
-
-def num_threads() -> int:
-    """Returns the number of processors, no more than OMP_NUM_THREADS where that is set."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    count = os.cpu_count() or 1
-    return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
 
 
 def look_at_images(

@@ -12,7 +12,7 @@ from segtool.config import ClassSpec, Data
 from segtool.data.evidence import Guess
 from segtool.data.facts import MaskFacts
 from segtool.data.labels import Labels
-from segtool.data.statistics import in_threads
+from segtool.data.pools import in_threads
 from segtool.errors import DataError
 
 MAX_MASKS = 100

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import sys
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import numpy as np
 
-from segtool.allocator import keep_freed_memory
 from segtool.config import Config
-from segtool.data.facts import num_threads
 from segtool.data.formats import Record
 from segtool.data.images import read_image
 from segtool.data.labels import Labels, read_mask, resolve
 from segtool.data.opening import shown
+from segtool.data.pools import in_threads
 from segtool.errors import DataError
 
 MAX_IMAGES = 500  # evenly spaced training images that mean and deviation are measured on
 BLOCK = 1 << 20  # pixels that are summed at a time, which bounds the memory
-SHARE = 100  # items that are worth a process
-T = TypeVar("T")
-
-
-_function: Callable[..., Any]  # of a process that was forked for `in_processes`
 
 
 @dataclass(frozen=True)
@@ -102,39 +90,3 @@ def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequen
 
     pixels, present = np.sum(in_threads(count, records), axis=0)
     return ClassFrequencies(tuple(pixels.tolist()), tuple(present.tolist()))
-
-
-def in_threads(function: Callable[..., T], items: Sequence) -> list[T]:
-    """Returns the function's value of each item, worked out in threads: decoding releases Python's lock.
-
-    There are up to 8 threads, and no more than processors or OMP_NUM_THREADS.
-    """
-    with ThreadPoolExecutor(min(8, num_threads())) as pool:
-        return list(pool.map(function, items))
-
-
-def in_processes(function: Callable[..., T], items: Sequence) -> list[T]:
-    """Returns what `in_threads` does, a third sooner where items take a millisecond: threads wait for Python's lock.
-
-    The processes are forked, so the function may be any; items and values are pickled. Where there are few items, where
-    forking is not safe (other threads run, or the system is not Linux), and with one processor, it is `in_threads`.
-    """
-    count = min(num_threads(), len(items) // SHARE)
-    if count < 2 or sys.platform != "linux" or threading.active_count() > 1:
-        return in_threads(function, items)
-    fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(count, mp_context=fork, initializer=_begin, initargs=(function,)) as pool:
-        return list(pool.map(_call, items, chunksize=SHARE // 4))
-
-
-def _begin(function: Callable[..., Any]) -> None:
-    """Readies a process that was forked for `in_processes`."""
-    global _function
-    _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    keep_freed_memory()
-
-
-def _call(item: Any) -> Any:
-    return _function(item)

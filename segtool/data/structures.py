@@ -10,7 +10,7 @@ import numpy as np
 from segtool.config import Config
 from segtool.data.formats import Record
 from segtool.data.labels import Labels
-from segtool.data.statistics import in_threads
+from segtool.data.pools import in_threads
 
 MAX_MASKS = 100  # evenly spaced training masks that are measured
 
