@@ -105,7 +105,7 @@ class Rehearsal:
     silent: tuple[str, ...]
     """Names of the parameters that should learn and that no gradient ever reached."""
     still: tuple[str, ...]
-    """Names of those whose gradient was always 0."""
+    """Names of those whose gradient was always 0, biases aside: before a norm they have none."""
     trained: int
     """Number of the parameters that should learn."""
 
@@ -265,7 +265,7 @@ def rehearse(trial: Trial) -> Rehearsal:
     named = [(name, p) for name, p in training.model.named_parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW([p for _, p in named], lr=RATE, weight_decay=0.0)
     silent, losses = dict.fromkeys(name for name, _ in named), list[float]()
-    still = dict(silent)
+    still = dict.fromkeys(name for name, p in named if p.ndim > 1)
     for _ in range(MOST_STEPS):
         try:
             # Always as step 0: the same dropout, and what is held then.
@@ -326,13 +326,14 @@ def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
     if not trial.counted:
         return _uncounted(what)
     names = [name for name, _ in trial.training.model.named_parameters()]
+    weights = [name for name, p in trial.training.model.named_parameters() if p.ndim > 1]
     held = len(names) - trained
     aside = f"; {held} of the encoder are held (freeze)" if held else ""
     if not silent and not rehearsal.still:
         return Verdict(what, f"reach all {trained} weights and biases{aside}")
     if not silent:
         dead = "for which they are always 0: the level makes one value everywhere; take fewer levels, or another norm"
-        told = f"reach all {trained} weights and biases{aside}, but {_parts(rehearsal.still, names)}"
+        told = f"reach all {trained} weights and biases{aside}, but {_parts(rehearsal.still, weights)}"
         return Verdict(what, f"{told}, {dead}", "doubt")
     told = f"reach {trained - len(silent)} of {trained} weights and biases{aside}, and never {_parts(silent, names)}"
     # An encoder of a library may have a part that nothing uses; what segtool builds on it has none.

@@ -205,7 +205,17 @@ def test_a_level_whose_gradient_is_always_0_is_a_doubt(make_config):
 
     found = broken(make_config, still)["gradients"]
     assert found.grade == "doubt"
-    assert "but encoder.levels.2, decoder.ups.0.conv.weight, for which they are always 0" in found.found
+    assert "but encoder.levels.2, decoder.ups.0, for which they are always 0" in found.found
+
+
+def test_a_bias_that_a_norm_takes_away_again_passes(make_config):
+    def shift(model: nn.Module) -> None:
+        model.encoder.register_parameter("shift", nn.Parameter(torch.zeros(4)))
+        model.encoder.levels[0].register_forward_hook(
+            lambda *words: words[2] + 0 * model.encoder.shift[None, :, None, None]
+        )
+
+    assert broken(make_config, shift) == {}
 
 
 def test_an_encoder_that_is_cut_off_is_a_fault(make_config):
