@@ -24,6 +24,7 @@ NUMBERED = 3  # names that differ in their digits alone, from which on they are 
 SCARCE = 3  # images with a class, below which no split by chance can be blamed
 NOISE_SPECKS = 20  # of a mask, from which on they may be noise
 NOISE_CLASSES = 2  # that have specks in each other, where they are no small objects of one class
+NOISE_FEW = 0.1  # share of the masks, up to which specks of one class are no small objects, if others have none
 NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.04
 APART = 0.75  # greatest distance of two cumulative distributions (Kolmogorov, Smirnov)
 APART_SURE = 1.8  # of it, times the root of n m / (n + m): one in a thousand by chance
@@ -220,19 +221,12 @@ def _used_colors(mask: MaskFacts) -> dict[int, int]:
 
 @a_check
 def masks_without_specks(survey: Survey) -> Iterator[Finding]:
-    """SEG308: masks strewn with regions of a few pixels, of several classes: label noise."""
+    """SEG308: masks strewn with regions of a few pixels: label noise."""
     if survey.config.data.nearest or survey.config.data.encoding not in ("index", "rgb"):
         return
-    noisy = []
-    for path, use in survey.uses.items():
-        mask = survey.masks[path]
-        if len(mask.specks) < NOISE_CLASSES or mask.specks.sum() < NOISE_SPECKS:
-            continue
-        edge = float(mask.outline.mean()) / 255 * mask.size[0] * mask.size[1]
-        specks = np.sort(mask.specks)[::-1]
-        strewn = specks[NOISE_CLASSES - 1 : NOISE_CLASSES].sum() >= NOISE_SPECKS / NOISE_CLASSES
-        if not use.error and not use.unknown and strewn and specks.sum() >= NOISE_EDGE * edge:
-            noisy.append(mask)
+    read = [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
+    noisy = [mask for mask in read if _is_strewn(mask) and np.sort(mask.specks)[-NOISE_CLASSES] >= NOISE_SPECKS / 2]
+    noisy = noisy or _strewn_alone(read)
     if noisy:
         mask = noisy[0]
         yield Finding(
@@ -245,6 +239,22 @@ def masks_without_specks(survey: Survey) -> Iterator[Finding]:
             f"{num(int((mask.specks > 0).sum()), 'value')}",
             "look at these masks; a median filter or an export without scaling may mend them",
         )
+
+
+def _is_strewn(mask: MaskFacts) -> bool:
+    """Whether a mask has many specks, for the length of the edges in it; they may be small objects of one class."""
+    if len(mask.specks) < NOISE_CLASSES or mask.specks.sum() < NOISE_SPECKS:
+        return False
+    return float(mask.specks.sum()) >= NOISE_EDGE * float(mask.outline.mean()) / 255 * mask.size[0] * mask.size[1]
+
+
+def _strewn_alone(masks: list[MaskFacts]) -> list[MaskFacts]:
+    """Returns the masks that are strewn, where they are few and hardly any other has a speck."""
+    strewn = [mask for mask in masks if _is_strewn(mask) and mask.specks.sum() >= 2 * NOISE_SPECKS]
+    if not strewn or len(strewn) > NOISE_FEW * len(masks):
+        return []
+    others = [int(mask.specks.sum()) for mask in masks if not _is_strewn(mask)]
+    return strewn if sum(count > 0 for count in others) <= NOISE_FEW / 2 * len(masks) else []
 
 
 # ------------------------------------------------------------------------------------------------- 4 classes

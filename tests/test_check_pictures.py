@@ -1,0 +1,137 @@
+"""What `check` tells of pictures and masks compared with each other, and when it keeps silent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_check import CLASSES, edit, found, make, picture, rename, truth
+
+from segtool.config import ClassSpec, Config, Folders, Split
+from segtool.data.check import check
+
+BLOCKS = (48, 64)
+
+
+def blocks(root: Path, count: int = 20, *, specks: int = 0, strewn: tuple[int, ...] = ()) -> Config:
+    """Writes masks of one block each, binary, with `specks` single pixels of it in some."""
+    config = make(root, train=count, val=0, test=0)
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        mask = np.zeros(BLOCKS, np.uint8)
+        mask[4:20, 6:30] = 1
+        if index in strewn:
+            places = rng.permutation(12 * 30)[:specks]
+            mask[22 + 2 * (places // 30), 2 * (places % 30)] = 1
+        picture(index, BLOCKS).save(root / f"train/images/train_{index}.png")
+        Image.fromarray(mask).save(root / f"train/masks/train_{index}.png")
+    return replace(config, data=replace(config.data, val=None, test=None, classes=CLASSES[:2]))
+
+
+def test_palettes_at_odds_are_a_warning_under_index_and_none_where_they_agree(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    black_red_blue = bytes([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    for path in (tmp_path / "set").glob("*/masks/*.png"):
+        image = Image.open(path)
+        image.putpalette(black_red_blue)
+        image.save(path)
+    assert check(config, tmp_path) == []
+    path = tmp_path / "set/train/masks/train_3.png"
+    image = Image.open(path)
+    image.putpalette(bytes([0, 0, 0, 0, 0, 255, 255, 0, 0]))
+    image.save(path)
+    finding = found(config, tmp_path)["SEG306"]
+    assert (finding.severity, finding.files) == ("warning", ("train/masks/train_3.png",))
+    assert "data.encoding to palette" in finding.remedy
+    names = ("#000000", "#ff0000", "#0000ff")
+    classes = tuple(ClassSpec(spec.name, colors=(color,)) for spec, color in zip(CLASSES, names, strict=True))
+    by_color = replace(config, data=replace(config.data, encoding="palette", classes=classes))
+    assert check(by_color, tmp_path) == []
+
+
+def test_a_constant_image_is_a_note_where_its_mask_is_of_one_class_too(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for index in (1, 2):
+        Image.new("RGB", (32, 24), (9, 9, 9)).save(tmp_path / f"set/train/images/train_{index}.png")
+    edit(tmp_path / "set/train/masks/train_2.png", lambda mask: mask.fill(0))
+    told = {(f.code, f.severity): f.files for f in check(config, tmp_path)}
+    assert told["SEG208", "warning"] == ("train/images/train_1.png",)
+    assert told["SEG208", "note"] == ("train/images/train_2.png",)
+    assert {code for code, _ in told} == {"SEG208", "SEG305"}  # two black pictures are no duplicates
+
+
+def test_one_file_in_two_lists_is_told_once(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    row = "{0}/images/{0}_{1}.png,{0}/masks/{0}_{1}.png"
+    for split, count in (("train", 8), ("val", 3)):
+        (tmp_path / f"set/{split}.csv").write_text("\n".join(row.format(split, n) for n in range(count)))
+    with (tmp_path / "set/val.csv").open("a") as file:
+        file.write("\n" + row.format("train", 4))
+    parts = {"train": Folders(list="train.csv"), "val": Folders(list="val.csv"), "test": None}
+    findings = found(replace(config, data=replace(config.data, format="list", **parts)), tmp_path)
+    assert {code: f.severity for code, f in findings.items()} == {"SEG504": "warning"}
+    assert findings["SEG504"].example == "train/images/train_4.png is in train and in val"
+
+
+def test_equal_pictures_with_masks_that_mean_the_same_or_differ_by_a_slip_do_not_disagree(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    root = tmp_path / "set/train"
+    large = truth(0, (100, 100))
+    for index in (1, 2, 3):
+        picture(1, (100, 100)).save(root / f"images/train_{index}.png")
+        Image.fromarray(large).save(root / f"masks/train_{index}.png")
+    edit(root / "masks/train_2.png", lambda mask: mask[50, 50:51].fill(2))
+    palette = Image.fromarray(large)
+    palette.putpalette(bytes(range(9)))
+    palette.save(root / "masks/train_3.png")
+    assert "SEG307" not in found(config, tmp_path)
+    edit(root / "masks/train_2.png", lambda mask: mask[50:60].fill(2))
+    finding = found(config, tmp_path)["SEG307"]
+    assert set(finding.files) == {f"train/masks/train_{index}.png" for index in (1, 2, 3)}
+    assert "at (" in finding.example
+
+
+def test_specks_of_one_class_in_few_masks_are_noise_and_in_many_small_objects(tmp_path: Path) -> None:
+    few = found(blocks(tmp_path / "few", specks=60, strewn=(4, 9)), tmp_path)
+    assert few["SEG308"].files == ("train/masks/train_4.png", "train/masks/train_9.png")
+    assert "SEG308" not in found(blocks(tmp_path / "many", specks=60, strewn=tuple(range(0, 20, 3))), tmp_path)
+    assert "SEG308" not in found(blocks(tmp_path / "hardly", specks=15, strewn=(4, 9)), tmp_path)
+
+
+def test_a_scarce_class_that_chance_leaves_out_of_validation_is_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", train=20, val=0, test=0)
+    for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
+        edit(path, lambda mask, index=index: mask[:3, :4].fill(2 if index < 2 else 0))
+    data = replace(config.data, val=None, test=None, split=Split(val=0.2, seed=0))
+    held = next(
+        finding
+        for seed in range(20)
+        if (
+            finding := found(replace(config, data=replace(data, split=Split(val=0.2, seed=seed))), tmp_path).get(
+                "SEG402"
+            )
+        )
+    )
+    assert held.severity == "note"
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_numbers_with_a_letter_start_again_in_each_split_without_a_note(tmp_path: Path, numbers: bool) -> None:
+    config = make(tmp_path / "set", train=9, val=6, test=6)
+    rename(tmp_path / "set", "{0}_G" if numbers else "{1}_G")
+    assert list(found(config, tmp_path)) == ([] if numbers else ["SEG502"])
+
+
+def test_a_class_of_another_share_in_validation_is_a_note_and_a_small_difference_none(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", train=16, val=10)
+    for path in (tmp_path / "set/val/masks").iterdir():
+        edit(path, lambda mask: mask[3:9].fill(1))
+    assert "SEG507" not in found(config, tmp_path)
+    for path in (tmp_path / "set/val/masks").iterdir():
+        edit(path, lambda mask: mask[3:22].fill(1))
+    finding = found(config, tmp_path)["SEG507"]
+    assert finding.severity == "note"
+    assert "leaf" in finding.message
