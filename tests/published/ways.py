@@ -6,14 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import (
-    aerial,
-    drive_along,
-    membranes,
-    nuclei,
-    objects,
-    street,
-)
+from scenes import aerial, drive_along, finish, membranes, nuclei, objects, skyline, street
 
 from published.registry import (
     SIZE,
@@ -123,3 +116,74 @@ def membrane_volume_slices(root: Path) -> None:
     for index, (image, mask) in enumerate(frames):
         save(root / "train" / "image" / f"{index}.png", image[..., 0])
         save(root / "train" / "label" / f"{index}.png", binary(mask))
+
+
+@published(32, "index", [0, 255])
+def bursts(root: Path) -> None:
+    """Four nearly equal shots in a row, numbered through: they must not be parted, or the split leaks."""
+    for scene in range(8):
+        image, mask = objects(1, least=2)(np.random.default_rng([5, scene]), (70, 100))
+        for shot in range(4):
+            rng = np.random.default_rng([6, scene, shot])
+            y, x = rng.integers(0, 3, 2)
+            window = np.s_[y : y + 64, x : x + 96]
+            save(root / "images" / f"{scene * 4 + shot:03d}.jpg", finish(image[window] + rng.normal(0, 3, (64, 96, 1))))
+            save(root / "masks" / f"{scene * 4 + shot:03d}.png", binary(mask[window]))
+
+
+@published(40, "index", [0, 255], apart=r"(cam[0-9])")
+def fixed_cameras(root: Path) -> None:
+    """Five cameras that never move, in all kinds of light: a folder each."""
+    for camera in range(5):
+        image, mask = skyline(np.random.default_rng([897, camera]), SIZE)
+        for hour in range(8):
+            rng = np.random.default_rng([898, camera, hour])
+            light = finish(image * rng.uniform(0.6, 1.1) + rng.normal(0, 4, (*SIZE, 1)))
+            save(root / "images" / f"cam{camera}" / f"{hour:04d}.jpg", light)
+            save(root / "masks" / f"cam{camera}" / f"{hour:04d}.png", binary(mask))
+
+
+@published(40, "index", [0, 255], apart="(im[0-9]+)_")
+def turned_copies(root: Path) -> None:
+    """Someone has augmented the set beforehand: four turns of each image."""
+    for index in range(10):
+        image, mask = objects(1, least=2)(np.random.default_rng([899, index]), (64, 64))
+        for turn in range(4):
+            save(root / "images" / f"im{index}_aug{turn}.png", np.rot90(image, turn).copy())
+            save(root / "masks" / f"im{index}_aug{turn}.png", np.rot90(binary(mask), turn).copy())
+
+
+@published(12, "index", [0, 255])
+def pairs_in_csv(root: Path) -> None:
+    """Names that have nothing in common, and a table that says which belong together."""
+    rows = ["filename,label_file,fold"]
+    for index, (image, mask) in enumerate(pairs(objects(1), 12, seed=900)):
+        save(root / "raw" / f"{index * 37 % 100:03d}.png", image)
+        save(root / "ann" / f"L{index:02d}.png", binary(mask))
+        rows.append(f"raw/{index * 37 % 100:03d}.png,ann/L{index:02d}.png,{index % 3}")
+    text(root / "pairs.csv", rows)
+
+
+@published(12, "index", [0, 255])
+def a_folder_an_image(root: Path) -> None:
+    """`000/image.png`, `000/mask.png`."""
+    for index, (image, mask) in enumerate(pairs(objects(1), 12, seed=901)):
+        save(root / f"{index:03d}" / "image.png", image)
+        save(root / f"{index:03d}" / "mask.png", binary(mask))
+
+
+@published(12, "index", [0, 255])
+def zeros_before_numbers(root: Path) -> None:
+    """`img_007.jpg` and `7.png`."""
+    for index, (image, mask) in enumerate(pairs(objects(1), 12, seed=902)):
+        save(root / "images" / f"img_{index:03d}.jpg", image)
+        save(root / "masks" / f"{index}.png", binary(mask))
+
+
+@published(14, "index", [0, 255])
+def half_labelled(root: Path) -> None:
+    """6 of 20 images have no mask yet."""
+    for index, (image, mask) in enumerate(pairs(objects(1), 20, seed=903)):
+        save(root / "images" / f"{index:03d}.jpg", image)
+        if index < 14:
+            save(root / "masks" / f"{index:03d}.png", binary(mask))
