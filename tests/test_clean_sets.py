@@ -124,7 +124,7 @@ def test_what_is_predicted_has_the_encoding_of_the_masks(
     with Image.open(next((tmp_path / "out").glob("*.png"))) as predicted, Image.open(record.mask) as mask:
         assert predicted.size == mask.size
         if PUBLISHED[name].encoding == "index":
-            assert predicted.mode == {"1": "L", "LA": "L"}.get(mask.mode, mask.mode)
+            assert predicted.mode == {"LA": "L"}.get(mask.mode, mask.mode)
         stored = {
             tuple(np.atleast_1d(value)) for value in np.asarray(predicted).reshape(-1, *np.asarray(predicted).shape[2:])
         }
