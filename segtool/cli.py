@@ -157,7 +157,20 @@ def init(
     text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
     _write_text(out, text)
     print(printable(f"wrote {out}"))
+    _tell_problems(out)
     print(f"next: segtool check {_shell([str(out)])}; segtool train {_shell([str(out)])}", file=sys.stderr)
+
+
+def _tell_problems(config: Path) -> None:
+    """Prints the errors and warnings of the data on standard error, the gravest first, as `check` finds them."""
+    from rich.console import Console
+
+    from segtool.config import load_config
+    from segtool.data.check import examine, render
+
+    findings = examine(load_config(config), config.resolve().parent).findings
+    if grave := [finding for finding in findings if finding.severity != "note"]:
+        render(Console(stderr=True, highlight=False), grave)
 
 
 @app.command()

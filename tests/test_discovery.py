@@ -176,6 +176,65 @@ def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: 
     assert [f.code for f in check(init(root), tmp_path) if f.severity != "note" or f.code == "SEG108"] == ["SEG503"]
 
 
+def test_a_table_of_pairs_needs_no_telling_name_nor_all_of_its_files(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    rows = ["filename,label_file,fold", "raw/99.png,ann/none.png,0"]
+    for i in range(11):
+        write_image(root / f"raw/{i}.png", i)
+        write_mask(root / f"ann/{'abcdefghijk'[i]}.png", regions(i, [0, 1]))
+        rows.append(f"raw/{i}.png,ann/{'abcdefghijk'[i]}.png,{i % 2}")
+    (root / "files.csv").write_text("\n".join(rows))
+    config = init(root)
+    assert config.data.train.list == "files.csv"
+    (finding,) = [f for f in check(config, tmp_path) if f.severity == "error"]
+    assert (finding.code, finding.files[0].endswith("files.csv:2")) == ("SEG107", True)
+
+
+# --- names that meet in an unusual way
+
+
+def test_numbers_meet_by_value_where_all_do(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8, 14):
+        write_image(root / f"images/img_{i:03}.png", i)
+        write_mask(root / f"masks/{i}.png", regions(i, [0, 1]))
+    config = init(root)
+    assert (config.data.pairing.image_prefix, config.data.pairing.by_number) == ("img_", True)
+    records = [record for part in split_records(config, tmp_path).values() for record in part]
+    assert all(int(r.image.stem[4:]) == int(r.mask.stem) for r in records if r.mask)
+    assert len(records) == 6
+
+
+def test_a_folder_an_image_with_one_name_for_images_and_one_for_masks(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(6):
+        write_image(root / f"{i:03}/image.png", i)
+        write_mask(root / f"{i:03}/mask.png", regions(i, [0, 1]))
+    config = init(root)
+    assert sum(numbers(config, root).values()) == 6
+    assert [f for f in check(config, tmp_path) if f.severity != "note"] == []
+
+
+# --- photographs that EXIF turns
+
+
+@pytest.mark.parametrize("grid", ["apply", "ignore"])
+def test_the_grid_of_the_masks_is_told_by_their_edges_where_the_size_does_not(tmp_path: Path, grid: str) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        rng = np.random.default_rng(i)
+        mask = np.zeros((96, 96), np.int64)
+        y, x = rng.integers(4, 40, 2)
+        mask[y : y + 44, x : x + 20] = 1
+        stored = np.where(mask[..., None] > 0, 220, 40) + rng.integers(0, 20, (96, 96, 3))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(stored.astype(np.uint8)).save(root / f"images/{i}.jpg", quality=95, exif=exif)
+        write_mask(root / f"masks/{i}.png", mask if grid == "ignore" else np.rot90(mask, -1))
+    assert init(root).data.exif == grid
+
+
 def test_where_one_kind_of_masks_are_pictures_the_next_is_taken(tmp_path: Path) -> None:
     root = simple_set(tmp_path / "set")
     for i in range(12):
@@ -262,6 +321,7 @@ def test_colours_come_before_orders(tmp_path: Path) -> None:
         ({"a.jpg": b"", "a.json": b'{"shapes": [], "imagePath": "a.jpg"}'}, "labelme's JSON"),
         ({"images/a.jpg": b"", "labels/a.txt": b"0 0.1 0.2 0.3 0.4 0.5 0.6\n"}, "YOLO's text files"),
         ({"images/a.tif": b"", "annotations/a.xml": b"<a/>"}, "outlines in XML"),
+        ({"a.jpg": b"", "b.jpg": b""}, "2 images, and nothing that says mask"),
         ({"images/a.png": b"", "masks/a.mat": b""}, "MATLAB files"),
         ({"imagesTr/a.nii.gz": b"", "labelsTr/a.nii.gz": b""}, "NIfTI volumes"),
         ({"train/a.png": b"", "train.csv": b"id,EncodedPixels\na,1 2 3 4\n"}, "run lengths"),

@@ -6,11 +6,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 from segtool.config import Pairing
-from segtool.data.pairs import stem_of, strip, tell_apart
+from segtool.data.pairs import image_key, mask_key, stem_of, strip, tell_apart
 from segtool.data.words import mask_rank, roles_in
 
 _MASK_AFFIXES = (
@@ -58,7 +59,19 @@ def guess_pairing(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing,
     known = {unicodedata.normalize("NFC", stem) for stem in masks}
     sampled = {pairing: _count_sample(images, known, pairing) for pairing in candidates}
     likely = sorted(candidates, key=lambda pairing: (-sampled[pairing], length_of(pairing)))[:_LIKELY]
-    return _best(likely, {pairing: count_pairs(images, masks, pairing) for pairing in likely})
+    best = _best(likely, {pairing: count_pairs(images, masks, pairing) for pairing in likely})
+    return best if 2 * best[1] >= min(len(images), len(masks)) else _by_number(images, masks, candidates) or best
+
+
+def _by_number(
+    images: Sequence[str], masks: Sequence[str], candidates: Iterable[Pairing]
+) -> tuple[Pairing, int] | None:
+    """Returns a pairing that compares numbers by value, and its pairs, where nearly all names meet one to one by it."""
+    valued = {replace(pairing, by_number=True) for pairing in candidates}
+    counts = {pairing: count_pairs(images[:_SAMPLE], masks, pairing) for pairing in valued}
+    pairing, _ = _best(valued, counts)
+    count = count_pairs(images, masks, pairing)
+    return (pairing, count) if count >= max(2, NEARLY * min(len(images), len(masks))) else None
 
 
 def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
@@ -80,8 +93,8 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
 
 def count_pairs(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> int:
     """Returns how many stems pair one to one."""
-    one = Counter(strip(stem, pairing.image_prefix, pairing.image_suffix) for stem in images)
-    other = Counter(strip(stem, pairing.mask_prefix, pairing.mask_suffix) for stem in masks)
+    one = Counter(image_key(stem, pairing) for stem in images)
+    other = Counter(mask_key(stem, pairing) for stem in masks)
     return sum(1 for stem, count in one.items() if stem is not None and count == 1 and other[stem] == 1)
 
 
@@ -178,7 +191,8 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
         cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\d)(?=[^\W\d_])", name)]
         if not end:
             cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
-        counts.update({name[cut:] if end else name[:cut] for cut in cuts})
+        whole = {name} if end and names.count(name) > 1 and roles_in(name) else set()
+        counts.update(whole | {name[cut:] if end else name[:cut] for cut in cuts})
     frequent = [affix for affix, count in counts.items() if count >= max(least * len(names), min(2, len(names)))]
     return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:8]]
 

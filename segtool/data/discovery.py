@@ -16,11 +16,12 @@ from segtool.data.fit import choose_grid, votes_for_upright
 from segtool.data.foreign import explain
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
+from segtool.data.lists import pairs_there
 from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
 from segtool.data.split_lists import find_pair_lists, find_split_lists
-from segtool.data.words import roles_in
+from segtool.data.words import SPLITS, roles_in
 from segtool.errors import DataError
 
 MAX_PIXELS = Limits().max_pixels
@@ -160,7 +161,10 @@ def _masks_of(part: Folders, pairing: Pairing) -> str:
 
 def _pairs(root: Path, data: Data) -> dict[str, Pairs]:
     places = Places(data, root)
-    return {split: places.of(split).pairs for split in ("train", "val", "test") if getattr(data, split) is not None}
+    given = {split: part for split in SPLITS if (part := getattr(data, split)) is not None}
+    if data.format == "list":
+        return {split: Pairs(tuple(pairs_there(part, root)[0]), (), (), ()) for split, part in given.items()}
+    return {split: places.of(split).pairs for split in given}
 
 
 # --- what the files hold

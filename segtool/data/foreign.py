@@ -13,9 +13,10 @@ from PIL import Image
 
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, list_files
-from segtool.data.words import meaning_of
+from segtool.data.words import meaning_of, roles_in
 
-MAX_FOLDERS = 8
+MAX_FOLDERS = 6
+MAX_NAME = 40
 MAX_BYTES = 1 << 26
 HEAD = 1 << 16
 _MASKS = "export or draw one PNG a picture, of its size, that holds each pixel's class"
@@ -88,6 +89,8 @@ def _sentence(root: Path, look: _Look) -> str:
         return many
     if stack := _stack(images):
         return stack
+    if images and not any(roles_in(text) & {"masks"} for path in images for text in (path.parent.name, path.stem)):
+        return f"{len(images)} images, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
     return ""
 
 
@@ -191,6 +194,7 @@ def _contents(look: _Look) -> str:
     told = []
     for name, files in list(look.folders.items())[:MAX_FOLDERS]:
         kinds = Counter(_suffix(file) or "without suffix" for file in files).most_common(3)
-        told.append(f"{shown(name)} ({', '.join(f'{count} {shown(kind)}' for kind, count in kinds) or 'empty'})")
+        short = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
+        told.append(f"{shown(short)} ({', '.join(f'{count} {shown(kind)}' for kind, count in kinds) or 'empty'})")
     more = len(look.folders) - MAX_FOLDERS
     return (", ".join(told) or "nothing") + (f" and {more} more folders" if more > 0 else "")

@@ -48,6 +48,14 @@ def read_list(part: Folders, root: Path) -> list[Record]:
     Raises:
         DataError: the list is not there, or lines that name no pair or files that are not there, each with its number.
     """
+    records, problems = pairs_there(part, root)
+    if problems:
+        raise DataError(*problems[:20], *([f"… and {len(problems) - 20} more lines"] if len(problems) > 20 else []))
+    return records
+
+
+def pairs_there(part: Folders, root: Path) -> tuple[list[Record], list[str]]:
+    """Returns the pairs of a split's list whose files are there, sorted by stem, and what is wrong with other lines."""
     path = root / str(part.list)
     header, rows = read_rows(path)
     rows = _of_part(header, rows, part.part, path)
@@ -67,9 +75,7 @@ def read_list(part: Folders, root: Path) -> list[Record]:
             problems.append(f"{shown(path)}:{row.number}: {result}")
     if not rows:
         problems.append(f"{shown(path)}: names no pair; expected an image and a mask a line")
-    if problems:
-        raise DataError(*problems[:20], *([f"… and {len(problems) - 20} more lines"] if len(problems) > 20 else []))
-    return sorted(records, key=lambda record: record.stem)
+    return sorted(records, key=lambda record: record.stem), problems
 
 
 @dataclass(frozen=True)

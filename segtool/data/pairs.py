@@ -156,7 +156,8 @@ def strip(stem: str, prefix: str, suffix: str) -> str | None:
     """Returns a stem in NFC without prefix and suffix of its last part; None where it does not carry them."""
     folder, slash, name = unicodedata.normalize("NFC", stem).rpartition("/")
     prefix, suffix = unicodedata.normalize("NFC", prefix), unicodedata.normalize("NFC", suffix)
-    if len(name) <= len(prefix) + len(suffix) or not (name.startswith(prefix) and name.endswith(suffix)):
+    taken = len(prefix) + len(suffix)  # all of the name only where a folder is left: 001/image, 001/mask
+    if len(name) < taken + (not folder) or not (name.startswith(prefix) and name.endswith(suffix)):
         return None if prefix or suffix else folder + slash + name
     return folder + slash + name[len(prefix) : len(name) - len(suffix)]
 
@@ -214,7 +215,8 @@ def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], lis
     of_mask = (pairing.mask_prefix, pairing.mask_suffix)
     images, masks = [], []
     for file in files:
-        is_image, is_mask = (strip(file.stem, *affixes) is not None for affixes in (of_image, of_mask))
+        name = f"{file.parent.name}/{file.stem}"
+        is_image, is_mask = (strip(name, *affixes) is not None for affixes in (of_image, of_mask))
         if is_image and is_mask:  # the longer affixes are the more telling
             is_mask = sum(map(len, of_mask)) >= sum(map(len, of_image))
         (masks if is_mask else images).append(file)

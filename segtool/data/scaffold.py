@@ -91,7 +91,8 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
         )
     if found.pairing != Pairing():
         affixes = {key: text for key, text in asdict(found.pairing).items() if text}
-        rows.append(Row(f"pairing: {flow(affixes)}", "Taken off the file names before they are compared."))
+        by_number = " Numbers are compared by their value: 007 is 7." if found.pairing.by_number else ""
+        rows.append(Row(f"pairing: {flow(affixes)}", f"Taken off the file names before they are compared.{by_number}"))
     return rows
 
 

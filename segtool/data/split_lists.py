@@ -96,8 +96,8 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
             continue
         cells = [tuple(row.cells[:MAX_COLUMNS]) for row in rows if row.cells]
         column = split_column(header)
-        if column is not None:
-            yield _by_column(path, cells, column)
+        if column is not None and (parts := _by_column(path, cells, column)):
+            yield parts
             continue
         stem = Path(path).stem
         split = meaning_of(stem).split or ("train" if whole else None)
