@@ -191,7 +191,7 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
         cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\d)(?=[^\W\d_])", name)]
         if not end:
             cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
-        whole = {name} if end and names.count(name) > 1 and roles_in(name) else set()
+        whole = {name} if end and names.count(name) > 1 and len(name) > 1 and roles_in(name) else set()
         counts.update(whole | {name[cut:] if end else name[:cut] for cut in cuts})
     frequent = [affix for affix, count in counts.items() if count >= max(least * len(names), min(2, len(names)))]
     return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:8]]
