@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from segtool.distributed import World
     from segtool.models.encoders import Pretrained
     from segtool.plan import Plan
-    from segtool.preflight import Trial
     from segtool.terminal import Reporter
+    from segtool.trial import Trial
 
 Records = dict[str, "list[Record]"]
 

@@ -15,7 +15,8 @@ import torch
 from conftest import CLASSES, Command, config_of
 from torch import Tensor, nn
 
-from segtool import checkpoint, disk, preflight, registry, train
+from segtool import checkpoint, disk, preflight, registry, rehearsal, train
+from segtool import trial as trial_of
 from segtool.data import augment, dataset, loader
 from segtool.data.formats import split_records
 from segtool.data.labels import IGNORE
@@ -25,9 +26,9 @@ from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, S
 from segtool.losses import CrossEntropy
 from segtool.models.decoders import UNet
 from segtool.plan import make_plan
-from segtool.preflight import Trial, Verdict
 from segtool.runs import RunDirectory
 from segtool.terminal import Reporter
+from segtool.trial import Trial, Verdict
 
 CPU = torch.device("cpu")
 MODEL = {"encoder": {"name": "conv", "channels": [4, 6, 8]}, "decoder": "unet"}
@@ -38,7 +39,7 @@ def tried(config: Any) -> Trial:
     records = split_records(config, Path("/"))
     config = resolve_data(config, records["train"])
     config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=CPU)
-    return preflight.make_trial(config, records, None, plan, Path("/"), CPU)
+    return trial_of.make_trial(config, records, None, plan, Path("/"), CPU)
 
 
 def grades(*verdicts: Verdict) -> dict[str, str]:
@@ -47,10 +48,10 @@ def grades(*verdicts: Verdict) -> dict[str, str]:
 
 def of_network(trial: Trial) -> dict[str, Verdict]:
     """Returns what is found of network and loss."""
-    found = [preflight.starts_unsure(trial), *preflight.losses_hold(trial)]
-    rehearsal = preflight.rehearse(trial)
-    found += [preflight.learns(trial, rehearsal), preflight.gradients_arrive(trial, rehearsal)]
-    found += [preflight.stands_alone(trial)]
+    found = [rehearsal.starts_unsure(trial), *rehearsal.losses_hold(trial)]
+    learnt = rehearsal.rehearse(trial)
+    found += [rehearsal.learns(trial, learnt), rehearsal.gradients_arrive(trial, learnt)]
+    found += [rehearsal.stands_alone(trial)]
     return {verdict.what: verdict for verdict in found}
 
 
@@ -145,7 +146,7 @@ def test_the_windows_are_parts_of_the_crops_where_most_classes_are():
     target[1] = IGNORE
     target[2, 40:, 40:] = 2
     image = target[:, None] + torch.arange(3)[:, None, None, None]
-    windows = preflight.windows_of(dataset.Sample(image, target, torch.arange(3)), (32, 32))
+    windows = trial_of.windows_of(dataset.Sample(image, target, torch.arange(3)), (32, 32))
     assert windows.target.shape == (3, 32, 32)
     assert windows.target[0].unique().tolist() == [1, 2]
     assert windows.target[2].unique().tolist() == [IGNORE]
@@ -256,7 +257,7 @@ def test_a_norm_that_uses_the_batch_in_evaluation_mode_is_a_doubt(make_config):
 def test_a_loss_that_is_detached_is_a_fault_even_beside_one_that_is_not(make_config, monkeypatch):
     total = CrossEntropy.total
     monkeypatch.setattr(CrossEntropy, "total", lambda self, logits, target: total(self, logits.detach(), target))
-    (found,) = preflight.losses_hold(tried(make_config(loss=["dice", "cross_entropy"])))
+    (found,) = rehearsal.losses_hold(tried(make_config(loss=["dice", "cross_entropy"])))
     assert (found.what, found.grade) == ("loss.1 (cross_entropy)", "fault")
     assert "detach" in found.found
     alone = of_network(tried(make_config(loss=["cross_entropy"])))
@@ -273,10 +274,10 @@ def test_a_loss_that_does_not_move_is_a_fault(make_config, monkeypatch):
 
 def test_a_loss_that_hardly_falls_or_leaves_the_numbers_is_a_doubt(make_config):
     trial = tried(make_config())
-    slow = preflight.Rehearsal((1.0, 0.99, 0.98), (), (), 4)
-    lost = preflight.Rehearsal((1.0, math.nan), (), (), 4)
-    for rehearsal, words in ((slow, "hardly anything"), (lost, "nan")):
-        found = preflight.learns(trial, rehearsal)
+    slow = rehearsal.Rehearsal((1.0, 0.99, 0.98), (), (), 4)
+    lost = rehearsal.Rehearsal((1.0, math.nan), (), (), 4)
+    for learnt, words in ((slow, "hardly anything"), (lost, "nan")):
+        found = rehearsal.learns(trial, learnt)
         assert found.grade == "doubt"
         assert words in found.found
 
