@@ -281,10 +281,10 @@ def classes_occur(survey: Survey) -> Iterator[Finding]:
 
 
 def _is_scarce(survey: Survey, name: str) -> bool:
-    """Whether a class is in too few images for a split by chance to put it everywhere."""
+    """Whether a split by chance cannot be blamed: few images have the class, or few validate."""
     index = survey.labels.names.index(name)
-    by_chance = survey.config.data.val is None
-    return by_chance and sum(bool(use.pixels[index]) for use in survey.uses_of("train")) < SCARCE
+    having = sum(bool(use.pixels[index]) for use in survey.uses_of("train"))
+    return survey.config.data.val is None and (having < SCARCE or len(survey.records["val"]) < FEW_PAIRS)
 
 
 def _absent(code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning") -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Of what the facts are and how they are worked out: another one begins afresh."""
 UNUSED_DAYS = 90
 LARGEST = 1 << 18  # bytes of an entry: masks of tens of thousands of colours are looked at again

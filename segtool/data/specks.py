@@ -21,7 +21,7 @@ def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=flat.size)
     short = np.flatnonzero(lengths <= SPECK_PIXELS)
-    if len(short) > MAX_SHARE * flat.size:
+    if not FEW <= len(short) <= MAX_SHARE * flat.size:
         return {}
     short = short[_is_low(flat, starts[short], values.shape)]
     if len(short) < FEW:
