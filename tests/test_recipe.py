@@ -521,3 +521,27 @@ def test_levels_and_zoom_follow_what_does_not_lie_behind(tmp_path: Path) -> None
     config = init(make_set(tmp_path / "set2", masks))
     assert config.augment.scale == (0.75, 1.5)
     assert len(config.model.encoder.options["channels"]) == 6
+
+
+def test_bursts_of_nearly_equal_shots_are_held_out_in_blocks_of_their_numbers(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(60):
+        write_image(root / f"images/{i:03}.png", i // 4)
+        write_mask(root / f"masks/{i:03}.png", regions(i // 4, [0, 1]))
+    config = init(root)
+    assert config.data.split.group
+    parts = [{int(record.stem) // 4 for record in part} for part in split_records(config, tmp_path).values()]
+    assert sum(len(one & other) for one, other in itertools.combinations(parts, 2)) <= 2
+
+
+def test_a_photograph_cut_out_on_black_is_no_mask(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        rng = np.random.default_rng(i)
+        shade = (150 + np.arange(64) + rng.integers(-12, 12, (64, 64)))[..., None] * np.array([1.0, 0.4, 0.3])
+        picture = (shade * disc(20 + i)[..., None]).clip(0, 255).astype(np.uint8)
+        write_image(root / f"images/p{i}.png", i, (64, 64))
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(root / f"masks/p{i}.png")
+    with pytest.raises(DataError, match="as in photographs"):
+        init(root)

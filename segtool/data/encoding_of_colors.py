@@ -55,6 +55,8 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
             "expected at least two colours. Is this the right folder of masks?"
         )
     _refuse_instances(masks, totals)
+    if _run_into_each_other(totals, exact):
+        refuse_picture(masks, totals)
     if len(exact) < 2 or len(exact) > 255 or _held(totals, exact, noisy=noisy) < 0.3:
         refuse_picture(masks, totals)
     slips = np.intersect1d(exact, totals.values[totals.slips])
@@ -93,6 +95,18 @@ def _refuse_instances(masks: Sequence[MaskFacts], totals: Totals) -> None:
             f"a colour of its own; first: {shown(masks[0].path)}. Expected a colour for each class; export masks of "
             "classes, or of one class against the background"
         )
+
+
+def _run_into_each_other(totals: Totals, colors: np.ndarray) -> bool:
+    """Whether many colours that form no areas are each near another, as the shades of a picture cut out on one."""
+    held = np.isin(totals.values, colors)
+    held[totals.pixels.argmax()] = False
+    points = unpack(totals.values[held]).astype(float)
+    if not 8 <= len(points) <= 1000 or totals.solid[held].sum() > SOFT * totals.pixels[held].sum():
+        return False
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    np.fill_diagonal(gaps, np.inf)
+    return float(np.median(gaps.min(1))) < 1.5 * RADIUS
 
 
 def _held(totals: Totals, exact: np.ndarray, *, noisy: bool) -> float:

@@ -68,7 +68,8 @@ def choose_split(
         shares = {"val": 0.15, "test": 0.15}
     looks = _looks(records)
     pictures = np.where(looks.usable[:, None], looks.thumbnails, 0)
-    sequences = find_sequences([record.stem for record in records], pictures, parts=len(shares) + 1)
+    stems = [record.stem for record in records]
+    sequences = find_sequences(stems, pictures, parts=len(shares) + 1)
     group = sequences.pattern if sequences else None
     every = np.arange(num)
     twins = near_duplicates(looks, every, every)
@@ -76,13 +77,27 @@ def choose_split(
     rows = presence(records)
     stratify = bool((rows.mean(0) < 0.98).any() and rows.any(0).sum() > 1)
     split, divided, tried = _divide(records, shares, group, presence if stratify else None, rows, twins)
+    if divided.leak and not sequences and (blocks := _blocks(stems, len(shares) + 1)):
+        other = _divide(records, shares, blocks.pattern, presence if stratify else None, rows, twins)
+        if _rank(other[1]) > _rank(divided):
+            sequences, (split, divided, tried) = blocks, other
     chosen: dict[str, float | int | str | bool] = {**shares, "seed": split.seed}
-    if group:
-        chosen["group"] = group
+    if split.group:
+        chosen["group"] = split.group
     if split.stratify:
         chosen["stratify"] = True
     reason = _reason(records, divided, sequences, split, tried=tried, twins=twins)
     return SplitChoice(len(divided.parts["train"]), chosen, reason, len(divided.parts["val"]))
+
+
+def _blocks(stems: Sequence[str], parts: int) -> Sequences | None:
+    """Returns blocks of ten consecutive numbers, for images whose equal neighbours no name tells."""
+    pattern = r"^(.*?)\d$"
+    groups = group_stems(stems, pattern)
+    if groups is None or len(groups) <= parts or max(map(len, groups.values())) > 0.7 * len(stems):
+        return None
+    why = "consecutive numbers, since neighbours show nearly the same"
+    return Sequences(pattern, len(groups), why)
 
 
 def _looks(records: Sequence[Record]) -> Looks:

@@ -132,7 +132,7 @@ def _folders(folders: Folders) -> dict[str, object]:
 def _pairs_comment(pairs: Pairs) -> str:
     alone = len(pairs.images_without_mask) + len(pairs.masks_without_image)
     more = f"; {alone} files have no partner" if alone else ""
-    return f"{len(pairs.records)} pairs{more}."
+    return f"{len(pairs.records)} pair{'s' if len(pairs.records) != 1 else ''}{more}."
 
 
 def _is_grey(found: Found) -> bool:
