@@ -82,6 +82,8 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     tails, heads = _affixes(stems, end=True, least=0.2), _affixes(stems, end=False, least=0.2)
     candidates |= {Pairing(image_suffix=a, mask_suffix=b) for a, b in product(tails, tails) if a != b}
     candidates |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in product(heads, heads) if a != b}
+    names = [stem.rpartition("/")[2] for stem in stems]
+    candidates = {Pairing(), *(pairing for pairing in candidates if _occurs(pairing, names))}
     counts = {}
     for pairing in candidates:
         images, masks = tell_apart(files, pairing)
@@ -89,6 +91,11 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
             [stem_of(path, folder) for path in images], [stem_of(path, folder) for path in masks], pairing
         )
     return _best([pairing for pairing in candidates if _sounds_like_masks(pairing)], counts)
+
+
+def _occurs(pairing: Pairing, names: Sequence[str]) -> bool:
+    """Returns whether some name carries what is taken off masks; spares a pass over all files for what none does."""
+    return any(name.startswith(pairing.mask_prefix) and name.endswith(pairing.mask_suffix) for name in names)
 
 
 def count_pairs(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> int:
