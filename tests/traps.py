@@ -417,6 +417,22 @@ def colour_mask_among_grey_ones(root: Path) -> None:
     save(root / "masks" / "p05.png", colored(load(root / "masks" / "p05.png"), VOC_COLORS))
 
 
+@trap(stems, "warning", "SegmentationClass/2007_000005.png", words=("palette", "colou?r"), config="clean")
+def palette_in_another_order(root: Path) -> None:
+    """One mask has the colours of the others at other indices, and the config reads indices."""
+    path = root / "SegmentationClass" / "2007_000005.png"
+    order = np.array([1, 0, *range(2, len(VOC_COLORS))])
+    save(path, with_palette(order[load(path)].astype(np.uint8), [VOC_COLORS[place] for place in order]))
+
+
+@trap(skies, "note", "masks/00.jpg", words=("JPEG", "lossy|nearest"))
+def masks_as_jpeg(root: Path) -> None:
+    """All masks were saved as JPEG."""
+    for path in sorted((root / "masks").iterdir()):
+        save(path.with_suffix(".jpg"), load(path), quality=80)
+        path.unlink()
+
+
 @trap(plain, "error", "masks/p05.png", words=(r"\b7\b", r"\(11, 6\)"), config="clean")
 def value_that_is_no_class(root: Path) -> None:
     """A slip of the brush: the first pixel of 7 is at x 11, y 6."""
@@ -587,7 +603,7 @@ def one_stem_in_two_lists(root: Path) -> None:
         file.write("2007_000003\n")
 
 
-@trap(listed, "error", "train.txt", words=("images/099|099",))
+@trap(listed, "warning", "train.txt", words=("images/099|099",))
 def listed_file_is_not_there(root: Path) -> None:
     """A line names no file."""
     with (root / "train.txt").open("a") as file:
