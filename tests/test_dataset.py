@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segtool import session
+from segtool import preparation
 from segtool.config import Augment, ClassSpec, Config, Data
 from segtool.data import cache as cache_module
 from segtool.data.cache import Cache, choose_cache, free_memory
@@ -445,7 +445,7 @@ def test_a_jpeg_of_other_than_1_or_3_channels_is_a_problem_of_the_config(channel
 
 def test_the_classes_are_counted_where_the_augmentation_or_a_loss_asks_for_it(records):
     pairs = {"train": records}
-    assert session._frequencies(config(), pairs) is None
-    assert session._frequencies(replace(config(), augment=Augment(rare=0.1)), pairs) == class_frequencies(
+    assert preparation.frequencies_of(config(), pairs) is None
+    assert preparation.frequencies_of(replace(config(), augment=Augment(rare=0.1)), pairs) == class_frequencies(
         config(), records
     )

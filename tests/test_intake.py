@@ -473,13 +473,13 @@ def transposed(folder: Path) -> None:
 def test_a_file_that_changes_after_the_check_ends_the_training_with_its_name(
     segtool, folder, monkeypatch, change, workers
 ):
-    planned = session._planned
+    planned = session.planned
 
     def late(*arguments: Any, **options: Any) -> Any:
         change(folder)
         return planned(*arguments, **options)
 
-    monkeypatch.setattr(session, "_planned", late)
+    monkeypatch.setattr(session, "planned", late)
     steps = ("--set=train.steps=6", f"--set=train.workers={workers}")
     result = segtool("train", folder / "config.yaml", "--run", folder / "run", *QUICK, *steps)
     assert result.code == 3

@@ -35,7 +35,7 @@ from segtool.metrics import Scores
 from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.optim import build_optimizer, learning_rate
 from segtool.predict import build_predictor
-from segtool.session import verify_components
+from segtool.preparation import verify_components
 from segtool.terminal import Reporter
 
 CPU = torch.device("cpu")

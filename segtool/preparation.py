@@ -1,0 +1,161 @@
+"""What stands between a config and its training: parts that fit, data that is checked, all that is open decided."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segtool.config import Config, located
+from segtool.errors import ConfigError, DataError, Problem, SegtoolError
+from segtool.yaml_io import flow
+
+if TYPE_CHECKING:
+    import torch
+
+    from segtool.data.check import Report
+    from segtool.data.formats import Record
+    from segtool.data.statistics import ClassFrequencies
+    from segtool.distributed import World
+    from segtool.models.encoders import Pretrained
+    from segtool.plan import Plan
+    from segtool.terminal import Reporter
+
+Records = dict[str, "list[Record]"]
+
+
+def require_shares(config: Config, processes: int) -> None:
+    """Raises ConfigError where a batch has no image for each process."""
+    from segtool.plan import check_share
+
+    with located(config):
+        check_share(config.train, processes)
+
+
+def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
+    """Builds network and losses on no device, so that what does not fit is told before any data is read.
+
+    Args:
+        base: Folder of the config, where training begins: the pretrained weights are looked at too, and returned.
+
+    Raises:
+        ConfigError: with file and line.
+        CheckpointError: a file of weights cannot be read, or not be downloaded.
+    """
+    import torch
+
+    from segtool.losses import Criterion
+    from segtool.models.segmenter import verify
+
+    num_classes, channels = len(config.data.classes), config.data.channels
+    problems: list[str | Problem] = []
+    pretrained = None
+    try:
+        part = config.train.batch_size // config.train.accumulate
+        network = verify(config.model, num_classes, channels, crop=config.augment.crop, batch=part)
+        pretrained = None if base is None else network.encoder.pretrained(base)
+        if pretrained is not None:
+            network.encoder.load(pretrained)  # on no device: whether they fit
+    except ConfigError as error:
+        problems += error.details
+    try:
+        with torch.device("meta"):
+            Criterion(config.loss, num_classes)
+    except ConfigError as error:
+        problems += error.details
+    if problems:
+        with located(config):
+            raise ConfigError(*problems)
+    return pretrained
+
+
+def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Records, Report]:
+    """Returns the records of each split and what `check` found, after saying its warnings.
+
+    Raises:
+        DataError: with every error that it found.
+    """
+    from segtool.data.check import examine
+    from segtool.data.formats import split_records
+
+    reporter.say("checking the data (segtool check shows all that it finds)")
+    report = examine(config, base, progress=reporter.counter(unit="file", label="checking"))
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise DataError(
+            *(f"{e.code}: {e.message} ({', '.join(e.files)}); {e.example}; {e.remedy}" for e in errors),
+            "the data cannot be trained on as it is; `segtool check` shows every finding",
+        )
+    for finding in report.findings:
+        if finding.severity == "warning":
+            reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
+    with located(config):
+        return split_records(config, base), report
+
+
+def planned(
+    config: Config, records: Records, device: torch.device, world: World, pretrained: Pretrained | None = None
+) -> tuple[Config, Plan]:
+    """Returns the config with nothing left open, by the data, the pretrained weights and the device, and the plan."""
+    from segtool.data.images import image_size
+    from segtool.data.statistics import resolve_data
+    from segtool.plan import Choice, make_plan
+
+    first = records["train"][0].image
+    size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    choices: tuple[Choice, ...] = ()
+    if pretrained is not None and config.data.mean is None and config.data.std is None:
+        config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
+        value = f"{flow(pretrained.mean)} and {flow(pretrained.std)}"
+        choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)
+    with located(config):
+        config = resolve_data(config, records["train"])
+        config, plan = make_plan(config, images=len(records["train"]), first_size=size, device=device, world=world)
+    return config, replace(plan, choices=choices + plan.choices)
+
+
+def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:
+    """Returns how often each class occurs in the training masks, where a loss or the augmentation asks for it."""
+    from segtool.data.statistics import class_frequencies
+    from segtool.losses import needs_frequencies
+
+    if needs_frequencies(config.loss) or config.augment.rare:
+        return class_frequencies(config, records["train"])
+    return None
+
+
+def budgeted(
+    config: Config,
+    plan: Plan,
+    records: Records,
+    frequencies: ClassFrequencies | None,
+    budget: float,
+    began: float,
+    device: torch.device,
+    world: World,
+    reporter: Reporter,
+) -> tuple[Config, Plan, float]:
+    """Returns config and plan with the number of steps that fits the budget, and the time at which to stop.
+
+    The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
+    varies, and from the deadline on only the last validation and checkpoint are made.
+    """
+    from segtool.forecast import measure
+
+    times = measure(config, records, frequencies, plan, world, device, reporter).times
+    left = budget - (time.monotonic() - began)
+    per_step = times.step + times.scored / plan.eval_steps
+    steps = int((0.95 * left - times.starting - times.saving - times.scored) / per_step)
+    if steps < 1:
+        raise SegtoolError(
+            f"--budget: a step takes {times.step:.1f} s and a validation {times.scored:.1f} s, and {left:.0f} s "
+            "are left after preparing; give more time"
+        )
+    reporter.say(
+        f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
+        f"validations of {times.validation:.1f} s included"
+    )
+    train = replace(config.train, epochs=None, steps=steps)
+    deadline = began + budget - 1.5 * times.scored - 2
+    return replace(config, train=train), replace(plan, steps=steps), deadline
