@@ -21,8 +21,6 @@ from segtool.data.formats import Record, split_records
 
 QUICK = ("model.encoder.channels=[4, 8]", "train.steps=1", "train.batch_size=2", "train.compile=false")
 QUICK = (*QUICK, "train.precision=fp32", "train.samples=0", "augment.crop=[32, 32]")
-NOT_YET: set[str] = {"bursts", "images_only"}
-"""Not found yet."""
 ENCODINGS = ("drive", "voc2012", "dubai_aerial", "kvasir_seg", "flood_area", "full_body", "no_zero", "sixteen_bit")
 """Trained in every run of the tests: each stores its masks in another way."""
 
@@ -68,7 +66,7 @@ def require_pairs(expected: Published, config: Config, records: dict[str, list[R
     assert config.data.exif == expected.exif
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in NOT_YET])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_init_reads_a_published_set_as_it_is_meant(name: str, segtool: Command, sets: Sets, tmp_path: Path) -> None:
     expected = PUBLISHED[name]
     path, config, records = init(segtool, sets(name), tmp_path)
@@ -89,7 +87,7 @@ def test_init_reads_a_published_set_as_it_is_meant(name: str, segtool: Command, 
     assert [message for message in loud if not expected.warns or not re.search(expected.warns, message)] == []
 
 
-@pytest.mark.parametrize("name", [name for name in UNSUPPORTED if name not in NOT_YET])
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_init_says_of_what_is_no_mask_what_it_is_and_what_to_do(name: str, segtool: Command, tmp_path: Path) -> None:
     make, words = UNSUPPORTED[name]
     make(tmp_path / "set")
@@ -102,11 +100,7 @@ def test_init_says_of_what_is_no_mask_what_it_is_and_what_to_do(name: str, segto
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ENCODINGS else pytest.param(name, marks=pytest.mark.slow)
-        for name in PUBLISHED
-        if name not in NOT_YET
-    ],
+    [name if name in ENCODINGS else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
 )
 def test_what_is_predicted_has_the_encoding_of_the_masks(
     name: str, segtool: Command, sets: Sets, tmp_path: Path
