@@ -643,18 +643,18 @@ def test_weights_that_a_few_bytes_unpack_to_are_refused(tmp_path):
 
 
 class Large:
-    """Becomes a gigabyte of zeros when it is unpickled, which torch's safe reader does too."""
+    """Becomes 16 GB of zeros when it is unpickled, by torch's safe reader too; less may fit into what this process has."""
 
     def __reduce__(self) -> Any:
-        return bytearray, (2**30,)
+        return bytearray, (2**34,)
 
 
 def of_a_large_storage(path: Path) -> None:
-    """Writes weights in the oldest format whose 77 numbers say that they are 2^28."""
+    """Writes weights in the oldest format whose 77 numbers say that they are 2^30."""
     torch.save({"conv1.weight": torch.zeros(77)}, path, _use_new_zipfile_serialization=False)
     content = path.read_bytes()
     assert content.count(b"K\x4d") == 2  # of the storage and of the tensor
-    path.write_bytes(content.replace(b"K\x4d", b"J" + (2**28).to_bytes(4, "little")))
+    path.write_bytes(content.replace(b"K\x4d", b"J" + (2**30).to_bytes(4, "little")))
 
 
 LARGE_WEIGHTS: dict[str, Callable[[Path], object]] = {
