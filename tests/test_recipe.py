@@ -137,7 +137,7 @@ def test_a_list_of_names_without_the_background_leaves_0_to_it(tmp_path: Path, n
 def test_a_palette_of_near_blacks_is_not_what_overlays_show(tmp_path: Path) -> None:
     greys = np.repeat(np.arange(256)[:, None], 3, axis=1)
     root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)], colors=greys, palette=True)
-    assert [spec.color for spec in init(root).data.classes] == [None] * 3
+    assert [spec.color for spec in init(root).data.classes] == ["#e69f00", "#56b4e9", "#009e73"]
 
 
 def test_the_border_of_a_trimap_is_pointed_out(tmp_path: Path) -> None:

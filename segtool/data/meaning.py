@@ -187,14 +187,12 @@ def _trimap(guess: Guess, shapes: Shapes) -> str:
 def _colors(guess: Guess, meaning: Meaning, codes: Sequence[int]) -> dict[int, int]:
     """Returns the display colours that the config has to give: those known from elsewhere, where they differ.
 
-    Stored colours that look alike get others, told apart by anyone.
+    Classes without colours, and with stored ones that look alike, get some that anyone tells apart.
     """
     stored = {code: code for code in codes} if guess.key == "colors" else guess.colors
     known = meaning.colors or stored
     if all(code in known for code in codes) and _differ(known, codes):
         return {} if known is stored and guess.key == "colors" else {code: known[code] for code in codes}
-    if guess.key == "values":
-        return {}
     return {code: int.from_bytes(bytes(palette.color(index)), "big") for index, code in enumerate(codes)}
 
 
