@@ -643,7 +643,7 @@ def test_weights_that_a_few_bytes_unpack_to_are_refused(tmp_path):
 
 
 class Large:
-    """Becomes 16 GB of zeros when it is unpickled, by torch's safe reader too; less may fit into what this process has."""
+    """Becomes 16 GB of zeros when it is unpickled, by torch's safe reader too; less may fit into what tests leave."""
 
     def __reduce__(self) -> Any:
         return bytearray, (2**34,)

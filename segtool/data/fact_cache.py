@@ -7,6 +7,7 @@ time: where it is broken, foreign, locked or cannot be written, files are looked
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 3
+VERSION = 4
 """Of what the facts are and how they are worked out: another one begins afresh."""
 UNUSED_DAYS = 90
 LARGEST = 1 << 18  # bytes of an entry: masks of tens of thousands of colours are looked at again
@@ -123,36 +124,40 @@ class FactCache:
             yield os.fsdecode(name), size, changed, content
 
     def _encoded(self, facts: Any) -> bytes:
-        plain: dict[str, Any] = {}
+        layout: list[Any] = []
+        values: list[Any] = []
         blobs = []
         for name in self._names:
             value = getattr(facts, name)
             if isinstance(value, np.ndarray):
-                plain[name] = {"array": [value.dtype.str, list(value.shape)]}
+                layout.append(["array", value.dtype.str, value.shape])
                 blobs.append(np.ascontiguousarray(value).tobytes())
             elif isinstance(value, bytes):
-                plain[name] = {"bytes": len(value)}
+                layout.append(["bytes", len(value)])
                 blobs.append(value)
             else:
-                plain[name] = value
-        header = json.dumps(plain).encode()
-        content = len(header).to_bytes(4, "little") + header + b"".join(blobs)
+                layout.append(["tuple" if isinstance(value, tuple) else "plain"])
+                values.append(value)
+        head, plain = json.dumps(layout).encode(), json.dumps(values).encode()
+        content = b"".join([len(head).to_bytes(4, "little"), len(plain).to_bytes(4, "little"), head, plain, *blobs])
         return b"z" + zlib.compress(content, 1) if len(content) > PACKED else b"-" + content
 
     def _decoded(self, path: Path, content: bytes) -> Any:
         content = zlib.decompress(content[1:]) if content[:1] == b"z" else content[1:]
-        end = 4 + int.from_bytes(content[:4], "little")
-        plain = json.loads(content[4:end])
-        for name, value in plain.items():
-            if isinstance(value, dict) and "array" in value:
-                kind, shape = value["array"]
-                array = np.frombuffer(content, kind, math.prod(shape), end).reshape(shape)
-                plain[name], end = array, end + array.nbytes
-            elif isinstance(value, dict):
-                plain[name], end = content[end : end + value["bytes"]], end + value["bytes"]
-            elif isinstance(value, list):
-                plain[name] = tuple(value)
-        return self.kind(path, **plain)
+        middle = 8 + int.from_bytes(content[:4], "little")
+        end = middle + int.from_bytes(content[4:8], "little")
+        values = iter(json.loads(content[middle:end]))
+        facts: list[Any] = []
+        for kind, size, dtype, shape in _layout(content[8:middle]):
+            if kind == "array":
+                facts.append(np.frombuffer(content, dtype, size, end).reshape(shape))
+                end += facts[-1].nbytes
+            elif kind == "bytes":
+                facts.append(content[end : end + size])
+                end += size
+            else:
+                facts.append(tuple(next(values)) if kind == "tuple" else next(values))
+        return self.kind(path, *facts)
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
@@ -164,6 +169,21 @@ class FactCache:
             with contextlib.suppress(Exception):
                 if database is not None:
                     database.close()
+
+
+@functools.lru_cache(4096)
+def _layout(head: bytes) -> list[tuple[str, int, Any, tuple[int, ...]]]:
+    """Returns of each field its kind, the number of its values or bytes, their type and their shape.
+
+    Thousands of entries have one layout, and reading it anew took as long as all the rest.
+    """
+    found: list[tuple[str, int, Any, tuple[int, ...]]] = []
+    for kind, *rest in json.loads(head):
+        if kind == "array":
+            found.append((kind, math.prod(rest[1]), np.dtype(rest[0]), tuple(rest[1])))
+        else:
+            found.append((kind, rest[0] if rest else 0, None, ()))
+    return found
 
 
 def _open(directory: Path) -> Any:
