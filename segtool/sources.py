@@ -27,11 +27,12 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
 
 
 def load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
-    """Returns the config that `init` would write for a data folder."""
+    """Returns the config that a text from `scaffolded` is."""
     return parse_text(text, f"{root.resolve().name}.yaml", overrides)
 
 
 def scaffolded(root: Path, config_dir: Path) -> str:
+    """Returns the config that `init` would write for a data folder, as YAML; DataError where there can be none."""
     from segtool.data.scaffold import scaffold
 
     return scaffold(root, config_dir=config_dir)

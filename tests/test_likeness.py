@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,30 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from segtool.data.facts import ImageFacts, look_at_pixels
-from segtool.data.likeness import groups_alike, looks_of, near_duplicates
+from segtool.data.likeness import looks_of, near_duplicates
 
 SIZE = (96, 128)
+
+
+def groups_alike(images: Sequence[ImageFacts]) -> list[list[int]]:
+    """Returns the groups of two and more near-equal images, as their places, ascending; readable images only."""
+    places = np.array([place for place, image in enumerate(images) if not image.error])
+    if len(places) < 2:
+        return []
+    looks = looks_of([images[place] for place in places])
+    every = np.arange(len(places))
+    first = every.copy()  # of the group of each
+    pairs = near_duplicates(looks, every, every)
+    while True:
+        before = first.copy()
+        np.minimum.at(first, pairs[:, 0], first[pairs[:, 1]])
+        np.minimum.at(first, pairs[:, 1], first[pairs[:, 0]])
+        if np.array_equal(before, first):
+            break
+    groups: dict[int, list[int]] = {}
+    for place, group in zip(places.tolist(), first.tolist(), strict=True):
+        groups.setdefault(group, []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def scene(seed: int) -> Image.Image:

@@ -205,9 +205,8 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
 def sizes_match(survey: Survey) -> Iterator[Finding]:
     """SEG203: a mask of another size than its image; one finding for each way in which they differ."""
     by_remedy: dict[str, list[tuple[ImageFacts, MaskFacts]]] = defaultdict(list)
-    for record in (record for pairs in survey.pairs.values() for record in pairs.records):
-        image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
-        if mask and not image.error and not mask.error and image.size != mask.size:
+    for image, mask in survey.readable_pairs():
+        if image.size != mask.size:
             by_remedy[_size_remedy(image, mask)].append((image, mask))
     for remedy, wrong in by_remedy.items():
         image, mask = wrong[0]

@@ -47,15 +47,7 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
 
 def _fitting(survey: Survey) -> list[Pair]:
     """Returns the readable pairs of one size."""
-    return [(image, mask) for image, mask in _readable(survey) if image.size == mask.size]
-
-
-def _readable(survey: Survey) -> Iterator[Pair]:
-    for pairs in survey.pairs.values():
-        for record in pairs.records:
-            image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
-            if mask and not image.error and not mask.error:
-                yield image, mask
+    return [(image, mask) for image, mask in survey.readable_pairs() if image.size == mask.size]
 
 
 # ------------------------------------------------------------------------------------------------- 2 grids
@@ -113,7 +105,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
 @a_check
 def images_show_something(survey: Survey) -> Iterator[Finding]:
     """SEG208: images of one constant colour, with a mask that tells several classes or with one that does not."""
-    plain = [(image, mask) for image, mask in _readable(survey) if image.plain]
+    plain = [(image, mask) for image, mask in survey.readable_pairs() if image.plain]
     for several in (True, False):
         found = [
             image

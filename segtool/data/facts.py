@@ -19,7 +19,7 @@ from PIL import Image
 from segtool.allocator import keep_freed_memory
 from segtool.data.codes import pack, unpack
 from segtool.data.fact_cache import FactCache, stamp
-from segtool.data.images import IMAGE_FORMATS, has_usual_samples, image_size, read_image
+from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import open_image, read_orientation, shown
 from segtool.data.outline import outline_map, picture_maps
@@ -193,11 +193,6 @@ def _look_again(
     return {path: found[path] for path in known}
 
 
-def look_at_image(path: Path, *, channels: int, exif: str, max_pixels: int) -> ImageFacts:
-    """Returns the facts of an image as the training reads it, after decoding all of it."""
-    return as_read(look_at_picture(path, max_pixels=max_pixels), channels=channels, exif=exif, max_pixels=max_pixels)
-
-
 def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:
     """Returns the facts of an image after decoding all of it, whatever a config makes of it."""
     try:
@@ -254,16 +249,6 @@ def _digest(values: np.ndarray, small: np.ndarray) -> str:
     content = np.ascontiguousarray(values).data
     start = zlib.crc32(repr((values.shape, values.dtype.str)).encode())
     return f"{zlib.crc32(content, start):08x}{zlib.crc32(small.tobytes()):08x}"
-
-
-def look_at_header(path: Path, *, exif: str, max_pixels: int) -> ImageFacts:
-    """Returns the facts of an image that its header tells; the digest is empty."""
-    try:
-        size = image_size(path, exif=exif, max_pixels=max_pixels)
-        mode, orientation = read_header(path, max_pixels=max_pixels)
-    except DataError as error:
-        return ImageFacts(path, error=reason(error, path))
-    return ImageFacts(path, None, size, mode, orientation)
 
 
 def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
@@ -331,12 +316,6 @@ def _count(values: np.ndarray, where: np.ndarray | None = None) -> tuple[np.ndar
         return distinct.astype(np.int64), counts[distinct].astype(np.int64)
     distinct, counts = np.unique(values if where is None else values[where], return_counts=True)
     return distinct.astype(np.int64), counts.astype(np.int64)
-
-
-def read_header(path: Path, *, max_pixels: int) -> tuple[str, int]:
-    """Returns mode and EXIF orientation of an image that the reader has accepted."""
-    with open_image(path, formats=IMAGE_FORMATS, max_pixels=max_pixels) as opened:
-        return opened.image.mode, read_orientation(opened)
 
 
 def reason(error: DataError, path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -176,11 +175,6 @@ def _same(paths: Sequence[Path], others: Sequence[Path]) -> bool:
     """Whether the first, the middle and the last of two lists of files hold the same bytes."""
     places = {0, len(paths) // 2, len(paths) - 1}
     return all(paths[place].read_bytes() == others[place].read_bytes() for place in places)
-
-
-def numbered_alike(names: Iterable[str]) -> bool:
-    """Returns whether names are the same but for their numbers: `Tile 1`, `Tile 2`."""
-    return len({re.sub(r"\d+", "0", name) for name in names}) == 1
 
 
 def looks_like_masks(path: str) -> bool:

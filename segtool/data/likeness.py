@@ -74,27 +74,6 @@ def near_duplicates(looks: Looks, one: np.ndarray, other: np.ndarray) -> np.ndar
     return np.concatenate(found)
 
 
-def groups_alike(images: Sequence[ImageFacts]) -> list[list[int]]:
-    """Returns the groups of two and more near-equal images, as their places, ascending; readable images only."""
-    places = np.array([place for place, image in enumerate(images) if not image.error])
-    if len(places) < 2:
-        return []
-    looks = looks_of([images[place] for place in places])
-    every = np.arange(len(places))
-    first = every.copy()  # of the group of each
-    pairs = near_duplicates(looks, every, every)
-    while True:
-        before = first.copy()
-        np.minimum.at(first, pairs[:, 0], first[pairs[:, 1]])
-        np.minimum.at(first, pairs[:, 1], first[pairs[:, 0]])
-        if np.array_equal(before, first):
-            break
-    groups: dict[int, list[int]] = {}
-    for place, group in zip(places.tolist(), first.tolist(), strict=True):
-        groups.setdefault(group, []).append(place)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def _candidates(looks: Looks, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Returns pairs whose hashes differ in few bits: fewer bits where there are very many such pairs."""
     found: list[np.ndarray] = []
