@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from segtool.check.findings import SEVERITIES, Severity, num, size_text
+from segtool.check.survey import SplitSummary, Summary
 from segtool.config import Augment, Config, Optim, plain
-from segtool.data.findings import SEVERITIES, Severity, num, size_text
 from segtool.data.opening import shown
 from segtool.data.statistics import ClassFrequencies
-from segtool.data.survey import SplitSummary, Summary
 from segtool.layers import describe
 from segtool.losses import ClassWeighted, Criterion
 from segtool.models.segmenter import verify

@@ -145,7 +145,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Look at a folder and write a commented config that trains."""
-    from segtool.data.scaffold import scaffold
+    from segtool.init.scaffold import scaffold
     from segtool.tables import printable
 
     out = out or Path(f"{data_dir.resolve().name}.yaml")
@@ -165,8 +165,8 @@ def _tell_problems(config: Path) -> None:
     """Prints the errors and warnings of the data on standard error, the gravest first, as `check` finds them."""
     from rich.console import Console
 
+    from segtool.check.report import examine, render
     from segtool.config import load_config
-    from segtool.data.check import examine, render
 
     findings = examine(load_config(config), config.resolve().parent).findings
     if grave := [finding for finding in findings if finding.severity != "note"]:
@@ -187,7 +187,7 @@ def check(
     """Find every problem of the data in one pass: file, pixel, remedy. Never edits data."""
     from rich.console import Console
 
-    from segtool.data.check import examine, render, to_json
+    from segtool.check.report import examine, render, to_json
     from segtool.terminal import Reporter
 
     resolved, base = _load(config, overrides)

@@ -14,7 +14,7 @@ from segtool.yaml_io import flow
 if TYPE_CHECKING:
     import torch
 
-    from segtool.data.check import Report
+    from segtool.check.report import Report
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
@@ -76,7 +76,7 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
     Raises:
         DataError: with every error that it found.
     """
-    from segtool.data.check import examine
+    from segtool.check.report import examine
     from segtool.data.formats import split_records
 
     reporter.say("checking the data (segtool check shows all that it finds)")

@@ -51,8 +51,8 @@ from segtool.sources import is_data, load_any, load_text, run_name, scaffolded
 if TYPE_CHECKING:
     import torch
 
+    from segtool.check.report import Report
     from segtool.checkpoint import Checkpoint
-    from segtool.data.check import Report
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
     from segtool.plan import Plan

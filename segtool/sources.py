@@ -33,7 +33,7 @@ def load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
 
 def scaffolded(root: Path, config_dir: Path) -> str:
     """Returns the config that `init` would write for a data folder, as YAML; DataError where there can be none."""
-    from segtool.data.scaffold import scaffold
+    from segtool.init.scaffold import scaffold
 
     return scaffold(root, config_dir=config_dir)
 

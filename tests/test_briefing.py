@@ -12,10 +12,10 @@ from conftest import CLASSES, Command, config_of
 from PIL import Image
 
 from segtool.briefing import brief, reasons
+from segtool.check.report import examine
 from segtool.config import Optim, dump_config, parse_text
-from segtool.data.check import examine
-from segtool.data.scaffold import scaffold
 from segtool.data.statistics import ClassFrequencies
+from segtool.init.scaffold import scaffold
 from segtool.losses import class_weight_values
 from segtool.models.segmenter import verify
 from segtool.optim import learning_rate

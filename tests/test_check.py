@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from segtool.check.report import CHECKS, Finding, check, examine, render, summary, to_json
 from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split, load_config
-from segtool.data.check import CHECKS, Finding, check, examine, render, summary, to_json
 from segtool.errors import ConfigError
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -502,7 +502,7 @@ def test_a_new_check_is_a_decorated_function() -> None:
 
 def test_every_code_is_in_the_documentation_with_its_severities() -> None:
     here = Path(__file__).parent.parent
-    source = "".join(path.read_text() for path in (here / "segtool/data").glob("checks_of_*.py"))
+    source = "".join(path.read_text() for path in (here / "segtool/check").glob("of_*.py"))
     page = (here / "docs/checks.md").read_text()
     listed = {code: set(severities.split(", ")) for code, severities in re.findall(r"\| (SEG\d+) \| (.*?) \|", page)}
     told = {code for function in CHECKS for code in re.findall(r"SEG\d{3}", function.__doc__ or "")}

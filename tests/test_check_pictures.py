@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from test_check import CLASSES, edit, found, make, picture, rename, truth
 
+from segtool.check.report import check
 from segtool.config import ClassSpec, Config, Folders, Split
-from segtool.data.check import check
 
 BLOCKS = (48, 64)
 

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from test_scaffold import init, make_set, regions, write_image, write_mask
 
-from segtool.data.check import check
-from segtool.data.discovery import discover
+from segtool.check.report import check
 from segtool.data.formats import split_records
-from segtool.data.names import find_names
-from segtool.data.scaffold import scaffold
 from segtool.errors import DataError
+from segtool.init.discovery import discover
+from segtool.init.names import find_names
+from segtool.init.scaffold import scaffold
 
 
 def numbers(config: object, root: Path) -> dict[str, int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segtool.check.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
-from segtool.data.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
 from segtool.data.images import apply_orientation
 
 SIZE = (64, 64)

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from segtool.check.report import examine
 from segtool.config import Data, Folders, Split
 from segtool.data import splits
-from segtool.data.check import examine
 from segtool.data.formats import Record, hold_out, split_records
 from segtool.data.splits import Presence, divide, into_folds, stratify
 from segtool.errors import ConfigError, DataError

@@ -541,7 +541,7 @@ NAMES = {
 
 @pytest.mark.parametrize("file", NAMES)
 def test_a_hostile_file_of_class_names_does_not_end_init(tmp_path, file):
-    from segtool.data.names import find_names
+    from segtool.init.names import find_names
 
     (tmp_path / file).write_text(NAMES[file], encoding="utf-8")
     find_names(tmp_path)

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 import segtool.data
 from segtool import evaluate as evaluation
 from segtool import session
+from segtool.check.report import check
 from segtool.config import Augment, Config
-from segtool.data.check import check
 from segtool.data.dataset import EvaluationSet, TrainingSet
 from segtool.data.formats import Record, split_records
 from segtool.data.images import read_image

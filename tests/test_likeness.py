@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
+from segtool.check.likeness import looks_of, near_duplicates
 from segtool.data.facts import ImageFacts, look_at_pixels
-from segtool.data.likeness import looks_of, near_duplicates
 
 SIZE = (96, 128)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_formats import config, numbered, touch
 
+from segtool.check.report import check
 from segtool.config import ClassSpec, Config, Data, Folders
 from segtool.data import lists
-from segtool.data.check import check
 from segtool.data.formats import Places, Record, split_records
 from segtool.errors import DataError
 

@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 from test_scaffold import REAL, init, make_set, problems, regions, write_image, write_mask
 
-from segtool.data.check import check
-from segtool.data.encoding import guess_encoding
+from segtool.check.report import check
 from segtool.data.facts import look_at_mask
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
-from segtool.data.recipe import choose_batch, choose_channels, choose_crop, choose_length
-from segtool.data.sequences import find_sequences
-from segtool.data.shapes import measure_shapes
 from segtool.data.splits import class_presence
-from segtool.data.standards import CITYSCAPES, voc_color
 from segtool.errors import DataError
+from segtool.init.encoding import guess_encoding
+from segtool.init.recipe import choose_batch, choose_channels, choose_crop, choose_length
+from segtool.init.sequences import find_sequences
+from segtool.init.shapes import measure_shapes
+from segtool.init.standards import CITYSCAPES, voc_color
 
 
 def text(tmp_path: Path) -> str:

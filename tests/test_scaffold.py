@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from segtool.check.report import check
 from segtool.config import Config, load_config
-from segtool.data.check import check
 from segtool.data.facts import histogram
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
-from segtool.data.names import find_names
-from segtool.data.scaffold import scaffold
 from segtool.errors import DataError, SegtoolError
+from segtool.init.names import find_names
+from segtool.init.scaffold import scaffold
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 

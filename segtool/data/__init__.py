@@ -1,4 +1,4 @@
-"""From files to class indices and back: pairing, the one image reader, the one mask reader, and the checks.
+"""From files to class indices and back: pairing, the one image reader, the one mask reader, facts, and batches.
 
-`formats`, `images` and `labels` need numpy and Pillow only, so that a data set can be looked at without torch.
+`formats`, `images`, `labels` and `facts` need numpy and Pillow only, so that a data set can be looked at without torch.
 """

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segtool.data.names_in_tables import color_of, read_table
 from segtool.data.opening import shown
 from segtool.errors import SegtoolError
+from segtool.init.names_in_tables import color_of, read_table
 from segtool.yaml_io import load
 
 MAX_BYTES = 1 << 20

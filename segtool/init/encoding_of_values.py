@@ -8,8 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from segtool.data.encoding_of_colors import guess_colors, palette_of
-from segtool.data.evidence import (
+from segtool.data.facts import MaskFacts
+from segtool.data.opening import shown
+from segtool.errors import DataError
+from segtool.init.encoding_of_colors import guess_colors, palette_of
+from segtool.init.evidence import (
     COMMON_SHARE,
     MANY_VALUES,
     RARE_SHARE,
@@ -28,9 +31,6 @@ from segtool.data.evidence import (
     snapped,
     total,
 )
-from segtool.data.facts import MaskFacts
-from segtool.data.opening import shown
-from segtool.errors import DataError
 
 DARK = 20  # grey that nobody tells from black
 LOSSY_GAP = 32  # between grey values that JPEG does not mix up

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segtool.check.likeness import Looks, looks_of, near_duplicates
 from segtool.config import Limits, Split
-from segtool.data.evidence import Guess
 from segtool.data.facts import MaskFacts, look_at_images
-from segtool.data.likeness import Looks, looks_of, near_duplicates
 from segtool.data.opening import shown
 from segtool.data.outline import SIDE
 from segtool.data.pairs import Record
-from segtool.data.sequences import Sequences, find_sequences, group_stems
-from segtool.data.shapes import labels_of
 from segtool.data.splits import Presence, hold_out
+from segtool.init.evidence import Guess
+from segtool.init.sequences import Sequences, find_sequences, group_stems
+from segtool.init.shapes import labels_of
 
 MANY_PAIRS = 50
 NUM_SEEDS = 32

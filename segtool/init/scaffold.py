@@ -9,15 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from segtool.config import Config, Folders, Pairing, plain
-from segtool.data.discovery import Found, discover
-from segtool.data.evidence import Guess
-from segtool.data.holdout import SplitChoice, choose_split
-from segtool.data.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs
-from segtool.data.recipe import MODELS, Pictures, Row, training_rows
-from segtool.data.shapes import measure_shapes
 from segtool.errors import DataError, SegtoolError
+from segtool.init.discovery import Found, discover
+from segtool.init.evidence import Guess
+from segtool.init.holdout import SplitChoice, choose_split
+from segtool.init.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
+from segtool.init.recipe import MODELS, Pictures, Row, training_rows
+from segtool.init.shapes import measure_shapes
 from segtool.yaml_io import flow
 
 WIDTH = 118

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
+from segtool.check.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
+from segtool.check.likeness import looks_of, near_duplicates
+from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
-from segtool.data.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
-from segtool.data.likeness import looks_of, near_duplicates
-from segtool.data.survey import Survey
 from segtool.errors import DataError
 
 Pair = tuple[ImageFacts, MaskFacts]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from segtool.config import ClassSpec, Data
-from segtool.data.evidence import Guess
 from segtool.data.facts import MaskFacts
 from segtool.data.labels import Labels
 from segtool.data.pools import in_threads
 from segtool.errors import DataError
+from segtool.init.evidence import Guess
 
 MAX_MASKS = 100
 MAX_PIXELS = 200_000_000  # of all measured masks

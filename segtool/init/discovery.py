@@ -7,22 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from segtool.check.fit import choose_grid, votes_for_upright
 from segtool.config import Data, Folders, Limits, Pairing
 from segtool.data.affixes import NEARLY
-from segtool.data.encoding import guess_encoding
-from segtool.data.evidence import Guess
 from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, look_at_masks
-from segtool.data.fit import choose_grid, votes_for_upright
-from segtool.data.foreign import explain
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import pairs_there
-from segtool.data.names import NamesFile, find_names
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
-from segtool.data.split_lists import find_pair_lists, find_split_lists
 from segtool.data.words import SPLITS, roles_in
 from segtool.errors import DataError
+from segtool.init.encoding import guess_encoding
+from segtool.init.evidence import Guess
+from segtool.init.foreign import explain
+from segtool.init.names import NamesFile, find_names
+from segtool.init.split_lists import find_pair_lists, find_split_lists
 
 MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.data.evidence import Guess
+from segtool.init.evidence import Guess
 
 CITYSCAPES = (
     (7, "road", 0x804080),

@@ -8,7 +8,10 @@ from typing import Literal
 import numpy as np
 
 from segtool.data.codes import pack, unpack
-from segtool.data.evidence import (
+from segtool.data.facts import MaskFacts
+from segtool.data.opening import shown
+from segtool.errors import DataError
+from segtool.init.evidence import (
     RARE_SHARE,
     ROUNDING,
     SOFT,
@@ -23,9 +26,6 @@ from segtool.data.evidence import (
     snapped,
     total,
 )
-from segtool.data.facts import MaskFacts
-from segtool.data.opening import shown
-from segtool.errors import DataError
 
 MOST_TRIED = 20_000  # colours from which on nothing of an area is left
 CHROMA = 16  # by less than which JPEG, which keeps colours coarsely, moves a flat 0 or 255

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from segtool.check.likeness import standing_out
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import INVERSE_ORIENTATION, apply_orientation
-from segtool.data.likeness import standing_out
 
 MIN_PAIRS = 8  # below which nothing stands out
 BLOCK = 500  # pairs, in the order of their names, that are compared with each other

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, percent, size_text
+from segtool.check.survey import Survey
 from segtool.data.codes import pack
 from segtool.data.facts import MaskFacts
-from segtool.data.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, percent, size_text
 from segtool.data.masks import read_mask
 from segtool.data.opening import shown
 from segtool.data.specks import SPECK_PIXELS
-from segtool.data.survey import Survey
 from segtool.errors import DataError
 
 FEW_PAIRS = 5

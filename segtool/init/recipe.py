@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from segtool.data.evidence import Guess, percent
-from segtool.data.shapes import Shapes
+from segtool.init.evidence import Guess, percent
+from segtool.init.shapes import Shapes
 from segtool.yaml_io import flow
 
 USUAL_CROP = 384

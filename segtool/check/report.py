@@ -1,9 +1,9 @@
 """What `segtool check` finds: every problem of a data set in one pass over its files, each kind told once.
 
 A check is a function from the survey to its findings, entered in `CHECKS` by a decorator; to add one, write it in
-`checks_of_files`, `checks_of_content` or `checks_of_pictures`. The codes' first digit says what they are about: 1 which
-files there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors
-are what stops a training or makes it untrue.
+`of_files`, `of_content` or `of_pictures`. The codes' first digit says what they are about: 1 which files there are, 2
+whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors are what stops a
+training or makes it untrue.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segtool.check import of_content, of_files, of_pictures
+from segtool.check.findings import CHECKS, SEVERITIES, Finding, Severity, num, percent, size_text
+from segtool.check.survey import Summary, summarize, survey_files
 from segtool.config import Config, located
-from segtool.data import checks_of_content, checks_of_files, checks_of_pictures
 from segtool.data.facts import Progress
-from segtool.data.findings import CHECKS, SEVERITIES, Finding, Severity, num, percent, size_text
 from segtool.data.opening import shown
-from segtool.data.survey import Summary, summarize, survey_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,10 +30,10 @@ __all__ = [
     "Report",
     "Severity",
     "check",
-    "checks_of_content",
-    "checks_of_files",
-    "checks_of_pictures",
     "examine",
+    "of_content",
+    "of_files",
+    "of_pictures",
     "render",
     "summary",
     "to_json",

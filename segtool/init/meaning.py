@@ -11,14 +11,14 @@ import numpy as np
 
 from segtool import palette
 from segtool.data.codes import unpack
-from segtool.data.encoding_of_colors import CLOSE
-from segtool.data.evidence import Guess, hex_color, percent
 from segtool.data.facts import MaskFacts
-from segtool.data.names import NamesFile, is_void
 from segtool.data.opening import shown
-from segtool.data.recipe import Row
-from segtool.data.shapes import Shapes
-from segtool.data.standards import find_standard
+from segtool.init.encoding_of_colors import CLOSE
+from segtool.init.evidence import Guess, hex_color, percent
+from segtool.init.names import NamesFile, is_void
+from segtool.init.recipe import Row
+from segtool.init.shapes import Shapes
+from segtool.init.standards import find_standard
 from segtool.yaml_io import flow
 
 ALIKE = 40  # distance of colours, in RGB, that an overlay does not show apart

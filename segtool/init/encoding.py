@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from segtool.data.codes import unpack
-from segtool.data.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
-from segtool.data.encoding_of_values import guess_values
-from segtool.data.evidence import SOFT, Guess, Totals, modes, num_masks, total
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
 from segtool.errors import DataError
+from segtool.init.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
+from segtool.init.encoding_of_values import guess_values
+from segtool.init.evidence import SOFT, Guess, Totals, modes, num_masks, total
 
 ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
 
