@@ -14,7 +14,7 @@ from segtool.yaml_io import flow
 if TYPE_CHECKING:
     import torch
 
-    from segtool.check.report import Report
+    from segtool.check.findings import Report
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World

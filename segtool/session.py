@@ -51,7 +51,7 @@ from segtool.sources import is_data, load_any, load_text, run_name, scaffolded
 if TYPE_CHECKING:
     import torch
 
-    from segtool.check.report import Report
+    from segtool.check.findings import Report
     from segtool.checkpoint import Checkpoint
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World

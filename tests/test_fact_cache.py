@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtool.data import fact_cache, facts, pools
-from segtool.data.fact_cache import VERSION, FactCache, cache_directory, stamp
+from segtool.data import fact_cache, facts, pools, user_cache
+from segtool.data.fact_cache import FactCache
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_images, look_at_masks, look_at_picture
+from segtool.data.user_cache import VERSION, cache_directory, stamp
 
 Looks = list[Path]
 
@@ -203,12 +204,12 @@ def test_masks_of_very_many_colours_are_not_kept(tmp_path: Path, home: Path, loo
 
 
 def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fact_cache.sys, "platform", "linux")
+    monkeypatch.setattr(user_cache.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_directory() == tmp_path / "segtool"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_directory() == Path.home() / ".cache" / "segtool"
-    monkeypatch.setattr(fact_cache.sys, "platform", "win32")
+    monkeypatch.setattr(user_cache.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     assert cache_directory() == tmp_path / "segtool"
 

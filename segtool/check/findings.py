@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segtool.check.survey import Survey
+from segtool.check.survey import Summary, Survey
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -29,6 +29,15 @@ class Finding:
     example: str
     """One of them in a sentence: file, pixel, value."""
     remedy: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one pass found, and the figures of the data set."""
+
+    findings: list[Finding]
+    """The gravest first."""
+    summary: Summary
 
 
 Check = Callable[[Survey], Iterator[Finding]]

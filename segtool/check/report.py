@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool.check import of_content, of_files, of_pictures
-from segtool.check.findings import CHECKS, SEVERITIES, Finding, Severity, num, percent, size_text
-from segtool.check.survey import Summary, summarize, survey_files
+from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, Severity, num, percent, size_text
+from segtool.check.report_cache import ReportCache, fingerprint
+from segtool.check.survey import Summary, list_files, summarize, survey_files
 from segtool.config import Config, located
 from segtool.data.facts import Progress
+from segtool.data.formats import data_root
 from segtool.data.opening import shown
 
 if TYPE_CHECKING:
@@ -40,14 +42,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What one pass found, and the figures of the data set."""
-
-    findings: list[Finding]
-    summary: Summary
-
-
 def check(config: Config, base: Path) -> list[Finding]:
     """Returns everything that is wrong with the data of a config, the gravest first; nothing is raised for bad files.
 
@@ -63,16 +57,29 @@ def summary(config: Config, base: Path) -> Summary:
 
 
 def examine(config: Config, base: Path, *, progress: Progress | None = None) -> Report:
-    """Returns findings and figures of one pass over all files.
+    """Returns findings and figures of one pass over all files, or those of the last pass where nothing changed since.
 
     Args:
         progress: called with the number of files done and their total.
+
+    Raises:
+        ConfigError: classes or splits that the config does not describe soundly.
     """
     with located(config):
-        survey = survey_files(config, base, progress=progress)
+        listing = list_files(config, base)
+        key = fingerprint(config, data_root(config.data, base), listing)
+        if key:
+            with ReportCache() as cache:
+                if known := cache.recall(key):
+                    return known
+        survey = survey_files(config, base, listing, progress=progress)
     findings = [finding for function in CHECKS for finding in function(survey)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Report(findings, summarize(survey))
+    report = Report(findings, summarize(survey))
+    if key and not any(facts.error for facts in (*survey.images.values(), *survey.masks.values())):
+        with ReportCache() as cache:
+            cache.keep(key, report)
+    return report
 
 
 def to_json(findings: Sequence[Finding], summary: Summary | None = None) -> dict[str, Any]:

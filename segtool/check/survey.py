@@ -63,6 +63,18 @@ class Listing:
     unknown: dict[str, list[str]] = field(default_factory=dict)
     """Of a split whose list names images that are not there: a sentence about each line."""
 
+    def images(self) -> list[Path]:
+        """Returns the images that are looked at, those without a mask too."""
+        parts = self.pairs.values()
+        paired = [record.image for part in parts for record in part.records]
+        return paired + [path for part in parts for path in part.images_without_mask]
+
+    def masks(self) -> list[Path]:
+        """Returns the masks that are looked at, those without an image too."""
+        parts = self.pairs.values()
+        paired = [record.mask for part in parts for record in part.records if record.mask]
+        return paired + [path for part in parts for path in part.masks_without_image]
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -111,24 +123,19 @@ class Survey:
         return sum((use.pixels for use in self.uses_of(split)), start)
 
 
-def survey_files(config: Config, base: Path, *, progress: Progress | None = None) -> Survey:
+def survey_files(config: Config, base: Path, listing: Listing, *, progress: Progress | None = None) -> Survey:
     """Returns what one pass over all files finds; nothing is raised for bad files.
 
     Args:
         base: directory of the config file.
+        listing: of these two; what it holds out is entered here.
         progress: called with the number of files done and their total.
 
     Raises:
         ConfigError: classes or splits that the config does not describe soundly.
     """
     labels = Labels.from_config(config.data)
-    listing = _list_files(config, base)
-    kept = [record for pairs in listing.pairs.values() for record in pairs.records]
-    images = [record.image for record in kept]
-    masks = [record.mask for record in kept if record.mask]
-    for pairs in listing.pairs.values():
-        images += pairs.images_without_mask
-        masks += pairs.masks_without_image
+    images, masks = listing.images(), listing.masks()
     total = len(set(images)) + len(set(masks))
     data, max_pixels = config.data, config.limits.max_pixels
 
@@ -151,8 +158,8 @@ def _shifted(progress: Progress | None, start: int, total: int) -> Progress | No
 # ------------------------------------------------------------------------------------------------- listing
 
 
-def _list_files(config: Config, base: Path) -> Listing:
-    """Returns the files of a config; where a training would stop, still all that can be found."""
+def list_files(config: Config, base: Path) -> Listing:
+    """Returns the files of a config, nothing held out; where a training would stop, still all that can be found."""
     found = Listing({}, {}, {}, [], [])
     places = Places(config.data, data_root(config.data, base))
     try:

@@ -1,17 +1,14 @@
-"""Facts of files that were looked at before, kept in the user's cache directory, so that a second check is quick.
+"""Facts of files that were looked at before, kept in the user's cache, so that a second look decodes nothing.
 
-An entry holds as long as path, size and time of change of its file are the same. The cache is no more than a saving of
-time: where it is broken, foreign, locked or cannot be written, files are looked at again and nothing is said.
+An entry holds as long as path, size and time of change of its file are the same.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import math
 import os
-import sys
 import time
 import zlib
 from collections import defaultdict
@@ -22,55 +19,20 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 4
-"""Of what the facts are and how they are worked out: another one begins afresh."""
-UNUSED_DAYS = 90
+from segtool.data.user_cache import UNUSED_DAYS, Stamp, UserCache, is_settled
+
 LARGEST = 1 << 18  # bytes of an entry: masks of tens of thousands of colours are looked at again
 PACKED = 1 << 12  # bytes from which on an entry is compressed
-RECENT = 0.05  # seconds in which a file may change twice and bear one time
-COARSE = 2.0  # the same where the time has whole seconds, as on FAT
-
-Stamp = tuple[int, int]
-"""Size and time of change in nanoseconds."""
 
 
-def cache_directory() -> Path:
-    """Returns where segtool keeps what it can make again."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "segtool"
+class FactCache(UserCache):
+    """The facts of one kind of file."""
 
-
-def stamp(path: Path) -> Stamp | None:
-    """Returns by what a file is known again, or None where there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-class FactCache:
-    """The facts of one kind of file. A context manager; what it cannot do, it leaves undone."""
-
-    def __init__(self, kind: type, *, directory: Path | None = None) -> None:
+    def __init__(self, kind: type) -> None:
         """Keeps instances of the dataclass `kind`, whose first field is the path."""
+        super().__init__()
         self.kind = kind
         self._names = [field.name for field in fields(kind)][1:]
-        self._database: Any = None
-        with self._tolerant():
-            self._database = _open(directory or cache_directory())
-
-    def __enter__(self) -> FactCache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._tolerant():
-            if self._database is not None:
-                self._database.close()
-        self._database = None
 
     def recall(self, stamps: Mapping[Path, Stamp]) -> dict[Path, Any]:
         """Returns the facts that are known of files as they are now."""
@@ -94,7 +56,7 @@ class FactCache:
         rows = [
             (os.fsencode(os.path.dirname(path)), os.fsencode(path.name), self.kind.__name__, *mark, content)
             for path, (mark, facts) in known.items()
-            if _is_settled(mark, now) and len(content := self._encoded(facts)) <= LARGEST
+            if is_settled(mark, now) and len(content := self._encoded(facts)) <= LARGEST
         ]
         with self._tolerant(), self._database as database:
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -159,17 +121,6 @@ class FactCache:
                 facts.append(tuple(next(values)) if kind == "tuple" else next(values))
         return self.kind(path, *facts)
 
-    @contextlib.contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """Goes on without the cache where anything of it fails: no user has asked for it."""
-        try:
-            yield
-        except Exception:  # whatever a foreign or broken file makes sqlite3, zlib, json or numpy raise
-            database, self._database = self._database, None
-            with contextlib.suppress(Exception):
-                if database is not None:
-                    database.close()
-
 
 @functools.lru_cache(4096)
 def _layout(head: bytes) -> list[tuple[str, int, Any, tuple[int, ...]]]:
@@ -184,44 +135,6 @@ def _layout(head: bytes) -> list[tuple[str, int, Any, tuple[int, ...]]]:
         else:
             found.append((kind, rest[0] if rest else 0, None, ()))
     return found
-
-
-def _open(directory: Path) -> Any:
-    """Returns a connection to the database, made afresh where it is broken; None where there can be none."""
-    import sqlite3  # here, as a Python may be built without it
-
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = directory / f"facts-{VERSION}.sqlite3"
-    try:
-        return _connected(path)
-    except sqlite3.OperationalError:  # locked, or not to be written
-        return None
-    except sqlite3.DatabaseError:  # no database, or a damaged one
-        path.unlink()
-        return _connected(path)
-
-
-def _connected(path: Path) -> Any:
-    import sqlite3
-
-    database = sqlite3.connect(path, timeout=5)
-    try:
-        with database:
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS facts (folder BLOB, name BLOB, kind TEXT, size INTEGER, changed INTEGER, "
-                "content BLOB, PRIMARY KEY (folder, kind, name))"
-            )
-            database.execute("CREATE TABLE IF NOT EXISTS folders (folder BLOB PRIMARY KEY, day INTEGER)")
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _is_settled(mark: Stamp, now: float) -> bool:
-    """Whether a file was left alone long enough before it was looked at that a change would alter its time."""
-    changed = mark[1] / 1e9
-    return not 0 <= now - changed < (COARSE if mark[1] % 10**9 == 0 else RECENT)
 
 
 def _listed(folder: str) -> list[str]:

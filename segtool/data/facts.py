@@ -18,13 +18,14 @@ from PIL import Image
 
 from segtool.allocator import keep_freed_memory
 from segtool.data.codes import pack, unpack
-from segtool.data.fact_cache import FactCache, stamp
+from segtool.data.fact_cache import FactCache
 from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import open_image, read_orientation, shown
 from segtool.data.outline import outline_map, picture_maps
 from segtool.data.pools import each_in_processes
 from segtool.data.specks import count_specks
+from segtool.data.user_cache import stamp
 from segtool.errors import DataError
 
 Facts = TypeVar("Facts")
