@@ -426,7 +426,7 @@ TILED = {"t273": 0, "t278": 0, "t279": 0, "t324": 8, "t325": 320}
         ({"t32997": 2**20}, "holds 1048576 slices"),
         ({**TILED, "t322": 2**14, "t323": 2**14}, "tiles of 16384 x 16384 pixels in an image of 8 x 8"),
         ({**TILED, "t322": 2**30, "t323": 2**30}, "tiles of 1073741824 x 1073741824 pixels"),
-        ({"t256": 4096, "t257": 4096, "t258": 64, "t339": 3}, "floating-point samples of 64 bits"),
+        ({"t256": 4096, "t257": 4096, "t258": 64, "t278": 4096, "t339": 3}, "floating-point samples of 64 bits"),
         ({"t258": 12}, "whole-number samples of 12 bits"),
         ({"t339": 2}, "signed samples of 8 bits"),
     ],

@@ -21,12 +21,10 @@ from typing import Any, BinaryIO
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
+from segtool.data.declared import fault_of_jpeg, fault_of_tiff, tiff_tag
 from segtool.errors import DataError
 
 _ORIENTATION = 0x0112
-IMAGE_DEPTH = 32997
-LARGE_TILE = 2**24
-"""Pixels that the tiles of a smaller image may have, which are decoded as a whole."""
 UNKNOWN_MODE = "unknown"
 """Mode of a TIFF whose header is sound and whose samples Pillow does not read."""
 
@@ -108,8 +106,7 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
         stack.callback(image.close)
         _guard_pixels(path, image.size, max_pixels)
         _guard_frames(path, image)
-        if format_ == "TIFF":
-            guarded(path, lambda: _guard_parts(path, image))
+        _guard_declared(path, format_, image, file)
         yield Opened(path, format_, image, *_sample_layout(format_, image, head), file)
 
 
@@ -249,16 +246,14 @@ def _guard_frames(path: Path, image: ImageFile) -> None:
         raise DataError(f"{shown(path)}: holds {count} frames (pages), expected one; save each as a file of its own")
 
 
-def _guard_parts(path: Path, image: ImageFile) -> None:
-    """Refuses what takes a decoder more than the pixels of the image: slices, and tiles much larger than it."""
-    if (depth := tiff_tag(image, IMAGE_DEPTH, 1)) != 1:
-        raise DataError(f"{shown(path)}: holds {depth} slices (ImageDepth), expected one; save each as a file")
-    width, length = (tiff_tag(image, tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
-    if width * length > max(LARGE_TILE, image.width * image.height):
-        raise DataError(
-            f"{shown(path)}: tiles of {width} x {length} pixels in an image of {image.width} x {image.height}, "
-            "expected none larger than the image; save it again"
-        )
+def _guard_declared(path: Path, format_: str, image: ImageFile, file: BinaryIO) -> None:
+    fault = None
+    if format_ == "TIFF":
+        fault = guarded(path, lambda: fault_of_tiff(image))
+    elif isinstance(image, JpegImagePlugin.JpegImageFile):
+        fault = guarded(path, lambda: fault_of_jpeg(image, file))
+    if fault:
+        raise DataError(f"{shown(path)}: {fault}")
 
 
 def _sample_layout(format_: str, image: ImageFile, head: bytes) -> tuple[int, int]:
@@ -269,12 +264,6 @@ def _sample_layout(format_: str, image: ImageFile, head: bytes) -> tuple[int, in
         bits = tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE, 1)
         return bits, tiff_tag(image, TiffImagePlugin.SAMPLESPERPIXEL, 1)
     return (1 if image.mode == "1" else 8), len(image.getbands())
-
-
-def tiff_tag(image: Image.Image, tag: int, default: int) -> int:
-    value = getattr(image, "tag_v2", {}).get(tag, default)
-    value = max(value) if isinstance(value, tuple) and value else value
-    return value if isinstance(value, int) else default
 
 
 def _png_has_exif(opened: Opened) -> bool:
