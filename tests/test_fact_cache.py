@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     """The files that are decoded."""
     seen: Looks = []
-    for name in ("read_image", "read_mask"):
+    for name in ("look_at_picture", "look_at_mask"):
         real = getattr(facts, name)
         monkeypatch.setattr(
             facts, name, lambda path, real=real, **options: (seen.append(path), real(path, **options))[1]

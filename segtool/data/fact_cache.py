@@ -86,21 +86,21 @@ class FactCache(UserCache):
             yield os.fsdecode(name), size, changed, content
 
     def _encoded(self, facts: Any) -> bytes:
-        layout: list[Any] = []
+        layout: list[tuple[Any, ...]] = []
         values: list[Any] = []
         blobs = []
         for name in self._names:
             value = getattr(facts, name)
             if isinstance(value, np.ndarray):
-                layout.append(["array", value.dtype.str, value.shape])
-                blobs.append(np.ascontiguousarray(value).tobytes())
+                layout.append(("array", value.dtype.str, value.shape))
+                blobs.append(value.tobytes())
             elif isinstance(value, bytes):
-                layout.append(["bytes", len(value)])
+                layout.append(("bytes", len(value)))
                 blobs.append(value)
             else:
-                layout.append(["tuple" if isinstance(value, tuple) else "plain"])
+                layout.append(("tuple" if isinstance(value, tuple) else "plain",))
                 values.append(value)
-        head, plain = json.dumps(layout).encode(), json.dumps(values).encode()
+        head, plain = _head(tuple(layout)), json.dumps(values).encode()
         content = b"".join([len(head).to_bytes(4, "little"), len(plain).to_bytes(4, "little"), head, plain, *blobs])
         return b"z" + zlib.compress(content, 1) if len(content) > PACKED else b"-" + content
 
@@ -120,6 +120,12 @@ class FactCache(UserCache):
             else:
                 facts.append(tuple(next(values)) if kind == "tuple" else next(values))
         return self.kind(path, *facts)
+
+
+@functools.lru_cache(4096)
+def _head(layout: tuple[tuple[Any, ...], ...]) -> bytes:
+    """Returns what `_layout` reads."""
+    return json.dumps(layout).encode()
 
 
 @functools.lru_cache(4096)

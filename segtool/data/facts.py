@@ -7,6 +7,7 @@ what they find depends on the file alone, and is kept (`fact_cache`).
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,9 @@ from PIL import Image
 from segtool.allocator import keep_freed_memory
 from segtool.data.codes import pack, unpack
 from segtool.data.fact_cache import FactCache
-from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image
+from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image, read_opened
 from segtool.data.masks import StoredMask, read_mask
-from segtool.data.opening import open_image, read_orientation, shown
+from segtool.data.opening import Opened, open_image, read_orientation, shown
 from segtool.data.outline import outline_map, picture_maps
 from segtool.data.pools import each_in_processes
 from segtool.data.specks import count_specks
@@ -32,7 +33,7 @@ Facts = TypeVar("Facts")
 Progress = Callable[[int, int], None]
 
 
-KEPT_AT_ONCE = 256  # facts that are entered into the cache together, so that what is interrupted is not lost
+KEPT_EVERY = 2.0  # seconds after which facts are entered into the cache, so that what is interrupted is not lost
 
 
 def _empty() -> np.ndarray:
@@ -178,13 +179,15 @@ def _look_again(
             for count in range(1, done + 1):
                 progress(count, len(known))
         fresh: dict[Path, tuple[tuple[int, int], Any]] = {}
+        kept = [time.monotonic()]
 
         def keep(path: Path, facts: Any) -> None:
             if not facts.error and path in stamps:
                 fresh[path] = stamps[path], facts
-            if len(fresh) >= KEPT_AT_ONCE:
+            if time.monotonic() - kept[0] >= KEPT_EVERY:
                 cache.keep(fresh)
                 fresh.clear()
+                kept[0] = time.monotonic()
 
         shifted = (lambda count, _: progress(done + count, len(known))) if progress else None
         found |= look_at_all(left, look, shifted, keep)
@@ -197,8 +200,10 @@ def _look_again(
 def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:
     """Returns the facts of an image after decoding all of it, whatever a config makes of it."""
     try:
-        mode, orientation, channels, exact = _read_layout(path, max_pixels=max_pixels)
-        pixels = read_image(path, channels=channels, max_pixels=max_pixels)
+        with open_image(path, formats=IMAGE_FORMATS, max_pixels=max_pixels) as opened:
+            mode, orientation = opened.image.mode, read_orientation(opened)
+            channels, exact = _channels(opened)
+            pixels = read_opened(opened, channels=channels, orientation=orientation)
     except DataError as error:
         return ImageFacts(path, error=reason(error, path))
     if channels == 4 and not exact and bool((pixels[..., 3] == 255).all()):
@@ -234,15 +239,14 @@ def as_read(facts: ImageFacts, *, channels: int, exif: str, max_pixels: int) -> 
     return replace(facts, size=(width, height)) if turned else facts
 
 
-def _read_layout(path: Path, *, max_pixels: int) -> tuple[str, int, int, bool]:
-    """Returns mode, EXIF orientation, channels that lose nothing, and whether no other number can be read."""
-    with open_image(path, formats=IMAGE_FORMATS, max_pixels=max_pixels) as opened:
-        mode, orientation = opened.image.mode, read_orientation(opened)
-        if opened.format == "TIFF" and not has_usual_samples(opened):
-            return mode, orientation, opened.samples, True
-        if mode in ("LA", "La", "RGBA", "PA") or opened.image.info.get("transparency") is not None:
-            return mode, orientation, 4, False
-        return mode, orientation, 1 if mode in ("1", "L") or mode.startswith("I;16") else 3, False
+def _channels(opened: Opened) -> tuple[int, bool]:
+    """Returns the number of channels that lose nothing, and whether no other one can be read."""
+    mode = opened.image.mode
+    if opened.format == "TIFF" and not has_usual_samples(opened):
+        return opened.samples, True
+    if mode in ("LA", "La", "RGBA", "PA") or opened.image.info.get("transparency") is not None:
+        return 4, False
+    return 1 if mode in ("1", "L") or mode.startswith("I;16") else 3, False
 
 
 def _digest(values: np.ndarray, small: np.ndarray) -> str:

@@ -59,15 +59,24 @@ def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: in
                 f"{shown(path)}: EXIF orientation {orientation}, but data.exif is 'error'; save the image upright, or "
                 f"set data.exif to apply (as a viewer shows it) or ignore (the stored grid)"
             )
-        if opened.format == "TIFF" and (not has_usual_samples(opened) or channels not in (1, 3, 4)):
-            pixels = _read_samples(opened, channels)
-        else:
-            pixels = _to_channels(opened, channels)
-            if opened.format == "TIFF":  # Pillow has applied it while decoding
-                pixels = apply_orientation(pixels, INVERSE_ORIENTATION.get(orientation, orientation))
-    if exif != "ignore":
-        pixels = apply_orientation(pixels, orientation)
+        pixels = read_opened(opened, channels=channels, orientation=orientation, upright=exif != "ignore")
     return np.require(pixels, requirements=["C", "W"])
+
+
+def read_opened(opened: Opened, *, channels: int, orientation: int, upright: bool = True) -> np.ndarray:
+    """Returns an image that is opened as H W C, perhaps a view, as `read_image` does.
+
+    Args:
+        orientation: the one that its file tells, 1 to 8.
+        upright: apply it.
+    """
+    if opened.format == "TIFF" and (not has_usual_samples(opened) or channels not in (1, 3, 4)):
+        pixels = _read_samples(opened, channels)
+    else:
+        pixels = _to_channels(opened, channels)
+        if opened.format == "TIFF":  # Pillow has applied it while decoding
+            pixels = apply_orientation(pixels, INVERSE_ORIENTATION.get(orientation, orientation))
+    return apply_orientation(pixels, orientation) if upright else pixels
 
 
 def image_size(path: Path, *, exif: str = "apply", max_pixels: int = 200_000_000) -> tuple[int, int]:

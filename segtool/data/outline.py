@@ -23,16 +23,17 @@ def picture_maps(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     bands = fine.split()
     flat = all(low == high for low, high in (band.getextrema() for band in bands))
     plain = flat and bool((pixels == pixels[0, 0]).all())
-    slopes = [_slopes(np.asarray(band).astype(np.int16)) for band in bands]
-    steepest = np.maximum.reduce(slopes)  # of the channels: red on blue may be equal in grey
+    slopes = _slopes(np.stack([np.asarray(band) for band in bands]).astype(np.int16))
+    steepest = slopes.max(axis=0)  # of the channels: red on blue may be equal in grey
     pooled = Image.fromarray(np.minimum(2 * steepest, 255).astype(np.uint8)).reduce(fine.width // SIDE)
     return thumbnail, _ROOTS[np.asarray(pooled)], plain
 
 
-def _slopes(values: np.ndarray) -> np.ndarray:
-    slopes = np.zeros_like(values)
-    np.abs(values[:, 1:] - values[:, :-1], out=slopes[:, 1:])
-    slopes[1:] += np.abs(values[1:] - values[:-1])
+def _slopes(bands: np.ndarray) -> np.ndarray:
+    """Returns by how much the pixels of C H W differ from those to the left and above."""
+    slopes = np.zeros_like(bands)
+    np.abs(bands[..., 1:] - bands[..., :-1], out=slopes[..., 1:])
+    slopes[:, 1:] += np.abs(bands[:, 1:] - bands[:, :-1])
     return slopes
 
 

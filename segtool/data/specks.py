@@ -19,7 +19,7 @@ def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
     """
     flat = values.ravel()
     starts = np.flatnonzero(begins)
-    lengths = np.diff(starts, append=flat.size)
+    lengths = np.diff(np.append(starts, flat.size))
     short = np.flatnonzero(lengths <= SPECK_PIXELS)
     if not FEW <= len(short) <= MAX_SHARE * flat.size:
         return {}
