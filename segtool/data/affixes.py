@@ -120,7 +120,8 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
 
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = _affixes_of(pairing)
-        return _telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), values
+        first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
+        return _telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), first, values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)
@@ -148,6 +149,8 @@ def _sounds_like_masks(pairing: Pairing) -> bool:
     image = roles_in(f"{pairing.image_prefix} {pairing.image_suffix}")
     mask = roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix}")
     some = bool(pairing.mask_prefix + pairing.mask_suffix) or "images" in image or pairing == Pairing()
+    if pairing.image_prefix + pairing.image_suffix and not ("images" in image or "masks" in mask):
+        return False  # volume-1_045 and volume-2_045 are two images
     return some and "masks" not in image and not ("images" in mask and "masks" not in mask)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.words import mask_rank, meaning_of, roles_in
 
 MAX_UNKNOWN = 24
+FEW_PLACES = 4  # so many folders of one name may be two versions of the masks, and each is tried alone
 
 
 class Place(NamedTuple):
@@ -47,10 +48,13 @@ class Tree:
         self.copies = _copies(self.files)
         for copy in self.copies:
             del self.files[copy]
-        plain = {place for folder in self.files for place in _plain_places(folder)}
+        alone = _alone_in_masks(self.files)
+        plain = {place for folder in self.files for place in _plain_places(folder, alone)}
+        plain |= set(_silent_in_splits(self.files))
         inner = _inner_places(self.files)
-        covered = {folder for place in inner for folder in self.files if _holds(place, folder)}
-        self.places = sorted({place for place in plain if place.path not in covered} | inner, key=repr)
+        many = [place for place, count in inner.items() if count > FEW_PLACES]
+        covered = {folder for place in many for folder in self.files if _holds(place, folder)}
+        self.places = sorted({place for place in plain if place.path not in covered} | inner.keys(), key=repr)
 
     def unknown(self) -> list[Place]:
         """Returns the folders whose names say nothing, and the root; the root alone where they are many."""
@@ -123,7 +127,7 @@ def _place(path: str, inner: str = "") -> Place:
     return Place(path, inner, role, split, tuple(rest), kind, rank)
 
 
-def _plain_places(folder: str) -> Iterator[Place]:
+def _plain_places(folder: str, alone_in_masks: Collection[str]) -> Iterator[Place]:
     """Yields a folder and those around it that say its split, from the last one that says images or masks."""
     parts = _parts(folder)
     meanings = [meaning_of(part) for part in parts]
@@ -131,11 +135,19 @@ def _plain_places(folder: str) -> Iterator[Place]:
     for end in range(1, len(parts) + 1):
         told = meanings[end - 1].role or meanings[end - 1].split
         if told and end > (roles[-1] if roles else -1):
-            yield _place("/".join(parts[:end]))
+            path = "/".join(parts[:end])
+            yield _place(parent_of(path))._replace(path=path) if path in alone_in_masks else _place(path)
 
 
-def _inner_places(folders: Iterable[str]) -> set[Place]:
-    """Returns the folders below which several others hold folders of one name that says images or masks."""
+def _silent_in_splits(folders: Iterable[str]) -> list[Place]:
+    """Returns the folders below one of a split whose own names say nothing, such as `train/A`; none where many are."""
+    places = [_place(folder) for folder in folders if not meaning_of(PurePosixPath(folder).name).split]
+    silent = [place for place in places if place.split and not place.role]
+    return silent if len(silent) <= MAX_UNKNOWN else []
+
+
+def _inner_places(folders: Iterable[str]) -> dict[Place, int]:
+    """Returns the folders below which several others, so many, hold folders of one name that says images or masks."""
     middles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for folder in folders:
         parts = _parts(folder)
@@ -147,7 +159,19 @@ def _inner_places(folders: Iterable[str]) -> set[Place]:
         if start < last:
             outer = "/".join(parts[:start]) or "."
             middles[outer, parts[last]].add("/".join(parts[start:last]))
-    return {_place(outer, inner) for (outer, inner), found in middles.items() if len(found) > 1}
+    return {_place(outer, inner): len(found) for (outer, inner), found in middles.items() if len(found) > 1}
+
+
+def _alone_in_masks(folders: Collection[str]) -> set[str]:
+    """Returns the folders `images` that are all that a folder of masks holds: `Semantic_masks/images`."""
+    named = [folder for folder in folders if meaning_of(PurePosixPath(folder).name).role == "images"]
+    in_masks = [folder for folder in named if parent_of(folder) != "." and looks_like_masks(parent_of(folder))]
+    return {folder for folder in in_masks if sum(within(other, parent_of(folder)) for other in folders) == 1}
+
+
+def parent_of(path: str) -> str:
+    """Returns the folder around one; "." around the outermost."""
+    return PurePosixPath(path).parent.as_posix()
 
 
 def _is_outer(part: str) -> bool:

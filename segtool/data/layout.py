@@ -64,7 +64,7 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         without: folders of masks that are none, as their pixels say.
     """
     finder = _Finder(root, without)
-    two_folders = finder.choose(finder.pairs_of_folders)
+    two_folders = finder.choose(finder.pairs_of_folders) or finder.across_splits()
     known = sum(map(len, finder.tree.files.values()))
     if two_folders and 2 * _total(two_folders) >= 0.6 * known:
         return finder.layout(two_folders)
@@ -147,6 +147,14 @@ class _Finder:
             only = max(named, key=lambda split: named[split].pairs)
             named["train"] = named.pop(only)
         return {split: named[split] for split in SPLITS if split in named}
+
+    def across_splits(self) -> dict[str, _Match]:
+        """Returns the best match of the images of one split with masks whose place tells no split."""
+        masks = [place for place in self.places[""] if place.role == "masks"]
+        images = [place for split in SPLITS for place in self.places[split] if place.role != "masks"]
+        pairs = [(one, other) for one, other in product(images, masks) if _apart(one, other)]
+        best = self._best([match for pair in pairs if (match := self._match(*pair)).pairs])
+        return {"train": best} if best else {}
 
     def _alike(self, matches: list[_Match], like: _Match | None, seen: list[_Match]) -> list[_Match]:
         """Returns the matches whose masks are of the kind that was chosen, or of a kind that was not there to choose.

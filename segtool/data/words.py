@@ -13,7 +13,7 @@ _WORDS = {
     "masks": "masks mask maskes label labels labeled labelled labelids lab labs annotation annotations annot annots "
     "annotated anno annos gt gts gtfine gtcoarse groundtruth groundtruths truth truths segmentation segmentations "
     "segmentationclass segmentationclassaug seg segs segmaps segmap target targets y trimap trimaps manual semantic "
-    "semseg category categories ids matte mattes parsing figureground silhouettes silhouette",
+    "semseg category categories ids matte mattes matting parsing figureground silhouettes silhouette",
     "train": "train training tr trn trainval",
     "val": "val valid validation dev eval vl",
     "test": "test testing tests ts te tst",

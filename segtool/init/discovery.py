@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ PARTLY = 0.1
 PARTS = 3  # so many kinds of masks beside the chosen one, and none is called the mask
 FEW_VALUES = 4
 SAMPLE = 5
+_TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
+"""Names of folders that hold the same places before and after."""
 SOME = 3  # fewer are a mistake, however small the set
 MORE = 1.1  # a list of pairs is taken where it names so many times more than the folders give
 
@@ -142,6 +145,8 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
     }
     data = _divided(Data(root=str(root), pairing=layout.pairing), parts)
     masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
+    _require_one_picture(root, data)
+    _require_both_halves(root, data, layout.unused)
     if "val" not in parts:
         train = Places(data, root).of("train").pairs
         lists = find_split_lists(root, data.train, train, layout.pairing_of("train"))
@@ -185,7 +190,7 @@ def _look(root: Path, way: _Way) -> Found:
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
-        notes.append(f"files whose names end in {', '.join(kinds[:8])} stand beside the masks and are not used")
+        notes.append(_about(kinds, data.train.pairing or data.pairing))
     for split in [split for split in ("val", "test") if split in pairs and _is_dummy(pairs, split, masks)]:
         notes.append(f"{folders.pop(split).masks}: one value in all masks, which is no truth to score by: left out")
         masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs[split].records}}
@@ -214,10 +219,42 @@ def _look(root: Path, way: _Way) -> Found:
     return found
 
 
+def _about(kinds: Sequence[str], pairing: Pairing) -> str:
+    """Returns a note on files that stand beside the pairs."""
+    if re.fullmatch(r"_0+", pairing.image_suffix) and all(re.fullmatch(r"_\d+", kind) for kind in kinds):
+        return (
+            f"EACH IMAGE HAS {len(kinds) + 1} FILES, one for each of its channels, and {pairing.image_suffix} alone is "
+            "used: to train on more, write up to 4 of them as the channels of one picture"
+        )
+    return f"files whose names end in {', '.join(kinds[:8])} stand beside the masks and are not used"
+
+
 def _require_whole_masks(train: Pairs, data: Data) -> None:
     """Raises DataError where each image has several masks, and nothing says that one of them is the whole truth."""
     suffix = (data.train.pairing or data.pairing).mask_suffix
-    if len(train.kinds) >= PARTS and suffix and "masks" not in roles_in(suffix):
+    numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(train.kinds))  # 12_02_01 and 12_02_02
+    if train.kinds and (numbered or len(train.kinds) >= PARTS) and suffix and "masks" not in roles_in(suffix):
+        raise DataError(_parts(data))
+
+
+def _require_one_picture(root: Path, data: Data) -> None:
+    """Raises DataError where masks are about two pictures each."""
+    images = Path(str(data.train.images))
+    other = _TWINS.get(images.name.lower())
+    beside = [path.name for path in (root / images.parent).iterdir() if path.is_dir()]
+    for name in (name for name in beside if name.lower() == other):
+        raise DataError(
+            f"{shown(images.as_posix())}: beside it lies {shown(name)}, the same places at another time, and the masks "
+            "hold what has changed. segtool learns from one picture a mask: it detects no changes"
+        )
+
+
+def _require_both_halves(root: Path, data: Data, unused: Sequence[str]) -> None:
+    """Raises DataError where the mask of an image lies in two folders, as those of two lungs do."""
+    masks = root / str(data.train.masks)
+    words = re.split("left|right", masks.name, flags=re.IGNORECASE)
+    beside = [Path(path).name for path in unused if (root / path).parent == masks.parent]
+    if len(words) > 1 and any(re.split("left|right", name, flags=re.IGNORECASE) == words for name in beside):
         raise DataError(_parts(data))
 
 

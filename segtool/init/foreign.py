@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, list_files
+from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.words import meaning_of, roles_in
 
 MAX_FOLDERS = 6
@@ -32,6 +32,7 @@ _OTHER_PICTURES = {
     ".nii": "NIfTI volumes",
     ".nii.gz": "NIfTI volumes",
     ".mha": "MetaImage volumes",
+    ".mhd": "MetaImage volumes",
     ".nrrd": "NRRD volumes",
     ".dcm": "DICOM files",
     ".pgm": "PGM images",
@@ -40,6 +41,10 @@ _OTHER_PICTURES = {
     ".h5": "HDF5 files",
     ".hdf5": "HDF5 files",
     ".tfrecord": "TFRecord files",
+    ".img": "raw or Analyze images",
+    ".geojson": "outlines on a map",
+    ".gz": "compressed files",
+    ".zip": "archives",
     ".svs": "whole-slide images",
     ".jp2": "JPEG 2000 images",
     ".heic": "HEIC photographs",
@@ -78,18 +83,20 @@ def _sentence(root: Path, look: _Look) -> str:
         return kind
     if look.by_suffix.get(".xml"):
         return f"outlines in XML files. segtool trains on masks: {_MASKS}"
+    if many := _masks_by_object(root) or _masks_by_class(root, images):
+        return many
     if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
         for suffix, name in _OTHER_PICTURES.items():
             if look.by_suffix.get(suffix):
+                if suffix in (".gz", ".zip"):
+                    return f"{name} ({suffix}). Unpack them, and come again"
                 return (
                     f"{name} ({suffix}) are not read. Convert them: images to PNG or TIFF, masks to PNG that hold "
                     "each pixel's class"
                 )
-    if many := _masks_by_object(root):
-        return many
     if stack := _stack(images):
         return stack
-    if images and not any(roles_in(text) & {"masks"} for path in images for text in (path.parent.name, path.stem)):
+    if images and not any("masks" in roles_in(stem_of(path, root)) for path in images):
         return f"{len(images)} images, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
     return ""
 
@@ -143,6 +150,30 @@ def _masks_by_object(root: Path) -> str:
         "each image has a folder with a mask for each object. segtool takes one mask an image: merge the masks of each "
         "image into one (255 where any of them is not 0), of the image's name, in one folder"
     )
+
+
+def _masks_by_class(root: Path, images: list[Path]) -> str:
+    """Returns a sentence where each image has a mask for each class: in folders of their own, or by names.
+
+    `masks/heart/7.gif` and `masks/lung/7.gif`; `7_hair.png` and `7_skin.png`.
+    """
+    kinds: dict[Path, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for path in images:
+        if "masks" in roles_in(stem_of(path.parent.parent, root)):
+            kinds[path.parent.parent][path.parent.name].add(path.stem)
+        if "masks" in roles_in(stem_of(path, root)):
+            kind = re.sub(r"\d+", "#", path.stem)
+            kinds[path.parent][kind].add(" ".join(re.findall(r"\d+", path.stem)))
+    for folder, names in kinds.items():
+        most = max(names.values(), key=len)
+        alike = sorted(name for name, stems in names.items() if 2 * len(stems & most) > len(most) > 1)
+        if len(alike) > 1:
+            return (
+                f"{shown(folder.name)} holds several masks of one image, a mask for each class or object "
+                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). segtool takes one mask an image: merge the masks of "
+                "each image into one whose pixels hold the class, of the image's name, in one folder"
+            )
+    return ""
 
 
 def _stack(images: list[Path]) -> str:

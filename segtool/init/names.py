@@ -27,6 +27,8 @@ _TELLING = re.compile(r"class|label|name|categor|code|object|legend|colou?r|pale
 _VOID_NAMES = {"void", "ignore", "ignored", "__ignore__", "_ignore_", "unlabeled", "unlabelled", "dontcare"}
 _NAME_KEYS = ("name", "title", "label", "classTitle", "class", "class_name", "category", "readable")
 _COLOR_KEYS = ("color", "colour", "color_rgb", "rgb", "hex", "hexcolor")
+_OTHER_KEYS = ("channel_names", "modality")
+"""What else nnU-Net numbers and names."""
 _VALUE_KEYS = ("value", "id", "index", "label_id", "class_id", "trainId", "pixel_value")
 
 
@@ -134,7 +136,7 @@ def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
         yield NamesFile(path, by_value=values)
     if telling and not table.by_color and not table.by_value:
         names = tuple(_clean(line) for line in lines if line.lower() not in _NAME_KEYS)
-        if names and all(names):
+        if names and all(names) and not any("\t" in line for line in lines):
             yield NamesFile(path, by_order=names)
 
 
@@ -165,7 +167,9 @@ def _of_data(path: Path, data: Any, *, telling: bool, depth: int = 0) -> Iterato
         return
     if isinstance(data, Mapping):
         yield from _of_mapping(path, data)
-        children = [value for value in data.values() if isinstance(value, Mapping | list)]
+        children = [
+            value for key, value in data.items() if isinstance(value, Mapping | list) and key not in _OTHER_KEYS
+        ]
     elif isinstance(data, list):
         yield from _of_list(path, data, telling=telling)
         children = [value for value in data[:MAX_FILES] if isinstance(value, list)]
@@ -213,6 +217,8 @@ def _of_list(path: Path, data: Sequence[Any], *, telling: bool) -> Iterator[Name
 def _filled(path: Path, by_color: dict[int, str], by_value: dict[int, str]) -> Iterator[NamesFile]:
     if colors := _cleaned(by_color):
         yield NamesFile(path, by_color=colors)
+        if all(color == color % 256 * 0x010101 for color in colors):  # Supervisely's colours of masks for machines
+            yield NamesFile(path, by_value={color % 256: name for color, name in colors.items()})
     if values := _cleaned(by_value):
         yield NamesFile(path, by_value=values)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from segtool.config import Folders, Pairing
 from segtool.data.lists import Names, is_image_name, read_rows, says_image, split_column
 from segtool.data.pairs import Pairs
-from segtool.data.words import SPLITS, meaning_of
+from segtool.data.words import SPLITS, meaning_of, roles_in
 from segtool.errors import DataError
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
@@ -51,8 +51,9 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
         if not _divides(group, counts, len(paired)):
             continue
         covered = sum(counts[split][0] for split in group)
+        named = any("masks" in roles_in(part.path) for part in group.values())  # SegmentationContext beside Main
         length = -sum(len(part.path) for part in group.values())
-        if (score := (float(covered), float(len(group)), float(length))) > best:
+        if (score := (float(covered), float(len(group)), float(named), float(length))) > best:
             best, chosen = score, group
     found = {split: replace(train, list=part.path, part=part.part) for split, part in chosen.items()}
     if chosen and "train" not in found:
@@ -110,7 +111,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
     yield from groups.values()
 
 
-_WORD = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?|dev|eval")
+_WORD = re.compile(r"train(ing)?|trn|val(id(ation)?)?|test(ing)?|tst|dev|eval")
 
 
 def _by_column(path: str, cells: Sequence[tuple[str, ...]], column: int) -> dict[str, _Part]:

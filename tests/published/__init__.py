@@ -7,6 +7,7 @@ ignored.
 
 from published import bodies as bodies
 from published import exports as exports
+from published import folders as folders
 from published import from_above as from_above
 from published import no_masks as no_masks
 from published import scans as scans

@@ -1,0 +1,151 @@
+"""Folders within folders: several versions, kinds and classes of masks, several files of one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from scenes import aerial, lesion, objects, polyp, portrait, street
+
+from published.registry import (
+    VOC_COLORS,
+    binary,
+    colored,
+    hexes,
+    pairs,
+    published,
+    save,
+    text,
+    unsupported,
+    with_palette,
+)
+
+ISAID = [(0, 0, 0), (0, 0, 63), (0, 63, 63), (0, 63, 0), (0, 63, 127)]
+
+
+@published({"train": 14, "val": 6}, "rgb", hexes(ISAID), masks="Semantic_masks")
+def isaid(root: Path) -> None:
+    """iSAID: `Semantic_masks/images` holds masks, instances beside them, COCO's JSON too, no masks for `test`."""
+    for part, num in (("train", 14), ("val", 6)):
+        for index, (image, mask) in enumerate(pairs(objects(4, least=3), num, seed=900 + num)):
+            stem = f"P{index + num * 7:04d}"
+            save(root / "iSAID" / part / "images" / "images" / f"{stem}.png", image)
+            masks = root / "iSAID" / part / "Semantic_masks" / "images"
+            save(masks / f"{stem}_instance_color_RGB.png", colored(mask, ISAID))
+            ids = root / "iSAID" / part / "Instance_masks" / "images" / f"{stem}_instance_id_RGB.png"
+            save(ids, colored((mask > 0) * (index % 3 + 1), [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]))
+        outlines = json.dumps({"images": [], "annotations": [], "categories": []})
+        text(root / "iSAID" / part / "Annotations" / f"iSAID_{part}.json", outlines)
+    save(root / "iSAID" / "test" / "images" / "P0900.png", image)
+
+
+@published({"train": 12, "val": 5}, "index", range(6), masks="/labels/")
+def mapillary(root: Path) -> None:
+    """Mapillary Vistas: two versions of palette masks, 16-bit instances and polygons beside them."""
+    names = ("sky", "building", "road", "car", "person", "tree")
+    for part, num in (("training", 12), ("validation", 5)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=902 + num)):
+            stem = f"{index * 7919 + num:05d}_KcWe0v5lJm"
+            save(root / part / "images" / f"{stem}.jpg", image)
+            for version, shift in (("v1.2", 0), ("v2.0", 1)):
+                labels = with_palette(mask, VOC_COLORS[shift:])
+                save(root / part / version / "labels" / f"{stem}.png", labels)
+                save(root / part / version / "instances" / f"{stem}.png", mask.astype(np.uint16) * 256 + shift)
+            text(root / part / "v2.0" / "polygons" / f"{stem}.json", "{}")
+    for version, shift in (("v1.2", 0), ("v2.0", 1)):
+        labels = [{"name": name, "color": VOC_COLORS[i + shift]} for i, name in enumerate(names)]
+        text(root / f"config_{version}.json", json.dumps({"labels": labels}))
+
+
+@published(18, "index", [0, 255], images="test")
+def mvtec(root: Path) -> None:
+    """MVTec AD: `test/cut/000.png` and `ground_truth/cut/000_mask.png`; what is good has no mask."""
+    base = root / "carpet"
+    for index, (image, _) in enumerate(pairs(lesion, 10, seed=904)):
+        save(base / ("train" if index < 6 else "test") / "good" / f"{index:03d}.png", image)
+    for seed, defect in enumerate(("color", "cut", "hole")):
+        for index, (image, mask) in enumerate(pairs(lesion, 6, seed=905 + seed)):
+            save(base / "test" / defect / f"{index:03d}.png", image)
+            save(base / "ground_truth" / defect / f"{index:03d}_mask.png", binary(mask))
+
+
+@published(12, "index", [0, 1, 2], names=["background", "edema", "tumour"], images="_0000")
+def nnunet_channels(root: Path) -> None:
+    """nnU-Net with four files an image, one for each channel, which have names as the classes have."""
+    folder = root / "Dataset001_BrainTumour"
+    for index, (image, mask) in enumerate(pairs(objects(2, least=2), 12, seed=908)):
+        for channel in range(4):
+            path = folder / "imagesTr" / f"BRATS_{index:03d}_{channel:04d}.png"
+            save(path, (image.mean(-1) * (0.6 + 0.1 * channel)).astype(np.uint8))
+        save(folder / "labelsTr" / f"BRATS_{index:03d}.png", mask)
+    channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd"}
+    named = {"background": 0, "edema": 1, "tumour": 2}
+    text(folder / "dataset.json", json.dumps({"channel_names": channels, "labels": named, "numTraining": 12}))
+
+
+@published({"train": 14, "val": 6}, "index", range(5), names=["background", "11", "12", "13", "14"])
+def aeroscapes_lists(root: Path) -> None:
+    """Lists named `trn.txt` and `val.txt` beside lists of another task; names with the greys of masks for machines."""
+    stems = []
+    for index, (image, mask) in enumerate(pairs(objects(4, least=5, most=7), 20, seed=909)):
+        stems.append(f"{index // 6 + 1:06d}_{index % 6 + 1:03d}")
+        save(root / "JPEGImages" / f"{stems[-1]}.jpg", image)
+        save(root / "SegmentationClass" / f"{stems[-1]}.png", mask)
+    for folder, first in (("Main", 10), ("Segmentation", 14)):
+        text(root / "ImageSets" / folder / "trn.txt", stems[:first])
+        text(root / "ImageSets" / folder / "val.txt", stems[first:])
+    grey = {str(10 + value): [value] * 3 for value in range(1, 5)}
+    text(root / "obj_class_to_machine_color.json", json.dumps(grey))
+
+
+@unsupported("at another time")
+def levir_cd(root: Path) -> None:
+    """LEVIR-CD: two pictures for each mask, which holds what has changed."""
+    for index, (image, mask) in enumerate(pairs(aerial, 6, seed=910)):
+        save(root / "train" / "A" / f"train_{index}.png", image)
+        save(root / "train" / "B" / f"train_{index}.png", image[::-1])
+        save(root / "train" / "label" / f"train_{index}.png", binary(mask == 1))
+
+
+@unsupported("several masks, one for each part")
+def montgomery_halves(root: Path) -> None:
+    """Montgomery chest X-rays: the left and the right lung in folders of their own."""
+    for index, (image, mask) in enumerate(pairs(polyp, 6, seed=911)):
+        save(root / "CXR_png" / f"MCUCXR_{index:04d}_0.png", image[..., 0])
+        for side, half in (("left", mask), ("right", mask[:, ::-1])):
+            save(root / "ManualMask" / f"{side}Mask" / f"MCUCXR_{index:04d}_0.png", binary(half))
+
+
+@unsupported("several masks of one image, a mask for each class")
+def jsrt(root: Path) -> None:
+    """JSRT with SCR's masks: a folder for each organ."""
+    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 6, seed=912)):
+        save(root / "images" / f"JPCLN{index:03d}.png", image[..., 0])
+        for value, organ in ((1, "heart"), (2, "left lung"), (3, "right lung")):
+            save(root / "masks" / organ / f"JPCLN{index:03d}.gif", binary(mask == value))
+
+
+@unsupported("several masks, one for each part")
+def mhp(root: Path) -> None:
+    """MHP: a mask for each person, told apart by numbers alone."""
+    for index, (image, mask) in enumerate(pairs(portrait, 6, seed=913)):
+        save(root / "train" / "images" / f"{index}.jpg", image)
+        for person in (1, 2):
+            save(root / "train" / "parsing_annos" / f"{index}_02_{person:02d}.png", np.roll(mask, 20 * person, 1))
+
+
+@unsupported("nothing that says mask or label")
+def kinds_of_photographs(root: Path) -> None:
+    """Photographs whose names begin with one of two words: none is the mask of another."""
+    for index, (image, _) in enumerate(pairs(street, 12, seed=914)):
+        save(root / "image_2" / f"{('um', 'uu')[index % 2]}_{index // 2:06d}.png", image)
+
+
+@unsupported(r"compressed files \(\.gz\). Unpack")
+def stare_packed(root: Path) -> None:
+    """STARE: each picture is packed."""
+    for folder, end in (("stare-images", ""), ("labels-ah", ".ah")):
+        (root / folder).mkdir(parents=True)
+        for index in range(4):
+            (root / folder / f"im{index:04d}{end}.ppm.gz").write_bytes(b"\x1f\x8b\x08\x00")
