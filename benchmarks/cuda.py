@@ -32,7 +32,8 @@ from segtool.demo import make_dataset
 from segtool.distributed import World
 from segtool.inference import Normalize, Predictor, fast_dtype
 from segtool.plan import make_plan
-from segtool.train import FLUSH_STEPS, Training, build_training, train_step
+from segtool.training_log import FLUSH_STEPS
+from segtool.training_step import Training, build_training, train_step
 
 CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 SIZE, BATCH, STEPS, ROUNDS = (352, 480), 16, 20, 5

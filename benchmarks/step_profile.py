@@ -25,7 +25,7 @@ from segtool.config import ClassSpec, Component, Config, Data, Folders, Model, T
 from segtool.data.dataset import Sample
 from segtool.data.formats import Record
 from segtool.distributed import World
-from segtool.train import Training, build_training, train_step
+from segtool.training_step import Training, build_training, train_step
 
 CLASSES = 12
 WIDTHS = {"8 to 128": 8, "16 to 256": 16, "32 to 512": 32}

@@ -3,9 +3,9 @@
     python -m benchmarks.training_step
 
 Each side is a process of its own, since the allocator's settings are a process's; they run one step each in turn, on
-one batch that lies in memory. Ours is `segtool.train.train_step` with all that it does besides (normalisation, average
-of the weights, norm of the gradient and its check), in the arithmetic that `auto` chooses for a long run. The plain
-loop is the one that segmentation_models.pytorch's documentation shows, with torch's defaults, on normalised images.
+one batch that lies in memory. Ours is segtool's `train_step` with all that it does besides (normalisation, average of
+the weights, norm of the gradient and its check), in the arithmetic that `auto` chooses for a long run. The plain loop
+is the one that segmentation_models.pytorch's documentation shows, with torch's defaults, on normalised images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from segtool.data.formats import Record
 from segtool.distributed import World
 from segtool.models.segmenter import Segmenter, build_model, verify
 from segtool.plan import make_plan
-from segtool.train import build_training, train_step
+from segtool.training_step import build_training, train_step
 
 CLASSES = 12
 SIZE = (352, 480)

@@ -35,7 +35,8 @@ from segtool.data.statistics import class_frequencies, resolve_data
 from segtool.demo import make_dataset
 from segtool.distributed import World
 from segtool.plan import Plan, make_plan
-from segtool.train import FLUSH_STEPS, build_training, train_step
+from segtool.training_log import FLUSH_STEPS
+from segtool.training_step import build_training, train_step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BATCH = 4

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from segtool import checkpoint, train
+from segtool import checkpoint, train, training_step
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress
 from segtool.config import Config
@@ -120,11 +120,11 @@ def measure(
     world = world.alone
     keep_freed_memory()
     began = time.monotonic()
-    training = train.build_training(config, frequencies, device, world)
-    make_step = train.start_compilation(training, reporter)
+    training = training_step.build_training(config, frequencies, device, world)
+    make_step = training_step.start_compilation(training, reporter)
     dataset = train.build_training_set(config, records["train"], plan, frequencies)
     workers = num_workers(config.train.workers, device, world)
-    first = train.held_steps(training, len(records["train"]))
+    first = training_step.held_steps(training, len(records["train"]))
     batches = training_batches(
         dataset,
         world,
@@ -136,7 +136,7 @@ def measure(
     ends = [began]
     for step, batch in enumerate(batches, start=first):
         make_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
-        make_step = train.train_step
+        make_step = training_step.train_step
         _wait(device)
         ends.append(time.monotonic())
         timed = len(ends) - 1 - WARM_UP
@@ -178,7 +178,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _scoring(training: train.Training, dataset: EvaluationSet, workers: int) -> tuple[float, float]:
+def _scoring(training: training_step.Training, dataset: EvaluationSet, workers: int) -> tuple[float, float]:
     """Returns the seconds of scoring all of a data set, and of drawing the samples."""
     if not len(dataset):
         return 0.0, 0.0
@@ -192,7 +192,7 @@ def _scoring(training: train.Training, dataset: EvaluationSet, workers: int) -> 
     return clock.first + clock.each * (share - 1), time.monotonic() - began
 
 
-def _score(training: train.Training, predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
+def _score(training: training_step.Training, predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
     clock = _Clock()
     evaluate(predictor, dataset, ALONE, workers=workers, reporter=clock)
     return clock

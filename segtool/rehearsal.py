@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from segtool import train
+from segtool import training_step
 from segtool.losses import Loss
 from segtool.trial import Trial, Verdict
 
@@ -94,7 +94,7 @@ def rehearse(trial: Trial) -> Rehearsal:
     for _ in range(MOST_STEPS):
         try:
             # Always as step 0: the same dropout, and what is held then.
-            loss = train.compute_gradients(training, trial.windows, 0, trial.plan.images)
+            loss = training_step.compute_gradients(training, trial.windows, 0, trial.plan.images)
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise

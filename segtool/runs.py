@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,11 @@ def holds_run(directory: Path) -> bool:
     checkpoints, begun = directory / "checkpoints", (directory / "run.json").exists()
     saved = checkpoints.is_dir() and not all(path.name.startswith(".tmp-") for path in checkpoints.iterdir())
     return saved or (directory / "metrics.jsonl").exists() or ((directory / CONFIG).exists() and not begun)
+
+
+def resume_command(directory: Path, processes: int) -> str:
+    """Returns what continues a run with as many processes."""
+    return f"segtool train {shlex.quote(str(directory))} --resume" + (f" --gpus {processes}" if processes > 1 else "")
 
 
 def next_free(parent: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segtool import train
+from segtool import train, training_step
 from segtool.config import Config
 from segtool.data.dataset import Sample
 from segtool.data.formats import Record
@@ -47,7 +47,7 @@ class Verdict:
 class Trial:
     """A training that is thrown away, with the first crops of the real one."""
 
-    training: train.Training
+    training: training_step.Training
     plan: Plan
     crops: Sample
     """As training sees them, N C H W and N H W."""
@@ -71,12 +71,12 @@ def make_trial(
     """Returns the beginning of a training in float32, and its first crops."""
     plain = replace(config.train, precision="fp32", accumulate=1, ema=None, sync_batch_norm=False)
     config = replace(config, train=plain)
-    start = partial(train.load_pretrained, base=base, reporter=Mute())
-    training = train.build_training(config, frequencies, device, ALONE, start=start)
+    start = partial(training_step.load_pretrained, base=base, reporter=Mute())
+    training = training_step.build_training(config, frequencies, device, ALONE, start=start)
     dataset = train.build_training_set(config, records["train"], replace(plan, cache=False), frequencies)
     count = min(max(plan.batch_size, WINDOWS), SHOWN)
     crops = next(training_batches(dataset, ALONE, batch_size=count, start=0, steps=1, workers=0))
-    train.hold_encoder(training, held=train.held_steps(training, plan.images) > 0)
+    training_step.hold_encoder(training, held=training_step.held_steps(training, plan.images) > 0)
     sides = [min(side, max(SIDE, 2 * training.model.stride)) for side in plan.crop]
     return Trial(training, plan, crops, windows_of(crops, (sides[0], sides[1])))
 

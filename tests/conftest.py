@@ -194,7 +194,7 @@ class Trainer:
             resume: Go on from the last checkpoint, `change`d.
             stop_after: A SIGTERM comes within the step of this number, from 1.
         """
-        from segtool import checkpoint, signals, train
+        from segtool import checkpoint, signals, train, training_step
         from segtool.data.formats import split_records
         from segtool.data.statistics import resolve_data
         from segtool.distributed import World
@@ -206,7 +206,7 @@ class Trainer:
         config = resolve_data(config, records["train"])
         cpu = torch.device("cpu")
         config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=cpu)
-        reporter, step = _Reporter(), train.train_step
+        reporter, step = _Reporter(), training_step.train_step
 
         def stopped_step(training: Any, batch: Any, number: int, *rest: Any) -> Any:
             if number + 1 == stop_after:
@@ -221,7 +221,7 @@ class Trainer:
                 run.drop_after(resumed.progress.step)
             progress = None
             with self.monkeypatch.context() as patch:
-                patch.setattr(train, "train_step", stopped_step)
+                patch.setattr(training_step, "train_step", stopped_step)
                 patch.setattr(signals, "os", SilentOs)
                 try:
                     progress = train.train(

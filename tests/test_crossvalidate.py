@@ -17,7 +17,7 @@ import pytest
 from conftest import SilentOs
 from PIL import Image
 
-from segtool import cli, signals, train
+from segtool import cli, signals, training_step
 from segtool.config import load_config
 from segtool.demo import make_dataset
 from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
@@ -128,7 +128,7 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
 def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
     trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, step, calls = trained[0].parent / "cut", train.train_step, []
+    directory, step, calls = trained[0].parent / "cut", training_step.train_step, []
 
     def stopped(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -137,7 +137,7 @@ def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
         return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_step", stopped)
+        patch.setattr(training_step, "train_step", stopped)
         patch.setattr(signals, "os", SilentOs)
         code, _, err = segtool("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
     assert code == 130

@@ -281,15 +281,15 @@ def test_an_image_that_only_another_process_reads_ends_all_with_its_name(tmp_pat
     bad = root / "train" / "images" / f"train{stream_keys(0, 4, 0, 2)[1][1]}.png"
 
     def work() -> None:
-        from segtool import train
+        from segtool import training_step
 
-        build = train.build_training
+        build = training_step.build_training
 
         def spoil(*arguments: Any, **options: Any) -> Any:
             bad.write_bytes(b"no image")  # after the data was checked
             return build(*arguments, **options)
 
-        train.build_training = spoil
+        training_step.build_training = spoil
         train_session(Session(config, run=tmp_path / "run", device="cpu", quiet=True))
 
     main, other = in_ranks(2, work, tmp_path / "ranks", timeout=30)
@@ -457,16 +457,16 @@ def test_all_start_again_unless_a_new_start_would_meet_the_same(monkeypatch, cod
 
 def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_config, tmp_path, monkeypatch):
     """Only the second process computes a loss that is none; all leave the step out."""
-    from segtool import train
+    from segtool import training_step
 
     config, directory = write_config(train={"steps": 4, "batch_size": 4}), tmp_path / "run"
-    real = train.add_gradients
+    real = training_step.add_gradients
 
-    def spoiled(training: train.Training, *part: Any) -> torch.Tensor:
+    def spoiled(training: training_step.Training, *part: Any) -> torch.Tensor:
         loss = real(training, *part)
         return loss * float("nan") if training.world.rank == 1 else loss
 
-    monkeypatch.setattr(train, "add_gradients", spoiled)
+    monkeypatch.setattr(training_step, "add_gradients", spoiled)
 
     def work() -> None:
         train_session(Session(config, run=directory, device="cpu", quiet=True))
@@ -480,17 +480,17 @@ def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_c
 
 
 def test_a_signal_to_any_process_ends_all_after_the_same_step(write_config, tmp_path, monkeypatch):
-    from segtool import train
+    from segtool import training_step
 
     config, directory = write_config(train={"steps": 9, "batch_size": 4}), tmp_path / "run"
-    real = train.train_step
+    real = training_step.train_step
 
-    def signalled(training: train.Training, batch: Any, step: int, *rest: Any) -> Any:
+    def signalled(training: training_step.Training, batch: Any, step: int, *rest: Any) -> Any:
         if step == 2 and training.world.rank == 1:
             signal.raise_signal(signal.SIGTERM)
         return real(training, batch, step, *rest)
 
-    monkeypatch.setattr(train, "train_step", signalled)
+    monkeypatch.setattr(training_step, "train_step", signalled)
 
     def work() -> None:
         train_session(Session(config, run=directory, device="cpu", quiet=True))
@@ -505,11 +505,11 @@ def validated_statistics(config: Path, directory: Path) -> list[list[float]]:
     """Returns what each of two processes has as BatchNorm's statistics in its validations, summed up."""
 
     def work() -> list[float]:
-        from segtool import train
+        from segtool import train, training_step
 
         real, found = train.build_predictor, []
 
-        def build(training: train.Training) -> Any:
+        def build(training: training_step.Training) -> Any:
             found.append(sum(buffer.double().sum().item() for buffer in training.scored.buffers()))
             return real(training)
 
@@ -639,12 +639,12 @@ def test_an_error_is_recorded_for_the_launcher_but_not_the_end_of_another(tmp_pa
 )
 def test_where_compilation_fails_several_processes_end(monkeypatch, error, raised, said):
     """One alone makes the step again without; of several the others are within it."""
-    from segtool import train
+    from segtool import training_step
 
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(train, "train_step", fail)
+    monkeypatch.setattr(training_step, "train_step", fail)
     training: Any = SimpleNamespace(model=nn.Linear(1, 1), world=World(rank=1, size=2))
     with pytest.raises(raised, match=said):
-        train.compiled_step(None, training)  # type: ignore[arg-type]
+        training_step.compiled_step(None, training)  # type: ignore[arg-type]

@@ -15,11 +15,12 @@ import torch
 from conftest import Trainer
 from torch import nn
 
-from segtool import checkpoint, divergence, train
+from segtool import checkpoint, divergence, train, training_log, training_step
 from segtool.cli import app
 from segtool.config import dump_config
 from segtool.distributed import World
 from segtool.errors import DivergedError
+from segtool.training_step import Outcome, Training
 
 STEP = 4  # counted from 0: nothing is written and nothing validated after it
 LONG = {"steps": 7, "eval_every": 100}
@@ -33,36 +34,36 @@ LAYERS = {
 FIRST = "encoder.levels.0.0.conv"
 
 
-def spoil_at(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[train.Training], object]) -> list[train.Training]:
+def spoil_at(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Training], object]) -> list[Training]:
     """Has `spoil` change the training before step 5 is made, and returns a list that gets the training then."""
-    spoiled: list[train.Training] = []
-    step = train.train_step
+    spoiled: list[Training] = []
+    step = training_step.train_step
 
-    def spoiled_step(training: train.Training, batch: Any, number: int, *rest: Any) -> Any:
+    def spoiled_step(training: Training, batch: Any, number: int, *rest: Any) -> Any:
         if number == STEP and not spoiled:
             spoiled.append(training)
             spoil(training)
         return step(training, batch, number, *rest)
 
-    monkeypatch.setattr(train, "train_step", spoiled_step)
+    monkeypatch.setattr(training_step, "train_step", spoiled_step)
     return spoiled
 
 
-def output_of(name: str) -> Callable[[train.Training], object]:
+def output_of(name: str) -> Callable[[Training], object]:
     """Makes the output of a layer infinite."""
 
-    def spoil(training: train.Training) -> None:
+    def spoil(training: Training) -> None:
         training.model.get_submodule(name).register_forward_hook(lambda _layer, _inputs, output: output + math.inf)
 
     return spoil
 
 
-def huge_weights(name: str) -> Callable[[train.Training], object]:
+def huge_weights(name: str) -> Callable[[Training], object]:
     """Makes the weights of a layer so large that its output is infinite."""
     return lambda training: nn.init.constant_(training.model.get_submodule(name).weight, 3e38)  # type: ignore[arg-type]
 
 
-def gradient_into(name: str) -> Callable[[train.Training], object]:
+def gradient_into(name: str) -> Callable[[Training], object]:
     """Makes the gradient that comes back to a layer NaN; what comes out of it stays as it is."""
 
     def hook(_layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
@@ -71,8 +72,8 @@ def gradient_into(name: str) -> Callable[[train.Training], object]:
     return lambda training: training.model.get_submodule(name).register_forward_hook(hook)
 
 
-def loss_times(factor: float) -> Callable[[train.Training], object]:
-    def spoil(training: train.Training) -> None:
+def loss_times(factor: float) -> Callable[[Training], object]:
+    def spoil(training: Training) -> None:
         forward = training.criterion.forward
         training.criterion.forward = lambda *args: forward(*args) * factor  # type: ignore[method-assign]
 
@@ -110,7 +111,7 @@ def test_the_last_layer_instead_of_the_first_would_be_another(trainer, make_conf
         looked.append(found)
         return found[-1]
 
-    monkeypatch.setattr(train, "first_appearance", first_appearance)
+    monkeypatch.setattr(training_step, "first_appearance", first_appearance)
     spoil_at(monkeypatch, output_of(FIRST))
     assert f"what {FIRST} (" not in message(trainer, make_config(train=LONG))
     assert f"what {FIRST} (" in looked[0][0]
@@ -127,7 +128,7 @@ def test_the_last_layer_instead_of_the_first_would_be_another(trainer, make_conf
 )
 def test_the_layer_is_found_however_the_step_is_made(trainer, make_config, monkeypatch, settings):
     compile_with = nn.Module.compile
-    monkeypatch.setattr(train.Segmenter, "compile", lambda self: compile_with(self, backend="eager"))
+    monkeypatch.setattr(training_step.Segmenter, "compile", lambda self: compile_with(self, backend="eager"))
     spoil_at(monkeypatch, huge_weights("decoder.ups.0.conv"))
     assert "what decoder.ups.0.conv (Conv" in message(trainer, make_config(train={**LONG, **settings}))
 
@@ -170,7 +171,7 @@ def test_finite_gradients_whose_norm_overflows_are_told_apart(trainer, make_conf
 
 
 def test_what_does_not_appear_again_is_said_to_be_no_fault_of_the_data(trainer, make_config, monkeypatch):
-    def once(training: train.Training) -> None:
+    def once(training: Training) -> None:
         handles = [training.model.head.register_forward_hook(lambda *_: handles.pop().remove() or _[-1] * math.nan)]
 
     spoil_at(monkeypatch, once)
@@ -182,13 +183,13 @@ def test_what_does_not_appear_again_is_said_to_be_no_fault_of_the_data(trainer, 
 def test_looking_for_it_leaves_the_statistics_of_batch_norm_as_they_are(trainer, make_config, monkeypatch):
     spoiled = spoil_at(monkeypatch, loss_times(math.nan))
     kept: list[dict[str, torch.Tensor]] = []
-    find = train.find_divergence
+    find = training_step.find_divergence
 
-    def spy(training: train.Training, *step: Any) -> str:
+    def spy(training: Training, *step: Any) -> str:
         kept.append({name: buffer.clone() for name, buffer in training.model.named_buffers()})
         return find(training, *step)
 
-    monkeypatch.setattr(train, "find_divergence", spy)
+    monkeypatch.setattr(training_step, "find_divergence", spy)
     message(trainer, make_config(train=LONG))
     assert kept[0]
     assert all(torch.equal(value, kept[0][name]) for name, value in spoiled[0].model.named_buffers())
@@ -239,12 +240,12 @@ def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(
 
 
 def stops_before_the_step(
-    trainer: Trainer, config: Any, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[train.Training], object]
+    trainer: Trainer, config: Any, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Training], object]
 ) -> None:
     """Holds a run to its promise: it ends at the step that is not finite, with the weights of the one before."""
     before: dict[str, torch.Tensor] = {}
 
-    def spoil_and_note(training: train.Training) -> None:
+    def spoil_and_note(training: Training) -> None:
         before.update({name: value.detach().clone() for name, value in training.model.named_parameters()})
         spoil(training)
 
@@ -280,23 +281,23 @@ def test_a_run_ends_before_the_step_that_is_not_finite(trainer, make_config, mon
 def test_a_device_that_runs_ahead_leaves_out_the_step_and_those_that_are_queued(
     trainer, make_config, monkeypatch, spoil
 ):
-    make = train._outcome
+    make = training_step._outcome
 
-    def outcome(training: train.Training, *rest: Any) -> train.Outcome:
+    def outcome(training: Training, *rest: Any) -> Outcome:
         made = make(training, *rest)
-        train.leave_out_where_not_finite(training.optimizer, made.values)
+        training_step.leave_out_where_not_finite(training.optimizer, made.values)
         return made
 
-    monkeypatch.setattr(train.Training, "runs_ahead", True)
-    monkeypatch.setattr(train, "_outcome", outcome)
+    monkeypatch.setattr(Training, "runs_ahead", True)
+    monkeypatch.setattr(training_step, "_outcome", outcome)
 
-    def spoil_once(training: train.Training) -> None:
+    def spoil_once(training: Training) -> None:
         """So that the step after it, which is queued, is finite and would be made."""
         spoil(training)
-        compute = train.compute_gradients
-        repaired = train.build_training(training.config, None, training.device, training.world)
+        compute = training_step.compute_gradients
+        repaired = training_step.build_training(training.config, None, training.device, training.world)
 
-        def compute_gradients(_: train.Training, batch: Any, step: int, images: int) -> torch.Tensor:
+        def compute_gradients(_: Training, batch: Any, step: int, images: int) -> torch.Tensor:
             if step == STEP:
                 return compute(training, batch, step, images)
             loss = compute(repaired, batch, step, images)
@@ -304,26 +305,26 @@ def test_a_device_that_runs_ahead_leaves_out_the_step_and_those_that_are_queued(
                 mine.grad = other.grad
             return loss
 
-        monkeypatch.setattr(train, "compute_gradients", compute_gradients)
+        monkeypatch.setattr(training_step, "compute_gradients", compute_gradients)
 
     stops_before_the_step(trainer, make_config(train=LONG), monkeypatch, spoil_once)
 
 
-def only_at_logged_steps(outcome: train.Outcome) -> tuple[float, float]:
-    return (0.0, 0.0) if (outcome.step + 1) % train.FLUSH_STEPS else READ(outcome)
+def only_at_logged_steps(outcome: Outcome) -> tuple[float, float]:
+    return (0.0, 0.0) if (outcome.step + 1) % training_log.FLUSH_STEPS else READ(outcome)
 
 
-def only_the_loss(outcome: train.Outcome) -> tuple[float, float]:
+def only_the_loss(outcome: Outcome) -> tuple[float, float]:
     loss, norm, _ = outcome.values.tolist()
     return (loss, norm) if math.isfinite(loss) else READ(outcome)
 
 
-def only_the_gradient(outcome: train.Outcome) -> tuple[float, float]:
+def only_the_gradient(outcome: Outcome) -> tuple[float, float]:
     loss, norm, _ = outcome.values.tolist()
     return (loss, norm) if math.isfinite(norm) else READ(outcome)
 
 
-READ = train.Outcome.read
+READ = Outcome.read
 
 
 @pytest.mark.parametrize("broken", [only_at_logged_steps, only_the_loss])
@@ -331,14 +332,14 @@ def test_a_check_of_some_steps_or_of_the_loss_alone_does_not_hold_the_promise(
     trainer, make_config, monkeypatch, broken
 ):
     """Negative control."""
-    monkeypatch.setattr(train.Outcome, "read", broken)
+    monkeypatch.setattr(Outcome, "read", broken)
     with pytest.raises(AssertionError, match=r"'step [67]' == 'step 5'"):
         stops_before_the_step(trainer, make_config(train=LONG), monkeypatch, gradient_into("head"))
 
 
 def test_a_check_after_the_step_does_not_hold_the_promise(trainer, make_config, monkeypatch):
     """Negative control: read late, on a device that leaves nothing out."""
-    monkeypatch.setattr(train.Training, "runs_ahead", True)
+    monkeypatch.setattr(Training, "runs_ahead", True)
     with pytest.raises(AssertionError, match="the step was made"):
         stops_before_the_step(trainer, make_config(train=LONG), monkeypatch, loss_times(math.nan))
 
@@ -346,13 +347,13 @@ def test_a_check_after_the_step_does_not_hold_the_promise(trainer, make_config, 
 def test_a_check_of_the_gradient_alone_would_miss_a_loss_without_one(trainer, make_config, monkeypatch):
     """Negative control: a term that is infinite and constant has no gradient."""
 
-    def spoil(training: train.Training) -> None:
+    def spoil(training: Training) -> None:
         forward = training.criterion.forward
         training.criterion.forward = lambda *args: forward(*args) + math.inf  # type: ignore[method-assign]
 
     with monkeypatch.context() as patch:
         stops_before_the_step(trainer, make_config(train=LONG), patch, spoil)
-    monkeypatch.setattr(train.Outcome, "read", only_the_gradient)
+    monkeypatch.setattr(Outcome, "read", only_the_gradient)
     other = Trainer(trainer.directory / "other", monkeypatch)
     with pytest.raises(AssertionError, match="did not end"):
         stops_before_the_step(other, make_config(train=LONG), monkeypatch, spoil)

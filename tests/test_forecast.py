@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import Trainer
 
-from segtool import checkpoint, forecast, plan, train
+from segtool import checkpoint, forecast, plan, training_step
 from segtool.data.formats import split_records
 from segtool.data.statistics import resolve_data
 from segtool.distributed import World
@@ -44,7 +44,7 @@ def test_the_steps_that_warm_up_count_as_start_up_and_not_in_the_time_of_a_step(
         clock[0] += next(costs)
 
     monkeypatch.setattr(forecast.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(train, "train_step", step)
+    monkeypatch.setattr(training_step, "train_step", step)
     times = measured(make_config()).times
     assert times.step == 1.0
     assert times.starting == 30 + 2 + 2 - 3 * 1

@@ -729,7 +729,7 @@ def test_a_resume_looks_at_the_weights_before_it_builds_the_network(segtool, con
         model = load_file(path / "model.safetensors")
         save_file(SPOILED["not numbers"](model), path / "model.safetensors")
         sign(path)
-    monkeypatch.setattr("segtool.train.build_training", lambda *_, **__: pytest.fail("it is built"))
+    monkeypatch.setattr("segtool.training_step.build_training", lambda *_, **__: pytest.fail("it is built"))
     done = segtool("train", run, "--resume", "--set=train.steps=2", "--device=cpu")
     assert done.code == 4, done.err
     assert "not finite" in done.err

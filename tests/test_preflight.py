@@ -15,7 +15,7 @@ import torch
 from conftest import CLASSES, Command, config_of
 from torch import Tensor, nn
 
-from segtool import checkpoint, disk, preflight, registry, rehearsal, train
+from segtool import checkpoint, disk, preflight, registry, rehearsal, training_step
 from segtool import trial as trial_of
 from segtool.data import augment, dataset, loader
 from segtool.data.formats import split_records
@@ -156,8 +156,8 @@ def test_the_windows_are_parts_of_the_crops_where_most_classes_are():
 def test_the_trial_has_the_first_crops_of_the_training(make_config, trainer, monkeypatch):
     config = make_config(train={"steps": 1})
     seen = []
-    step = train.train_step
-    monkeypatch.setattr(train, "train_step", lambda *words: seen.append(words[1]) or step(*words))
+    step = training_step.train_step
+    monkeypatch.setattr(training_step, "train_step", lambda *words: seen.append(words[1]) or step(*words))
     trainer("run", config)
     crops = tried(config).crops
     assert torch.equal(crops.image[:3], seen[0].image)

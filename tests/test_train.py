@@ -21,7 +21,7 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segtool import checkpoint, forecast, plan, train
+from segtool import checkpoint, forecast, plan, train, training_step
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
@@ -37,6 +37,7 @@ from segtool.optim import build_optimizer, learning_rate
 from segtool.predict import build_predictor
 from segtool.preparation import verify_components
 from segtool.terminal import Reporter
+from segtool.training_step import Outcome, Training
 
 CPU = torch.device("cpu")
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
@@ -138,14 +139,14 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_made_again(trainer, make_c
 
 def with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts dropout before the head, which makes the steps depend on torch's generator."""
-    build = train.build_model
+    build = training_step.build_model
 
     def build_with_dropout(*args: Any) -> Any:
         model = build(*args)
         model.head = nn.Sequential(nn.Dropout(0.5), model.head)
         return model
 
-    monkeypatch.setattr(train, "build_model", build_with_dropout)
+    monkeypatch.setattr(training_step, "build_model", build_with_dropout)
 
 
 def test_dropout_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch):
@@ -160,7 +161,7 @@ def test_dropout_continues_as_if_there_had_been_no_stop(trainer, make_config, mo
 def test_dropout_that_is_not_seeded_by_the_step_breaks_the_equality(trainer, make_config, monkeypatch):
     """Negative control: the generator of the process instead of one of the step."""
     with_dropout(monkeypatch)
-    monkeypatch.setattr(train, "step_seed", lambda *_: torch.randint(1 << 30, ()).item())
+    monkeypatch.setattr(training_step, "step_seed", lambda *_: torch.randint(1 << 30, ()).item())
     config = make_config()
     whole = trainer("whole", config)
     trainer("parts", config, stop_after=4)
@@ -336,7 +337,7 @@ def test_a_resumed_training_asks_for_no_pretrained_weights(trainer, make_config,
 # --- parts of a batch
 
 
-def one_step(config: Config, **attributes: Any) -> tuple[tuple[float, float], train.Training]:
+def one_step(config: Config, **attributes: Any) -> tuple[tuple[float, float], Training]:
     """Returns the loss and the norm of the gradient of a first step on a fixed batch, and the training after it.
 
     Args:
@@ -353,7 +354,7 @@ def one_step(config: Config, **attributes: Any) -> tuple[tuple[float, float], tr
     target[0, :12] = 255  # so that the parts do not count the same
     batch = Sample(torch.from_numpy(rng.integers(0, 256, (size, 3, 16, 16), np.uint8)), target, torch.arange(size))
     records = [Record(Path(f"{n}.png"), None, f"{n}") for n in range(8)]
-    return train.train_step(training, batch, 0, 0.1, records).read(), training
+    return training_step.train_step(training, batch, 0, 0.1, records).read(), training
 
 
 SGD = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
@@ -387,13 +388,13 @@ def test_batch_norm_sees_the_parts(make_config):
 
 def test_the_parts_of_a_batch_differ_by_at_most_one_image(make_config, monkeypatch):
     sizes: list[int] = []
-    add = train.add_gradients
+    add = training_step.add_gradients
 
-    def spy(training: train.Training, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def spy(training: Training, images: torch.Tensor, *rest: Any) -> torch.Tensor:
         sizes.append(len(images))
         return add(training, images, *rest)
 
-    monkeypatch.setattr(train, "add_gradients", spy)
+    monkeypatch.setattr(training_step, "add_gradients", spy)
     one_step(make_config(train={"batch_size": 7, "accumulate": 3}))
     assert sizes == [3, 2, 2]
 
@@ -433,7 +434,7 @@ def test_the_losses_of_coarser_levels_count_half_of_the_one_before(make_config, 
     wanted = (2 * first + second) / 3
     (gradient,) = torch.autograd.grad(wanted, finest)
     monkeypatch.setattr(training.model, "forward", lambda _: [finest, 3 * finest])
-    found = train.add_gradients(training, images, target, denominators)
+    found = training_step.add_gradients(training, images, target, denominators)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
     torch.testing.assert_close(finest.grad, gradient)
 
@@ -510,7 +511,7 @@ def test_a_frozen_encoder_drops_nothing_and_needs_no_gradient(make_config):
 
 def test_times_are_measured_with_the_whole_network_in_training(make_config, frozen_for_two_steps, monkeypatch):
     numbers: list[int] = []
-    monkeypatch.setattr(train, "train_step", lambda _training, _batch, number, *_: numbers.append(number))
+    monkeypatch.setattr(training_step, "train_step", lambda _training, _batch, number, *_: numbers.append(number))
     config, _ = built(make_config())
     config, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
     records = {"train": split_records(config, Path("/"))["train"]}
@@ -524,7 +525,7 @@ def test_times_are_measured_with_the_whole_network_in_training(make_config, froz
 def test_a_signal_finishes_its_step_saves_it_and_tells_how_to_go_on(tmp_path, make_config, monkeypatch):
     SilentOs.written.clear()
     stopped = []
-    run_step = train.train_step
+    run_step = training_step.train_step
 
     def step(training: Any, batch: Any, number: int, *rest: Any) -> Any:
         if number == 1:
@@ -532,7 +533,7 @@ def test_a_signal_finishes_its_step_saves_it_and_tells_how_to_go_on(tmp_path, ma
             stopped.append(number)
         return run_step(training, batch, number, *rest)
 
-    monkeypatch.setattr(train, "train_step", step)
+    monkeypatch.setattr(training_step, "train_step", step)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"step 2 is saved.*segtool train .*run --resume") as error:
         Trainer(tmp_path, monkeypatch)("run", make_config())
@@ -593,10 +594,10 @@ def test_one_ignored_image_in_a_batch_leaves_the_loss_that_of_the_others(tiny_ds
     torch.testing.assert_close(both, alone)
 
 
-def built(config: Config) -> tuple[Config, train.Training]:
+def built(config: Config) -> tuple[Config, Training]:
     data = replace(config.data, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     config = replace(config, data=data)
-    return config, train.build_training(config, None, CPU, World())
+    return config, training_step.build_training(config, None, CPU, World())
 
 
 def nan_loss(loss: torch.Tensor) -> torch.Tensor:
@@ -616,11 +617,11 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_m
     trainer, make_config, monkeypatch, spoil
 ):
     config = make_config(train={"steps": 7, "eval_every": 100})
-    trainings: list[train.Training] = []
+    trainings: list[Training] = []
     before: dict[str, torch.Tensor] = {}
-    step = train.train_step
+    step = training_step.train_step
 
-    def spoiled_step(training: train.Training, batch: Any, number: int, *rest: Any) -> Any:
+    def spoiled_step(training: Training, batch: Any, number: int, *rest: Any) -> Any:
         if number == 4:  # no row is written and nothing is validated at this step
             trainings.append(training)
             before.update(everything(training))
@@ -628,7 +629,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_m
             monkeypatch.setattr(training.criterion, "forward", lambda *args: spoil(forward(*args)))
         return step(training, batch, number, *rest)
 
-    monkeypatch.setattr(train, "train_step", spoiled_step)
+    monkeypatch.setattr(training_step, "train_step", spoiled_step)
     with pytest.raises(DivergedError) as error:
         trainer("run", config)
     text = str(error.value)
@@ -646,7 +647,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_m
     assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
 
-def everything(training: train.Training) -> dict[str, torch.Tensor]:
+def everything(training: Training) -> dict[str, torch.Tensor]:
     """The parameters, averages and moments of a training, copied."""
     found = {f"model.{name}": value for name, value in training.model.named_parameters()}
     assert training.ema is not None
@@ -691,22 +692,22 @@ def test_the_gradient_is_clipped_to_the_norm_that_the_config_gives(trainer, make
 @pytest.fixture
 def run_ahead(monkeypatch) -> None:
     """Makes the CPU do as a GPU does: the step is left out on the device, and read one step later."""
-    monkeypatch.setattr(train.Training, "runs_ahead", True)
-    make = train._outcome
+    monkeypatch.setattr(Training, "runs_ahead", True)
+    make = training_step._outcome
 
-    def outcome(training: train.Training, *rest: Any) -> train.Outcome:
+    def outcome(training: Training, *rest: Any) -> Outcome:
         made = make(training, *rest)
-        train.leave_out_where_not_finite(training.optimizer, made.values)
+        training_step.leave_out_where_not_finite(training.optimizer, made.values)
         return made
 
-    monkeypatch.setattr(train, "_outcome", outcome)
+    monkeypatch.setattr(training_step, "_outcome", outcome)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_run_that_is_read_late_is_the_run_that_is_not(trainer, make_config, monkeypatch, name):
     config = make_config(optim={"name": name, "clip": 1.0})
     plain = trainer("plain", config)
-    monkeypatch.setattr(train.Training, "runs_ahead", True)
+    monkeypatch.setattr(Training, "runs_ahead", True)
     assert_same(trainer("late", config), plain)
     trainer("parts", config, stop_after=4)
     assert_same(trainer("parts", config, resume=True), plain)
@@ -720,9 +721,9 @@ def test_a_divergence_that_is_read_late_names_its_own_batch_and_nothing_of_it_is
     before: dict[str, torch.Tensor] = {}
     after: dict[str, torch.Tensor] = {}
     numbers: list[int] = []
-    step = train.train_step
+    step = training_step.train_step
 
-    def spoiled(training: train.Training, batch: Any, number: int, *rest: Any) -> Any:
+    def spoiled(training: Training, batch: Any, number: int, *rest: Any) -> Any:
         numbers.append(number)
         kept = {key: value for key, value in everything(training).items() if not key.startswith("ema.")}
         if number == 4:
@@ -733,7 +734,7 @@ def test_a_divergence_that_is_read_late_names_its_own_batch_and_nothing_of_it_is
             after.update(kept)
         return step(training, batch, number, *rest)
 
-    monkeypatch.setattr(train, "train_step", spoiled)
+    monkeypatch.setattr(training_step, "train_step", spoiled)
     with pytest.raises(DivergedError, match="step 5: loss nan") as error:
         trainer("run", config)
     order = [int(i) for epoch in (0, 1) for i in np.random.default_rng([0, epoch]).permutation(8)]
@@ -750,14 +751,14 @@ def test_a_divergence_is_read_before_what_it_came_to_is_validated_or_saved(
     trainer, make_config, monkeypatch, run_ahead
 ):
     config = make_config(train={"steps": 1})
-    monkeypatch.setattr(train.Criterion, "forward", lambda *_: torch.tensor(float("nan"), requires_grad=True))
-    monkeypatch.setattr(train, "add_gradients", spoiled_gradients)
+    monkeypatch.setattr(training_step.Criterion, "forward", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    monkeypatch.setattr(training_step, "add_gradients", spoiled_gradients)
     with pytest.raises(DivergedError):
         trainer("run", config)
     assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
 
-def spoiled_gradients(training: train.Training, *_: Any) -> torch.Tensor:
+def spoiled_gradients(training: Training, *_: Any) -> torch.Tensor:
     for parameter in training.model.parameters():
         parameter.grad = torch.full_like(parameter, float("nan"))
     return torch.tensor(float("nan"))
@@ -771,7 +772,7 @@ def test_an_outcome_waits_for_the_device(make_config):
             waited.append(True)
 
     values = torch.tensor([0.5, 2.0, 1.0])
-    assert train.Outcome(0, 0.1, values, Event(), (), str).read() == (0.5, 2.0)  # type: ignore[arg-type]
+    assert Outcome(0, 0.1, values, Event(), (), str).read() == (0.5, 2.0)  # type: ignore[arg-type]
     assert waited == [True]
 
 
@@ -788,7 +789,7 @@ def test_an_outcome_waits_for_the_device(make_config):
 def test_a_scaled_gradient_that_overflows_is_a_divergence_only_where_the_scale_is_down_to_1(
     loss, norm, scale, diverged
 ):
-    outcome = train.Outcome(2, 0.1, torch.tensor([loss, norm, scale]), None, lambda: [Path("a.png")], str)
+    outcome = Outcome(2, 0.1, torch.tensor([loss, norm, scale]), None, lambda: [Path("a.png")], str)
     if diverged:
         with pytest.raises(DivergedError, match=r"step 3: [\s\S]*a\.png"):
             outcome.read()
@@ -798,7 +799,7 @@ def test_a_scaled_gradient_that_overflows_is_a_divergence_only_where_the_scale_i
 
 def test_a_step_waits_for_nothing_that_a_gpu_computes(make_config, monkeypatch):
     """`.item()`, `if tensor` and indexing by a mask ask the device for a number; a queued step must not."""
-    monkeypatch.setattr(train.Training, "runs_ahead", True)
+    monkeypatch.setattr(Training, "runs_ahead", True)
     with Asked() as asked:
         one_step_without_reading(make_config(loss=BOTH, optim={"clip": 1.0}))
     assert asked.names == []
@@ -830,7 +831,7 @@ def one_step_without_reading(config: Config) -> None:
         torch.zeros(size, 16, 16, dtype=torch.uint8),
         torch.arange(size),
     )
-    train.train_step(training, batch, 0, 0.1, [Record(Path(f"{n}.png"), None, f"{n}") for n in range(size)])
+    training_step.train_step(training, batch, 0, 0.1, [Record(Path(f"{n}.png"), None, f"{n}") for n in range(size)])
 
 
 @pytest.fixture
@@ -904,7 +905,7 @@ def test_a_compiler_that_fails_is_warned_of_and_the_run_is_that_without_it(train
     plain = trainer("plain", make_config(train={"steps": 3}))
     compile_with = nn.Module.compile
     backend = BrokenCompiler(backward=backward)
-    monkeypatch.setattr(train.Segmenter, "compile", lambda self: compile_with(self, backend=backend))
+    monkeypatch.setattr(training_step.Segmenter, "compile", lambda self: compile_with(self, backend=backend))
     run = trainer("run", make_config(train={"steps": 3, "compile": True}))
     (warning,) = [line for line in run.said if line.startswith("warning")]
     assert "compilation failed" in warning
@@ -916,8 +917,8 @@ def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_compiler(traine
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("of the step")
 
-    monkeypatch.setattr(train.Segmenter, "compile", lambda _: None)
-    monkeypatch.setattr(train, "add_gradients", broken)
+    monkeypatch.setattr(training_step.Segmenter, "compile", lambda _: None)
+    monkeypatch.setattr(training_step, "add_gradients", broken)
     with pytest.raises(ZeroDivisionError, match="of the step"):
         trainer("run", make_config(train={"compile": True}))
 
@@ -1071,13 +1072,13 @@ def test_a_run_without_a_validation_split_trains_and_keeps_its_last_checkpoint(t
 
 def test_a_checkpoint_is_there_before_the_first_step(trainer, make_config, monkeypatch):
     there: list[list[str]] = []
-    step = train.train_step
+    step = training_step.train_step
 
     def spy(*args: Any) -> Any:
         there.append([path.name for path in checkpoint.committed(trainer.directory / "run" / "checkpoints")])
         return step(*args)
 
-    monkeypatch.setattr(train, "train_step", spy)
+    monkeypatch.setattr(training_step, "train_step", spy)
     trainer("run", make_config(train={"steps": 1}))
     assert there == [["step-00000000"]]
 
@@ -1103,14 +1104,14 @@ def test_metrics_have_a_row_a_step_and_a_row_a_validation_and_nothing_that_chang
 
 def test_a_checkpoint_is_made_at_the_latest_after_ten_minutes(trainer, make_config, monkeypatch):
     real, offset = train.time.monotonic, [0.0]
-    step = train.train_step
+    step = training_step.train_step
 
     def slow(training: Any, batch: Any, number: int, *rest: Any) -> Any:
         offset[0] += 400
         return step(training, batch, number, *rest)
 
     monkeypatch.setattr(train.time, "monotonic", lambda: real() + offset[0])
-    monkeypatch.setattr(train, "train_step", slow)
+    monkeypatch.setattr(training_step, "train_step", slow)
     run = trainer("run", make_config(train={"steps": 5, "eval_every": 100, "keep": 9}))
     steps = [path.name for path in checkpoint.committed(run.directory / "checkpoints")]
     assert steps == [f"step-0000000{step}" for step in (0, 2, 4, 5)]

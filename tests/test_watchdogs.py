@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from segtool import train, watchdogs
+from segtool import train, training_step, watchdogs
 from segtool.checkpoint import last
 from segtool.cli import _explain, app
 from segtool.config import dump_config, load_config
 from segtool.errors import ShortageError
 from segtool.inference import AUTO_TILE, Normalize, Predictor, smaller_tile
-from segtool.metrics import Scores
+from segtool.metrics import Scores, iou
 from segtool.models.segmenter import build_model
 from segtool.shortage import is_shortage
 from segtool.watchdogs import (
@@ -61,7 +61,7 @@ RING_NOT_IN_THE_TRUTH = matrix((90, 10, 0), (4, 46, 0), (0, 0, 0))
 def row(confusion: np.ndarray, step: int, **changed: Any) -> dict[str, Any]:
     """Returns the row that `metrics.jsonl` has of a validation, read back from the file."""
     scores = Scores(NAMES, confusion, 0)
-    classes = dict(zip(NAMES, train.iou(confusion), strict=True))
+    classes = dict(zip(NAMES, iou(confusion), strict=True))
     return json.loads(json.dumps({"step": step, "split": "val", **scores.summary, "iou": classes, **changed}))
 
 
@@ -91,7 +91,7 @@ def test_one_pixel_found_begins_the_count_again(make_config):
 def test_a_class_that_the_truth_does_not_have_is_not_missed(make_config):
     assert warnings(make_config(), *[RING_NOT_IN_THE_TRUTH] * 5) == []
     predicted = RING_NOT_IN_THE_TRUTH + matrix((0, 0, 7), (0, 0, 0), (0, 0, 0))  # its IoU is 0
-    assert train.iou(predicted)[2] == 0.0
+    assert iou(predicted)[2] == 0.0
     assert warnings(make_config(), *[predicted] * 5) == []
 
 
@@ -242,14 +242,14 @@ def test_slow_reading_is_warned_of_and_its_share_is_in_the_timing_and_not_in_the
             clock[0] += 3.0
             yield batch
 
-    step = train.train_step
+    step = training_step.train_step
 
     def step_of_a_second(*args: Any) -> Any:
         clock[0] += 1.0
         return step(*args)
 
     monkeypatch.setattr(train, "training_batches", slow)
-    monkeypatch.setattr(train, "train_step", step_of_a_second)
+    monkeypatch.setattr(training_step, "train_step", step_of_a_second)
     monkeypatch.setattr(train.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(watchdogs, "WINDOW_STEPS", 5)
     monkeypatch.setattr(watchdogs, "WARM_UP", 2)
@@ -285,7 +285,7 @@ def test_training_tells_the_exact_next_command_which_makes_the_same_run_in_less_
     config, run = tmp_path / "config.yaml", tmp_path / "a run"
     config.write_text(dump_config(make_config(train={"steps": 3, "batch_size": 4})))
     with monkeypatch.context() as patch:
-        patch.setattr(train, "add_gradients", raising(STARVED[kind]))
+        patch.setattr(training_step, "add_gradients", raising(STARVED[kind]))
         with pytest.raises(ShortageError) as error:
             app(["train", str(config), "--run", str(run), "--quiet", "--device", "cpu"], standalone_mode=False)
     text = str(error.value)
@@ -310,7 +310,7 @@ def raising(error: Exception) -> Any:
 
 
 def test_another_error_of_the_step_is_not_taken_for_a_want_of_memory(trainer, make_config, monkeypatch):
-    monkeypatch.setattr(train, "add_gradients", raising(RuntimeError("size mismatch")))
+    monkeypatch.setattr(training_step, "add_gradients", raising(RuntimeError("size mismatch")))
     with pytest.raises(RuntimeError, match="size mismatch"):
         trainer("run", make_config())
 
