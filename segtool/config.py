@@ -50,6 +50,12 @@ class Pairing:
     that name is no image, and the name is taken off the path before it is compared."""
     mask_folder: str = ""
     """Name of the folders further down that hold the masks, as in `seq1/Labels/0001.png`."""
+    image_words: str = ""
+    """Words that tell images, with blanks between, as `camera` of `camera/7_camera_001.png`. With these or `mask_words`
+    the keys above are not used: paths are compared by the words and numbers that are left in them, and a file that
+    lacks one of the words is no image."""
+    mask_words: str = ""
+    """Words that tell masks, as `label` of `label/7_label_001.png`; a file that lacks one of them is no mask."""
     by_number: bool = False
     """Whether numbers in stems are compared by their value, so that `img_001` is `img_1`."""
 

@@ -653,3 +653,14 @@ def test_real_data_sets_are_laid_out_and_pair_completely(name: str) -> None:
         pairs = find_pairs(root / images, root / masks, layout.pairing)
         assert pairs.records
         assert (pairs.images_without_mask, pairs.masks_without_image, pairs.ambiguous) == ((), (), ())
+
+
+def test_words_in_the_midst_of_paths_tell_images_from_masks_and_other_files(tmp_path: Path) -> None:
+    names = ("7/camera/7_camera_001", "7/label/7_label_001", "7/lidar/7_lidar_001", "8/camera/8_camera_001")
+    touch(tmp_path, *(f"{name}.png" for name in names))
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(image_words="camera", mask_words="label"))
+    assert [(record.image, record.mask) for record in pairs.records] == [
+        (tmp_path / "7/camera/7_camera_001.png", tmp_path / "7/label/7_label_001.png")
+    ]
+    assert pairs.images_without_mask == (tmp_path / "8/camera/8_camera_001.png",)
+    assert pairs.masks_without_image == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -61,6 +62,12 @@ class Tree:
         silent = {path for path in self.files if path != "." and not _tells(path)}
         known = sorted(silent) if len(silent) <= MAX_UNKNOWN else []
         return [_place(path) for path in (".", *known)]
+
+    def around(self) -> Place:
+        """Returns the innermost folder that holds all files."""
+        parts = zip(*(_parts(folder) for folder in self.files), strict=False)
+        common = list(takewhile(lambda names: len(set(names)) == 1, parts))
+        return _place("/".join(names[0] for names in common) or ".")
 
     def files_of(self, place: Place) -> list[Path]:
         """Returns the files of a place."""

@@ -18,8 +18,13 @@ from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of
 from segtool.data.folders import Place, Tree, looks_like_masks, within
 from segtool.data.pairs import JPEG_SUFFIXES, stem_of, tell_apart
+from segtool.data.wording import guess_words
 from segtool.data.words import SPLITS
 
+MORE = 1.5
+"""Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
+SECOND = 0.1
+"""What a pair with a mask of second choice is worth: markers and overlays of all images, truth of a tenth of them."""
 CHANCE = 2.5
 """Some pairs of two folders are a chance where so many times more lie side by side in one."""
 
@@ -70,6 +75,9 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         return finder.layout(two_folders)
     one_folder = finder.choose(finder.single_folders)
     best = one_folder if _total(one_folder) > CHANCE * _total(two_folders) else two_folders
+    if not best or (best["train"].images.role is None and 2 * _total(best) < 0.6 * known):
+        by_words = finder.by_words()
+        best = by_words if _total(by_words) > MORE * _total(best) else best
     return finder.layout(best) if best else None
 
 
@@ -156,6 +164,19 @@ class _Finder:
         best = self._best([match for pair in pairs if (match := self._match(*pair)).pairs])
         return {"train": best} if best else {}
 
+    def by_words(self) -> dict[str, _Match]:
+        """Returns the best match of images and masks whose names differ by words in their midst."""
+        matches = []
+        for images, masks in [pair for split in ("", *SPLITS) for pair in self.pairs_of_folders(split)]:
+            if not (images.inner or masks.inner):
+                own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
+                matches.append(_Match(images, masks, *guess_words(own, others)))
+        around = self.tree.around()
+        stems = self.tree.stems(around)
+        matches.append(_Match(around, around, *guess_words(stems, stems)))
+        best = self._best([match for match in matches if match.pairs])
+        return {"train": best} if best else {}
+
     def _alike(self, matches: list[_Match], like: _Match | None, seen: list[_Match]) -> list[_Match]:
         """Returns the matches whose masks are of the kind that was chosen, or of a kind that was not there to choose.
 
@@ -168,8 +189,9 @@ class _Finder:
         return same or [match for match in matches if match.masks.kind not in kinds]
 
     def _best(self, matches: Sequence[_Match]) -> _Match | None:
-        most = max((match.pairs for match in matches), default=0)
-        good = [match for match in matches if match.pairs >= NEARLY * most]
+        worth = [match.pairs * (1 if match.masks.rank >= 0 else SECOND) for match in matches]
+        most = max(worth, default=0)
+        good = [match for match, pairs in zip(matches, worth, strict=True) if pairs >= NEARLY * most]
         return max(good, key=self._rank, default=None)
 
     def _rank(self, match: _Match) -> tuple[object, ...]:
@@ -219,6 +241,8 @@ class _Finder:
 
     def _told_apart(self, match: _Match, pairing: Pairing) -> bool:
         """Whether a split needs a pairing of its own."""
+        if pairing.image_words or pairing.mask_words:
+            return False
         inner = (match.images.inner, match.masks.inner)
         return inner != (pairing.image_folder, pairing.mask_folder) or self._count(match, pairing) < match.pairs
 

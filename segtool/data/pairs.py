@@ -22,6 +22,7 @@ MASK_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
 _KINDS = (JPEG_SUFFIXES, {".webp"}, {".tif", ".tiff"}, {".bmp", ".dib"}, {".png", ".gif"})
 _NUMBER = re.compile(r"(?<!\d)0+(\d)")
+_WORD = re.compile(r"\d+|[^\W\d_]+")
 _SHARED = 0.1  # a tail that as many images' names have with another file's is no chance
 
 
@@ -163,13 +164,32 @@ def strip(stem: str, prefix: str, suffix: str) -> str | None:
 
 
 def image_key(stem: str, pairing: Pairing) -> str | None:
-    """Returns what is compared of an image's stem; None where it does not carry the prefix and suffix."""
+    """Returns what is compared of an image's stem; None where it does not carry the prefix and suffix, or the words."""
+    if _by_words(pairing):
+        return _comparable(words_left(stem, pairing.image_words), "", pairing)
     return _comparable(strip(stem, pairing.image_prefix, pairing.image_suffix), pairing.image_folder, pairing)
 
 
 def mask_key(stem: str, pairing: Pairing) -> str | None:
-    """Returns what is compared of a mask's stem; None where it does not carry the prefix and suffix."""
+    """Returns what is compared of a mask's stem; None where it does not carry the prefix and suffix, or the words."""
+    if _by_words(pairing):
+        return _comparable(words_left(stem, pairing.mask_words), "", pairing)
     return _comparable(strip(stem, pairing.mask_prefix, pairing.mask_suffix), pairing.mask_folder, pairing)
+
+
+def _by_words(pairing: Pairing) -> bool:
+    return bool(pairing.image_words or pairing.mask_words)
+
+
+def words_of(stem: str) -> list[str]:
+    """Returns the words and numbers of a path: `7`, `camera`, `001` of `7/camera_001`."""
+    return _WORD.findall(unicodedata.normalize("NFC", stem))
+
+
+def words_left(stem: str, words: str) -> str | None:
+    """Returns the words and numbers of a path but those given, with blanks between; None where it lacks one of them."""
+    there, without = words_of(stem), set(words.split())
+    return " ".join(word for word in there if word not in without) if without <= set(there) else None
 
 
 def _comparable(key: str | None, folder: str, pairing: Pairing) -> str | None:
@@ -192,6 +212,12 @@ def sort_out(
     image_files: list[Path], mask_files: list[Path], images: Path, masks: Path, pairing: Pairing
 ) -> tuple[list[Path], list[Path]]:
     """Returns which of the files in two folders, which may be one, are images and which are masks."""
+    if _by_words(pairing):
+        image_files = [file for file in image_files if image_key(stem_of(file, images), pairing) is not None]
+        mask_files = [file for file in mask_files if mask_key(stem_of(file, masks), pairing) is not None]
+        others = set(mask_files if pairing.mask_words else image_files)
+        kept = [[file for file in files if file not in others] for files in (image_files, mask_files)]
+        return (kept[0], mask_files) if pairing.mask_words else (image_files, kept[1])
     if pairing.image_folder or pairing.mask_folder:
         image_files = [file for file in image_files if _lies_in(file, images, pairing.image_folder, pairing)]
         return image_files, [file for file in mask_files if in_folder(file, masks, pairing.mask_folder)]

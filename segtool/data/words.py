@@ -24,7 +24,8 @@ _OTHERS = {
     "clear splits": "train training val valid validation test testing",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb vis visual visualization "
     "visualisation visualizations overlay overlays preview previews instance instances instanceids object objects "
-    "human edge edges boundary boundaries contour contours second nd depth fov",
+    "human edge edges boundary boundaries contour contours second nd depth fov tra track "
+    "tracks",
 }
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -230,6 +231,8 @@ def _instance_evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str |
     if not num:
         return None
     what = f"{num} distinct values besides 0, up to {ids.max()}"
+    if all(re.match(r"man_(seg|track)\d", mask.path.name) for mask in masks):
+        return f"{what}; `man_seg` numbers cells, as the Cell Tracking Challenge does"
     wide = ids.max() > 255 or any(mask.mode.startswith("I") for mask in masks)
     if num > MANY_VALUES and wide:
         return what

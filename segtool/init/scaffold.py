@@ -92,7 +92,10 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     if found.pairing != Pairing():
         affixes = {key: text for key, text in asdict(found.pairing).items() if text}
         by_number = " Numbers are compared by their value: 007 is 7." if found.pairing.by_number else ""
-        rows.append(Row(f"pairing: {flow(affixes)}", f"Taken off the file names before they are compared.{by_number}"))
+        how = "Taken off the file names before they are compared."
+        if found.pairing.image_words or found.pairing.mask_words:
+            how = "The words that tell images from masks; what is left of their paths is compared."
+        rows.append(Row(f"pairing: {flow(affixes)}", f"{how}{by_number}"))
     return rows
 
 

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from scenes import aerial, lesion, objects, polyp, portrait, street
+from PIL import Image
+from scenes import aerial, drive_along, lesion, nuclei, objects, polyp, portrait, street
 
 from published.registry import (
+    SIZE,
     VOC_COLORS,
     binary,
     colored,
@@ -149,3 +151,41 @@ def stare_packed(root: Path) -> None:
         (root / folder).mkdir(parents=True)
         for index in range(4):
             (root / folder / f"im{index:04d}{end}.ppm.gz").write_bytes(b"\x1f\x8b\x08\x00")
+
+
+@published(10, "index", [0, "1..65535"], masks="_GT/SEG/")
+def cell_tracking(root: Path) -> None:
+    """Cell Tracking Challenge: `01/t000.tif` and `01_GT/SEG/man_seg000.tif`, few frames; markers of all in `TRA`."""
+    for sequence in ("01", "02"):
+        for index, (image, mask) in enumerate(drive_along(nuclei)(np.random.default_rng(int(sequence)), SIZE, 10)):
+            save(root / "DIC-HeLa" / sequence / f"t{index:03d}.tif", image[..., 0])
+            truth = root / "DIC-HeLa" / f"{sequence}_GT"
+            save(truth / "TRA" / f"man_track{index:03d}.tif", (mask * (image[..., 0] > 120)).astype(np.uint16))
+            if index % 2 == 0:
+                save(truth / "SEG" / f"man_seg{index:03d}.tif", mask.astype(np.uint16) * 3)
+
+
+@published(12, "rgb", ["#ff0000", "#ff00ff"], masks="_road_")
+def kitti_road(root: Path) -> None:
+    """KITTI road: `um_000001` and `um_road_000001`, lanes beside them, `testing` without masks."""
+    folder = root / "data_road" / "training"
+    for index, (image, mask) in enumerate(pairs(street, 12, seed=915)):
+        kind, number = ("um", "umm", "uu")[index % 3], f"{index // 3:06d}"
+        save(folder / "image_2" / f"{kind}_{number}.png", image)
+        colors = colored((mask == 2).astype(int), [(255, 0, 0), (255, 0, 255)])
+        for what in ("road", "lane") if kind == "um" else ("road",):
+            save(folder / "gt_image_2" / f"{kind}_{what}_{number}.png", colors)
+    save(root / "data_road" / "testing" / "image_2" / "um_000000.png", image[::-1])
+
+
+@published(12, "index", [0, 1], masks="_lesion/")
+def ph2(root: Path) -> None:
+    """PH2: a folder for each kind of file of each case; regions with numbers beside the lesions."""
+    for index, (image, mask) in enumerate(pairs(lesion, 12, seed=916), 2):
+        name = f"IMD{index:03d}"
+        folder = root / "PH2Dataset" / "PH2 Dataset images" / name
+        save(folder / f"{name}_Dermoscopic_Image" / f"{name}.bmp", image)
+        save(folder / f"{name}_lesion" / f"{name}_lesion.bmp", Image.fromarray(binary(mask)).convert("1"))
+        if index % 2:
+            save(folder / f"{name}_roi" / f"{name}_R1_Label3.bmp", Image.fromarray(binary(mask)).convert("1"))
+    text(root / "PH2Dataset" / "PH2_dataset.txt", ["|| Name || Clinical Diagnosis ||"])

@@ -1,0 +1,82 @@
+"""Words in the midst of paths that tell masks from images, proved by the pairs that are left without them.
+
+`camera/7_camera_001` and `label/7_label_001`; `um_000001` and `um_road_000001`; `01/t000` and `01_GT/SEG/man_seg000`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+from segtool.config import Pairing
+from segtool.data.pairs import words_left, words_of
+from segtool.data.words import mask_rank, roles_in
+
+FREQUENT = 0.05
+"""A word in fewer of the paths names what a picture shows, and not what kind of file it is."""
+MOST_KINDS = 12
+ENOUGH = 0.9
+"""So many of the masks must find an image."""
+
+
+def guess_words(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, int]:
+    """Returns the words that tell images and masks, and the number of pairs; none where they are not certain.
+
+    Args:
+        images: stems, within their folder.
+        masks: stems too; the same as `images` where both lie in one folder, where a word must say image or mask.
+    """
+    counted = [
+        (_rank(pairing), count, pairing)
+        for pairing in _candidates(images, masks)
+        if (count := _count(images, masks, pairing))
+    ]
+    best = max(counted, key=lambda found: found[:2], default=None)
+    if best is None or [found[:2] for found in counted].count(best[:2]) > 1:  # two kinds of masks, neither of them all
+        return Pairing(), 0
+    return best[2], best[1]
+
+
+def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing]:
+    found = set()
+    for one, other in product(_kinds(images), _kinds(masks)):
+        pairing = Pairing(image_words=" ".join(sorted(one - other)), mask_words=" ".join(sorted(other - one)))
+        of_images, of_masks = _roles(pairing.image_words), _roles(pairing.mask_words)
+        other_kind = "masks" in of_images or mask_rank(pairing.image_words) < 0  # instances, overlays
+        told = not other_kind and ("masks" in of_masks or "images" in of_images)
+        if pairing not in found and one != other and (told or images is not masks):
+            found.add(pairing)
+            yield pairing
+
+
+def _roles(words: str) -> set[str]:
+    return {role for word in words.split() if len(word) > 1 for role in roles_in(word)}  # x and y are objects here
+
+
+def _kinds(stems: Sequence[str]) -> list[frozenset[str]]:
+    """Returns the sets of frequent words that paths hold, the most frequent sets first."""
+    held = [frozenset(word for word in words_of(stem) if not word.isdigit()) for stem in stems]
+    counts = Counter(word for words in held for word in words)
+    least = max(2, FREQUENT * len(stems))
+    kinds = Counter(frozenset(word for word in words if counts[word] >= least) for words in held)
+    return [kind for kind, _ in kinds.most_common(MOST_KINDS)]
+
+
+def _rank(pairing: Pairing) -> int:
+    """Returns how many words say mask, up to two: `GT` and `SEG` before `GT` and `TRA`."""
+    return min(2, sum("masks" in _roles(word) for word in pairing.mask_words.split()))
+
+
+def _count(images: Sequence[str], masks: Sequence[str], pairing: Pairing) -> int:
+    """Returns how many stems pair one to one; 0 where masks are left over."""
+    of_masks = [stem for stem in masks if words_left(stem, pairing.mask_words) is not None]
+    without = set(of_masks) if pairing.mask_words and images is masks else set()
+    ones: dict[str, int] = defaultdict(int)
+    for stem in images:
+        key = words_left(stem, pairing.image_words)
+        if key is not None and stem not in without:
+            ones[key] += 1
+    others = Counter(words_left(stem, pairing.mask_words) for stem in of_masks)
+    count = sum(1 for key, number in others.items() if number == 1 and key and ones.get(key) == 1)
+    return count if count >= max(2, ENOUGH * len(of_masks)) else 0
