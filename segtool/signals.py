@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -36,6 +36,36 @@ class catch_signals:  # noqa: N801 -- a context manager, used like a function
             _end_at_once(number, frame)
         self.caught.append(number)
         _tell("signal received: finishing this step and saving; once more to stop at once")
+
+
+@contextlib.contextmanager
+def raised_at_signals(error: Callable[[int], BaseException]) -> Iterator[None]:
+    """Ends what is inside at a signal, with the error for it; a second one ends at once.
+
+    It leaves as SystemExit, which is taken for no failure of what is inside; where it is caught there, the error comes
+    at the end.
+    """
+    caught: list[int] = []
+
+    def catch(number: int, frame: object) -> None:
+        if caught:
+            _end_at_once(number, frame)
+        caught.append(number)
+        _tell("signal received: stopping; once more to stop at once")
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, catch) for number in STOPPING if not _is_shielded(number)}
+    try:
+        yield
+    except BaseException as raised:
+        if caught:
+            raise error(caught[0]) from raised
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise error(caught[0])
 
 
 class TimeUpError(Exception):

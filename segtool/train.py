@@ -34,7 +34,7 @@ from segtool.optim import learning_rate
 from segtool.plan import Plan
 from segtool.runs import RunDirectory, relocate, resume_command
 from segtool.shortage import shortage_told
-from segtool.signals import catch_signals
+from segtool.signals import catch_signals, raised_at_signals
 from segtool.terminal import Reporter
 from segtool.training_log import Logs
 from segtool.training_step import Training
@@ -110,6 +110,8 @@ def train(
         logs.flushed_where_it_diverges(config),
         shortage_told(partial(shortage_advice, training, plan, run)),
     ):
+        if config.train.compile:  # which takes minutes, and what it leaves out when it is ended changes the step
+            make_step = raised_at_signals(partial(stopped_at, run, world, progress.step))(make_step)
         while progress.step < plan.steps:
             batch = next(batches)
             rate = learning_rate(config.optim, progress.step, plan.steps)
@@ -145,6 +147,13 @@ def train(
             if stop:
                 raise Interrupted(stop, resume_command(run.directory, world.size), progress.step)
     return progress
+
+
+def stopped_at(run: RunDirectory, world: World, step: int, number: int) -> BaseException:
+    """Returns what ends a training at a signal where its last step is saved; the main process tells how to go on."""
+    if world.is_main:
+        return Interrupted(number, resume_command(run.directory, world.size), step)
+    return SystemExit(128 + number)
 
 
 def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:

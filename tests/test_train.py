@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -36,6 +37,7 @@ from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.optim import build_optimizer, learning_rate
 from segtool.predict import build_predictor
 from segtool.preparation import verify_components
+from segtool.runs import RunDirectory
 from segtool.terminal import Reporter
 from segtool.training_step import Outcome, Training
 
@@ -911,6 +913,45 @@ def test_a_compiler_that_fails_is_warned_of_and_the_run_is_that_without_it(train
     assert "compilation failed" in warning
     assert "the compiler is broken" in warning
     assert_same(run, plain)
+
+
+def failing(graph: Any, inputs: Any) -> Any:
+    """A backend whose compiler gets the signal too, as g++ does at Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+    raise RuntimeError("g++ was interrupted")
+
+
+def carrying_on(graph: Any, inputs: Any) -> Any:
+    """A backend that takes what a signal raises for a feature that the processor lacks."""
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
+    return graph
+
+
+@pytest.mark.parametrize("backend", [failing, carrying_on])
+def test_a_signal_while_the_network_is_compiled_ends_the_run_and_no_step_is_saved_that_might_be_another(
+    tmp_path, make_config, monkeypatch, backend
+):
+    compile_with = nn.Module.compile
+    monkeypatch.setattr(training_step.Segmenter, "compile", lambda self: compile_with(self, backend=backend))
+    monkeypatch.setattr("conftest._Reporter.warn", lambda *_: pytest.fail("it is no failure of the compiler"))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"step 0 is saved.*--resume") as caught:
+        Trainer(tmp_path, monkeypatch)("run", make_config(train={"steps": 3, "compile": True}))
+    assert caught.value.exit_code == 130
+    assert checkpoint.last(tmp_path / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_of_several_processes_that_a_signal_stops_the_main_one_tells_how_to_go_on(tmp_path):
+    run = RunDirectory(tmp_path)
+    told = train.stopped_at(run, World(rank=0, size=2), 7, signal.SIGTERM)
+    assert str(told) == f"interrupted; step 7 is saved. Continue with: segtool train {tmp_path} --resume --gpus 2"
+    assert isinstance(told, Interrupted)
+    silent = train.stopped_at(run, World(rank=1, size=2), 7, signal.SIGTERM)
+    assert isinstance(silent, SystemExit)
+    assert silent.code == told.exit_code == 143
 
 
 def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_compiler(trainer, make_config, monkeypatch):
