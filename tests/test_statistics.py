@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data
-from segtool.data import pools, statistics
+from segtool.data import facts, pools, statistics
 from segtool.data.pairs import Record
 from segtool.data.pools import in_processes, in_threads
 from segtool.data.statistics import (
@@ -101,6 +101,21 @@ def test_a_file_that_cannot_be_measured_is_named(tmp_path, named):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=path.name):
         (measure_channels if named == "image" else class_frequencies)(config(), records)
+
+
+def test_masks_that_were_looked_at_before_are_not_decoded_again(tmp_path, monkeypatch):
+    records = [write(tmp_path, name, noise((4, 4, 3)), [[0, 4, 9], [0, 0, 4]]) for name in ("one", "other")]
+    for record in records:
+        os.utime(record.mask, (1e9, 1e9))  # long ago: it may be known by its time of change
+    first = class_frequencies(config(), records)
+    monkeypatch.setattr(facts, "read_mask", lambda *_, **__: pytest.fail("it is decoded"))
+    assert class_frequencies(config(), records) == first == ClassFrequencies((6, 4, 0), (10, 10, 0))
+
+
+def test_a_value_that_is_no_class_is_told_with_its_file(tmp_path):
+    records = [write(tmp_path, "a", noise((4, 4, 3)), [[0, 4]]), write(tmp_path, "b", noise((4, 4, 3)), [[0, 5]])]
+    with pytest.raises(DataError, match=r"b_mask\.png.*5"):
+        class_frequencies(config(), records)
 
 
 def test_a_record_without_a_mask_is_named(tmp_path):

@@ -35,6 +35,13 @@ class Record:
     stem: str
     """The image's path within its folder without the suffix, with `/` on every system: `seq1/0001`."""
 
+    @property
+    def truth(self) -> Path:
+        """The mask, where it is needed. Raises DataError where there is none."""
+        if self.mask is None:
+            raise DataError(f"{shown(self.image)}: has no mask; add one, or remove the image")
+        return self.mask
+
 
 @dataclass(frozen=True)
 class Pairs:

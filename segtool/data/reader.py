@@ -35,13 +35,11 @@ class Reader:
 
     def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Returns image H W C and class indices H W. Raises DataError where their sizes differ."""
-        if record.mask is None:
-            raise DataError(f"{shown(record.image)}: has no mask; add one, or remove the image")
-        image, target = self.image(record), self.labels.read(record.mask, max_pixels=self.max_pixels)
+        image, target = self.image(record), self.labels.read(record.truth, max_pixels=self.max_pixels)
         if image.shape[:2] != target.shape:
             (height, width), (mask_height, mask_width) = image.shape[:2], target.shape
             raise DataError(
-                f"{shown(record.mask)}: {mask_width}x{mask_height} pixels, but its image {shown(record.image)} has "
+                f"{shown(record.truth)}: {mask_width}x{mask_height} pixels, but its image {shown(record.image)} has "
                 f"{width}x{height}; a mask must have its image's size: run `segtool check`"
             )
         return image, target

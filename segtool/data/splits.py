@@ -8,18 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segtool.config import Config, Data, Split
-from segtool.data.codes import UNKNOWN
-from segtool.data.facts import look_at_masks
-from segtool.data.labels import Labels
 from segtool.data.opening import shown
 from segtool.data.pairs import Record
+from segtool.data.uses import class_pixels
 from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
 from segtool.signals import TimeUpError, time_limit
@@ -161,19 +158,9 @@ def class_presence(config: Config) -> Presence:
     """
 
     def presence(records: Sequence[Record]) -> NDArray[np.bool_]:
-        labels = Labels.from_config(config.data)
-        masks = [_mask_of(record) for record in records]
-        known = look_at_masks(masks, max_pixels=config.limits.max_pixels)
-        rows = {}
-        for mask, facts in known.items():
-            facts = facts.seen_by(config.data.encoding)
-            stored = facts.stored(facts.values)
-            fits = not facts.error and not labels.misfit(stored)
-            indices = labels.look_up(stored) if fits else None
-            if indices is None or (indices == UNKNOWN).any():
-                indices = labels.read(mask, max_pixels=config.limits.max_pixels)  # raises, with file and pixel
-            rows[mask] = np.bincount(indices[indices >= 0].ravel(), minlength=256)[: labels.num_classes] > 0
-        return np.stack([rows[mask] for mask in masks])
+        masks = [record.truth for record in records]
+        pixels = class_pixels(config, masks)
+        return np.stack([pixels[mask] > 0 for mask in masks])
 
     return presence
 
@@ -182,12 +169,6 @@ def fold_of(text: str) -> tuple[int, int]:
     """Returns k and n of `data.fold: k/n`."""
     number, _, count = text.partition("/")
     return int(number), int(count)
-
-
-def _mask_of(record: Record) -> Path:
-    if record.mask is None:
-        raise DataError(f"{shown(record.image)}: has no mask; add one, or remove the image")
-    return record.mask
 
 
 def _taken(order: list[Group], wanted: Sequence[int]) -> list[list[Record]]:

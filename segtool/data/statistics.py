@@ -10,10 +10,9 @@ import numpy as np
 from segtool.config import Config
 from segtool.data.formats import Record
 from segtool.data.images import read_image
-from segtool.data.labels import Labels, read_mask, resolve
-from segtool.data.opening import shown
+from segtool.data.labels import read_mask, resolve
 from segtool.data.pools import in_threads
-from segtool.errors import DataError
+from segtool.data.uses import class_pixels
 
 MAX_IMAGES = 500  # evenly spaced training images that mean and deviation are measured on
 BLOCK = 1 << 20  # pixels that are summed at a time, which bounds the memory
@@ -78,15 +77,13 @@ def channel_sums(image: np.ndarray) -> np.ndarray:
 
 
 def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequencies:
-    """Returns how often each class occurs in the masks of `records`."""
-    labels = Labels.from_config(config.data)
+    """Returns how often each class occurs in the masks of `records`.
 
-    def count(record: Record) -> np.ndarray:
-        if record.mask is None:
-            raise DataError(f"{shown(record.image)}: has no mask; add one, or remove the image")
-        indices = labels.read(record.mask, max_pixels=config.limits.max_pixels)
-        pixels = np.bincount(indices.ravel(), minlength=256)[: labels.num_classes]
-        return np.stack([pixels, np.where(pixels > 0, pixels.sum(), 0)])
-
-    pixels, present = np.sum(in_threads(count, records), axis=0)
-    return ClassFrequencies(tuple(pixels.tolist()), tuple(present.tolist()))
+    Raises:
+        DataError: a record has no mask, or one that cannot be used.
+    """
+    masks = [record.truth for record in records]
+    counted = class_pixels(config, masks)
+    pixels = np.stack([counted[mask] for mask in masks])  # N K
+    present = np.where(pixels > 0, pixels.sum(axis=1, keepdims=True), 0)
+    return ClassFrequencies(tuple(pixels.sum(axis=0).tolist()), tuple(present.sum(axis=0).tolist()))
