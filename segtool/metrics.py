@@ -35,7 +35,9 @@ def confusion_matrix(target: NDArray[np.uint8], prediction: NDArray[np.uint8], n
     """
     truth, answer = target.ravel(), prediction.ravel()
     ends, lengths = runs(truth, answer)
-    return weighted_confusion(truth[ends], answer[ends], lengths, num_classes)
+    counted = truth[ends] != IGNORE
+    ends = ends[counted]
+    return weighted_confusion(truth[ends], answer[ends], lengths[counted], num_classes)
 
 
 def runs(target: np.ndarray, prediction: np.ndarray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -48,18 +50,21 @@ def runs(target: np.ndarray, prediction: np.ndarray) -> tuple[NDArray[np.intp], 
         target: values in row-major order, or colours N C.
         prediction: values or colours of the same pixels.
     """
-    last = np.ones(len(target), bool)
-    np.logical_or(_changes(target), _changes(prediction), out=last[:-1])
+    last = np.empty(len(target), bool)
+    last[-1:] = True
+    last[:-1] = _changes(target)
+    last[:-1] |= _changes(prediction)
     ends = last.nonzero()[0]
-    return ends, np.diff(ends, prepend=-1)
+    lengths = ends + 1
+    lengths[1:] -= lengths[:-1].copy()
+    return ends, lengths
 
 
 def weighted_confusion(target: np.ndarray, prediction: np.ndarray, pixels: np.ndarray, num_classes: int) -> Confusion:
-    """Returns what `confusion_matrix` does where each pair of indices stands for a number of pixels."""
-    counted = target != IGNORE
-    codes = target[counted].astype(np.intp) * num_classes + prediction[counted]
+    """Returns the K K int64 counts of pairs of indices below K, each of which stands for a number of pixels."""
+    codes = target.astype(np.intp, copy=False) * num_classes + prediction
     # The sums are float64, which is exact up to 2^53 pixels.
-    counts = np.bincount(codes, weights=pixels[counted], minlength=num_classes**2)
+    counts = np.bincount(codes, weights=pixels, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
@@ -181,4 +186,4 @@ def majority_baseline(scores: Scores) -> tuple[dict[str, float | None], str | No
 
 
 def _ratio(above: NDArray[np.int64], below: NDArray[np.int64]) -> list[float | None]:
-    return [int(a) / int(b) if b else None for a, b in zip(above, below, strict=True)]
+    return [a / b if b else None for a, b in zip(above.tolist(), below.tolist(), strict=True)]

@@ -10,7 +10,7 @@ from typing import Never
 import numpy as np
 
 from segtool.config import Config, Pairing
-from segtool.data.codes import IGNORE, UNKNOWN
+from segtool.data.codes import IGNORE
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
@@ -111,12 +111,13 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
     if labels.misfit(truth) or labels.misfit(made):
         _refuse(record, labels, truth, made)
     ends, pixels = runs(_flat(truth), _flat(made))
-    target, prediction = (labels.look_up(replace(mask, values=_flat(mask)[None, ends]))[0] for mask in (truth, made))
-    counted = target != IGNORE
-    if (target == UNKNOWN).any() or (counted & ((prediction == UNKNOWN) | (prediction == IGNORE))).any():
+    target, prediction = (labels.places(replace(mask, values=_flat(mask)[ends][None]))[0] for mask in (truth, made))
+    classes = labels.num_classes
+    counts = weighted_confusion(target, prediction, pixels, classes + 2)
+    ignored, unknown = classes, classes + 1
+    if counts[unknown].any() or counts[:classes, classes:].any():
         _refuse(record, labels, truth, made)
-    confusion = weighted_confusion(target, prediction, pixels, labels.num_classes)
-    return ImageScore(record.stem, confusion, int(pixels[~counted].sum()))
+    return ImageScore(record.stem, counts[:classes, :classes], int(counts[ignored].sum()))
 
 
 def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> StoredMask:

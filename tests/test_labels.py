@@ -634,3 +634,24 @@ def test_bytes_are_read_as_every_other_value_is_up_to_the_most_classes(count):
         assert decoded.dtype == np.uint8
     with pytest.raises(DataError, match=r"value 255 at \(1, 0\) and 1 pixel in all"):
         labels.decode(StoredMask(np.array([[0, 255]], np.uint8), "L"), Path("a.png"))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
+@pytest.mark.parametrize("count", [3, 254, 255])
+def test_places_are_the_indices_with_ignored_and_unknown_ones_after_the_classes(count, dtype):
+    labels = Labels.from_config(data(*range(1, count), 2000, ignore=(0,)))
+    values = np.arange(-128, 128).astype(dtype).reshape(16, 16)
+    expected = []
+    for value in values.ravel().tolist():
+        expected.append(count if value == 0 else value - 1 if 0 < value < count else count + 1)
+    places = labels.places(StoredMask(values, "L"))
+    assert places.dtype == np.intp
+    assert places.ravel().tolist() == expected
+
+
+def test_places_of_a_palette_are_those_of_its_own_colours():
+    labels = Labels.from_config(data(RED, GREEN, encoding="palette", ignore=(WHITE,)))
+    for colors, expected in (((RED, GREEN, WHITE), [0, 1, 2]), ((BLUE, WHITE, RED), [3, 2, 0])):
+        palette = bytes.fromhex("".join(color[1:] for color in colors))
+        mask = StoredMask(np.arange(3, dtype=np.uint8)[None], "P", palette)
+        assert labels.places(mask).tolist() == [expected]

@@ -116,12 +116,11 @@ class Labels:
         None where it holds a value that is no class, or there is no spare byte to tell such by.
         """
         spare = IGNORE - 1
-        unfit = stored.values.dtype != np.uint8 or stored.values.ndim == 3 or self.data.encoding == "alpha"
-        if unfit or self.num_classes > spare:
+        if not self._by_byte(stored) or self.num_classes > spare:
             return None
         key = ("bytes", stored.mode, stored.palette)
         if key not in self._tables:
-            every = self.look_up(replace(stored, values=np.arange(256, dtype=np.uint8)[None]))
+            every = self.look_up(_every_byte(stored))
             self._tables[key] = np.where(every == UNKNOWN, spare, every).astype(np.uint8)
         indices = bytearray(stored.values).translate(self._tables[key].tobytes())
         return None if spare in indices else np.frombuffer(indices, np.uint8).reshape(stored.values.shape)
@@ -283,6 +282,24 @@ class Labels:
             return self._table(plain.dtype, np.arange(np.iinfo(plain.dtype).max + 1))[plain]
         return self._match(plain)
 
+    def places(self, stored: StoredMask) -> np.ndarray:
+        """Returns rows of a matrix of K + 2 that counts pixels, H W intp: the index of a class, K where ignored, K + 1
+        where it is neither. The mask must be of a kind that the encoding reads."""
+        key = ("places", stored.mode, stored.palette)
+        if not self._by_byte(stored):
+            return self._place(self.look_up(stored))
+        if key not in self._tables:
+            self._tables[key] = self._place(self.look_up(_every_byte(stored))[0])
+        return self._tables[key][stored.values]
+
+    def _place(self, indices: np.ndarray) -> np.ndarray:
+        special = [indices == IGNORE, indices == UNKNOWN]
+        return np.select(special, [self.num_classes, self.num_classes + 1], indices).astype(np.intp)
+
+    def _by_byte(self, stored: StoredMask) -> bool:
+        """Whether a pixel's index follows from one byte of it."""
+        return stored.values.dtype == np.uint8 and stored.values.ndim == 2 and self.data.encoding != "alpha"
+
     def _table(self, key: object, values: np.ndarray) -> np.ndarray:
         if key not in self._tables:
             self._tables[key] = self._match(values)
@@ -403,6 +420,11 @@ def _choose_palette(labels: Labels, palette: bytes) -> str | None:
     if len(colors) > 256:
         return None
     return "".join(f"{color:06x}" for color in colors)
+
+
+def _every_byte(stored: StoredMask) -> StoredMask:
+    """Returns a mask of this kind of one row, which has each value of a byte once."""
+    return replace(stored, values=np.arange(256, dtype=np.uint8)[None])
 
 
 def _palette_colors(stored: StoredMask) -> np.ndarray:
