@@ -550,14 +550,14 @@ def _limits(text: str | None) -> dict[str, float]:
 
 
 def _show_scores(scores: Scores, title: str, facts: dict[str, Any], table: Path | None, *, as_json: bool) -> None:
-    from rich.console import Console
-
-    from segtool.tables import definition, score_table
-
     if as_json:
         written = None if table is None else str(table)
         print(json.dumps({**facts, **scores.to_json(), "per_image": written}, indent=1))
         return
+    from rich.console import Console
+
+    from segtool.tables import definition, score_table
+
     Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(score_table(scores, title))
     print(definition(scores))
     if table is not None:

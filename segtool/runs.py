@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from segtool import disk
 from segtool.config import Config, dump_config
 from segtool.disk import write_atomically
@@ -99,6 +97,8 @@ class Run(RunDirectory):
             CheckpointError: it cannot be made or written, a link or a pipe is in the place of one of its files, or
                 another process has held it for 15 s.
         """
+        from filelock import FileLock, Timeout  # here, since whoever reads a config looks for runs
+
         super().__init__(directory)
         self.lock = FileLock(directory / ".lock")
         disk.make_folder(directory)

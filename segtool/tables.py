@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from segtool.metrics import Scores, dice, iou, majority_baseline, mean, pixel_accuracy, precision, recall
 from segtool.terminal import percent, printable
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 def score_table(scores: Scores, title: str) -> Table:
     """Returns the scores by class, their means, and what answering the most frequent class everywhere would score."""
+    from rich.table import Table
+    from rich.text import Text
+
     matrix = scores.confusion
     total = max(int(matrix.sum()), 1)
     columns = [iou(matrix), dice(matrix), precision(matrix), recall(matrix)]

@@ -1,4 +1,7 @@
-"""What people see: lines, warnings and progress on standard error, tables on standard output."""
+"""What people see: lines, warnings and progress on standard error, tables on standard output.
+
+rich and tqdm are imported where something is shown: what a command prints as JSON needs neither.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
-
-from rich.console import Console
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segtool import disk
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
 PLAIN_SECONDS = 10  # between two plain lines of progress where no terminal redraws a bar
@@ -24,6 +27,8 @@ class Reporter:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.quiet = quiet
         self._log: Path | None = None
@@ -49,7 +54,7 @@ class Reporter:
         if self.quiet or not self.console.is_terminal:
             yield from self._track_plainly(items, total=total, unit=unit, label=label)
             return
-        with tqdm(items, total=total, unit=unit, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+        with _bar(items, total=total, unit=unit, desc=label) as bar:
             yield from bar
 
     def counter(self, *, unit: str, label: str) -> Callable[[int, int], None]:
@@ -63,8 +68,7 @@ class Reporter:
                 return
             if self.console.is_terminal:
                 if bar is None:
-                    tqdm.monitor_interval = 0  # its thread would keep processes from being forked
-                    bar = tqdm(total=total, unit=unit, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True)
+                    bar = _bar(total=total, unit=unit, desc=label)
                 bar.update(done - bar.n)
                 if done == total:
                     bar.close()
@@ -79,7 +83,7 @@ class Reporter:
         if not self.quiet and self.console.is_terminal:
             if self._bar is None:
                 form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
-                self._bar = tqdm(total=total, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=form)
+                self._bar = _bar(total=total, bar_format=form)
             self._bar.n = done
             self._bar.set_description_str(text)
         if time.monotonic() - self._plain_at > PLAIN_SECONDS or done == total:
@@ -162,6 +166,13 @@ def amount(size: float) -> str:
 def percent(value: float | None) -> str:
     """Returns a share as a percentage with two decimals; a hyphen where it is undefined."""
     return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _bar(items: Iterable[T] | None = None, **options: Any) -> tqdm[T]:
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # its thread would keep processes from being forked
+    return tqdm(items, file=sys.stderr, leave=False, dynamic_ncols=True, **options)
 
 
 def _lines(text: str) -> str:

@@ -265,12 +265,14 @@ def test_masks_that_do_not_bear_the_rules_suffix_are_no_truth(tmp_path, config):
     assert [record.stem for record in records] == ["a"]
 
 
-def test_scoring_folders_needs_no_torch(tmp_path, tiny_ds):
+def test_scoring_folders_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds):
     child = (
         "import sys\nfrom pathlib import Path\nfrom segtool.score import score_folders\n"
-        "from segtool.config import load_config\nassert 'torch' not in sys.modules\n"
-        "print(score_folders(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[2])).miou)\n"
-        "assert 'torch' not in sys.modules"
+        "from segtool.sources import load_any\nfrom segtool.tables import per_image_csv\n"
+        "scores = score_folders(load_any(Path(sys.argv[1]))[0], Path(sys.argv[2]), Path(sys.argv[2]))\n"
+        "assert per_image_csv(scores)\n"
+        "print(scores.miou)\n"
+        "assert not {'torch', 'rich', 'tqdm', 'filelock'} & sys.modules.keys()"
     )
     from segtool.config import dump_config
 
