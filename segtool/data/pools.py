@@ -16,7 +16,8 @@ from segtool.allocator import keep_freed_memory
 SHARE = 100  # items that are worth a process
 T = TypeVar("T")
 
-_function: Callable[..., Any]  # of a process that was forked
+_function: Callable[..., Any]  # of a process that was forked, with what it works on
+_items: Sequence
 
 
 def num_threads() -> int:
@@ -43,7 +44,7 @@ def in_processes(function: Callable[..., T], items: Sequence) -> list[T]:
 def each_in_processes(function: Callable[..., T], items: Sequence) -> Iterator[T]:
     """Yields the function's value of each item, a third sooner than threads where items take a millisecond.
 
-    The processes are forked, so the function may be any; items and values are pickled. Where there are few items, where
+    The processes are forked, so function and items may be any; values are pickled. Where there are few items, where
     forking is not safe (other threads run, or the system is not Linux), and with one processor, threads do it.
     """
     count = min(num_threads(), len(items) // SHARE)
@@ -53,22 +54,22 @@ def each_in_processes(function: Callable[..., T], items: Sequence) -> Iterator[T
         values = pool.map(function, items)
     else:
         fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(count, mp_context=fork, initializer=_begin, initargs=(function,))
-        values = pool.map(_call, items, chunksize=SHARE // 4)
+        pool = ProcessPoolExecutor(count, mp_context=fork, initializer=_begin, initargs=(function, items))
+        values = pool.map(_call, range(len(items)), chunksize=SHARE // 4)
     try:
         yield from values
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(function: Callable[..., Any]) -> None:
+def _begin(function: Callable[..., Any], items: Sequence) -> None:
     """Readies a process that was forked."""
-    global _function
-    _function = function
+    global _function, _items
+    _function, _items = function, items
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     keep_freed_memory()
 
 
-def _call(item: Any) -> Any:
-    return _function(item)
+def _call(number: int) -> Any:
+    return _function(_items[number])
