@@ -103,7 +103,19 @@ def a_class(root: Path, config: Config) -> Config:
     return replace(config, data=replace(config.data, classes=(*config.data.classes[:2], ClassSpec("husk", (2,)))))
 
 
-@pytest.mark.parametrize("change", [a_pixel, a_time, a_file_more, a_file_less, a_name, a_class])
+def test_how_a_network_is_trained_does_not_matter_to_a_report(
+    config: Config, tmp_path: Path, passes: list[int]
+) -> None:
+    examine(config, tmp_path)
+    examine(replace(config, train=replace(config.train, epochs=7)), tmp_path)
+    assert passes == [1]
+
+
+def a_crop(root: Path, config: Config) -> Config:
+    return replace(config, augment=replace(config.augment, crop=(64, 64)))
+
+
+@pytest.mark.parametrize("change", [a_crop, a_pixel, a_time, a_file_more, a_file_less, a_name, a_class])
 def test_any_change_has_all_looked_at_anew(
     config: Config, tmp_path: Path, passes: list[int], change: Callable[[Path, Config], Config]
 ) -> None:

@@ -43,7 +43,7 @@ def kind_fits(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "SEG301",
             "error",
-            f"{num(wrong, 'mask')} cannot be read with data.encoding: {survey.config.data.encoding}",
+            f"{num(wrong, 'mask')} cannot be read with data.encoding: {survey.data.encoding}",
             len(wrong),
             few_names(survey, [path for path, _ in wrong]),
             f"{survey.name(path)}: {error.partition('; ')[0]}",
@@ -71,7 +71,7 @@ def values_known(survey: Survey) -> Iterator[Finding]:
     if not pixels:
         return
     concerned = [path for path, use in survey.uses.items() if use.unknown]
-    colored = survey.config.data.encoding in ("rgb", "palette")
+    colored = survey.data.encoding in ("rgb", "palette")
     value, _ = pixels.most_common(1)[0]
     path = files[value][0]
     count = num(survey.uses[path].unknown[value], "pixel")
@@ -105,7 +105,7 @@ def _value(value: int, colored: bool) -> str:
 def _first_pixel(survey: Survey, path: Path, value: int) -> str:
     """Returns where the value first stands, as `(x, y)`; the file is read once more for it."""
     try:
-        stored = read_mask(path, max_pixels=survey.config.limits.max_pixels)
+        stored = read_mask(path, max_pixels=survey.limits.max_pixels)
     except DataError:  # changed since the pass
         return "(?, ?)"
     _, place = survey.labels.unknown(stored).get(value, (0, ("?", "?")))
@@ -185,7 +185,7 @@ def masks_tell_something(survey: Survey) -> Iterator[Finding]:
 @a_check
 def palettes_agree(survey: Survey) -> Iterator[Finding]:
     """SEG306: palette masks that are read by index, while a colour stands at another index in some of them."""
-    if survey.config.data.encoding != "index":
+    if survey.data.encoding != "index":
         return
     where: dict[int, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for mask in survey.masks.values():
@@ -222,7 +222,7 @@ def _used_colors(mask: MaskFacts) -> dict[int, int]:
 @a_check
 def masks_without_specks(survey: Survey) -> Iterator[Finding]:
     """SEG308: masks strewn with regions of a few pixels: label noise."""
-    if survey.config.data.nearest or survey.config.data.encoding not in ("index", "rgb"):
+    if survey.data.nearest or survey.data.encoding not in ("index", "rgb"):
         return
     read = [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
     noisy = [mask for mask in read if _is_strewn(mask) and np.sort(mask.specks)[-NOISE_CLASSES] >= NOISE_SPECKS / 2]
@@ -284,7 +284,7 @@ def _is_scarce(survey: Survey, name: str) -> bool:
     """Whether a split by chance cannot be blamed: few images have the class, or few validate."""
     index = survey.labels.names.index(name)
     having = sum(bool(use.pixels[index]) for use in survey.uses_of("train"))
-    return survey.config.data.val is None and (having < SCARCE or len(survey.records["val"]) < FEW_PAIRS)
+    return survey.data.val is None and (having < SCARCE or len(survey.records["val"]) < FEW_PAIRS)
 
 
 def _absent(code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning") -> Iterator[Finding]:
@@ -417,7 +417,7 @@ def enough_pairs(survey: Survey) -> Iterator[Finding]:
 @a_check
 def crop_fits(survey: Survey) -> Iterator[Finding]:
     """SEG601: a training crop larger than the training images, by more than their rounding up to 32."""
-    crop = survey.config.augment.crop
+    crop = survey.augment.crop
     facts = [survey.images[record.image] for record in survey.records.get("train", ())]
     sizes = [image.size for image in facts if not image.error]
     if crop is None or not sizes:
@@ -442,7 +442,7 @@ def crop_fits(survey: Survey) -> Iterator[Finding]:
 @a_check
 def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
     """SEG602: JPEG artefacts asked for in images of 16 bits a pixel, which no JPEG file holds."""
-    if survey.config.augment.jpeg is None:
+    if survey.augment.jpeg is None:
         return
     facts = [survey.images[record.image] for record in survey.records.get("train", ())]
     deep = [image.path for image in facts if image.mode.startswith("I;16")]

@@ -61,7 +61,7 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
     """SEG103, SEG104: an image without a mask, a mask without an image, in a part that has pairs."""
     paired = {split: pairs for split, pairs in survey.pairs.items() if pairs.records}
     hint = next((hint for split, hint in survey.listing.hints.items() if split in paired and hint), "")
-    skipped = survey.config.data.unpaired == "skip"
+    skipped = survey.data.unpaired == "skip"
     for code, what, partner, files in (
         ("SEG103", "image", "mask", [path for pairs in paired.values() for path in pairs.images_without_mask]),
         ("SEG104", "mask", "image", [path for pairs in paired.values() for path in pairs.masks_without_image]),
@@ -259,7 +259,7 @@ def modes_alike(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "SEG204",
             "note",
-            f"images of {len(modes)} pixel formats: {listed}; all become {num(survey.config.data.channels, 'channel')}",
+            f"images of {len(modes)} pixel formats: {listed}; all become {num(survey.data.channels, 'channel')}",
             len(few),
             few_names(survey, few),
             f"{survey.name(few[0])}: {rarest}",

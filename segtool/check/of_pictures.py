@@ -27,7 +27,7 @@ SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to
 @a_check
 def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     """SEG109: masks whose outlines follow the edges of another image, and not those of their own."""
-    upright = survey.config.data.exif == "apply"
+    upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in _fitting(survey) if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
     wrong = wrong_pairs(images, masks)
@@ -64,7 +64,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
     doubtful = [(image, mask) for image, mask in turned if image.orientation < 5 or image.size[0] == image.size[1]]
     if not doubtful:
         return
-    applied = survey.config.data.exif == "apply"
+    applied = survey.data.exif == "apply"
     grid, other, setting = ("upright", "stored", "ignore") if applied else ("stored", "upright", "apply")
     votes = votes_for_upright([image for image, _ in doubtful], [mask for _, mask in doubtful])
     votes = votes if applied else -votes
@@ -79,7 +79,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             "SEG206",
             "error",
             f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation fit the {other} picture, "
-            f"but data.exif is {survey.config.data.exif}",
+            f"but data.exif is {survey.data.exif}",
             len(wrong),
             few_names(survey, [image.path for image, _ in wrong], SHOWN_BROKEN),
             f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "
@@ -166,7 +166,7 @@ def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
 def _disagreement(survey: Survey, one: MaskFacts, other: MaskFacts) -> tuple[float, tuple[int, int]]:
     """Returns the share of pixels in which two masks mean different things, and the first as (x, y)."""
     try:
-        limit = survey.config.limits.max_pixels
+        limit = survey.limits.max_pixels
         first, second = (survey.labels.read(mask.path, max_pixels=limit) for mask in (one, other))
     except DataError:  # told elsewhere
         return 0.0, (0, 0)

@@ -1,7 +1,7 @@
 """Reports of checks that were made before, kept in the user's cache, so that a second check need not compare anew.
 
-A report holds as long as segtool, the config, the names of all files, their sizes and their times of change are the
-same. One is kept only where every file could be read: why one cannot may lie outside of it.
+A report holds as long as segtool, what the config says of the data, the names of all files, their sizes and their times
+of change are the same. One is kept only where every file could be read: why one cannot may lie outside of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def fingerprint(config: Config, root: Path, listing: Listing) -> bytes | None:
     now = time.time()
     if not all(mark and is_settled(mark, now) for mark in stamps):
         return None
-    content = (_program(), json.dumps(plain(config)), str(root), repr(listing), stamps)
+    given = [plain(part) for part in (config.data, config.augment, config.limits)]  # as in `Survey`
+    content = (_program(), json.dumps(given), str(root), repr(listing), stamps)
     return hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
 
 

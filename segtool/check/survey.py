@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segtool.config import Config, Folders
+from segtool.config import Augment, Config, Data, Folders, Limits
 from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_images, look_at_masks
 from segtool.data.formats import (
     SPLITS,
@@ -64,9 +64,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Survey:
-    """All that the checks look at."""
+    """All that the checks look at: nothing of how a network is made and trained."""
 
-    config: Config
+    data: Data
+    augment: Augment
+    limits: Limits
     root: Path
     labels: Labels
     listing: Listing
@@ -134,7 +136,8 @@ def survey_files(config: Config, base: Path, listing: Listing, *, progress: Prog
     decoder = Decoder(labels)
     uses = {path: decoder.use(facts) for path, facts in mask_facts.items() if not facts.error}
     _divide(config, listing, uses)
-    return Survey(config, data_root(data, base), labels, listing, image_facts, mask_facts, uses)
+    given = (data, config.augment, config.limits)
+    return Survey(*given, data_root(data, base), labels, listing, image_facts, mask_facts, uses)
 
 
 def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
