@@ -119,6 +119,14 @@ def test_a_file_of_this_very_moment_is_not_kept_since_it_may_change_within_its_t
     assert len(looks) == 3
 
 
+def test_the_facts_of_an_older_segtool_go_and_those_of_a_newer_one_stay(tmp_path: Path, home: Path) -> None:
+    home.mkdir(parents=True)
+    for version in (VERSION - 1, VERSION + 1):
+        (home / f"facts-{version}.sqlite3").write_bytes(b"")
+    look_at_images(pictures(tmp_path / "set"), max_pixels=10**8)
+    assert {path.name for path in home.iterdir()} == {f"facts-{v}.sqlite3" for v in (VERSION, VERSION + 1)}
+
+
 def test_entries_of_vanished_files_go(tmp_path: Path, home: Path) -> None:
     paths = pictures(tmp_path / "set")
     look_at_images(paths, max_pixels=10**8)

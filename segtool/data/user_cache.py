@@ -82,6 +82,9 @@ def _open(directory: Path) -> Any:
 
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory / f"facts-{VERSION}.sqlite3"
+    if not path.exists():
+        for older in range(VERSION):
+            (directory / f"facts-{older}.sqlite3").unlink(missing_ok=True)
     try:
         return _connected(path)
     except sqlite3.OperationalError:  # locked, or not to be written
