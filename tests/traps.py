@@ -259,6 +259,26 @@ def all_masks_moved_on_by_one(root: Path) -> None:
 # ------------------------------------------------------------------------------------------------- reading
 
 
+@trap(plain, "warning", "masks/p03.png", words=("mirrored top to bottom", "24 masks"))
+def all_masks_mirrored(root: Path) -> None:
+    """Exported with the origin below, as MATLAB and some plots do."""
+    for path in (root / "masks").iterdir():
+        save(path, np.asarray(Image.open(path))[::-1])
+
+
+@trap(plain, "warning", "masks/p03.png", words=("mirrored left to right", "1 mask of"))
+def one_mask_mirrored(root: Path) -> None:
+    """Edited in another program and saved the wrong way round."""
+    path = root / "masks/p03.png"
+    save(path, np.asarray(Image.open(path))[:, ::-1])
+
+
+@trap(plain, "warning", "masks/p05.png", "masks/p11.png", words=("equal in every pixel; it follows the edges of images/p05",))
+def one_mask_copied_over_another(root: Path) -> None:
+    """Saved under the next name."""
+    shutil.copy(root / "masks/p05.png", root / "masks/p11.png")
+
+
 @trap(plain, "error", "images/p05.jpg", words=("truncated|ends early|cut|incomplete|broken",))
 def truncated_image(root: Path) -> None:
     """Half of a JPEG."""

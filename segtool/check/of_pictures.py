@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
-from segtool.check.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
-from segtool.check.likeness import looks_of, near_duplicates
+from segtool.check.fit import choose_grid, contrary, own_fits, turned_masks, votes_for_upright, wrong_pairs
+from segtool.check.likeness import looks_of, near_duplicates, standing_out
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.errors import DataError
 
 Pair = tuple[ImageFacts, MaskFacts]
 COMPARED = 20  # pairs of masks that are read again to see where they disagree
+COPIED = 0.05  # share of the masks from which on copies are how a set is made, and no mistake
+OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's
+SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may have one mask
 SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to agree
 
 # ------------------------------------------------------------------------------------------------- 1 pairs
@@ -100,6 +103,57 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             f"drawn on the {grid} picture",
             f"look at one beside its mask; where the mask lies the other way up, set data.exif to {setting}",
         )
+
+
+@a_check
+def masks_not_turned(survey: Survey) -> Iterator[Finding]:
+    """SEG209: masks that fit their image only when they are mirrored or turned."""
+    pairs = [(image, mask) for image, mask in _fitting(survey) if image.orientation == 1]
+    turned = turned_masks([image for image, _ in pairs], [mask for _, mask in pairs])
+    if turned:
+        place, how = turned[0]
+        yield Finding(
+            "SEG209",
+            "warning",
+            f"{num(turned, 'mask')} of {len(pairs)} fit their image only when they are turned: another origin?",
+            len(turned),
+            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
+            f"{survey.name(pairs[place][1].path)}: {how}, by the edges of {survey.name(pairs[place][0].path)}",
+            "look at these images and masks together, and mirror or turn the masks back",
+        )
+
+
+@a_check
+def masks_not_copied(survey: Survey) -> Iterator[Finding]:
+    """SEG309: one mask under the names of two images that do not look alike."""
+    known: dict[str, dict[str, Pair]] = defaultdict(dict)
+    for image, mask in _fitting(survey):
+        if mask.outline.any() and not image.plain:
+            known[mask.digest].setdefault(image.digest, (image, mask))
+    shared = [list(pairs.values()) for pairs in known.values() if len(pairs) > 1]
+    copied = [pairs for pairs in shared if not _any_alike([image for image, _ in pairs])]
+    if copied and sum(map(len, copied)) <= max(2, COPIED * len(known)):
+        fits = own_fits([image for image, _ in copied[0]], [mask for _, mask in copied[0]])
+        (one, other), order = copied[0][:2], np.argsort(-fits)
+        owner = survey.name(copied[0][order[0]][0].path)
+        told = f"; it follows the edges of {owner}" if fits[order[0]] - fits[order[1]] >= OWN_FIT else ""
+        yield Finding(
+            "SEG309",
+            "warning",
+            f"{num(copied, 'mask')} under the names of several images that do not look alike: one is another's",
+            len(copied),
+            few_names(survey, [mask.path for pairs in copied for _, mask in pairs], SHOWN_BROKEN),
+            f"{survey.name(one[1].path)} = {survey.name(other[1].path)}, equal in every pixel{told}",
+            "look at which image it was drawn on, and give the others masks of their own",
+        )
+
+
+def _any_alike(images: list[ImageFacts]) -> bool:
+    """Whether two pictures look alike, as frames of a fixed camera do, which share a mask with reason."""
+    flat = standing_out(np.stack([image.thumbnail for image in images]), np.zeros(0))
+    alike = flat @ flat.T
+    np.fill_diagonal(alike, -1)
+    return bool(alike.max() >= SAME_SCENE)
 
 
 @a_check
