@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ class Job:
 
     def rank(self, rank: int) -> int:
         """Returns the process of a rank."""
-        return next(pid for pid in self.processes() if f"RANK={rank}".encode() in _environment(pid))
+        return next(pid for pid in self.processes() if f"RANK={rank}".encode() in _words_of(pid, "environ"))
 
     def processes(self) -> list[int]:
         """Returns those that are below this one."""
@@ -90,9 +91,10 @@ class Job:
         return found[1:]
 
 
-def _environment(pid: int) -> list[bytes]:
+def _words_of(pid: int, what: str) -> list[bytes]:
+    """Returns the environment of a process (`environ`) or what it was started with (`cmdline`)."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/{what}").read_bytes().split(b"\0")
     except OSError:
         return []
 
@@ -194,6 +196,23 @@ def test_a_signal_ends_the_job_after_its_step_is_saved(config, start, tmp_path, 
     assert saved is not None
     logged = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert saved.progress.step == logged[-1]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile finds no compiler")
+def test_a_signal_while_the_network_is_compiled_ends_the_job_without_waiting_for_it(config, start, tmp_path):
+    """Nothing is in the cache of the compiler, which takes a minute and more for such a network."""
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    job = start(*train_with(config(compile=True), tmp_path / "run"), **cache)
+    job.until(lambda: any(b"cc1plus" in words for pid in job.processes() for words in _words_of(pid, "cmdline")))
+    others = job.processes()
+    os.kill(job.process.pid, signal.SIGTERM)
+    assert job.end(60) == 143
+    assert job.last_line == (
+        f"error: interrupted; step 0 is saved. Continue with: segtool train {tmp_path / 'run'} --resume --gpus 2"
+    )
+    assert "compilation failed" not in job.said
+    assert not any(map(is_running, others))
+    assert [path.name for path in checkpoint.committed(tmp_path / "run" / "checkpoints")] == ["step-00000000"]
 
 
 def test_no_process_outlives_a_launcher_that_is_killed(config, start, tmp_path):
