@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segtool.data.declared import ADAM7
 from segtool.data.images import read_image
 from segtool.data.masks import read_mask
 from segtool.errors import DataError
@@ -174,3 +176,55 @@ def test_a_jpeg_of_arithmetic_codes_may_be_smaller(tmp_path):
     content = declaring((tmp_path / "a.jpg").read_bytes(), 2_000).replace(b"\xff\xc0\0", b"\xff\xc9\0")
     (tmp_path / "a.jpg").write_bytes(content)
     assert read_image(tmp_path / "a.jpg", channels=1).shape == (2_000, 2_000, 1)
+
+
+# --- PNG
+
+
+def png(pixels: np.ndarray, *, left_out: int = 0, interlaced: bool = False, bits: int = 8) -> bytes:
+    """Returns a PNG, grey or colour, without its last rows, which are of the last pass where it is interlaced."""
+    passes = [pixels[top::down, left::across] for left, top, across, down in (ADAM7 if interlaced else [(0, 0, 1, 1)])]
+    rows = [np.packbits(row, axis=-1) if bits == 1 else row for part in passes if part.size for row in part]
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows[: len(rows) - left_out]))
+    head = struct.pack(">IIBBBBB", *pixels.shape[1::-1], bits, 2 if pixels.ndim == 3 else 0, 0, 0, interlaced)
+    half = len(packed) // 2
+    chunks = ((b"IHDR", head), (b"IDAT", packed[:half]), (b"IDAT", packed[half:]), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+SIZES_OF_PNG = [(40, 48), (17, 9), (3, 2), (2, 1), (5, 1)]
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("height", "width"), SIZES_OF_PNG)
+def test_a_png_whose_data_end_before_its_last_row_is_refused(tmp_path, height, width, interlaced):
+    (tmp_path / "a.png").write_bytes(png(PICTURE[:height, :width], left_out=1, interlaced=interlaced))
+    with pytest.raises(DataError, match=r"rows are missing|file is truncated"):
+        read_image(tmp_path / "a.png", channels=3)
+    (tmp_path / "a.png").write_bytes(png(PICTURE[:height, :width, 0] % 2, left_out=1, interlaced=interlaced, bits=1))
+    with pytest.raises(DataError, match=r"rows are missing|file is truncated"):
+        read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("height", "width"), [*SIZES_OF_PNG, (1, 1)])
+def test_a_png_that_is_whole_is_read_though_it_is_black(tmp_path, height, width, interlaced):
+    """Negative control."""
+    for pixels, bits in ((PICTURE * 0, 8), (PICTURE[..., 0] * 0, 8), (PICTURE[..., 0] * 0, 1), (PICTURE, 8)):
+        part = pixels[:height, :width]
+        (tmp_path / "a.png").write_bytes(png(part, interlaced=interlaced, bits=bits))
+        expected = part if part.ndim == 3 else np.repeat(part[..., None], 3, axis=2)
+        assert np.array_equal(read_image(tmp_path / "a.png", channels=3), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("colors", [2, 16])
+def test_an_empty_png_of_any_samples_is_whole(tmp_path, mode, colors):
+    """Negative control: those that Pillow writes, palettes of 1 and 4 bits among them."""
+    pixels = np.zeros((5, 11), np.uint16 if mode == "I;16" else np.uint8)
+    bits = {"bits": {2: 1, 16: 4}[colors]} if mode == "P" else {}
+    image = Image.fromarray(pixels) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / "a.png", **bits)
+    assert not read_mask(tmp_path / "a.png").values.any()

@@ -1,4 +1,4 @@
-"""What the header of a TIFF or JPEG declares, against what the file can hold.
+"""What the header of a TIFF, JPEG or PNG declares, against what the file holds or can hold.
 
 Decoders leave black or grey what a file lacks, without a word, and take the memory of what it declares. Each function
 returns what is wrong and what to do, or None.
@@ -7,8 +7,11 @@ returns what is wrong and what to do, or None.
 from __future__ import annotations
 
 import os
+import zlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -17,6 +20,10 @@ LARGE_TILE = 2**24
 """Pixels that the tiles of a smaller image may have, which are decoded as a whole."""
 UNCOMPRESSED, OLD_JPEG = 1, 6
 """Of TIFF; the data of the latter may lie elsewhere than in its strips."""
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+"""First column and row, and the steps from one to the next, of the passes of an interlaced PNG."""
+PART = 2**16
+"""Bytes that are unpacked at a time."""
 ARITHMETIC = (b"\xff\xc9", b"\xff\xca")
 """Markers of the frames of a JPEG that are not in Huffman's codes."""
 
@@ -94,3 +101,41 @@ def _is_arithmetic(file: BinaryIO) -> bool:
     content = file.read()
     file.seek(place)
     return any(marker in content for marker in ARITHMETIC)
+
+
+def fault_of_png(image: Image.Image, file: BinaryIO, bits: int, samples: int) -> str | None:
+    """Finds a PNG, decoded, whose data end in good order before all its pixels are there.
+
+    They are unpacked once more to find out, but not where the last row is not empty, as what is missing is.
+    """
+    interlaced = "interlace" in image.info
+    if not interlaced and np.asarray(image.crop((0, image.height - 1, image.width, image.height))).any():
+        return None
+    expected = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -(-(image.width - left) // across), -(-(image.height - top) // down)
+        expected += rows * (1 + -(-columns * bits * samples // 8)) if columns > 0 else 0
+    found = 0
+    for part in _unpacked(file):
+        found += part
+        if found >= expected:
+            return None
+    return f"holds {found:,} of the {expected:,} bytes of its pixels, so that rows are missing; export it again"
+
+
+def _unpacked(file: BinaryIO) -> Iterator[int]:
+    """Yields how many bytes are in the parts of a PNG's data, unpacked one after the other."""
+    place = file.tell()
+    file.seek(8)
+    unpack = zlib.decompressobj()
+    while len(header := file.read(8)) == 8 and header[4:] != b"IEND":
+        left = int.from_bytes(header[:4], "big")
+        if header[4:] != b"IDAT":
+            file.seek(left + 4, os.SEEK_CUR)
+            continue
+        packed = file.read(left)
+        while packed and not unpack.eof:
+            yield len(unpack.decompress(packed, PART))
+            packed = unpack.unconsumed_tail
+        file.seek(4, os.SEEK_CUR)
+    file.seek(place)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
-from segtool.data.declared import fault_of_jpeg, fault_of_tiff, tiff_tag
+from segtool.data.declared import fault_of_jpeg, fault_of_png, fault_of_tiff, tiff_tag
 from segtool.errors import DataError
 
 _ORIENTATION = 0x0112
@@ -118,6 +118,10 @@ def load_pixels(opened: Opened) -> Image.Image:
             opened.image.load()
 
     guarded(opened.path, load)
+    if opened.format == "PNG":
+        declared = opened.image, opened.file, opened.bits, opened.samples
+        if fault := guarded(opened.path, lambda: fault_of_png(*declared)):
+            raise DataError(f"{shown(opened.path)}: {fault}")
     return opened.image
 
 
