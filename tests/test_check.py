@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -426,6 +427,25 @@ def test_one_picture_in_two_splits_is_told_even_when_stored_in_another_format(tm
     finding = found(config, tmp_path)["SEG501"]
     assert (finding.severity, finding.count) == ("warning", 1)
     assert finding.files == ("train/images/train_5.png", "val/images/val_0.bmp")
+
+
+def test_one_picture_under_one_name_in_two_splits_is_told_once(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for split in ("train", "val"):
+        shutil.copy(tmp_path / "set/test/images/test_0.png", tmp_path / f"set/{split}/images/site.png")
+        shutil.copy(tmp_path / "set/test/masks/test_0.png", tmp_path / f"set/{split}/masks/site.png")
+    (tmp_path / "set/test/images/test_0.png").unlink()
+    (tmp_path / "set/test/masks/test_0.png").unlink()
+    findings = found(config, tmp_path)
+    assert "SEG502" not in findings
+    assert findings["SEG501"].example == "train/images/site.png (train) = val/images/site.png (val)"
+
+
+def test_pictures_of_one_colour_are_no_picture_in_two_splits(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for split in ("train", "val"):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"set/{split}/images/{split}_0.png")
+    assert "SEG501" not in found(config, tmp_path)
 
 
 def rename(root: Path, pattern: str) -> None:
