@@ -926,12 +926,12 @@ def snapshot(directory: Path) -> dict[str, Any]:
 # --- the scale of the loss in fp16
 
 
-def scaled_state(scale: float = 2.0**20) -> TrainState:
-    """A state with a scaler that has made two steps."""
+def scaled_state(scale: float = 2.0**20, *, steps: int = 2) -> TrainState:
+    """A state with a scaler that has made so many steps."""
     scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=5)
     plain = make_state()
     state = TrainState(plain.model, plain.ema, plain.optimizer, scaler)
-    for seed in (3, 4):
+    for seed in range(steps):
         images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
         state.optimizer.zero_grad()
         scaler.scale(state.model(images).square().mean()).backward()
@@ -944,7 +944,7 @@ def test_the_scale_of_the_loss_and_its_count_of_steps_come_back(tmp_path):
     state = scaled_state()
     loaded = load(save(tmp_path, state, make_config(), Progress(step=2)))
     assert loaded.scaler == {"scale": 2.0**20, "_growth_tracker": 2}
-    fresh = scaled_state(8.0)
+    fresh = scaled_state(8.0, steps=1)
     loaded.restore(fresh)
     assert fresh.scaler is not None
     assert state.scaler is not None

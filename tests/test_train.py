@@ -1140,6 +1140,9 @@ def test_metrics_have_a_row_a_step_and_a_row_a_validation_and_nothing_that_chang
     assert list(scored[0]["iou"]) == ["ground", "block", "ring"]
     timing = [json.loads(line) for line in (run.directory / "timing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in timing] == [3, 6, 7]
+    assert {tuple(row) for row in timing} == {
+        ("step", "seconds", "validation_seconds", "images_per_second", "waiting")
+    }  # fmt: skip
     assert all(row["seconds"] > 0 for row in timing)
 
 
