@@ -553,6 +553,38 @@ def test_the_summary_counts_as_a_slow_loop_counts(tmp_path: Path) -> None:
     assert {name: part.pairs for name, part in figures.splits.items()} == {"train": 8, "val": 3, "test": 2}
 
 
+def test_an_ignored_value_of_a_few_pixels_in_one_mask_alone_is_told_with_file_and_pixel(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, ignore=(7, 255)))
+    for index in range(8):  # a border of void, as in many sets
+        edit(tmp_path / f"set/train/masks/train_{index}.png", lambda mask: mask.__setitem__((slice(None), 31), 255))
+    assert "SEG310" not in found(config, tmp_path)
+    slip = tmp_path / "set/train/masks/train_4.png"
+    edit(slip, lambda mask: mask.__setitem__((9, slice(11, 14)), 7))
+    finding = found(config, tmp_path)["SEG310"]
+    assert (finding.severity, finding.count, finding.files) == ("note", 1, ("train/masks/train_4.png",))
+    assert finding.example == "train/masks/train_4.png: 7 at (11, 9), 3 pixels in this file"
+    edit(slip, lambda mask: mask.__setitem__((slice(12, 15), slice(6)), 7))  # 21 pixels in all: an area
+    assert "SEG310" not in found(config, tmp_path)
+    edit(slip, lambda mask: mask.__setitem__((slice(12, 15), slice(6)), 0))
+    edit(tmp_path / "set/val/masks/val_1.png", lambda mask: mask.__setitem__((0, 0), 7))
+    assert "SEG310" not in found(config, tmp_path)  # two masks have it: it means something
+
+
+def test_an_ignored_colour_of_one_pixel_is_told_as_a_colour(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    colors = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8)
+    for path in (tmp_path / "set").rglob("masks/*.png"):
+        Image.fromarray(colors[np.array(Image.open(path))]).save(path)
+    classes = tuple(
+        ClassSpec(c.name, colors=(f"#{r:02x}{g:02x}{b:02x}",)) for c, (r, g, b) in zip(CLASSES, colors, strict=True)
+    )
+    config = replace(config, data=replace(config.data, classes=classes, encoding="rgb", ignore=("#0a0b0c",)))
+    assert "SEG310" not in found(config, tmp_path)
+    edit(tmp_path / "set/test/masks/test_1.png", lambda mask: mask.__setitem__((3, 5), (10, 11, 12)))
+    assert found(config, tmp_path)["SEG310"].example == "test/masks/test_1.png: #0a0b0c at (5, 3), 1 pixel in this file"
+
+
 def test_json_holds_findings_counts_and_splits_as_plain_data(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     (tmp_path / "set/train/images/train_0.png").write_bytes(b"")

@@ -273,7 +273,13 @@ def one_mask_mirrored(root: Path) -> None:
     save(path, np.asarray(Image.open(path))[:, ::-1])
 
 
-@trap(plain, "warning", "masks/p05.png", "masks/p11.png", words=("equal in every pixel; it follows the edges of images/p05",))
+@trap(
+    plain,
+    "warning",
+    "masks/p05.png",
+    "masks/p11.png",
+    words=("equal in every pixel; it follows the edges of images/p05",),
+)
 def one_mask_copied_over_another(root: Path) -> None:
     """Saved under the next name."""
     shutil.copy(root / "masks/p05.png", root / "masks/p11.png")

@@ -1,9 +1,9 @@
 """What `segtool check` finds: every problem of a data set in one pass over its files, each kind told once.
 
 A check is a function from the survey to its findings, entered in `CHECKS` by a decorator; to add one, write it in
-`of_files`, `of_content` or `of_pictures`. The codes' first digit says what they are about: 1 which files there are, 2
-whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors are what stops a
-training or makes it untrue.
+`of_files`, `of_masks`, `of_splits` or `of_pictures`. The codes' first digit says what they are about: 1 which files
+there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors are
+what stops a training or makes it untrue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segtool.check import of_content, of_files, of_pictures
+from segtool.check import of_files, of_masks, of_pictures, of_splits
 from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, Severity, num, percent, size_text
 from segtool.check.report_cache import ReportCache, fingerprint
 from segtool.check.survey import Summary, list_files, summarize, survey_files
@@ -33,9 +33,10 @@ __all__ = [
     "Severity",
     "check",
     "examine",
-    "of_content",
     "of_files",
+    "of_masks",
     "of_pictures",
+    "of_splits",
     "render",
     "summary",
     "to_json",

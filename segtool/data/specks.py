@@ -6,6 +6,10 @@ import numpy as np
 
 SPECK_PIXELS = 6
 """Pixels of the largest region that is a speck."""
+SLIP_PIXELS = 16
+"""Pixels that a value has in all, in one mask alone, where it is a slip of the pen, which no network learns."""
+SLIP_MASKS = 5
+"""Masks that there are at least, where a value of one of them alone may be one."""
 FEW = 20
 """Runs that might be specks, below which none are counted: they are no label noise, and it takes time."""
 MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from segtool.check.findings import num
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
 from segtool.errors import DataError
@@ -86,7 +87,7 @@ def _slips_reason(masks: Sequence[MaskFacts], totals: Totals, slips: Sequence[in
     """Returns why values of a few pixels are no classes, with the file of each."""
     where = {value: next(mask for mask in masks if value in mask.values) for value in slips[:4]}
     told = [
-        f"{value} is {int(totals.pixels[totals.values == value][0])} pixels in {shown(mask.path.name)}"
+        f"{value} is {num(int(totals.pixels[totals.values == value][0]), 'pixel')} in {shown(mask.path.name)}"
         for value, mask in where.items()
     ]
     more = f" and {len(slips) - len(where)} more such values" if len(slips) > len(where) else ""

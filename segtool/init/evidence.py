@@ -14,6 +14,7 @@ import numpy as np
 
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
+from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS
 from segtool.errors import DataError
 
 VOID = 255
@@ -21,7 +22,6 @@ RARE_SHARE = 1e-3  # a class of an inexact mask covers at least this share of al
 COMMON_SHARE = 0.05  # no single grey of a soft edge covers as much
 SOFT = 0.25  # values with fewer 2x2 blocks per pixel than this form no areas
 MANY_VALUES = 64
-FEW_PIXELS = 16  # so few in one mask alone are a slip of the pen, which no network learns
 SNAP = 6  # JPEG moves a flat 0 or 255 by less
 ROUNDING = 3  # and its change of colour space alone by less: PNGs that once were JPEGs
 
@@ -50,7 +50,7 @@ class Totals:
     @property
     def slips(self) -> np.ndarray:
         """Whether each value is a few pixels in one mask of many."""
-        return (self.files == 1) & (self.pixels <= FEW_PIXELS) & (self.num_files >= 5)
+        return (self.files == 1) & (self.pixels <= SLIP_PIXELS) & (self.num_files >= SLIP_MASKS)
 
     def share(self, values: Sequence[int] | np.ndarray) -> float:
         """Returns the share of all pixels that some of the values hold."""

@@ -1,37 +1,26 @@
-"""Checks of what the files hold: mask values, classes, splits, and the settings that depend on them."""
+"""What masks hold: values, classes, palettes, noise. Codes 3xx, but SEG307 and SEG309, which compare pictures."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, percent, size_text
+from segtool.check.findings import Finding, a_check, few_names, num
 from segtool.check.survey import Survey
-from segtool.data.codes import pack
+from segtool.data.codes import IGNORE, pack
 from segtool.data.facts import MaskFacts
 from segtool.data.masks import read_mask
 from segtool.data.opening import shown
-from segtool.data.specks import SPECK_PIXELS
+from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS, SPECK_PIXELS
 from segtool.errors import DataError
 
-FEW_PAIRS = 5
-RARE_SHARE = 1e-3
-NUMBERED = 3  # names that differ in their digits alone, from which on they are numbers
-SCARCE = 3  # images with a class, below which no split by chance can be blamed
 NOISE_SPECKS = 20  # of a mask, from which on they may be noise
 NOISE_CLASSES = 2  # that have specks in each other, where they are no small objects of one class
 NOISE_FEW = 0.1  # share of the masks, up to which specks of one class are no small objects, if others have none
 NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.04
-APART = 0.75  # greatest distance of two cumulative distributions (Kolmogorov, Smirnov)
-APART_SURE = 1.8  # of it, times the root of n m / (n + m): one in a thousand by chance
-APART_SHARE = 0.15  # difference of the mean shares that matters
-APART_FACTOR = 3  # or their ratio, for a class of a thousandth of the pixels and more
-
-# ------------------------------------------------------------------------------------------------- 3 mask values
 
 
 @a_check
@@ -257,202 +246,40 @@ def _strewn_alone(masks: list[MaskFacts]) -> list[MaskFacts]:
     return strewn if sum(count > 0 for count in others) <= NOISE_FEW / 2 * len(masks) else []
 
 
-# ------------------------------------------------------------------------------------------------- 4 classes
-
-
 @a_check
-def classes_occur(survey: Survey) -> Iterator[Finding]:
-    """SEG401, SEG402: classes that never occur in the training, validation or test masks."""
-    train = survey.class_pixels("train")
-    if train.any():
-        absent = [name for name, pixels in zip(survey.labels.names, train, strict=True) if not pixels]
-        yield from _absent(
-            "SEG401", "train", absent, "the network cannot learn them; label some, or remove the classes"
-        )
-    for split in ("val", "test"):
-        here = survey.class_pixels(split)
-        if here.any():
-            rows = zip(survey.labels.names, here, train, strict=True)
-            absent = [name for name, pixels, taught in rows if taught and not pixels]
-            excused = [name for name in absent if split == "test" or _is_scarce(survey, name)]
-            remedy = "their scores are null there; another split may hold them"
-            yield from _absent("SEG402", split, [name for name in absent if name not in excused], remedy)
-            yield from _absent("SEG402", split, excused, remedy, "note")
-
-
-def _is_scarce(survey: Survey, name: str) -> bool:
-    """Whether a split by chance cannot be blamed: few images have the class, or few validate."""
-    index = survey.labels.names.index(name)
-    having = sum(bool(use.pixels[index]) for use in survey.uses_of("train"))
-    return survey.data.val is None and (having < SCARCE or len(survey.records["val"]) < FEW_PAIRS)
-
-
-def _absent(code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning") -> Iterator[Finding]:
-    if absent:
-        listed = ", ".join(shown(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")
-        what = num(absent, "class", "classes")
-        verb = "occurs" if len(absent) == 1 else "occur"
-        message = f"{what} never {verb} in the {split} masks: {listed}"
-        yield Finding(code, severity, message, len(absent), (), f"{shown(absent[0])}: 0 pixels in {split}", remedy)
-
-
-@a_check
-def classes_not_rare(survey: Survey) -> Iterator[Finding]:
-    """SEG403: classes that cover hardly anything of the training masks."""
-    train = survey.class_pixels("train")
-    shares = train / max(1, int(train.sum()))
-    rare = [index for index in range(len(shares)) if 0 < shares[index] < RARE_SHARE]
-    if rare:
-        parts = [f"{shown(survey.labels.names[index])} {100 * shares[index]:.2g} %" for index in rare]
-        yield Finding(
-            "SEG403",
-            "note",
-            f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {', '.join(parts[:8])}",
-            len(rare),
-            (),
-            f"{shown(survey.labels.names[rare[0]])}: {int(train[rare[0]])} pixels",
-            "class_weights of the cross_entropy loss and a dice loss help; more such images help most",
-        )
-
-
-# ------------------------------------------------------------------------------------------------- 5 splits
-
-
-@a_check
-def stems_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG502: one name in two splits with different pictures, unless it is a number, and numbers start again."""
-    pictures: dict[str, dict[str, str]] = defaultdict(dict)
-    for split, records in survey.records.items():
-        for record in records:
-            pictures[record.stem][split] = survey.images[record.image].digest
-    forms = Counter(map(_form, pictures))
-    shared = [
-        stem
-        for stem, seen in pictures.items()
-        if len(set(seen.values())) > 1 and (not re.search("[0-9]", stem) or forms[_form(stem)] < NUMBERED)
-    ]
-    if shared:
-        splits = " and ".join(pictures[shared[0]])
-        yield Finding(
-            "SEG502",
-            "note",
-            f"{num(shared, 'name')} in two splits, with different pictures",
-            len(shared),
-            tuple(shown(stem) for stem in shared[:SHOWN_FILES]),
-            f"{shown(shared[0])} is in {splits}",
-            "nothing, where numbering starts again in each split; else see that no scene is in both",
-        )
-
-
-@a_check
-def splits_alike(survey: Survey) -> Iterator[Finding]:
-    """SEG507: classes that fill another share of the pictures of one split than of the training's."""
-    train = _shares(survey, "train")
-    for split in ("val", "test"):
-        here = _shares(survey, split)
-        rows = [(index, *_apart(train[:, index], here[:, index])) for index in range(survey.labels.num_classes)]
-        apart = [(index, before, now) for index, differs, before, now in rows if differs]
-        if apart:
-            parts = [
-                f"{shown(survey.labels.names[index])} {percent(before)} in train, {percent(now)} in {split}"
-                for index, before, now in apart
-            ]
-            yield Finding(
-                "SEG507",
-                "note",
-                f"{split} differs from train in {num(apart, 'class', 'classes')}: {'; '.join(parts[:4])}",
-                len(apart),
-                (),
-                f"{shown(survey.labels.names[apart[0][0]])}: mean share of a picture {percent(apart[0][1])} in train, "
-                f"{percent(apart[0][2])} in {split}",
-                f"see that {split} shows what the network is meant for: its score tells little of other pictures",
-            )
-
-
-def _shares(survey: Survey, split: str) -> np.ndarray:
-    """Returns the share of each class in each mask of a split, N K, without masks that are ignored as a whole."""
-    pixels = [use.pixels for use in survey.uses_of(split) if use.pixels.any()]
-    counts = np.array(pixels, float).reshape(-1, survey.labels.num_classes)
-    return counts / counts.sum(axis=1, keepdims=True)
-
-
-def _apart(one: np.ndarray, other: np.ndarray) -> tuple[bool, float, float]:
-    """Returns whether the shares of a class are of clearly different distributions, and their means."""
-    if not len(one) or not len(other):
-        return False, 0.0, 0.0
-    every = np.concatenate([one, other])
-    below = [np.searchsorted(np.sort(part), every, side="right") / len(part) for part in (one, other)]
-    distance = float(np.abs(below[0] - below[1]).max())
-    sure = distance * (len(one) * len(other) / len(every)) ** 0.5 >= APART_SURE
-    before, now = float(one.mean()), float(other.mean())
-    rare, often = sorted((before, now))
-    matters = often - rare >= APART_SHARE or (often >= RARE_SHARE and often >= APART_FACTOR * rare)
-    return distance >= APART and sure and matters, before, now
-
-
-def _form(stem: str) -> str:
-    return re.sub("[0-9]+", "0", stem)
-
-
-@a_check
-def enough_pairs(survey: Survey) -> Iterator[Finding]:
-    """SEG503: too few training pairs to learn from."""
-    count = len(survey.records.get("train", ()))
-    if 0 < count < FEW_PAIRS:
-        message = f"{num(count, 'training pair')}: too few for a network that works on other images"
-        yield Finding(
-            "SEG503",
-            "warning",
-            message,
-            count,
-            (),
-            f"train: {num(count, 'pair')}",
-            "label more images, or hold out fewer",
-        )
-
-
-# ------------------------------------------------------------------------------------------------- 6 settings
-
-
-@a_check
-def crop_fits(survey: Survey) -> Iterator[Finding]:
-    """SEG601: a training crop larger than the training images, by more than their rounding up to 32."""
-    crop = survey.augment.crop
-    facts = [survey.images[record.image] for record in survey.records.get("train", ())]
-    sizes = [image.size for image in facts if not image.error]
-    if crop is None or not sizes:
+def ignored_slips(survey: Survey) -> Iterator[Finding]:
+    """SEG310: ignored values that a few pixels of one mask have, and no other mask."""
+    encoding = survey.data.encoding
+    if encoding not in ("index", "rgb") or survey.data.nearest:
         return
-    small = [
-        image.path
-        for image in facts
-        if not image.error and any(side > -(-length // 32) * 32 for side, length in zip(crop, image.size, strict=True))
-    ]
-    if len(small) * 2 > len(sizes):
+    places: dict[int, list[tuple[Path, int]]] = defaultdict(list)
+    for path, use in survey.uses.items():
+        mask = survey.masks[path]
+        if use.ignored and not use.error and mask.colored == (encoding == "rgb"):
+            ignored = survey.labels.codes.exact(mask.values) == IGNORE
+            for value, count in zip(mask.values[ignored].tolist(), mask.counts[ignored].tolist(), strict=True):
+                places[value].append((path, count))
+    slips = {v: where[0] for v, where in places.items() if len(where) == 1 and where[0][1] <= SLIP_PIXELS}
+    if slips and len(survey.uses) >= SLIP_MASKS:
+        value, (path, count) = next(iter(slips.items()))
+        what = _value(value, encoding == "rgb")
+        paths = list(dict.fromkeys(path for path, _ in slips.values()))
         yield Finding(
-            "SEG601",
+            "SEG310",
             "note",
-            f"augment.crop {size_text(crop)} is larger than {len(small)} of {num(sizes, 'training image')}",
-            len(small),
-            few_names(survey, small),
-            f"{survey.name(small[0])}: {size_text(survey.images[small[0]].size)}",
-            "a smaller crop: what lies outside of an image is ignored, and costs time",
+            f"{num(slips, 'ignored value')} of a few pixels, each in one mask alone: a slip of the pen?",
+            len(paths),
+            few_names(survey, paths),
+            f"{survey.name(path)}: {what} at {_place_of(survey, path, value)}, {num(count, 'pixel')} in this file",
+            "give these pixels the value of what they show; ignored as they are, they do no harm",
         )
 
 
-@a_check
-def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
-    """SEG602: JPEG artefacts asked for in images of 16 bits a pixel, which no JPEG file holds."""
-    if survey.augment.jpeg is None:
-        return
-    facts = [survey.images[record.image] for record in survey.records.get("train", ())]
-    deep = [image.path for image in facts if image.mode.startswith("I;16")]
-    if deep:
-        yield Finding(
-            "SEG602",
-            "error",
-            f"augment.jpeg is given, but {num(deep, 'training image')} of {len(facts)} have 16 bits a pixel",
-            len(deep),
-            few_names(survey, deep),
-            f"{survey.name(deep[0])}: mode {survey.images[deep[0]].mode}, which no JPEG file holds",
-            "set augment.jpeg: null, or train on 8-bit copies",
-        )
+def _place_of(survey: Survey, path: Path, value: int) -> str:
+    """Returns where a value first stands, as `(x, y)`; the file is read once more for it."""
+    try:
+        stored = read_mask(path, max_pixels=survey.limits.max_pixels).values
+    except DataError:  # changed since the pass
+        return "(?, ?)"
+    rows, columns = np.nonzero((pack(stored) if stored.ndim == 3 else stored) == value)
+    return f"({columns[0]}, {rows[0]})" if len(rows) else "(?, ?)"
