@@ -245,7 +245,7 @@ def _require_one_picture(root: Path, data: Data) -> None:
     for name in (name for name in beside if name.lower() == other):
         raise DataError(
             f"{shown(images.as_posix())}: beside it lies {shown(name)}, the same places at another time, and the masks "
-            "hold what has changed. segtool learns from one picture a mask: it detects no changes"
+            "hold what has changed. segtool learns from one picture a mask: use a tool that detects changes"
         )
 
 
