@@ -300,10 +300,15 @@ def _mirrored(pixels: NDArray, mirror: tuple[bool, bool]) -> NDArray:
     part = pixels[:: -1 if mirror[1] else 1]
     if not mirror[0] or part.ndim == 2:
         return part[:, :: -1 if mirror[0] else 1].copy()
-    copy = np.empty(part.shape, part.dtype)
-    for channel in range(part.shape[2]):  # a quarter of the time that the copy of all of them takes
-        copy[..., channel] = part[:, ::-1, channel]
-    return copy
+    return _interleaved(np.moveaxis(part[:, ::-1], 2, 0))
+
+
+def _interleaved(planes: NDArray) -> NDArray:
+    """Returns C H W pixels as H W C in order, in a quarter of the time that a copy of all channels at once takes."""
+    pixels = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
+    for channel, plane in enumerate(planes):
+        pixels[..., channel] = plane
+    return pixels
 
 
 def _resized(part: NDArray, size: tuple[int, int]) -> NDArray:
@@ -315,7 +320,7 @@ def _resized(part: NDArray, size: tuple[int, int]) -> NDArray:
     if part.shape[:2] == size:
         return part
     chw = torch.from_numpy(part).permute(2, 0, 1)[None]
-    return F.interpolate(chw, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
+    return _interleaved(F.interpolate(chw, size=size, mode="bilinear", antialias=True)[0].numpy())
 
 
 def _turned(image: NDArray, geometry: Geometry, fill: NDArray[np.float64]) -> NDArray:
