@@ -122,13 +122,14 @@ def test_a_run_killed_after_its_last_checkpoint_is_closed_by_a_resume(bench):
 
 
 def test_resumes_that_are_killed_too_change_nothing(bench):
-    """In the middle of dropping rows, before anything new is saved, and while old checkpoints go."""
-    assert bench.begin("rename checkpoints/.tmp-step-00000003-PID").code == -signal.SIGKILL
-    for moment in ("write .tmp-*", "write run.json", "rename .tmp-*", "write metrics.jsonl", "rename checkpoints/*"):
-        ended = bench.go_on(directory=bench.part, at=moment)
-        assert ended.code in (0, -signal.SIGKILL), ended.said
+    """In the middle of dropping rows, before anything new is saved, and while it is."""
+    saved = "checkpoints/.tmp-step-00000003-PID"
+    assert bench.begin(f"rename {saved}").code == -signal.SIGKILL
+    for moment in ("write .tmp-*", "rename .tmp-*", "write metrics.jsonl", f"write {saved}/*", f"rename {saved}"):
+        assert bench.go_on(directory=bench.part, at=moment).code == -signal.SIGKILL, moment
     assert bench.go_on().code == 0
     assert differences(bench.part, bench.whole) == []
+    assert [resume["step"] for resume in facts_of(bench.part)["resumed"]] == [0] * 4  # those that came to train
 
 
 @pytest.mark.slow
@@ -411,6 +412,8 @@ def test_a_finished_run_is_extended_and_says_how_its_learning_rate_goes_on(tmp_p
     assert [row["lr"] for row in rows if "lr" in row] == [learning_rate(optim, step, 9) for step in (6, 7, 8)]
     assert rows[-1]["step"] == 9
     assert facts_of(run)["steps"] == facts_of(run)["steps_done"] == 9
+    written = load_config(run / "config.yaml").train
+    assert f"train.steps={written.steps}" == length or f"train.epochs={written.epochs}" == length
     again = segtool("train", run, "--resume")
     assert "is done at step 9" in again.err
     assert "learning rate" not in again.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -168,6 +169,11 @@ def test_dropout_that_is_not_seeded_by_the_step_breaks_the_equality(trainer, mak
     whole = trainer("whole", config)
     trainer("parts", config, stop_after=4)
     assert "metrics" in differences(trainer("parts", config, resume=True), whole)
+
+
+def test_what_is_random_differs_from_step_to_step_between_processes_and_with_the_seed():
+    seeds = {training_step.step_seed(*numbers) for numbers in itertools.product(range(3), repeat=3)}
+    assert len(seeds) == 27
 
 
 def without(file: str, key: str) -> Callable[[Any], Any]:
