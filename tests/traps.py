@@ -273,6 +273,13 @@ def one_mask_mirrored(root: Path) -> None:
     save(path, np.asarray(Image.open(path))[:, ::-1])
 
 
+@trap(plain, "warning", "masks/p00.png", words=("4 up and 3 to the left",))
+def all_masks_shifted(root: Path) -> None:
+    """Cut from pictures with a frame around them."""
+    for path in (root / "masks").iterdir():
+        save(path, np.roll(np.asarray(Image.open(path)), (4, 3), (0, 1)))
+
+
 @trap(
     plain,
     "warning",

@@ -1,5 +1,4 @@
-"""Checks that compare pictures: masks with images, and images with each other. To add one, write it below the
-decorator."""
+"""Checks that compare pictures with each other. To add one, write it below the decorator."""
 
 from __future__ import annotations
 
@@ -11,149 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
-from segtool.check.fit import choose_grid, contrary, own_fits, turned_masks, votes_for_upright, wrong_pairs
-from segtool.check.likeness import looks_of, near_duplicates, standing_out
+from segtool.check.likeness import looks_of, near_duplicates
+from segtool.check.of_fits import fitting_pairs
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.errors import DataError
 
 Pair = tuple[ImageFacts, MaskFacts]
 COMPARED = 20  # pairs of masks that are read again to see where they disagree
-COPIED = 0.05  # share of the masks from which on copies are how a set is made, and no mistake
-OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's
-SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may have one mask
 SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to agree
-
-# ------------------------------------------------------------------------------------------------- 1 pairs
-
-
-@a_check
-def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
-    """SEG109: masks whose outlines follow the edges of another image, and not those of their own."""
-    upright = survey.data.exif == "apply"
-    pairs = [(image, mask) for image, mask in _fitting(survey) if upright or image.orientation == 1]
-    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    wrong = wrong_pairs(images, masks)
-    if wrong:
-        mask, fitting, own = masks[wrong[0][0]], images[wrong[0][1]], images[wrong[0][0]]
-        yield Finding(
-            "SEG109",
-            "warning",
-            f"{num(wrong, 'mask')} of {len(masks)} fit another image better than their own: is the pairing right?",
-            len(wrong),
-            few_names(survey, [masks[i].path for i, _ in wrong], SHOWN_BROKEN),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
-            f"{survey.name(own.path)}",
-            "look at these images and masks together, and give each mask the name of the image that it was drawn on",
-        )
-
-
-def _fitting(survey: Survey) -> list[Pair]:
-    """Returns the readable pairs of one size."""
-    return [(image, mask) for image, mask in survey.readable_pairs() if image.size == mask.size]
-
-
-# ------------------------------------------------------------------------------------------------- 2 grids
-
-
-@a_check
-def orientation_right(survey: Survey) -> Iterator[Finding]:
-    """SEG205, SEG206: photographs that EXIF turns, where no size tells for which grid their masks were drawn.
-
-    The edges do, for most; where they do not, and no other photograph's size does, that is a note.
-    """
-    turned = [(image, mask) for image, mask in _fitting(survey) if image.orientation != 1]
-    lying = [image for image, _ in turned if image.orientation >= 5 and image.size[0] != image.size[1]]
-    doubtful = [(image, mask) for image, mask in turned if image.orientation < 5 or image.size[0] == image.size[1]]
-    if not doubtful:
-        return
-    applied = survey.data.exif == "apply"
-    grid, other, setting = ("upright", "stored", "ignore") if applied else ("stored", "upright", "apply")
-    votes = votes_for_upright([image for image, _ in doubtful], [mask for _, mask in doubtful])
-    votes = votes if applied else -votes
-    chosen = choose_grid(votes)  # apply: the grid of the config
-    wrong = [pair for pair, vote in zip(doubtful, votes, strict=True) if vote < 0] if chosen == "ignore" else []
-    if not wrong:
-        wrong = [doubtful[place] for place in contrary(votes)]
-    if wrong:
-        image, mask = wrong[0]
-        all_wrong = chosen == "ignore" and not lying
-        yield Finding(
-            "SEG206",
-            "error",
-            f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation fit the {other} picture, "
-            f"but data.exif is {survey.data.exif}",
-            len(wrong),
-            few_names(survey, [image.path for image, _ in wrong], SHOWN_BROKEN),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "
-            f"{'stored' if applied else 'shown by viewers'} (EXIF orientation {image.orientation})",
-            f"set data.exif to {setting}"
-            if all_wrong
-            else f"turn these masks to the {grid} picture: no data.exif is right for all",
-        )
-    elif not lying and chosen is None:
-        image, _ = doubtful[0]
-        yield Finding(
-            "SEG205",
-            "note",
-            f"{num(doubtful, 'image')} with an EXIF orientation, of one size turned or not",
-            len(doubtful),
-            few_names(survey, [image.path for image, _ in doubtful]),
-            f"{survey.name(image.path)}: EXIF orientation {image.orientation}; its mask is taken to be "
-            f"drawn on the {grid} picture",
-            f"look at one beside its mask; where the mask lies the other way up, set data.exif to {setting}",
-        )
-
-
-@a_check
-def masks_not_turned(survey: Survey) -> Iterator[Finding]:
-    """SEG209: masks that fit their image only when they are mirrored or turned."""
-    pairs = [(image, mask) for image, mask in _fitting(survey) if image.orientation == 1]
-    turned = turned_masks([image for image, _ in pairs], [mask for _, mask in pairs])
-    if turned:
-        place, how = turned[0]
-        yield Finding(
-            "SEG209",
-            "warning",
-            f"{num(turned, 'mask')} of {len(pairs)} fit their image only when they are turned: another origin?",
-            len(turned),
-            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
-            f"{survey.name(pairs[place][1].path)}: {how}, by the edges of {survey.name(pairs[place][0].path)}",
-            "look at these images and masks together, and mirror or turn the masks back",
-        )
-
-
-@a_check
-def masks_not_copied(survey: Survey) -> Iterator[Finding]:
-    """SEG309: one mask under the names of two images that do not look alike."""
-    known: dict[str, dict[str, Pair]] = defaultdict(dict)
-    for image, mask in _fitting(survey):
-        if mask.outline.any() and not image.plain:
-            known[mask.digest].setdefault(image.digest, (image, mask))
-    shared = [list(pairs.values()) for pairs in known.values() if len(pairs) > 1]
-    copied = [pairs for pairs in shared if not _any_alike([image for image, _ in pairs])]
-    if copied and sum(map(len, copied)) <= max(2, COPIED * len(known)):
-        fits = own_fits([image for image, _ in copied[0]], [mask for _, mask in copied[0]])
-        (one, other), order = copied[0][:2], np.argsort(-fits)
-        owner = survey.name(copied[0][order[0]][0].path)
-        told = f"; it follows the edges of {owner}" if fits[order[0]] - fits[order[1]] >= OWN_FIT else ""
-        yield Finding(
-            "SEG309",
-            "warning",
-            f"{num(copied, 'mask')} under the names of several images that do not look alike: one is another's",
-            len(copied),
-            few_names(survey, [mask.path for pairs in copied for _, mask in pairs], SHOWN_BROKEN),
-            f"{survey.name(one[1].path)} = {survey.name(other[1].path)}, equal in every pixel{told}",
-            "look at which image it was drawn on, and give the others masks of their own",
-        )
-
-
-def _any_alike(images: list[ImageFacts]) -> bool:
-    """Whether two pictures look alike, as frames of a fixed camera do, which share a mask with reason."""
-    flat = standing_out(np.stack([image.thumbnail for image in images]), np.zeros(0))
-    alike = flat @ flat.T
-    np.fill_diagonal(alike, -1)
-    return bool(alike.max() >= SAME_SCENE)
 
 
 @a_check
@@ -188,7 +53,7 @@ def images_show_something(survey: Survey) -> Iterator[Finding]:
 def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
     """SEG307: pictures that stand twice, with masks that disagree."""
     twice: dict[str, dict[Path, Pair]] = defaultdict(dict)
-    for image, mask in _fitting(survey):
+    for image, mask in fitting_pairs(survey):
         if not image.plain:
             twice[image.digest][mask.path] = image, mask
     doubtful = [

@@ -1,9 +1,9 @@
 """What `segtool check` finds: every problem of a data set in one pass over its files, each kind told once.
 
 A check is a function from the survey to its findings, entered in `CHECKS` by a decorator; to add one, write it in
-`of_files`, `of_masks`, `of_splits` or `of_pictures`. The codes' first digit says what they are about: 1 which files
-there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings. Errors are
-what stops a training or makes it untrue.
+`of_files`, `of_fits`, `of_masks`, `of_splits` or `of_pictures`. The codes' first digit says what they are about: 1
+which files there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings.
+Errors are what stops a training or makes it untrue.
 """
 
 from __future__ import annotations

@@ -1,0 +1,193 @@
+"""Checks that lay masks over images: whose they are, and how they lie. To add one, write it below the decorator."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num
+from segtool.check.fit import choose_grid, contrary, own_fits, turned_masks, votes_for_upright, wrong_pairs
+from segtool.check.likeness import standing_out
+from segtool.check.shift import REACH, common_shift, shift_surface
+from segtool.check.survey import Survey
+from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.images import read_image
+from segtool.errors import DataError
+
+Pair = tuple[ImageFacts, MaskFacts]
+COPIED = 0.05  # share of the masks from which on copies are how a set is made, and no mistake
+OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's
+LAID_OVER = 16  # pairs that are read again to see whether masks are shifted
+MOST_PIXELS = 40_000_000  # of all of them
+SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may have one mask
+
+# ------------------------------------------------------------------------------------------------- 1 pairs
+
+
+@a_check
+def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
+    """SEG109: masks whose outlines follow the edges of another image, and not those of their own."""
+    upright = survey.data.exif == "apply"
+    pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
+    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
+    wrong = wrong_pairs(images, masks)
+    if wrong:
+        mask, fitting, own = masks[wrong[0][0]], images[wrong[0][1]], images[wrong[0][0]]
+        yield Finding(
+            "SEG109",
+            "warning",
+            f"{num(wrong, 'mask')} of {len(masks)} fit another image better than their own: is the pairing right?",
+            len(wrong),
+            few_names(survey, [masks[i].path for i, _ in wrong], SHOWN_BROKEN),
+            f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
+            f"{survey.name(own.path)}",
+            "look at these images and masks together, and give each mask the name of the image that it was drawn on",
+        )
+
+
+def fitting_pairs(survey: Survey) -> list[Pair]:
+    """Returns the readable pairs of one size."""
+    return [(image, mask) for image, mask in survey.readable_pairs() if image.size == mask.size]
+
+
+# ------------------------------------------------------------------------------------------------- 2 grids
+
+
+@a_check
+def orientation_right(survey: Survey) -> Iterator[Finding]:
+    """SEG205, SEG206: photographs that EXIF turns, where no size tells for which grid their masks were drawn.
+
+    The edges do, for most; where they do not, and no other photograph's size does, that is a note.
+    """
+    turned = [(image, mask) for image, mask in fitting_pairs(survey) if image.orientation != 1]
+    lying = [image for image, _ in turned if image.orientation >= 5 and image.size[0] != image.size[1]]
+    doubtful = [(image, mask) for image, mask in turned if image.orientation < 5 or image.size[0] == image.size[1]]
+    if not doubtful:
+        return
+    applied = survey.data.exif == "apply"
+    grid, other, setting = ("upright", "stored", "ignore") if applied else ("stored", "upright", "apply")
+    votes = votes_for_upright([image for image, _ in doubtful], [mask for _, mask in doubtful])
+    votes = votes if applied else -votes
+    chosen = choose_grid(votes)  # apply: the grid of the config
+    wrong = [pair for pair, vote in zip(doubtful, votes, strict=True) if vote < 0] if chosen == "ignore" else []
+    if not wrong:
+        wrong = [doubtful[place] for place in contrary(votes)]
+    if wrong:
+        image, mask = wrong[0]
+        all_wrong = chosen == "ignore" and not lying
+        yield Finding(
+            "SEG206",
+            "error",
+            f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation fit the {other} picture, "
+            f"but data.exif is {survey.data.exif}",
+            len(wrong),
+            few_names(survey, [image.path for image, _ in wrong], SHOWN_BROKEN),
+            f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "
+            f"{'stored' if applied else 'shown by viewers'} (EXIF orientation {image.orientation})",
+            f"set data.exif to {setting}"
+            if all_wrong
+            else f"turn these masks to the {grid} picture: no data.exif is right for all",
+        )
+    elif not lying and chosen is None:
+        image, _ = doubtful[0]
+        yield Finding(
+            "SEG205",
+            "note",
+            f"{num(doubtful, 'image')} with an EXIF orientation, of one size turned or not",
+            len(doubtful),
+            few_names(survey, [image.path for image, _ in doubtful]),
+            f"{survey.name(image.path)}: EXIF orientation {image.orientation}; its mask is taken to be "
+            f"drawn on the {grid} picture",
+            f"look at one beside its mask; where the mask lies the other way up, set data.exif to {setting}",
+        )
+
+
+@a_check
+def masks_not_turned(survey: Survey) -> Iterator[Finding]:
+    """SEG209: masks that fit their image only when they are mirrored or turned."""
+    pairs = [(image, mask) for image, mask in fitting_pairs(survey) if image.orientation == 1]
+    turned = turned_masks([image for image, _ in pairs], [mask for _, mask in pairs])
+    if turned:
+        place, how = turned[0]
+        yield Finding(
+            "SEG209",
+            "warning",
+            f"{num(turned, 'mask')} of {len(pairs)} fit their image only when they are turned: another origin?",
+            len(turned),
+            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
+            f"{survey.name(pairs[place][1].path)}: {how}, by the edges of {survey.name(pairs[place][0].path)}",
+            "look at these images and masks together, and mirror or turn the masks back",
+        )
+
+
+@a_check
+def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
+    """SEG210: masks that all lie some pixels beside what they outline, as some pairs read again tell."""
+    surfaces, names, pixels = [], [], 0
+    pairs = [(image, mask) for image, mask in fitting_pairs(survey) if mask.outline.any() and image.channels in (1, 3)]
+    for image, mask in pairs[:: max(1, len(pairs) // LAID_OVER)][:LAID_OVER]:
+        pixels += image.size[0] * image.size[1]
+        if pixels > MOST_PIXELS or min(image.size) < 4 * REACH:
+            break
+        surface = _surface(survey, image, mask)
+        if surface is not None:
+            surfaces.append(surface)
+            names.append(mask.path)
+    if shift := common_shift(surfaces):
+        y, x = shift
+        down = f"{abs(y)} {'down' if y > 0 else 'up'}"
+        aside = f"{abs(x)} to the {'right' if x > 0 else 'left'}"
+        way = " and ".join(text for text, value in ((down, y), (aside, x)) if value)
+        yield Finding(
+            "SEG210",
+            "warning",
+            f"the masks lie beside what they outline: all {len(surfaces)} looked at fit better when moved",
+            len(surfaces),
+            few_names(survey, names),
+            f"{survey.name(names[0])}: pixels to move by, {way}",
+            "look at an image with its mask laid over it, and export the masks again, or move them by as much",
+        )
+
+
+def _surface(survey: Survey, image: ImageFacts, mask: MaskFacts) -> np.ndarray | None:
+    limit = survey.limits.max_pixels
+    try:
+        picture = read_image(image.path, channels=image.channels, exif=survey.data.exif, max_pixels=limit)
+        return shift_surface(picture, survey.labels.read(mask.path, max_pixels=limit))
+    except DataError:  # told elsewhere
+        return None
+
+
+@a_check
+def masks_not_copied(survey: Survey) -> Iterator[Finding]:
+    """SEG309: one mask under the names of two images that do not look alike."""
+    known: dict[str, dict[str, Pair]] = defaultdict(dict)
+    for image, mask in fitting_pairs(survey):
+        if mask.outline.any() and not image.plain:
+            known[mask.digest].setdefault(image.digest, (image, mask))
+    shared = [list(pairs.values()) for pairs in known.values() if len(pairs) > 1]
+    copied = [pairs for pairs in shared if not _any_alike([image for image, _ in pairs])]
+    if copied and sum(map(len, copied)) <= max(2, COPIED * len(known)):
+        fits = own_fits([image for image, _ in copied[0]], [mask for _, mask in copied[0]])
+        (one, other), order = copied[0][:2], np.argsort(-fits)
+        owner = survey.name(copied[0][order[0]][0].path)
+        told = f"; it follows the edges of {owner}" if fits[order[0]] - fits[order[1]] >= OWN_FIT else ""
+        yield Finding(
+            "SEG309",
+            "warning",
+            f"{num(copied, 'mask')} under the names of several images that do not look alike: one is another's",
+            len(copied),
+            few_names(survey, [mask.path for pairs in copied for _, mask in pairs], SHOWN_BROKEN),
+            f"{survey.name(one[1].path)} = {survey.name(other[1].path)}, equal in every pixel{told}",
+            "look at which image it was drawn on, and give the others masks of their own",
+        )
+
+
+def _any_alike(images: list[ImageFacts]) -> bool:
+    """Whether two pictures look alike, as frames of a fixed camera do, which share a mask with reason."""
+    flat = standing_out(np.stack([image.thumbnail for image in images]), np.zeros(0))
+    alike = flat @ flat.T
+    np.fill_diagonal(alike, -1)
+    return bool(alike.max() >= SAME_SCENE)

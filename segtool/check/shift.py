@@ -1,0 +1,64 @@
+"""Whether all masks of a set lie some pixels beside what they outline.
+
+The edges of each mask are laid over the slopes of its image at every shift; what counts is the shift at which most
+images of the set have their steepest slopes. On CamVid, an EM stack, photographs of cracks and seven kinds of drawn
+scenes it is exactly none, and 3 pixels to the side are seen in nearly all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+REACH = 8  # pixels to each side
+LEAST = 2  # pixels, below which borders are a matter of taste
+MIN_PAIRS = 8
+MIN_EDGES = 20
+MAX_EDGES = 2000
+SURE = 5.0  # standard errors by which the slopes at the shift are steeper than at none
+AGREEING = 0.9  # share of the images in which they are
+FALLS = 0.85  # most of the mean slope at the shift that may be left without it
+STEEP = 0.98  # quantile of the slopes, beyond which all are taken as equal
+
+
+def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """Returns the mean slope of an image H W C under the edges of its mask H W at each shift, in deviations.
+
+    None where there are too few edges; the shift (y, x) of the mask stands at (REACH + y, REACH + x).
+    """
+    slopes = _slopes(image)
+    slopes = np.minimum(slopes, np.quantile(slopes, STEEP))
+    edges = _slopes(classes[..., None]) > 0
+    edges[:REACH] = edges[-REACH:] = edges[:, :REACH] = edges[:, -REACH:] = False
+    rows, columns = np.nonzero(edges)
+    if len(rows) < MIN_EDGES or slopes.std() == 0:
+        return None
+    chosen = np.random.default_rng(0).permutation(len(rows))[:MAX_EDGES]
+    rows, columns = rows[chosen], columns[chosen]
+    moves = range(-REACH, REACH + 1)
+    surface = np.array([[slopes[rows + y, columns + x].mean() for x in moves] for y in moves])
+    return (surface - slopes.mean()) / slopes.std()
+
+
+def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
+    """Returns the shift (y, x) that all masks need; None where they lie right, or nothing is certain."""
+    if len(surfaces) < MIN_PAIRS:
+        return None
+    found = np.stack(surfaces)
+    mean = found.mean(0)
+    row, column = divmod(int(mean.argmax()), mean.shape[1])
+    y, x = row - REACH, column - REACH
+    gains = found[:, row, column] - found[:, REACH, REACH]
+    sure = gains.mean() >= SURE * max(float(gains.std()), 1e-6) / len(gains) ** 0.5
+    clear = max(abs(y), abs(x)) >= LEAST and mean[REACH, REACH] <= FALLS * mean[row, column]
+    return (y, x) if sure and clear and (gains > 0).mean() >= AGREEING else None
+
+
+def _slopes(pixels: np.ndarray) -> np.ndarray:
+    """Returns by how much each pixel of H W C differs from those to the left and above, H W float32."""
+    values = pixels.astype(np.float32)
+    slopes = np.zeros(pixels.shape[:2], np.float32)
+    slopes[:, 1:] = np.abs(values[:, 1:] - values[:, :-1]).max(-1)
+    slopes[1:] += np.abs(values[1:] - values[:-1]).max(-1)
+    return slopes
