@@ -14,10 +14,11 @@ import numpy as np
 REACH = 8  # pixels to each side
 LEAST = 2  # pixels, below which borders are a matter of taste
 MIN_PAIRS = 8
-MIN_EDGES = 20
+MIN_EDGES = 50
 MAX_EDGES = 2000
 SURE = 5.0  # standard errors by which the slopes at the shift are steeper than at none
 AGREEING = 0.9  # share of the images in which they are
+STANDS_OUT = 0.2  # deviations by which the slopes at the shift are above those at most shifts: EM 0.33, noise 0.12
 FALLS = 0.85  # most of the mean slope at the shift that may be left without it
 STEEP = 0.98  # quantile of the slopes, beyond which all are taken as equal
 
@@ -52,7 +53,8 @@ def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
     gains = found[:, row, column] - found[:, REACH, REACH]
     sure = gains.mean() >= SURE * max(float(gains.std()), 1e-6) / len(gains) ** 0.5
     clear = max(abs(y), abs(x)) >= LEAST and mean[REACH, REACH] <= FALLS * mean[row, column]
-    return (y, x) if sure and clear and (gains > 0).mean() >= AGREEING else None
+    seen = mean[row, column] - np.median(mean) >= STANDS_OUT
+    return (y, x) if sure and clear and seen and (gains > 0).mean() >= AGREEING else None
 
 
 def _slopes(pixels: np.ndarray) -> np.ndarray:
