@@ -69,7 +69,7 @@ def train(
         ConfigError: the encoder's pretrained weights are not there, or of another network.
         CheckpointError: they cannot be read, or not be downloaded; or a checkpoint cannot be written.
         DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
-        Interrupted: a signal came; the step was finished and saved.
+        Interrupted: a signal came; the step was finished and saved, or left out while its network was compiled.
     """
     keep_freed_memory()
     reader = Reader.of(config)

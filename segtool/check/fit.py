@@ -59,13 +59,12 @@ def wrong_pairs(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> lis
 
 
 def _wrong_pairs(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[tuple[int, int]]:
-    usable = np.array([bool(m.outline.any() and i.edges.any()) for i, m in zip(images, masks, strict=True)])
-    if usable.sum() < MIN_PAIRS:
+    places = _telling(images, masks)
+    if len(places) < MIN_PAIRS:
         return []
-    places = np.flatnonzero(usable).tolist()
     images, masks = [images[place] for place in places], [masks[place] for place in places]
     every = np.ones(len(places), bool)
-    outlines = standing_out(np.sqrt(np.stack([mask.outline for mask in masks]).astype(np.float32)), every)
+    outlines = standing_out(_outlines(masks), every)
     fits = outlines @ standing_out(np.stack([image.edges for image in images]), every).T  # of mask i to image j
     own = np.diag(fits).copy()
     np.fill_diagonal(fits, 0)
@@ -142,7 +141,7 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
 
     All masks, where the set as a whole fits better so; else those that gain much, where others lie right.
     """
-    usable = [place for place, mask in enumerate(masks) if mask.outline.any() and images[place].edges.any()]
+    usable = _telling(images, masks)
     if len(usable) < MIN_PAIRS:
         return []
     edges = _edges([images[place] for place in usable])
@@ -171,6 +170,12 @@ def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.nda
     return _overlap(_outlines(masks), _edges(images))
 
 
+def _telling(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[int]:
+    """Returns the places of pairs where both have edges."""
+    pairs = enumerate(zip(images, masks, strict=True))
+    return [place for place, (image, mask) in pairs if mask.outline.any() and image.edges.any()]
+
+
 def _edges(images: Sequence[ImageFacts]) -> np.ndarray:
     return standing_out(np.stack([image.edges for image in images]), np.zeros(0))
 
@@ -197,8 +202,7 @@ def votes_for_upright(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) 
     for image, mask in zip(images, masks, strict=True):
         back = INVERSE_ORIENTATION.get(image.orientation, image.orientation)
         maps = np.stack([image.edges, apply_orientation(image.edges, back)]).astype(np.float32)
-        outline = np.sqrt(mask.outline.astype(np.float32))
-        upright, stored = standing_out(maps, np.zeros(0)) @ standing_out(outline[None], np.zeros(0))[0]
+        upright, stored = standing_out(maps, np.zeros(0)) @ standing_out(_outlines([mask]), np.zeros(0))[0]
         votes.append(float(upright - stored))
     return np.array(votes)
 

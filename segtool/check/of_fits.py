@@ -143,7 +143,7 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "SEG210",
             "warning",
-            f"the masks lie beside what they outline: all {len(surfaces)} looked at fit better when moved",
+            f"the masks lie beside what they outline: the {len(surfaces)} looked at fit better in the mean when moved",
             len(surfaces),
             few_names(survey, names),
             f"{survey.name(names[0])}: pixels to move by, {way}",
@@ -158,6 +158,9 @@ def _surface(survey: Survey, image: ImageFacts, mask: MaskFacts) -> np.ndarray |
         return shift_surface(picture, survey.labels.read(mask.path, max_pixels=limit))
     except DataError:  # told elsewhere
         return None
+
+
+# ------------------------------------------------------------------------------------------------- 3 masks
 
 
 @a_check
