@@ -173,23 +173,22 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
         nn.utils.clip_grads_with_norm_(parameters, config.optim.clip, norm)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
+    optimizer.step()
     if training.scaler:
-        training.scaler.step(optimizer)
         training.scaler.update()
-    else:
-        optimizer.step()
     if training.ema:
         training.ema.update(training.model, step)
     return outcome
 
 
 def _outcome(training: Training, loss: Tensor, norm: Tensor, outcome: Outcome) -> Outcome:
-    """Sends loss and norm on their way to the CPU, and has a GPU leave the step out where they are not finite."""
+    """Sends loss and norm on their way to the CPU, and has the device leave the step out where they are not finite."""
     scale = training.scaler.scale(torch.ones_like(loss)) if training.scaler else torch.ones_like(loss)
     values = torch.stack([loss, norm, scale])
     arrived = None
+    if training.runs_ahead:
+        leave_out_where_not_finite(training.optimizer, values, scaled=training.scaler is not None)
     if training.device.type == "cuda":
-        leave_out_where_not_finite(training.optimizer, values)
         values = values.to("cpu", non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
@@ -203,15 +202,17 @@ def _images_of(train: Train, step: int, records: list[Record]) -> list[Path]:
     return [records[index].image for _, index in keys]
 
 
-def leave_out_where_not_finite(optimizer: torch.optim.Optimizer, values: Tensor) -> None:
-    """Has the device leave out the step where one of the values is not finite.
+def leave_out_where_not_finite(optimizer: torch.optim.Optimizer, values: Tensor, *, scaled: bool) -> None:
+    """Has the device leave out the step where one of the values, as in `Outcome`, is not finite.
 
-    It then leaves out those that are queued before the first is read too: the weights stay those that the cause is
-    looked for with.
+    After a divergence it leaves out those that are queued before the first is read too: the weights stay those that
+    the cause is looked for with. Where the loss is `scaled`, one at a scale of 1 is such, which has been halved since.
     """
-    before, found = getattr(optimizer, "found_inf", None), 1.0 - values.isfinite().all().float()
+    found = 1.0 - values.isfinite().all().float()
+    before = getattr(optimizer, "found_inf", torch.zeros_like(found))
+    diverged = before * (values[2] < 1) if scaled else before
     # What torch's gradient scaler sets too: the fused optimizers look at it on the device.
-    optimizer.found_inf = found if before is None else torch.maximum(before, found)  # type: ignore[attr-defined]
+    optimizer.found_inf = torch.maximum(diverged, found)  # type: ignore[attr-defined]
 
 
 def start_compilation(training: Training, reporter: Reporter) -> Callable[..., Outcome]:
