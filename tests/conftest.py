@@ -187,6 +187,7 @@ class Trainer:
         resume: bool = False,
         stop_after: int | None = None,
         change: Callable[[Any], Any] = lambda checkpoint: checkpoint,
+        device: str = "cpu",
     ) -> Trained:
         """Trains in the run directory `name`.
 
@@ -204,8 +205,8 @@ class Trainer:
 
         records = split_records(config, Path("/"))
         config = resolve_data(config, records["train"])
-        cpu = torch.device("cpu")
-        config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=cpu)
+        where = torch.device(device)
+        config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=where)
         reporter, step = _Reporter(), training_step.train_step
 
         def stopped_step(training: Any, batch: Any, number: int, *rest: Any) -> Any:
@@ -225,7 +226,15 @@ class Trainer:
                 patch.setattr(signals, "os", SilentOs)
                 try:
                     progress = train.train(
-                        config, records, None, plan, run, world=World(), device=cpu, reporter=reporter, resumed=resumed
+                        config,
+                        records,
+                        None,
+                        plan,
+                        run,
+                        world=World(),
+                        device=where,
+                        reporter=reporter,
+                        resumed=resumed,
                     )
                 except Interrupted:
                     if stop_after is None:
