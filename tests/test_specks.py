@@ -14,7 +14,8 @@ from segtool.data.specks import SPECK_PIXELS, count_specks
 def counted(mask: np.ndarray) -> dict[int, int]:
     begins = np.ones(mask.shape, bool)
     begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
-    return count_specks(mask, begins)
+    starts = np.flatnonzero(begins)
+    return count_specks(mask.ravel(), starts, np.diff(starts, append=mask.size), mask[1:] != mask[:-1])
 
 
 def flooded(mask: np.ndarray) -> dict[int, int]:
@@ -49,6 +50,16 @@ def test_a_thin_diagonal_line_is_no_speck_and_stray_pixels_are(monkeypatch: pyte
     assert counted(mask) == {}
     mask[5, 40] = mask[30:32, 3:6] = mask[50, 2] = 2
     assert counted(mask) == {2: 3}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_arm_of_a_sign_is_no_speck_wherever_it_meets_the_post(
+    turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(specks, "FEW", 0)
+    mask = np.zeros((30, 30), np.uint8)
+    mask[10, 10:16] = mask[11:25, 12] = 1
+    assert counted(mask[::-1] if turned else mask) == {}
 
 
 def test_of_a_mask_that_is_noise_nothing_is_told() -> None:

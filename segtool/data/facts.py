@@ -204,18 +204,25 @@ def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:
             mode, orientation = opened.image.mode, read_orientation(opened)
             channels, exact = _channels(opened)
             pixels = read_opened(opened, channels=channels, orientation=orientation)
+            if channels == 4 and not exact and bool((pixels[..., 3] == 255).all()):
+                pixels = pixels[..., : 1 if mode in ("L", "LA", "La") else 3]
+            picture = opened.image if _is_picture(opened, pixels, orientation) else None
+            return look_at_pixels(path, pixels, picture, mode=mode, orientation=orientation, exact=exact)
     except DataError as error:
         return ImageFacts(path, error=reason(error, path))
-    if channels == 4 and not exact and bool((pixels[..., 3] == 255).all()):
-        pixels = pixels[..., : 1 if mode in ("L", "LA", "La") else 3]
-    return look_at_pixels(path, pixels, mode=mode, orientation=orientation, exact=exact)
 
 
 def look_at_pixels(
-    path: Path, pixels: np.ndarray, *, mode: str = "", orientation: int = 1, exact: bool = False
+    path: Path,
+    pixels: np.ndarray,
+    picture: Image.Image | None = None,
+    *,
+    mode: str = "",
+    orientation: int = 1,
+    exact: bool = False,
 ) -> ImageFacts:
-    """Returns the facts of an upright image H W C."""
-    thumbnail, edges, plain = picture_maps(pixels)
+    """Returns the facts of an upright image H W C; `picture`: as in `picture_maps`."""
+    thumbnail, edges, plain = picture_maps(pixels, picture)
     kind = (pixels.shape[:2], mode, orientation, _digest(pixels, thumbnail), pixels.shape[2], exact, plain)
     return ImageFacts(path, None, *kind, thumbnail, edges)
 
@@ -237,6 +244,12 @@ def as_read(facts: ImageFacts, *, channels: int, exif: str, max_pixels: int) -> 
             return ImageFacts(facts.path, error=reason(error, facts.path))
     turned = exif == "ignore" and facts.orientation >= 5
     return replace(facts, size=(width, height)) if turned else facts
+
+
+def _is_picture(opened: Opened, pixels: np.ndarray, orientation: int) -> bool:
+    """Whether what Pillow has decoded is what was read."""
+    channels = {"L": 1, "RGB": 3}.get(opened.image.mode)
+    return orientation == 1 and channels == pixels.shape[2] and opened.format != "TIFF"
 
 
 def _channels(opened: Opened) -> tuple[int, bool]:
@@ -288,17 +301,24 @@ def look_at_values(
 
 
 def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns values, counts, solid, specks and outline of an H W array, as in `MaskFacts`."""
+    """Returns values, counts, solid, specks and outline of an H W array, as in `MaskFacts`.
+
+    Masks have a thirtieth as many runs of equal pixels as pixels: runs are counted, and blocks where they are mixed.
+    """
     begins = np.ones(values.shape, bool)
     np.not_equal(values[:, 1:], values[:, :-1], out=begins[:, 1:])
     lower = values[1:] != values[:-1]
-    mixed = begins[:-1, 1:] | begins[1:, 1:] | lower[:, 1:] | lower[:, :-1]
-    distinct, counts = _count(values)
+    flat, starts = values.ravel(), begins.ravel().nonzero()[0]
+    lengths = np.diff(starts, append=flat.size)
+    distinct, counts = _count(flat[starts], lengths)
     solid, specks = np.zeros_like(counts), np.zeros_like(counts)
     if min(values.shape) > 1:
-        block_values, block_counts = _count(values[:-1, :-1], ~mixed)
-        solid[np.searchsorted(distinct, block_values)] = block_counts
-    for value, number in count_specks(values, begins).items():
+        mixed = begins[:-1, 1:] | begins[1:, 1:] | lower[:, 1:] | lower[:, :-1]
+        solid += counts
+        for outside in (values[:-1, :-1][mixed], values[-1], values[:-1, -1]):  # where no block of one value begins
+            missing, number = _count(outside)
+            solid[np.searchsorted(distinct, missing)] -= number
+    for value, number in count_specks(flat, starts, lengths, lower).items():
         specks[np.searchsorted(distinct, value)] = number
     begins[:, 0] = False
     begins[1:] |= lower
@@ -311,15 +331,16 @@ def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return distinct, counts, solid
 
 
-def _count(values: np.ndarray, where: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct values and how often each occurs, in the places of a mask where one is given."""
-    if values.dtype == np.uint8:  # Pillow counts without making integers of the bytes
-        image = Image.fromarray(values)
-        chosen = None if where is None else Image.fromarray(where.view(np.uint8) * np.uint8(255))
-        counts = np.array(image.histogram(chosen))
+def _count(values: np.ndarray, lengths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct values, and how often each occurs; or the sums of what counts for each."""
+    if values.dtype == np.uint8:
+        places, distinct = values, None
+    else:
+        distinct, places = np.unique(values, return_inverse=True)
+    counts = np.bincount(places, lengths)
+    if distinct is None:
         distinct = counts.nonzero()[0]
-        return distinct.astype(np.int64), counts[distinct].astype(np.int64)
-    distinct, counts = np.unique(values if where is None else values[where], return_counts=True)
+        counts = counts[distinct]
     return distinct.astype(np.int64), counts.astype(np.int64)
 
 

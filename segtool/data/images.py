@@ -170,7 +170,7 @@ def _spread_8(image: Image.Image, channels: int, opened: Opened) -> np.ndarray:
 def _pixels(image: Image.Image, mode: str) -> np.ndarray:
     """Returns an image as H W C in a mode; a large one by bands of rows, into a temporary file."""
     if image.width * image.height <= SPOOL_PIXELS:
-        return np.atleast_3d(np.array(_in_mode(image, mode)))
+        return np.atleast_3d(np.asarray(_in_mode(image, mode)))
     pixels = spooled((image.height, image.width, len(mode)))
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):

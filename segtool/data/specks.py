@@ -15,28 +15,26 @@ FEW = 20
 MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told
 
 
-def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
-    """Returns the number of specks of each value of a mask H W: regions of up to 6 pixels, diagonals connected.
+def count_specks(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lower: np.ndarray) -> dict[int, int]:
+    """Returns the number of specks of each value of a mask: regions of up to 6 pixels, diagonals connected.
 
     Args:
-        begins: H W bool, whether a pixel differs from the one to its left; the first of a row does.
+        flat: its pixels, row by row.
+        starts: where its runs of equal pixels begin, each row's first one included.
+        lengths: of the runs.
+        lower: H-1 W bool, whether a pixel differs from the one below.
     """
-    flat = values.ravel()
-    starts = np.flatnonzero(begins)
-    lengths = np.diff(np.append(starts, flat.size))
     short = np.flatnonzero(lengths <= SPECK_PIXELS)
     if not FEW <= len(short) <= MAX_SHARE * flat.size:
         return {}
-    short = short[_is_low(flat, starts[short], values.shape)]
+    short = short[~_stands_in_column(lower).ravel()[starts[short]]]
     if len(short) < FEW:
         return {}
-    one, other = _touching(flat, starts, lengths, short, values.shape)
-    place = np.full(len(starts), -1)
-    place[short] = np.arange(len(short))
+    one, other = _touching(flat, starts, lengths, short, lower.shape[1])
     large = np.zeros(len(short), bool)  # part of a region with a long run
-    large[one[place[other] < 0]] = True
-    inner = place[other] >= 0
-    one, other = one[inner], place[other[inner]]
+    large[one[other < 0]] = True
+    inner = other >= 0
+    one, other = one[inner], other[inner]
     one, other = np.concatenate([one, other]), np.concatenate([other, one])
     label = np.arange(len(short))
     for _ in range(SPECK_PIXELS):  # a speck has no more rows; what is not of one label by then is larger
@@ -52,34 +50,40 @@ def count_specks(values: np.ndarray, begins: np.ndarray) -> dict[int, int]:
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _is_low(flat: np.ndarray, pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns for each pixel whether no more than a speck's pixels of its value stand above each other there."""
-    height, width = shape
-    tall = np.ones(len(pixels), int)
-    for step in (-width, width):
-        place, left = pixels, np.arange(len(pixels))
-        for _ in range(SPECK_PIXELS):
-            place = place + step
-            inside = (place >= 0) & (place < height * width)
-            place, left = place[inside], left[inside]
-            alike = flat[place] == flat[pixels[left]]
-            place, left = place[alike], left[alike]
-            tall[left] += 1
-    return tall <= SPECK_PIXELS
+def _stands_in_column(lower: np.ndarray) -> np.ndarray:
+    """Returns for each pixel, H W, whether more than a speck's pixels of its value stand above each other there."""
+    height = len(lower) + 1
+    inside = np.zeros((height, lower.shape[1]), bool)
+    if height > SPECK_PIXELS:
+        beyond = height - SPECK_PIXELS
+        equal = ~lower
+        begins = np.logical_and.reduce([equal[step : step + beyond] for step in range(SPECK_PIXELS)])
+        for step in range(SPECK_PIXELS + 1):
+            inside[step : step + beyond] |= begins
+    return inside
 
 
 def _touching(
-    flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, short: np.ndarray, shape: tuple[int, ...]
+    flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, short: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pairs of a short run (its place among them) and a run of its value that it touches above or below."""
-    height, width = shape
-    first, last = starts[short], starts[short] + lengths[short] - 1
-    rows, left, right = first // width, first % width, last % width
+    """Returns pairs of runs of one value that touch, one above the other.
+
+    The first is a short run, its place among them; the second too, or -1 where it is any other run.
+    """
+    wide = lengths[short] + 2  # with the pixels beside it
+    owner = np.repeat(np.arange(len(short)), wide)
+    steps = np.arange(len(owner)) - np.repeat(np.cumsum(wide) - wide + 1, wide)
+    columns = (starts[short] % width)[owner] + steps
+    inside = (columns >= 0) & (columns < width)
+    owner, pixels = owner[inside], starts[short][owner[inside]] + steps[inside]
+    value = flat[starts[short]][owner]
+    place = np.full(flat.size, -1, np.int32)
+    own = flat[pixels] == value
+    place[pixels[own]] = owner[own]
     pairs = []
-    for row in (rows - 1, rows + 1):
-        for column in (left - 1, left, right, right + 1):
-            inside = np.flatnonzero((row >= 0) & (row < height) & (column >= 0) & (column < width))
-            pixels = row[inside] * width + column[inside]
-            alike = flat[pixels] == flat[first[inside]]
-            pairs.append((inside[alike], np.searchsorted(starts, pixels[alike], side="right") - 1))
+    for row in (-width, width):
+        inside = (pixels + row >= 0) & (pixels + row < flat.size)
+        one, there = owner[inside], pixels[inside] + row
+        alike = flat[there] == value[inside]
+        pairs.append((one[alike], place[there[alike]]))
     return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-VERSION = 5
+VERSION = 6
 """Of what the facts are and how they are worked out: another one begins afresh."""
 UNUSED_DAYS = 90
 RECENT = 0.05  # seconds in which a file may change twice and bear one time
