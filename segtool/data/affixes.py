@@ -121,7 +121,7 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = _affixes_of(pairing)
         first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
-        return _telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), first, values
+        return telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), first, values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)
@@ -129,7 +129,7 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
     return best, counts[best]
 
 
-def _telling(pairing: Pairing) -> int:
+def telling(pairing: Pairing) -> int:
     """Returns -1 where what is taken off a mask says overlay, colour, instance or second observer; 1 for train ids."""
     mask = f"{pairing.mask_prefix} {pairing.mask_suffix}"
     if mask_rank(mask) < 0 or _SECOND.search(mask):
@@ -204,7 +204,7 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
         whole = {name} if end and names.count(name) > 1 and len(name) > 1 and roles_in(name) else set()
         counts.update(whole | {name[cut:] if end else name[:cut] for cut in cuts})
     frequent = [affix for affix, count in counts.items() if count >= max(least * len(names), min(2, len(names)))]
-    return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:8]]
+    return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:16]]
 
 
 def length_of(pairing: Pairing) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of
-from segtool.data.words import mask_rank, meaning_of, roles_in
+from segtool.data.words import Meaning, mask_rank, meaning_of, roles_in
 
 MAX_UNKNOWN = 24
 FEW_PLACES = 4  # so many folders of one name may be two versions of the masks, and each is tried alone
@@ -49,25 +49,27 @@ class Tree:
         self.copies = _copies(self.files)
         for copy in self.copies:
             del self.files[copy]
+        self.hollow = _hollow(self.files)
         alone = _alone_in_masks(self.files)
-        plain = {place for folder in self.files for place in _plain_places(folder, alone)}
-        plain |= set(_silent_in_splits(self.files))
-        inner = _inner_places(self.files)
+        plain = {place for folder in self.files for place in _plain_places(folder, alone, self.hollow)}
+        plain |= {_place(folder, hollow=self.hollow) for folder in _only_below(self.files, self.hollow)}
+        plain |= set(_silent_in_splits(self.files, self.hollow))
+        inner = _inner_places(self.files, self.hollow)
         many = [place for place, count in inner.items() if count > FEW_PLACES]
         covered = {folder for place in many for folder in self.files if _holds(place, folder)}
         self.places = sorted({place for place in plain if place.path not in covered} | inner.keys(), key=repr)
 
     def unknown(self) -> list[Place]:
         """Returns the folders whose names say nothing, and the root; the root alone where they are many."""
-        silent = {path for path in self.files if path != "." and not _tells(path)}
+        silent = {path for path in self.files if path != "." and not _tells(path, self.hollow)}
         known = sorted(silent) if len(silent) <= MAX_UNKNOWN else []
-        return [_place(path) for path in (".", *known)]
+        return [_place(path, hollow=self.hollow) for path in (".", *known)]
 
     def around(self) -> Place:
         """Returns the innermost folder that holds all files."""
         parts = zip(*(_parts(folder) for folder in self.files), strict=False)
         common = list(takewhile(lambda names: len(set(names)) == 1, parts))
-        return _place("/".join(names[0] for names in common) or ".")
+        return _place("/".join(names[0] for names in common) or ".", hollow=self.hollow)
 
     def files_of(self, place: Place) -> list[Path]:
         """Returns the files of a place."""
@@ -113,17 +115,44 @@ def _parts(path: str) -> list[str]:
     return [] if path == "." else path.split("/")
 
 
-def _tells(path: str) -> bool:
-    return any(meaning.role or meaning.split for meaning in map(meaning_of, _parts(path)))
+def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
+    """Returns what each part of a path tells; those of `hollow` tell no role."""
+    parts = _parts(path)
+    told = [(meaning_of(part), "/".join(parts[: end + 1])) for end, part in enumerate(parts)]
+    return [meaning._replace(role=None) if place in hollow else meaning for meaning, place in told]
 
 
-def _place(path: str, inner: str = "") -> Place:
+def _hollow(folders: Iterable[str]) -> set[str]:
+    """Returns the folders whose name has a word for images or masks that stands for what lies further down.
+
+    `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`.
+    """
+    below: dict[str, set[str | None]] = defaultdict(set)
+    for folder in folders:
+        parts = _parts(folder)
+        for end in range(1, len(parts)):
+            roles = {role for part in parts[end:] if (role := meaning_of(part).role)}
+            below["/".join(parts[:end])] |= roles or {None}
+    named = {path: meaning_of(PurePosixPath(path).name) for path in below}
+    return {
+        path
+        for path, roles in below.items()
+        if {"images", "masks"} <= roles or (named[path].rest and {"masks", None} <= roles)
+    }
+
+
+def _tells(path: str, hollow: Collection[str]) -> bool:
+    return any(meaning.role or meaning.split for meaning in _meanings(path, hollow))
+
+
+def _place(path: str, inner: str = "", hollow: Collection[str] = ()) -> Place:
     role = split = None
     rest: list[str] = []
     kind = ""
     rank = 0
-    for part in [*_parts(path), *([inner] if inner else [])]:
-        meaning = meaning_of(part)
+    parts = [*_parts(path), *([inner] if inner else [])]
+    meanings = [*_meanings(path, hollow), *([meaning_of(inner)] if inner else [])]
+    for part, meaning in zip(parts, meanings, strict=True):
         split = meaning.split or split
         if meaning.role:
             role, kind, rank = meaning.role, meaning.kind, mask_rank(part)
@@ -131,42 +160,75 @@ def _place(path: str, inner: str = "") -> Place:
             rank = -1
         if (meaning.rest and not meaning.role) or not (meaning.role or meaning.split or meaning.rest):
             rest.append(part)
+    if role is None and _is_camera(inner):
+        role = "images"
     return Place(path, inner, role, split, tuple(rest), kind, rank)
 
 
-def _plain_places(folder: str, alone_in_masks: Collection[str]) -> Iterator[Place]:
+def _is_camera(name: str) -> bool:
+    """Whether a folder `color` beside `depth` and `label` holds the pictures."""
+    return name.lower() in ("color", "colour")
+
+
+def _plain_places(folder: str, alone_in_masks: Collection[str], hollow: Collection[str]) -> Iterator[Place]:
     """Yields a folder and those around it that say its split, from the last one that says images or masks."""
     parts = _parts(folder)
-    meanings = [meaning_of(part) for part in parts]
+    meanings = _meanings(folder, hollow)
     roles = [place for place, meaning in enumerate(meanings) if meaning.role]
     for end in range(1, len(parts) + 1):
         told = meanings[end - 1].role or meanings[end - 1].split
         if told and end > (roles[-1] if roles else -1):
             path = "/".join(parts[:end])
-            yield _place(parent_of(path))._replace(path=path) if path in alone_in_masks else _place(path)
+            around = parent_of(path) if path in alone_in_masks else path
+            yield _place(around, hollow=hollow)._replace(path=path)
 
 
-def _silent_in_splits(folders: Iterable[str]) -> list[Place]:
+def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[str]:
+    """Yields the folders of silent names that hold all files of one that says images or masks: `masks/0`."""
+    held = Counter("/".join(parts[:end]) for parts in map(_parts, folders) for end in range(1, len(parts) + 1))
+    for folder in folders:
+        meanings = _meanings(folder, hollow)
+        roles = [end for end, meaning in enumerate(meanings, 1) if meaning.role]
+        silent = bool(roles) and not any(meaning.split for meaning in meanings[roles[-1] :])
+        if silent and roles[-1] < len(meanings) and held["/".join(_parts(folder)[: roles[-1]])] == 1:
+            yield folder
+
+
+def _silent_in_splits(folders: Iterable[str], hollow: Collection[str]) -> list[Place]:
     """Returns the folders below one of a split whose own names say nothing, such as `train/A`; none where many are."""
-    places = [_place(folder) for folder in folders if not meaning_of(PurePosixPath(folder).name).split]
+    places = [_place(folder, hollow=hollow) for folder in folders if not meaning_of(PurePosixPath(folder).name).split]
     silent = [place for place in places if place.split and not place.role]
     return silent if len(silent) <= MAX_UNKNOWN else []
 
 
-def _inner_places(folders: Iterable[str]) -> dict[Place, int]:
-    """Returns the folders below which several others, so many, hold folders of one name that says images or masks."""
+def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place, int]:
+    """Returns the folders below which several others, so many, hold folders of one name that says images or masks.
+
+    Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`.
+    """
     middles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for folder in folders:
-        parts = _parts(folder)
-        roles = [place for place, part in enumerate(parts) if meaning_of(part).role]
-        if not roles:
-            continue
-        last = roles[-1]
-        start = max((i + 1 for i, part in enumerate(parts[:last]) if _is_outer(part)), default=0)
-        if start < last:
-            outer = "/".join(parts[:start]) or "."
-            middles[outer, parts[last]].add("/".join(parts[start:last]))
-    return {_place(outer, inner): len(found) for (outer, inner), found in middles.items() if len(found) > 1}
+        parts, meanings = _parts(folder), _meanings(folder, hollow)
+        roles = [place for place, meaning in enumerate(meanings) if meaning.role]
+        splits = [place for place, meaning in enumerate(meanings) if meaning.split and roles and place > roles[-1]]
+        camera = [len(parts) - 1] if not roles and parts and _is_camera(parts[-1]) else []
+        for last in [*roles[-1:], *splits[:1], *camera]:
+            start = max(
+                (i + 1 for i, meaning in enumerate(meanings[:last]) if meaning.role or meaning.split), default=0
+            )
+            if start < last:
+                outer = "/".join(parts[:start]) or "."
+                middles[outer, parts[last]].add("/".join(parts[start:last]))
+    return {
+        _place(outer, inner, hollow): len(found)
+        for (outer, inner), found in middles.items()
+        if len(found) > 1 and not all(map(_is_format, found))
+    }
+
+
+def _is_format(name: str) -> bool:
+    """Whether a name is that of a file format: `PNG` and `TIF` hold the same pictures twice."""
+    return f".{name.lower()}" in MASK_SUFFIXES
 
 
 def _alone_in_masks(folders: Collection[str]) -> set[str]:
@@ -179,11 +241,6 @@ def _alone_in_masks(folders: Collection[str]) -> set[str]:
 def parent_of(path: str) -> str:
     """Returns the folder around one; "." around the outermost."""
     return PurePosixPath(path).parent.as_posix()
-
-
-def _is_outer(part: str) -> bool:
-    meaning = meaning_of(part)
-    return bool(meaning.role or meaning.split)
 
 
 def _copies(files: dict[str, list[Path]]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segtool.config import Pairing
-from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of
+from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of, telling
 from segtool.data.folders import Place, Tree, looks_like_masks, within
 from segtool.data.pairs import JPEG_SUFFIXES, stem_of, tell_apart
 from segtool.data.wording import guess_words
@@ -107,7 +107,12 @@ class _Finder:
         loose = [place for place in places if place.role is None]
         yield from ((one, other) for one, other in product(images + loose, masks) if _apart(one, other))
         if not masks:
-            yield from ((one, other) for one, other in product(images, loose) if not within(one.path, other.path))
+            photographs = images or [place for place in loose if self._are_photographs(place)]
+            others = loose if images else [place for place in loose if not self._are_photographs(place)]
+            yield from ((one, other) for one, other in product(photographs, others) if not _nested(one, other))
+
+    def _are_photographs(self, place: Place) -> bool:
+        return all(path.suffix.lower() in JPEG_SUFFIXES for path in self.tree.files_of(place))
 
     def single_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
         """Yields the folders that may hold images and masks side by side."""
@@ -201,9 +206,10 @@ class _Finder:
         return (
             not any(within(copy, place.path) for copy in self.tree.copies for place in (images, masks)),
             images.rest == masks.rest,
-            masks.rank,
+            masks.rank if telling(match.pairing) >= 0 else -1,
             lossless,
             images.role == "images",
+            images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),
             -len(masks.path),
@@ -284,6 +290,10 @@ def _covers(place: Place, folder: str) -> bool:
 def _apart(one: Place, other: Place) -> bool:
     """Whether two places are not the same, nor the images within the masks."""
     return one != other and not (within(one.path, other.path) and one.path != other.path)
+
+
+def _nested(one: Place, other: Place) -> bool:
+    return within(one.path, other.path) or within(other.path, one.path)
 
 
 def _overlap(one: _Match, other: _Match) -> bool:

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -23,6 +23,7 @@ JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
 _KINDS = (JPEG_SUFFIXES, {".webp"}, {".tif", ".tiff"}, {".bmp", ".dib"}, {".png", ".gif"})
 _NUMBER = re.compile(r"(?<!\d)0+(\d)")
 _WORD = re.compile(r"\d+|[^\W\d_]+")
+_MOST = 0.5  # share of the paired files that have another beside them where that is a kind of its own
 _SHARED = 0.1  # a tail that as many images' names have with another file's is no chance
 
 
@@ -80,8 +81,12 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     mask_keys, unnamed_masks = _keyed(mask_files, masks, pairing, image=False)
     unnamed_images = _adopted(unnamed_images, images, pairing, image_keys, mask_keys, image=True)
     unnamed_masks = _adopted(unnamed_masks, masks, pairing, mask_keys, image_keys, image=False)
-    for key in _further(image_keys, mask_keys, pairing) if one_folder else _deeper(image_keys, mask_keys):
-        unnamed_images += (image_keys if one_folder else mask_keys).pop(key)
+    if one_folder:
+        unnamed_images += [file for key in _further(image_keys, mask_keys, pairing) for file in image_keys.pop(key)]
+    else:
+        beside = [*_deeper(image_keys, mask_keys), *_beside(mask_keys, image_keys)]
+        unnamed_masks += [file for key in dict.fromkeys(beside) for file in mask_keys.pop(key)]
+        unnamed_images += [file for key in _beside(image_keys, mask_keys) for file in image_keys.pop(key)]
     both = [files for keys in (image_keys, mask_keys) for files in keys.values() if len(files) > 1]
     records = [
         Record(files[0], mask_keys[key][0], stem_of(files[0], images))
@@ -306,15 +311,29 @@ def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairin
     Their names are such an image's with a tail: the mask's suffix and more, or one that many images share.
     """
     paired = images.keys() & masks.keys()
-    tails: dict[str, str] = {}
-    for key in images.keys() - masks.keys():
-        cuts = (match.start() for match in re.finditer(r"[\W_]", key))
-        if owner := next((key[:cut] for cut in cuts if key[:cut] in paired), None):
-            tails[key] = key[len(owner) :]
+    tails = _tails(images.keys() - masks.keys(), paired)
     counts = Counter(tails.values())
     common = {tail for tail, count in counts.items() if count >= max(2, _SHARED * len(paired))}
     suffix = pairing.mask_suffix
     return [key for key, tail in tails.items() if tail in common or (suffix and tail.startswith(suffix))]
+
+
+def _beside(own: dict[str, list[Path]], others: dict[str, list[Path]]) -> list[str]:
+    """Returns the keys of files that most of the paired ones have beside them in the same folder: `7_superpixels`."""
+    paired = own.keys() & others.keys()
+    tails = _tails(own.keys() - others.keys(), paired)
+    counts = Counter(tails.values())
+    return [key for key, tail in tails.items() if counts[tail] >= _MOST * len(paired) and not re.search(r"\d", tail)]
+
+
+def _tails(keys: Iterable[str], owners: Collection[str]) -> dict[str, str]:
+    """Returns what follows an owner's name in those of the keys that begin with one and go on with another word."""
+    tails: dict[str, str] = {}
+    for key in keys:
+        cuts = (match.start() for match in re.finditer(r"[\W_]", key))
+        if owner := next((key[:cut] for cut in cuts if key[:cut] in owners), None):
+            tails[key] = key[len(owner) :]
+    return tails
 
 
 def _kinds(files: Sequence[Path], paired: Iterable[str], pairing: Pairing) -> tuple[list[str], list[Path]]:
@@ -324,8 +343,8 @@ def _kinds(files: Sequence[Path], paired: Iterable[str], pairing: Pairing) -> tu
     for file in files:
         name = unicodedata.normalize("NFC", file.stem)
         cuts = (match.start() for match in re.finditer(r"[\W_]", name))
-        if owner := next((name[:cut] for cut in cuts if name[:cut] in owners), None):
-            tails[file] = name[len(owner) :]
+        if cut := next((cut for cut in cuts if _comparable(name[:cut], "", pairing) in owners), None):
+            tails[file] = name[cut:]
     counts = Counter(tails.values())
     more = pairing.mask_suffix  # x_mask_1 beside x_mask holds another object, which is missed
     kinds = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 SPLITS = ("train", "val", "test")
@@ -24,8 +25,8 @@ _OTHERS = {
     "clear splits": "train training val valid validation test testing",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb vis visual visualization "
     "visualisation visualizations overlay overlays preview previews instance instances instanceids object objects "
-    "human edge edges boundary boundaries contour contours second nd depth fov tra track "
-    "tracks",
+    "human edge edges boundary boundaries contour contours eroded second nd depth fov tra track "
+    "tracks inv",
 }
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
@@ -44,6 +45,7 @@ class Meaning(NamedTuple):
     """The words that tell the role, and the rest."""
 
 
+@lru_cache(1 << 16)
 def meaning_of(name: str) -> Meaning:
     """Returns what a folder's name tells, all of it or one word among others (`ISIC2018_Training_Input`)."""
     words = words_of(name)

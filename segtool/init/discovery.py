@@ -28,7 +28,7 @@ from segtool.init.split_lists import find_pair_lists, find_split_lists
 MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1
 """Share of the files without a partner from which a set is labelled in part, and not by mistake."""
-PARTS = 3  # so many kinds of masks beside the chosen one, and none is called the mask
+PARTS = 2  # so many kinds of masks beside the chosen one, and none is called the mask
 FEW_VALUES = 4
 SAMPLE = 5
 _TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
@@ -241,8 +241,10 @@ def _require_one_picture(root: Path, data: Data) -> None:
     """Raises DataError where masks are about two pictures each."""
     images = Path(str(data.train.images))
     other = _TWINS.get(images.name.lower())
-    beside = [path.name for path in (root / images.parent).iterdir() if path.is_dir()]
-    for name in (name for name in beside if name.lower() == other):
+    beside = [
+        path for path in (root / images.parent).iterdir() if path.is_dir() and path != root / str(data.train.masks)
+    ]
+    for name in (path.name for path in beside if path.name.lower() == other):
         raise DataError(
             f"{shown(images.as_posix())}: beside it lies {shown(name)}, the same places at another time, and the masks "
             "hold what has changed. segtool learns from one picture a mask: use a tool that detects changes"

@@ -83,7 +83,7 @@ def _sentence(root: Path, look: _Look) -> str:
         return kind
     if look.by_suffix.get(".xml"):
         return f"outlines in XML files. segtool trains on masks: {_MASKS}"
-    if many := _masks_by_object(root) or _masks_by_class(root, images):
+    if many := _masks_by_object(root) or _masks_by_task(images) or _masks_by_class(root, images):
         return many
     if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
         for suffix, name in _OTHER_PICTURES.items():
@@ -152,18 +152,31 @@ def _masks_by_object(root: Path) -> str:
     )
 
 
+def _masks_by_task(images: list[Path]) -> str:
+    """Returns a sentence where Label Studio has named masks by the number of its task, and not by the image."""
+    for path in images:
+        if re.match(r"task-\d+-annotation-\d+-by-", path.name):
+            return (
+                f"{shown(path.name)} is a mask of Label Studio, named by the number of its task, one for each label. "
+                "segtool takes one mask an image, of the image's name: merge the masks of each task into one whose "
+                "pixels hold the class, and name it as the image that the JSON export gives for the task"
+            )
+    return ""
+
+
 def _masks_by_class(root: Path, images: list[Path]) -> str:
     """Returns a sentence where each image has a mask for each class: in folders of their own, or by names.
 
-    `masks/heart/7.gif` and `masks/lung/7.gif`; `7_hair.png` and `7_skin.png`.
+    `masks/heart/7.gif` and `masks/lung/7.gif`; `7_hair.png` and `7_skin.png`; `gtpolyp/7.bmp` and `gtlumen/7.bmp`.
     """
     kinds: dict[Path, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path in images:
-        if "masks" in roles_in(stem_of(path.parent.parent, root)):
-            kinds[path.parent.parent][path.parent.name].add(path.stem)
+        number = " ".join(re.findall(r"\d+", path.stem))
+        of_truth = re.match(r"gt[^\W\d_]", path.parent.name, re.IGNORECASE)
+        if of_truth or "masks" in roles_in(stem_of(path.parent.parent, root)):
+            kinds[path.parent.parent][path.parent.name].add(number or path.stem)
         if "masks" in roles_in(stem_of(path, root)):
-            kind = re.sub(r"\d+", "#", path.stem)
-            kinds[path.parent][kind].add(" ".join(re.findall(r"\d+", path.stem)))
+            kinds[path.parent][re.sub(r"\d+", "#", path.stem)].add(number)
     for folder, names in kinds.items():
         most = max(names.values(), key=len)
         alike = sorted(name for name, stems in names.items() if 2 * len(stems & most) > len(most) > 1)

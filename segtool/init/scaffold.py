@@ -90,12 +90,11 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
             )
         )
     if found.pairing != Pairing():
-        affixes = {key: text for key, text in asdict(found.pairing).items() if text}
         by_number = " Numbers are compared by their value: 007 is 7." if found.pairing.by_number else ""
         how = "Taken off the file names before they are compared."
         if found.pairing.image_words or found.pairing.mask_words:
             how = "The words that tell images from masks; what is left of their paths is compared."
-        rows.append(Row(f"pairing: {flow(affixes)}", f"{how}{by_number}"))
+        rows.append(Row(f"pairing: {flow(_given(found.pairing))}", f"{how}{by_number}"))
     return rows
 
 
@@ -129,7 +128,12 @@ def _relative(root: Path, config_dir: Path) -> str:
 
 
 def _folders(folders: Folders) -> dict[str, object]:
-    return plain(folders)
+    pairing = {"pairing": _given(folders.pairing)} if folders.pairing else {}
+    return plain(folders) | pairing
+
+
+def _given(pairing: Pairing) -> dict[str, object]:
+    return {key: value for key, value in asdict(pairing).items() if value}
 
 
 def _pairs_comment(pairs: Pairs) -> str:

@@ -193,3 +193,25 @@ def fuseg_wounds(root: Path) -> None:
             if part != "test":
                 save(base / part / "labels" / f"{number:04d}.png", binary(mask))
             number += 1
+
+
+@published(18, "index", [0, 255], masks="/masks/")
+def lungs_of_two_hospitals(root: Path) -> None:
+    """Shenzhen and Montgomery: `Lung Segmentation` around all; some masks have `_mask`, others have not."""
+    base = root / "data" / "Lung Segmentation"
+    for index, (image, mask) in enumerate(pairs(objects(1, least=2), 18, seed=910)):
+        stem = f"{'CHNCXR' if index % 3 else 'MCUCXR'}_{index + 1:04d}_{index % 2}"
+        save(base / "CXR_png" / f"{stem}.png", image[..., 0])
+        save(base / "masks" / f"{stem}{'_mask' if index % 3 else ''}.png", binary(mask))
+    save(base / "test" / "CHNCXR_0900_0.png", image[..., 0])
+
+
+@published({"train": 12, "val": 5}, "index", [0, 255])
+def isic2017(root: Path) -> None:
+    """ISIC 2017: `_superpixels.png` beside each image, which are neither images nor masks."""
+    for part, num in (("Training", 12), ("Validation", 5)):
+        for index, (image, mask) in enumerate(pairs(lesion, num, seed=911 + num)):
+            stem = f"ISIC_{index * 3 + num:07d}"
+            save(root / f"ISIC-2017_{part}_Data" / f"{stem}.jpg", image)
+            save(root / f"ISIC-2017_{part}_Data" / f"{stem}_superpixels.png", image // 64 * 64)
+            save(root / f"ISIC-2017_{part}_Part1_GroundTruth" / f"{stem}_segmentation.png", binary(mask))

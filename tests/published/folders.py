@@ -17,6 +17,7 @@ from published.registry import (
     hexes,
     pairs,
     published,
+    rim,
     save,
     text,
     unsupported,
@@ -189,3 +190,56 @@ def ph2(root: Path) -> None:
         if index % 2:
             save(folder / f"{name}_roi" / f"{name}_R1_Label3.bmp", Image.fromarray(binary(mask)).convert("1"))
     text(root / "PH2Dataset" / "PH2_dataset.txt", ["|| Name || Clinical Diagnosis ||"])
+
+
+@published(14, "rgb", ["#000000", "#ffffff"], masks="PNG/Ground Truth", images="PNG/Original")
+def two_formats(root: Path) -> None:
+    """CVC-ClinicDB of Kaggle: all pictures twice, as `PNG` and as `TIF`, which would leak from one split to another."""
+    for index, (image, mask) in enumerate(pairs(polyp, 14, seed=940), 1):
+        for kind in ("PNG", "TIF"):
+            save(root / kind / "Original" / f"{index}.{kind.lower()}", image)
+            save(
+                root / kind / "Ground Truth" / f"{index}.{kind.lower()}",
+                colored((mask > 0) * 1, [(0,) * 3, (255,) * 3]),
+            )
+
+
+@published(12, "index", [0, 255], masks="masks/0")
+def a_folder_a_class(root: Path) -> None:
+    """As UNet++ trains: a folder for each class, of which there is one."""
+    for index, (image, mask) in enumerate(pairs(lesion, 12, seed=941)):
+        save(root / "inputs" / "moles" / "images" / f"m{index}.png", image)
+        save(root / "inputs" / "moles" / "masks" / "0" / f"m{index}.png", binary(mask))
+
+
+@published(15, "index", [0, 1, 2], images="/color/", masks="/label/")
+def scannet(root: Path) -> None:
+    """ScanNet: a folder for each scene, in it `color`, `depth`, `instance` and `label`."""
+    for scene in range(3):
+        for index, (image, mask) in enumerate(pairs(objects(2, least=3), 5, seed=942 + scene)):
+            folder = root / "scannet_frames" / f"scene{scene:04d}_00"
+            save(folder / "color" / f"{index * 100:06d}.jpg", image)
+            save(folder / "label" / f"{index * 100:06d}.png", mask)
+            save(folder / "instance" / f"{index * 100:06d}.png", mask.astype(np.uint16) * 1000)
+            save(folder / "depth" / f"{index * 100:06d}.png", image[..., 0].astype(np.uint16) * 30)
+
+
+@published(12, "index", [0, 1, 2], images="/rgb/", masks="/classSegmentation/")
+def virtual_kitti(root: Path) -> None:
+    """Virtual KITTI: `frames` around images and masks, whose names begin with their kind; two scenes."""
+    for scene in ("Scene01", "Scene02"):
+        for index, (image, mask) in enumerate(pairs(objects(2, least=3), 6, seed=945 + int(scene[-1]))):
+            frames = root / scene / "clone" / "frames"
+            save(frames / "rgb" / "Camera_0" / f"rgb_{index:05d}.jpg", image)
+            save(frames / "classSegmentation" / "Camera_0" / f"classgt_{index:05d}.png", mask)
+            save(frames / "instanceSegmentation" / "Camera_0" / f"instancegt_{index:05d}.png", mask)
+
+
+@published({"train": 12, "val": 5}, "index", [0, 1, 2], ignore=[255], masks="stuffthingmaps")
+def coco_pixelmaps(root: Path) -> None:
+    """COCO with pixel maps: no folder says images or masks; photographs are JPEG, maps are not."""
+    for part, num in (("train2017", 12), ("val2017", 5)):
+        for index, (image, mask) in enumerate(pairs(objects(2, least=3), num, seed=950 + num)):
+            save(root / part / f"{index * 49 + num:012d}.jpg", image)
+            save(root / "stuffthingmaps_trainval2017" / part / f"{index * 49 + num:012d}.png", rim(mask, 255))
+    text(root / "annotations" / "instances_val2017.json", '{"images": [], "annotations": [], "categories": []}')

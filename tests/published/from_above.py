@@ -186,3 +186,17 @@ def flood_area(root: Path) -> None:
         save(root / "Image" / f"{index}.jpg", image)
         save(root / "Mask" / f"{index}.png", soft(1 - mask))
     text(root / "metadata.csv", ["Image,Mask", *(f"{index}.jpg,{index}.png" for index in range(16))])
+
+
+VAIHINGEN = [(255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0)]
+
+
+@published(14, "rgb", hexes(VAIHINGEN), masks="gts_for_participants")
+def vaihingen(root: Path) -> None:
+    """ISPRS Vaihingen: the truth, and beside it the truth without borders, whose name says more of truth."""
+    for index, (image, mask) in enumerate(pairs(aerial, 14, seed=930), 1):
+        stem = f"top_mosaic_09cm_area{index}"
+        save(root / "top" / f"{stem}.tif", image)
+        save(root / "gts_for_participants" / f"{stem}.tif", colored(mask, VAIHINGEN))
+        eroded = root / "ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE"
+        save(eroded / f"{stem}_noBoundary.tif", colored(rim(mask, 5), [*VAIHINGEN, (0, 0, 0)]))

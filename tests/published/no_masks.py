@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import crack, membranes, nuclei, objects, street
+from scenes import crack, membranes, nuclei, objects, polyp, street
 
 from published.registry import (
     binary,
@@ -123,3 +123,29 @@ def images_only(root: Path) -> None:
 def nothing(root: Path) -> None:
     """An empty folder."""
     root.mkdir()
+
+
+@unsupported(r"gtlumen, gtpolyp")
+def endoscene(root: Path) -> None:
+    """EndoScene: `bbdd`, and a folder of masks for each class."""
+    for index, (image, mask) in enumerate(pairs(polyp, 6, seed=960)):
+        for folder, picture in (("bbdd", image), ("gtpolyp", binary(mask)), ("gtlumen", binary(mask * 0))):
+            save(root / "CVC-300" / folder / f"{index}.bmp", picture)
+
+
+@unsupported(r"1\. Microaneurysms, 2\. Haemorrhages")
+def idrid(root: Path) -> None:
+    """IDRiD: a folder of masks for each kind of lesion, whose names end in it."""
+    for index, (image, mask) in enumerate(pairs(objects(2, least=4), 6, seed=961)):
+        save(root / "1. Original Images" / "a. Training Set" / f"IDRiD_{index:02d}.jpg", image)
+        truth = root / "2. All Segmentation Groundtruths" / "a. Training Set"
+        save(truth / "1. Microaneurysms" / f"IDRiD_{index:02d}_MA.tif", binary(mask == 1))
+        save(truth / "2. Haemorrhages" / f"IDRiD_{index:02d}_HE.tif", binary(mask == 2))
+
+
+@unsupported("Label Studio")
+def label_studio(root: Path) -> None:
+    """Label Studio's masks of brushes: named by tasks."""
+    for index, (image, mask) in enumerate(pairs(objects(1), 6, seed=962)):
+        save(root / "images" / f"{index * 7919:08x}-IMG_{index}.jpg", image)
+        save(root / "masks" / f"task-{index + 3}-annotation-{index + 9}-by-1-tag-cat-0.png", binary(mask))

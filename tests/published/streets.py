@@ -161,3 +161,30 @@ def rugd(root: Path) -> None:
             save(root / "RUGD_annotations" / name / stem, colored(rim(mask, 6), colors))
     rows = [f"{number} {name.lower()} {r} {g} {b}" for number, (name, (r, g, b)) in enumerate(CAMVID)]
     text(root / "RUGD_annotations" / "RUGD_annotation-colormap.txt", rows)
+
+
+@published({"train": 12, "val": 6}, "index", range(6), masks="_labelTrainIds")
+def acdc(root: Path) -> None:
+    """ACDC: the splits below each weather, six kinds of truth side by side; no truth for the test."""
+    ids = np.array([7, 8, 11, 12, 13, 17], np.uint8)
+    kinds = {"labelIds": ids, "labelTrainIds": np.arange(6), "labelColor": np.array(VOC_COLORS[:6]), "invIds": ids}
+    kinds |= {"invTrainIds": np.arange(6), "invGray": np.arange(6) * 40}
+    for weather in ("fog", "night", "rain"):
+        for part, num in (("train", 4), ("val", 2), ("test", 2)):
+            for index, (image, mask) in enumerate(pairs(street, num, seed=920 + num + ord(weather[0]))):
+                folder, stem = Path(weather) / part / f"GOPR0{num}", f"GOPR0{num}_frame_{index:06d}"
+                save(root / "rgb_anon" / folder / f"{stem}_rgb_anon.png", image)
+                for kind, stored in kinds.items() if part != "test" else ():
+                    save(root / "gt" / folder / f"{stem}_gt_{kind}.png", stored.astype(np.uint8)[mask])
+
+
+@published({"train": 12, "val": 5}, "index", range(6), ignore=[255])
+def idd_lite(root: Path) -> None:
+    """IDD Lite: `_image`, `_label`, and `_inst_label` beside it."""
+    for part, num in (("train", 12), ("val", 5)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=921 + num)):
+            stem = f"{index * 997:06d}"
+            save(root / "idd20k_lite" / "leftImg8bit" / part / str(index % 3) / f"{stem}_image.jpg", image)
+            for kind in ("label", "inst_label"):
+                path = root / "idd20k_lite" / "gtFine" / part / str(index % 3) / f"{stem}_{kind}.png"
+                save(path, rim(mask, 255))
