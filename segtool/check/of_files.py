@@ -118,7 +118,10 @@ def lists_sound(survey: Survey) -> Iterator[Finding]:
 @a_check
 def affixes_carried(survey: Survey) -> Iterator[Finding]:
     """SEG108: files passed over because they lack the prefix or suffix of data.pairing."""
-    unnamed = [path for pairs in survey.pairs.values() for path in pairs.unnamed]
+    files = {
+        path for pairs in survey.pairs.values() for record in pairs.records for path in (record.image, record.mask)
+    }
+    unnamed = dict.fromkeys(path for pairs in survey.pairs.values() for path in pairs.unnamed if path not in files)
     if unnamed:
         yield Finding(
             "SEG108",
@@ -126,7 +129,7 @@ def affixes_carried(survey: Survey) -> Iterator[Finding]:
             f"{num(unnamed, 'file')} passed over: not named as data.pairing says",
             len(unnamed),
             few_names(survey, unnamed),
-            survey.name(unnamed[0]),
+            survey.name(next(iter(unnamed))),
             "nothing, where they are neither images nor masks; else correct data.pairing",
         )
 

@@ -24,6 +24,7 @@ from segtool.init.evidence import Guess
 from segtool.init.foreign import explain
 from segtool.init.names import NamesFile, find_names
 from segtool.init.split_lists import find_pair_lists, find_split_lists
+from segtool.init.split_names import find_split_names
 
 MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1
@@ -147,11 +148,15 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
     masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
     _require_one_picture(root, data)
     _require_both_halves(root, data, layout.unused)
+    notes = layout.notes
     if "val" not in parts:
         train = Places(data, root).of("train").pairs
-        lists = find_split_lists(root, data.train, train, layout.pairing_of("train"))
-        data = _divided(data, lists)
-    return _Way(data, layout.notes, masks)
+        pairing = layout.pairing_of("train")
+        found = find_split_lists(root, data.train, train, pairing)
+        if not found and "test" not in parts and (found := find_split_names(data.train, train, pairing)):
+            notes = (*notes, "the beginnings of the names tell the splits")
+        data = _divided(data, found)
+    return _Way(data, notes, masks)
 
 
 def _divided(data: Data, parts: dict[str, Folders]) -> Data:

@@ -149,9 +149,12 @@ def em_isbi(root: Path) -> None:
         save(root / "labels" / f"{index}.png", binary(mask))
 
 
-@published(32, "index", [0, "1..255"])
+@published({"train": 20, "test": 12}, "index", [0, "1..255"])
 def glas(root: Path) -> None:
-    """GlaS: one folder, BMP, `train_1.bmp` and `train_1_anno.bmp`; ids of glands, so that every id is an object."""
+    """GlaS: one folder, BMP, `train_1.bmp` and `train_1_anno.bmp`; ids of glands, testA and testB.
+
+    Every id is an object.
+    """
     for part, num in (("train", 20), ("testA", 8), ("testB", 4)):
         for index, (image, mask) in enumerate(pairs(nuclei, num, seed=num), 1):
             save(root / f"{part}_{index}.bmp", image)
