@@ -271,7 +271,8 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(metavar="DIR", help="Score these masks instead of a run.")] = None,
     masks: Annotated[Path | None, typer.Option(metavar="DIR", help="The truth for --predictions.")] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="What the masks of --predictions and --masks mean.")
+        Path | None,
+        typer.Option("--config", metavar="CONFIG", help="What the masks of --predictions and --masks mean."),
     ] = None,
     overrides: Overrides = None,
     csv: Annotated[
