@@ -132,6 +132,7 @@ def measure(
         start=first,
         steps=first + WARM_UP + MOST_STEPS,
         workers=workers,
+        device=device,
     )
     ends = [began]
     for step, batch in enumerate(batches, start=first):

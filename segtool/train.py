@@ -100,6 +100,7 @@ def train(
         start=progress.step,
         steps=plan.steps,
         workers=workers,
+        device=device,
     )
     logs = Logs(run, world, reporter, config, plan, workers)
     batches = logs.awaited(batches)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Trained, config_of
+from PIL import Image
 
 from segtool import training_step
 from segtool.checkpoint import last
-from segtool.config import Config, dump_config
+from segtool.config import dump_config
 from segtool.data.dataset import Sample
 from segtool.data.formats import Record
 from segtool.data.statistics import ClassFrequencies
@@ -31,8 +34,6 @@ from segtool.demo import make_dataset
 from segtool.distributed import World
 from segtool.errors import DivergedError
 from segtool.inference import Normalize, Predictor, fast_dtype
-from segtool.plan import make_plan
-from segtool.predict import build_predictor
 from segtool.training_step import Training, build_training, train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU with CUDA")
@@ -41,12 +42,22 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SEGTOOL = [sys.executable, "-m", "segtool"]
 
 
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Inside, torch raises where the host would wait for the GPU."""
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that it does not see every such place
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.fixture(autouse=True)
 def whole_gpu() -> Iterator[None]:
     """Gives back what a test kept of the GPU, and what it took away."""
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
-    torch.cuda.set_sync_debug_mode("default")
     torch.cuda.empty_cache()
 
 
@@ -100,8 +111,6 @@ def test_a_gpu_learns_in_every_arithmetic_and_a_cpu_predicts_the_same(shapes, tm
 def test_masks_of_a_gpu_are_those_of_the_cpu(shapes, tmp_path):
     data = shapes.parent / "data"
     command("train", shapes, "--run", tmp_path / "run", "--set", f"data.root={data}", "--set", "train.steps=100")
-    from PIL import Image
-
     for options in ((), ("--tile", "64")):
         masks = []
         for name in ("cuda", "cpu"):
@@ -193,13 +202,11 @@ def make_steps(training: Training, count: int, *, first: int = 0) -> list[float]
     ids=["adamw", "sgd", "weighted", "unpooling", "deep supervision"],
 )
 def test_a_step_waits_for_nothing(precision, sections):
-    """Torch raises where the host would wait for the GPU."""
     training = built(precision, CUDA, **sections)
     make_steps(training, 2)
     batches = [batch_of(step) for step in range(3)]
-    torch.cuda.set_sync_debug_mode("error")
-    outcomes = [train_step(training, batch, step, 0.01, RECORDS) for step, batch in enumerate(batches, start=2)]
-    torch.cuda.set_sync_debug_mode("default")
+    with no_waiting():
+        outcomes = [train_step(training, batch, step, 0.01, RECORDS) for step, batch in enumerate(batches, start=2)]
     assert all(math.isfinite(outcome.read()[0]) for outcome in outcomes)
 
 
@@ -212,8 +219,7 @@ def test_a_step_that_waits_would_be_seen(monkeypatch):
         "get_total_norm",
         lambda gradients: gradients[0].norm() * gradients[0].norm().item() ** 0,
     )
-    torch.cuda.set_sync_debug_mode("error")
-    with pytest.raises(RuntimeError, match="synchroniz"):
+    with no_waiting(), pytest.raises(RuntimeError, match="synchroniz"):
         train_step(training, batch_of(2), 2, 0.01, RECORDS)
 
 
@@ -332,9 +338,10 @@ def test_a_job_by_nccl_makes_the_steps_of_a_process_alone():
         world = World(group=torch.distributed.new_group())
         training = built("fp32", CUDA, world=world, **sections)
         assert isinstance(training.network, torch.nn.parallel.DistributedDataParallel)
-        torch.cuda.set_sync_debug_mode("warn")
         assert make_steps(training, 6) == pytest.approx(alone, rel=0.01)
-        torch.cuda.set_sync_debug_mode("default")
+        with no_waiting():
+            outcome = train_step(training, batch_of(6), 6, 0.01, RECORDS)
+        outcome.read()
         assert world.largest(3) == 3
         assert world.gather_json([{"a": 1}]) == [{"a": 1}]
         world.spread(training.model.buffers())
@@ -362,8 +369,6 @@ def test_a_predictor_on_a_gpu_computes_in_half_precision_where_that_is_fast(tiny
     training = built("fp32", CPU)
     image = batch_of(0, pinned=False).image[0]
     normalize = Normalize((0.5,) * 3, (0.25,) * 3)
-    import copy
-
     plain = Predictor(copy.deepcopy(training.model), normalize, CPU).forward(image)
     fast = Predictor(copy.deepcopy(training.model), normalize, CUDA, dtype=fast_dtype(CUDA)).forward(image)
     assert (plain - fast.cpu()).abs().max() < 0.05 * plain.abs().max()

@@ -28,6 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")  # through which workers hand over their batche
 PREFETCHED = 2  # batches that each worker is ahead: torch's prefetch_factor
 LOOK = 1  # seconds between two looks, while a batch is awaited, at whether all workers live
 FAREWELL = 2  # seconds in which a worker whose pipes have closed is gone
+CPU = torch.device("cpu")
 NOTHING = -1  # what a worker reads between two samples
 # What a death by these signals tells, and the remedy.
 DEATHS = {
@@ -68,15 +69,29 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 def training_batches(
-    dataset: TrainingSet, world: World, *, batch_size: int, start: int, steps: int, workers: int
+    dataset: TrainingSet,
+    world: World,
+    *,
+    batch_size: int,
+    start: int,
+    steps: int,
+    workers: int,
+    device: torch.device = CPU,
 ) -> Iterator[Sample]:
     """Yields the batches of the steps from `start` to `steps`.
+
+    They are on the CPU; for CUDA in pinned memory, so that their way to it is waited for by nobody. They are pinned
+    here, since torch's thread for it dies with a traceback of its own where a worker dies.
+
+    Args:
+        device: that they are for.
 
     Raises:
         DataError: a file cannot be used, or a worker died or hung.
     """
     sampler = StepSampler(len(dataset), batch_size, dataset.seed, world, start=start, steps=steps)
-    return batches(dataset, workers, batch_sampler=sampler, pin_memory=torch.cuda.is_available())
+    for batch in batches(dataset, workers, batch_sampler=sampler):
+        yield Sample(*(tensor.pin_memory() for tensor in batch)) if device.type == "cuda" else batch
 
 
 def evaluation_batches(dataset: EvaluationSet, world: World, *, workers: int) -> Iterator[Sample]:
