@@ -152,8 +152,6 @@ def save(directory: Path, state: TrainState, config: Config, progress: Progress)
     files = _contents(state, config, progress)
     disk.make_folder(directory)
     try:
-        if temporary.exists():
-            shutil.rmtree(temporary)
         temporary.mkdir()
         for name, content in files.items():
             disk.write_new(temporary / name, content)

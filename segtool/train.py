@@ -84,7 +84,7 @@ def train(
         if world.is_main:
             checkpoint.set_aside(run.checkpoints, after=progress.step)
             checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
-    progress = replace(progress, steps=plan.steps, finished=False)
+    progress = replace(progress, steps=plan.steps)
     saved_config = relocate(config, run.directory, run.checkpoints / "step")
     if resumed is None and world.is_main:
         checkpoint.save(run.checkpoints, training.state, saved_config, progress)
