@@ -509,6 +509,14 @@ def test_a_damaged_best_is_an_error_and_no_other_takes_its_place(two_steps, name
     assert last(two_steps).progress.step == 2  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("changed", ["", '"score": 0.1'], ids=["lost", "lower"])
+def test_a_best_whose_score_is_not_what_was_saved_is_an_error_and_no_other_takes_its_place(two_steps, changed):
+    state = two_steps / "step-00000001" / "state.json"
+    state.write_text(state.read_text().replace('"score": 0.5', changed))
+    with pytest.raises(CheckpointError, match="sha256"):
+        best(two_steps)
+
+
 def test_where_no_score_decides_a_damaged_last_is_passed_over_with_a_warning(tmp_path):
     save_scores(tmp_path, [None, None])
     flip_bit(tmp_path / "step-00000001" / "model.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pty
 import random
 import re
@@ -18,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest import config_of
 from killing import Ended, Server
 
-from segtool import checkpoint, provenance, session
+from segtool import __version__, checkpoint, provenance, session
 from segtool.config import dump_config, load_config, show
+from segtool.inference import fast_dtype
 from segtool.optim import learning_rate
 from segtool.runs import Run, holds_run
 
@@ -115,6 +119,8 @@ def test_a_run_killed_at_any_moment_and_continued_is_the_run_that_was_not(bench,
 def test_a_run_killed_after_its_last_checkpoint_is_closed_by_a_resume(bench):
     assert bench.begin("open checkpoints/step-00000006/state.json").code == -signal.SIGKILL
     assert "end" not in facts_of(bench.part)
+    old = bench.part / "checkpoints" / "step-00000000"
+    shutil.copytree(old, old.with_name(f".tmp-old-{old.name}"))  # as one whose removal is killed is left
     assert "is done at step 6" in bench.go_on().said
     assert differences(bench.part, bench.whole) == []
     assert facts_of(bench.part)["steps_done"] == 6
@@ -239,6 +245,13 @@ def test_what_ended_before_its_first_checkpoint_is_begun_again_as_the_message_sa
     assert differences(bench.part, bench.whole) == []
 
 
+def test_a_run_killed_between_its_facts_and_its_config_has_no_config_that_counts_as_the_users_own(bench):
+    renames = [number for number, event in enumerate(bench.ended.events, 1) if event.startswith("rename .tmp-")]
+    assert bench.begin(renames[2]).code == -signal.SIGKILL  # after those of .holder and one of the two
+    assert {path.name for path in bench.part.iterdir()} >= {"run.json", ".holder"}
+    assert not holds_run(bench.part)
+
+
 def test_a_folder_with_a_config_of_the_users_own_or_anything_saved_is_never_begun_in(tmp_path):
     assert not holds_run(tmp_path)
     assert not holds_run(tmp_path / "missing")
@@ -355,6 +368,37 @@ def facts_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text())
 
 
+def test_the_facts_of_a_run_tell_what_it_was_made_from_and_computed_with(bench):
+    facts = facts_of(bench.whole)
+    choices, data, start, end = (facts.pop(key) for key in ("choices", "data", "start", "end"))
+    assert set(choices) == {"train.precision", "train.compile", "train.workers", "train.cache"}
+    assert re.fullmatch("[0-9a-f]{64}", data)
+    assert start <= end
+    assert facts == {
+        "command": f"segtool train {bench.config} --run {bench.whole} --no-preflight",
+        "seed": 0,
+        "device": "cpu",
+        "processes": 1,
+        "job": None,
+        "steps": 6,
+        "inference_precision": str(fast_dtype(torch.device("cpu"))).removeprefix("torch."),
+        "splits": {"train": 8, "val": 3, "test": 2},
+        "versions": {
+            "segtool": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "host": {
+            "system": platform.platform(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "cores": os.cpu_count(),
+            "threads": 1,
+        },
+        "steps_done": 6,
+    }
+
+
 def test_the_log_is_what_the_terminal_showed_over_all_resumes_and_the_facts_tell_each(bench):
     first = bench.begin("write samples/*", signals=[signal.SIGTERM])
     assert "end" not in facts_of(bench.part)
@@ -364,6 +408,9 @@ def test_the_log_is_what_the_terminal_showed_over_all_resumes_and_the_facts_tell
     facts = facts_of(bench.part)
     assert [resume["step"] for resume in facts["resumed"]] == [3]
     assert facts["resumed"][0]["command"] == f"segtool train {bench.part} --resume --no-preflight"
+    assert {key: facts["resumed"][0][key] for key in ("device", "versions", "host")} == {
+        key: facts[key] for key in ("device", "versions", "host")
+    }
     assert facts["start"] <= facts["resumed"][0]["start"] <= facts["end"]
     assert facts["steps_done"] == facts["steps"] == 6
 
@@ -417,6 +464,34 @@ def test_a_finished_run_is_extended_and_says_how_its_learning_rate_goes_on(tmp_p
     again = segtool("train", run, "--resume")
     assert "is done at step 9" in again.err
     assert "learning rate" not in again.err
+
+
+def test_a_run_is_not_cut_short_by_a_resume(bench, cut, segtool):
+    refused = segtool("train", cut, "--resume", "--dry-run", "--set=train.steps=2")
+    assert refused.code == 2
+    assert "stands at step 3, and the length given is 2 steps; give a longer one" in refused.err
+
+
+def test_a_run_that_ended_for_want_of_improvement_goes_on_with_more_patience_only(tmp_path, bench, segtool):
+    run = tmp_path / "run"
+    settings = ("--no-preflight", "--set=optim.lr=1e-12", "--set=train.ema=null", "--set=train.patience=1")
+    assert segtool("train", bench.config, "--run", run, *settings, "--set=train.steps=12").code == 0
+    ended = checkpoint.last(run / "checkpoints")
+    assert ended is not None
+    assert ended.progress.step < 12
+    again = segtool("train", run, "--resume")
+    assert again.code == 0, again.err
+    assert f"ended at step {ended.progress.step} for want of improvement; raise train.patience to go on" in again.err
+    assert checkpoint.last(run / "checkpoints").progress == ended.progress  # type: ignore[union-attr]
+    longer = segtool("train", run, "--resume", "--dry-run", "--set=train.patience=2")
+    assert f"from step {ended.progress.step} of 12" in longer.err
+
+
+def test_a_run_that_is_continued_with_a_budget_ends_when_that_is_up(tmp_path, bench, segtool):
+    run = copy_of(bench.whole, tmp_path)
+    ended = segtool("train", run, "--resume", "--set=train.steps=99", "--budget=0.01s")
+    assert ended.code == 0, ended.err
+    assert "ended at step 7 of 99" in ended.err
 
 
 HARMLESS = {
@@ -494,6 +569,15 @@ def test_weights_in_a_file_are_no_change_where_they_lie_elsewhere_as_seen_from_a
         provenance.refuse_changes(saved, config, tmp_path)  # negative control
     back = session.relocate(saved, bench.whole / "checkpoints" / "step-00000006", bench.whole)
     provenance.refuse_changes(back, config, tmp_path)
+
+
+def test_a_resume_compares_its_config_with_that_of_the_checkpoint_as_seen_from_the_run(bench, segtool, monkeypatch):
+    compared = []
+    monkeypatch.setattr(session, "refuse_changes", lambda before, after, _: compared.append((before, after)))
+    assert segtool("train", bench.whole, "--resume", "--dry-run", "--set=train.steps=7").code == 0
+    [(before, after)] = compared
+    assert before.data.root == after.data.root
+    assert (bench.whole / before.data.root).is_dir()
 
 
 # --- networks, optimizers, averages, workers, parts: each value with each other one at least once

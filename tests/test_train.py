@@ -23,7 +23,7 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segtool import checkpoint, forecast, plan, train, training_step
+from segtool import checkpoint, forecast, plan, train, training_log, training_step
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
@@ -942,6 +942,11 @@ def test_a_signal_while_the_network_is_compiled_ends_the_run_and_no_step_is_save
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_signal_after_the_step_that_compiles_finishes_its_own_step_and_saves_it(trainer, make_config, monkeypatch):
+    monkeypatch.setattr(training_step.Segmenter, "compile", lambda _: None)
+    assert trainer("run", make_config(train={"compile": True}), stop_after=3).final.progress.step == 3
+
+
 def test_of_several_processes_that_a_signal_stops_the_main_one_tells_how_to_go_on(tmp_path):
     run = RunDirectory(tmp_path)
     told = train.stopped_at(run, World(rank=0, size=2), 7, signal.SIGTERM)
@@ -978,6 +983,9 @@ def test_the_best_checkpoint_scored_again_gives_the_number_that_was_recorded(tra
     assert max(row["miou"] for row in rows) == scores.miou
     row = next(row for row in rows if row["step"] == found.progress.step)
     assert {key: row[key] for key in scores.summary} == scores.summary
+    scored = {row["step"]: row["miou"] for row in rows}
+    saved = [checkpoint.load(path).progress for path in checkpoint.committed(run.directory / "checkpoints")]
+    assert [progress.score for progress in saved] == [scored.get(progress.step) for progress in saved]
 
 
 class Quiet:
@@ -1070,6 +1078,16 @@ def test_validation_does_not_touch_the_training(trainer, make_config):
             assert torch.equal(value, often.final.tensors[file][name]), name
 
 
+def test_the_averages_after_a_step_are_those_of_its_number_and_of_the_weights_that_it_made(trainer, make_config):
+    run = trainer("run", make_config(train={"steps": 2, "eval_every": 0.375, "ema": 0.99, "keep": 9}))
+    states = [checkpoint.load(path).tensors for path in checkpoint.committed(run.directory / "checkpoints")]
+    for step, (before, after) in enumerate(itertools.pairwise(states)):
+        decay = (1 + step) / (10 + step)
+        for name in (name for name in after["ema"] if name.endswith(("weight", "bias"))):
+            expected = decay * before["ema"][name] + (1 - decay) * after["model"][name]
+            assert torch.allclose(after["ema"][name], expected, atol=1e-6), (step, name)
+
+
 def test_the_averaged_weights_are_the_ones_validated(trainer, make_config, monkeypatch):
     scored: list[dict[str, torch.Tensor]] = []
     real = train.Predictor
@@ -1109,7 +1127,9 @@ def test_a_run_without_a_validation_split_trains_and_keeps_its_last_checkpoint(t
 # --- logs and files
 
 
-def test_a_checkpoint_is_there_before_the_first_step(trainer, make_config, monkeypatch):
+@pytest.fixture
+def there(trainer, monkeypatch) -> list[list[str]]:
+    """The checkpoints of `run` that are there when each step begins."""
     there: list[list[str]] = []
     step = training_step.train_step
 
@@ -1118,8 +1138,23 @@ def test_a_checkpoint_is_there_before_the_first_step(trainer, make_config, monke
         return step(*args)
 
     monkeypatch.setattr(training_step, "train_step", spy)
+    return there
+
+
+def test_a_checkpoint_is_there_before_the_first_step(trainer, make_config, there):
     trainer("run", make_config(train={"steps": 1}))
     assert there == [["step-00000000"]]
+
+
+def test_a_resume_that_keeps_fewer_checkpoints_removes_the_others_before_its_first_step(
+    trainer, make_config, fake_scores, there
+):
+    """Where the disk was full there is room for the next one then."""
+    lengths = {"steps": 4, "eval_every": 0.375}
+    fake_scores([0.5, 0.4, 0.3, 0.2])
+    trainer("run", make_config(train={**lengths, "keep": 9}), stop_after=3)
+    trainer("run", make_config(train={**lengths, "keep": 1}), resume=True)
+    assert there[2:] == [["step-00000000", "step-00000001", "step-00000002"], ["step-00000001", "step-00000003"]]
 
 
 def test_metrics_have_a_row_a_step_and_a_row_a_validation_and_nothing_that_changes_from_run_to_run(
@@ -1142,6 +1177,13 @@ def test_metrics_have_a_row_a_step_and_a_row_a_validation_and_nothing_that_chang
         ("step", "seconds", "validation_seconds", "images_per_second", "waiting")
     }  # fmt: skip
     assert all(row["seconds"] > 0 for row in timing)
+
+
+def test_rows_are_written_every_so_many_steps_and_not_with_checkpoints_alone(trainer, make_config, monkeypatch):
+    monkeypatch.setattr(training_log, "FLUSH_STEPS", 2)
+    run = trainer("run", make_config(train={"steps": 5, "eval_every": 100}))
+    timing = [json.loads(line) for line in (run.directory / "timing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in timing] == [2, 4, 5]
 
 
 def test_a_checkpoint_is_made_at_the_latest_after_ten_minutes(trainer, make_config, monkeypatch):

@@ -179,7 +179,7 @@ def test_a_warning_goes_to_the_terminal_and_never_to_the_metrics(trainer, make_c
         return Scores(NAMES, NO_RING, 0)
 
     monkeypatch.setattr(train, "evaluate", evaluate)
-    config = make_config(train={"steps": 6, "eval_every": 0.375})
+    config = make_config(train={"steps": 8, "eval_every": 0.375})
     run = trainer("whole", config)
     said = [line for line in run.said if "no pixel" in line]
     assert [line.startswith("warning: ring: ") for line in said] == [True]
@@ -188,7 +188,7 @@ def test_a_warning_goes_to_the_terminal_and_never_to_the_metrics(trainer, make_c
     }  # fmt: skip
     begun = trainer("parts", config, stop_after=4)
     ended = trainer("parts", config, resume=True)
-    assert len([line for line in (*begun.said, *ended.said) if "no pixel" in line]) == 1
+    assert [len([line for line in one.said if "no pixel" in line]) for one in (begun, ended)] == [1, 0]
     logs = [(one.directory / "metrics.jsonl").read_bytes() for one in (run, ended)]
     assert logs[0] == logs[1]
 
