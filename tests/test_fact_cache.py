@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_not_kept(tmp_path: Path, home: Path, looks: Look
     for _ in range(2):
         assert look_at_images(paths, max_pixels=10**8)[paths[0]].error
     with FactCache(ImageFacts) as cache:
-        assert set(cache.recall({path: mark for path in paths if (mark := stamp(path))})) == set(paths[1:])
+        assert set(cache.recall(paths)) == set(paths[1:])
 
 
 def test_a_file_of_this_very_moment_is_not_kept_since_it_may_change_within_its_time(
@@ -135,7 +135,7 @@ def test_entries_of_vanished_files_go(tmp_path: Path, home: Path) -> None:
     age(paths[1], 1800)
     look_at_images(paths[1:], max_pixels=10**8)
     with FactCache(ImageFacts) as cache:
-        assert set(cache.recall({path: stamp(path) or marks[path] for path in paths})) == set(paths[1:])
+        assert set(cache.recall(paths, lambda path: stamp(path) or marks[path])) == set(paths[1:])
 
 
 def test_folders_that_nobody_looked_at_for_long_go(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_folders_that_nobody_looked_at_for_long_go(tmp_path: Path, home: Path, m
     monkeypatch.setattr(fact_cache.time, "time", lambda: later)
     look_at_images(new, max_pixels=10**8)
     with FactCache(ImageFacts) as cache:
-        assert set(cache.recall({path: stamp(path) or (0, 0) for path in [*old, *new]})) == set(new)
+        assert set(cache.recall([*old, *new])) == set(new)
 
 
 @pytest.mark.parametrize("state", ["noise", "other tables", "cut", "folder", "read-only", "a file for a folder"])

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -109,7 +108,7 @@ def fault_of_png(image: Image.Image, file: BinaryIO, bits: int, samples: int) ->
     They are unpacked once more to find out, but not where the last row is not empty, as what is missing is.
     """
     interlaced = "interlace" in image.info
-    if not interlaced and np.asarray(image.crop((0, image.height - 1, image.width, image.height))).any():
+    if not interlaced and image.crop((0, image.height - 1, *image.size)).tobytes().strip(b"\0"):
         return None
     expected = 0
     for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:

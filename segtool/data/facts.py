@@ -12,24 +12,24 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from segtool.allocator import keep_freed_memory
 from segtool.data.codes import pack, unpack
-from segtool.data.fact_cache import FactCache
+from segtool.data.fact_cache import FactCache, decode, encode
 from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image, read_opened
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import Opened, open_image, read_orientation, shown
 from segtool.data.outline import outline_map, picture_maps
 from segtool.data.pools import each_in_processes
 from segtool.data.specks import count_specks
-from segtool.data.user_cache import stamp
+from segtool.data.user_cache import Stamp, stamp
 from segtool.errors import DataError
 
-Facts = TypeVar("Facts")
+Facts = TypeVar("Facts", "ImageFacts", "MaskFacts")
 Progress = Callable[[int, int], None]
 
 
@@ -121,30 +121,6 @@ class MaskFacts:
         return StoredMask(row, self.mode, self.palette, self.lossy, alpha, self.veiled)
 
 
-def look_at_all(
-    paths: Iterable[Path],
-    look: Callable[[Path], Facts],
-    progress: Progress | None = None,
-    keep: Callable[[Path, Facts], None] | None = None,
-) -> dict[Path, Facts]:
-    """Returns `look(path)` for each path, computed on all processors.
-
-    Args:
-        progress: called with the number of files done and their total after each.
-        keep: called with what was found after each.
-    """
-    keep_freed_memory()  # a decoded file is as large as the last one: a third of the time goes to the kernel else
-    known = list(dict.fromkeys(paths))
-    found: dict[Path, Facts] = {}
-    for path, facts in zip(known, each_in_processes(look, known), strict=True):
-        found[path] = facts
-        if keep:
-            keep(path, facts)
-        if progress:
-            progress(len(found), len(known))
-    return found
-
-
 def look_at_images(
     paths: Iterable[Path], *, max_pixels: int, progress: Progress | None = None
 ) -> dict[Path, ImageFacts]:
@@ -168,33 +144,37 @@ def look_at_masks(paths: Iterable[Path], *, max_pixels: int, progress: Progress 
 def _look_again(
     paths: Iterable[Path], kind: type[Facts], look: Callable[[Path], Facts], progress: Progress | None
 ) -> dict[Path, Facts]:
-    """Returns the facts from the cache where it has them, else from a look; errors are never kept."""
+    """Returns the facts from the cache where it has them, else from a look on all processors; errors are never kept."""
+    keep_freed_memory()  # a decoded file is as large as the last one: a third of the time goes to the kernel else
     known = list(dict.fromkeys(paths))
-    stamps = {path: mark for path in known if (mark := stamp(path))}
+    fresh: list[tuple[Path, Stamp, bytes]] = []
+    kept = time.monotonic()
     with FactCache(kind) as cache:
-        found = cache.recall(stamps)
+        found = cache.recall(known)
         left = [path for path in known if path not in found]
-        done = len(known) - len(left)
         if progress:
-            for count in range(1, done + 1):
+            for count in range(1, len(found) + 1):
                 progress(count, len(known))
-        fresh: dict[Path, tuple[tuple[int, int], Any]] = {}
-        kept = [time.monotonic()]
-
-        def keep(path: Path, facts: Any) -> None:
-            if not facts.error and path in stamps:
-                fresh[path] = stamps[path], facts
-            if time.monotonic() - kept[0] >= KEPT_EVERY:
+        for path, (mark, entry) in zip(left, each_in_processes(lambda path: _entry(look, path), left), strict=True):
+            found[path] = decode(kind, path, entry) if isinstance(entry, bytes) else entry
+            if mark and isinstance(entry, bytes):
+                fresh.append((path, mark, entry))
+            if time.monotonic() - kept >= KEPT_EVERY:
                 cache.keep(fresh)
                 fresh.clear()
-                kept[0] = time.monotonic()
-
-        shifted = (lambda count, _: progress(done + count, len(known))) if progress else None
-        found |= look_at_all(left, look, shifted, keep)
-        cache.keep(fresh)
+                kept = time.monotonic()
+            if progress:
+                progress(len(found), len(known))
         if left:
-            cache.forget_vanished(dict.fromkeys(path.parent for path in known))
+            cache.keep(fresh)
+            cache.forget_vanished()
     return {path: found[path] for path in known}
+
+
+def _entry(look: Callable[[Path], Facts], path: Path) -> tuple[Stamp | None, bytes | Facts]:
+    """Returns the stamp of a file and what is kept of it, or the facts themselves where it cannot be read."""
+    mark, facts = stamp(path), look(path)
+    return mark, facts if facts.error else encode(facts)
 
 
 def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:

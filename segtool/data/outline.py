@@ -11,6 +11,7 @@ from PIL import Image
 
 SIDE = 32
 _FINE, _COARSE = 4 * SIDE, 2 * SIDE  # sides of what slopes are taken of; of pictures below the first, the second
+_LUMINANCE = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # of ITU-R 601, in parts of 65536
 _ROOTS = np.sqrt(np.arange(256) * 255).astype(np.uint8)
 _ENOUGH = 160  # rows and columns that are looked at, of larger pictures
 
@@ -22,13 +23,12 @@ def picture_maps(pixels: np.ndarray, picture: Image.Image | None = None) -> tupl
         picture: the same in mode L or RGB, where there is one: Pillow takes rows and columns out of it sooner.
     """
     step = max(1, min(pixels.shape[:2]) // _ENOUGH)
-    fine = _small(pixels[::step, ::step] if picture is None else _every(picture, step))
-    factor = fine.width // SIDE
-    thumbnail = np.asarray(fine.convert("L").reduce(factor))
-    steepest = _slopes(np.asarray(fine))
+    fine = np.atleast_3d(np.asarray(_small(pixels[::step, ::step] if picture is None else _every(picture, step))))
+    bands = np.ascontiguousarray(fine.transpose(2, 0, 1))
+    steepest = _slopes(bands).max(axis=0)  # of the channels: red on blue may be equal in grey
     plain = not steepest.any() and bool((pixels == pixels[0, 0]).all())
-    pooled = Image.fromarray(np.minimum(2 * steepest, 255).astype(np.uint8)).reduce(factor)
-    return thumbnail, _ROOTS[np.asarray(pooled)], plain
+    thumbnail, pooled = _reduced(np.stack([_grey(bands), np.minimum(2 * steepest, 255)]))
+    return thumbnail, _ROOTS[pooled], plain
 
 
 def _every(picture: Image.Image, step: int) -> Image.Image:
@@ -37,23 +37,32 @@ def _every(picture: Image.Image, step: int) -> Image.Image:
     return picture.transform(size, Image.Transform.AFFINE, (step, 0, start, 0, step, start)) if step > 1 else picture
 
 
-def _slopes(pixels: np.ndarray) -> np.ndarray:
-    """Returns by how much each pixel of H W or H W C differs from those to the left and above, H W uint16.
+def _grey(bands: np.ndarray) -> np.ndarray:
+    """Returns the luminance of C H W uint8 as Pillow works it out, H W uint16."""
+    if len(bands) == 1:
+        return bands[0].astype(np.uint16)
+    return ((bands * _LUMINANCE).sum(axis=0, dtype=np.uint32) + 2**15 >> 16).astype(np.uint16)
 
-    The most of all channels counts: red on blue may be equal in grey.
-    """
-    steepest = np.zeros(pixels.shape[:2], np.uint16)
-    for band in np.atleast_3d(pixels).transpose(2, 0, 1):
-        band = np.ascontiguousarray(band)
-        slopes = np.zeros(band.shape, np.uint16)
-        slopes[:, 1:] = _distance(band[:, 1:], band[:, :-1])
-        slopes[1:] += _distance(band[1:], band[:-1])
-        np.maximum(steepest, slopes, out=steepest)
-    return steepest
+
+def _slopes(bands: np.ndarray) -> np.ndarray:
+    """Returns by how much the pixels of C H W uint8 differ from those to the left and above, uint16."""
+    slopes = np.zeros(bands.shape, np.uint16)
+    slopes[..., 1:] = _distance(bands[..., 1:], bands[..., :-1])
+    slopes[:, 1:] += _distance(bands[:, 1:], bands[:, :-1])
+    return slopes
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.maximum(one, other) - np.minimum(one, other)
+
+
+def _reduced(maps: np.ndarray) -> np.ndarray:
+    """Returns the rounded means of N squares in cells, N SIDE SIDE uint8; their sides are SIDE doubled some times."""
+    cell = 1
+    while maps.shape[1] > SIDE:
+        rows = maps[:, ::2] + maps[:, 1::2]
+        maps, cell = rows[..., ::2] + rows[..., 1::2], 4 * cell
+    return ((maps + cell // 2) // cell).astype(np.uint8)
 
 
 def outline_map(edges: np.ndarray) -> np.ndarray:

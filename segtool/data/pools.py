@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from segtool.allocator import keep_freed_memory
 
 SHARE = 100  # items that are worth a process
+MOST = 50  # of them that go to a process at a time
 T = TypeVar("T")
 
 _function: Callable[..., Any]  # of a process that was forked, with what it works on
@@ -55,7 +56,7 @@ def each_in_processes(function: Callable[..., T], items: Sequence) -> Iterator[T
     else:
         fork = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(count, mp_context=fork, initializer=_begin, initargs=(function, items))
-        values = pool.map(_call, range(len(items)), chunksize=SHARE // 4)
+        values = pool.map(_call, range(len(items)), chunksize=min(MOST, -(-len(items) // (64 * count))))
     try:
         yield from values
     finally:

@@ -57,7 +57,9 @@ def _stands_in_column(lower: np.ndarray) -> np.ndarray:
     if height > SPECK_PIXELS:
         beyond = height - SPECK_PIXELS
         equal = ~lower
-        begins = np.logical_and.reduce([equal[step : step + beyond] for step in range(SPECK_PIXELS)])
+        begins = equal[:beyond].copy()
+        for step in range(1, SPECK_PIXELS):
+            begins &= equal[step : step + beyond]
         for step in range(SPECK_PIXELS + 1):
             inside[step : step + beyond] |= begins
     return inside
