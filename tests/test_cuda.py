@@ -272,14 +272,9 @@ def test_a_run_goes_on_with_what_was_saved(trainer, make_config, precision):
     """Bit for bit is promised on no GPU; what was saved is what is gone on with, and the loss stays near."""
     config = make_config(train={"precision": precision, "ema": 0.99, "steps": 12})
     whole = trainer("whole", config, device="cuda")
-    again = trainer("again", config, device="cuda")
     trainer("parts", config, device="cuda", stop_after=6)
     parts = trainer("parts", config, device="cuda", resume=True)
-    near = {"fp32": 0.02, "bf16": 0.1, "fp16": 0.1}[precision]
-    assert losses(parts) == pytest.approx(losses(whole), rel=near)
-    print(precision, "again equal:", losses(again) == losses(whole), "parts equal:", losses(parts) == losses(whole))
-    print([a - b for a, b in zip(losses(whole), losses(again), strict=True)])
-    print([a - b for a, b in zip(losses(whole), losses(parts), strict=True)])
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
 
 
 def test_a_run_goes_on_on_another_device(trainer, make_config):
