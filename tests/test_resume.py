@@ -466,6 +466,15 @@ def test_a_finished_run_is_extended_and_says_how_its_learning_rate_goes_on(tmp_p
     assert "learning rate" not in again.err
 
 
+def test_a_resume_by_the_config_that_began_the_run_changes_nothing(bench, segtool):
+    """Which leaves open what the run has measured: mean, deviation, format of the masks."""
+    settings = ("--no-preflight", "--set=train.steps=7")
+    resumed = segtool("train", bench.config, "--run", bench.whole, "--resume", "--dry-run", *settings)
+    assert resumed.code == 0, resumed.err
+    changed = [line for line in resumed.err.splitlines() if line.startswith("changed:")]
+    assert changed == ["changed: train.steps 6 -> 7"]
+
+
 def test_a_run_is_not_cut_short_by_a_resume(bench, cut, segtool):
     refused = segtool("train", cut, "--resume", "--dry-run", "--set=train.steps=2")
     assert refused.code == 2

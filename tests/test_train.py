@@ -176,6 +176,19 @@ def test_what_is_random_differs_from_step_to_step_between_processes_and_with_the
     assert len(seeds) == 27
 
 
+def test_processes_drop_other_parts_of_the_network_in_one_step(make_config, monkeypatch):
+    with_dropout(monkeypatch)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), np.uint8))
+    batch = Sample(pixels, torch.zeros(3, 16, 16, dtype=torch.uint8), torch.arange(3))
+
+    def loss(rank: int) -> float:
+        _, training = built(make_config())
+        training.world = World(rank, size=2)
+        return training_step.compute_gradients(training, batch, 0, 8).item()
+
+    assert loss(0) == loss(0) != loss(1)
+
+
 def without(file: str, key: str) -> Callable[[Any], Any]:
     """Returns what puts the tensors of a file whose names end in `key` back to where a training begins."""
 
