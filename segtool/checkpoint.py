@@ -220,7 +220,7 @@ def best(directory: Path, *, warn: Callable[[str], object] | None = None) -> Che
     Raises:
         CheckpointError: it does not verify, or the score of another does not, which might then be the best.
     """
-    scored = [(score, path) for path in committed(directory) if (score := _verified_score(path)) is not None]
+    scored = [(score, path) for path in committed(directory) if (score := _verified_progress(path).score) is not None]
     if not scored:
         return last(directory, warn=warn)
     top = max(score for score, _ in scored)
@@ -236,13 +236,18 @@ def committed(directory: Path) -> list[Path]:
 
 
 def remove_old(directory: Path, *, keep: int, warn: Callable[[str], object]) -> None:
-    """Removes all checkpoints but the best one and the last `keep`; one that cannot be removed is only warned about."""
+    """Removes all checkpoints but the best one and the last `keep`; one that cannot be removed is only warned about.
+
+    Where a better score was had than those that verify, what does not verify may be the best one, and stays.
+    """
     paths = committed(directory)
-    scores = {path: _recorded_score(path) for path in paths}
-    top = max((score for score in scores.values() if score is not None), default=None)
-    best_path = next((path for path in paths if top is not None and scores[path] == top), None)
+    found = {path: _progress_if_whole(path) for path in paths}
+    scores = {path: progress.score for path, progress in found.items() if progress and progress.score is not None}
+    top = max(scores.values(), default=-MAX_NUMBER)
+    best_path = next((path for path, score in scores.items() if score == top), None)
+    better = any(progress.best is not None and progress.best > top for progress in found.values() if progress)
     for path in paths[: max(len(paths) - max(keep, 1), 0)]:
-        if path == best_path:
+        if path == best_path or (better and found[path] is None):
             continue
         try:
             # Renamed first, so that a removal cut short leaves no half checkpoint under a checkpoint's name.
@@ -444,8 +449,16 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a safetensors file ({error}); {OTHER}") from error
 
 
-def _verified_score(path: Path) -> float | None:
-    return _progress(path, _verified_file(path / "state.json", _entries(path).get("state.json", {}))).score
+def _verified_progress(path: Path) -> Progress:
+    return _progress(path, _verified_file(path / "state.json", _entries(path).get("state.json", {})))
+
+
+def _progress_if_whole(path: Path) -> Progress | None:
+    """Returns where training stood at a checkpoint; None where that does not verify."""
+    try:
+        return _verified_progress(path)
+    except CheckpointError:
+        return None
 
 
 def _read(path: Path, *, size: Any = None) -> bytes:
@@ -467,11 +480,3 @@ def _read(path: Path, *, size: Any = None) -> bytes:
         raise CheckpointError(
             f"{path}: cannot be read ({reason}), so its sha256 cannot be verified; {OTHER}"
         ) from error
-
-
-def _recorded_score(path: Path) -> float | None:
-    """Returns a score that is not verified: good enough for what to keep, not for what to load."""
-    try:
-        return _progress(path, _read(path / "state.json")).score
-    except CheckpointError:
-        return None

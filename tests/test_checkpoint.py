@@ -536,6 +536,32 @@ def test_the_best_and_the_last_ones_are_kept(tmp_path):
     assert [path.name for path in committed(tmp_path)] == ["step-00000001", "step-00000005"]
 
 
+@pytest.mark.parametrize("name", ["state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", [flip_bit, truncate, empty, remove])
+def test_a_best_that_is_damaged_is_not_removed_and_so_no_other_takes_its_place(tmp_path, damage, name):
+    state = make_state()
+    for step, (score, best_yet) in enumerate([(0.1, 0.1), (0.9, 0.9), (0.3, 0.9), (0.5, 0.9), (0.2, 0.9)]):
+        save(tmp_path, state, make_config(), Progress(step=step, score=score, best=best_yet))
+    damage(tmp_path / "step-00000001" / name)
+    remove_old(tmp_path, keep=1, warn=pytest.fail)
+    kept = [path.name for path in committed(tmp_path)]
+    if name == "manifest.json" and damage is truncate:  # its last byte is a newline, which JSON does without
+        assert kept == ["step-00000001", "step-00000004"]
+        return
+    assert kept == ["step-00000001", "step-00000003", "step-00000004"]
+    with pytest.raises(CheckpointError, match="sha256"):
+        best(tmp_path)
+
+
+def test_what_is_damaged_and_was_not_the_best_is_removed_like_the_others(tmp_path):
+    state = make_state()
+    for step, (score, best_yet) in enumerate([(0.1, 0.1), (0.9, 0.9), (0.3, 0.9), (0.5, 0.9)]):
+        save(tmp_path, state, make_config(), Progress(step=step, score=score, best=best_yet))
+    empty(tmp_path / "step-00000002" / "state.json")
+    remove_old(tmp_path, keep=1, warn=pytest.fail)
+    assert [path.name for path in committed(tmp_path)] == ["step-00000001", "step-00000003"]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("keep", [1, 2, 3, 9])
 def test_so_many_are_kept_as_the_config_says_or_all_where_there_are_fewer(tmp_path, count, keep):
