@@ -89,6 +89,7 @@ def test_train_and_val_are_one_pool_and_a_given_test_stays_out_of_it() -> None:
         assert list(parts) == ["train", "val", "test"]
         assert parts["test"] == found["test"]
         assert sorted(stems(parts["train"]) + stems(parts["val"])) == names[:10]
+        assert parts["val"] == into_folds(found["train"] + found["val"], 3, Split())[k - 1]
         assert stems(parts["train"]) == sorted(stems(parts["train"]))
         seen.update(stems(parts["val"]))
     assert seen == Counter(names[:10])

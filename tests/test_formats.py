@@ -366,6 +366,11 @@ def test_a_share_for_the_test_leaves_the_validation_share_as_it_was() -> None:
     assert len(both["test"]) == 5
 
 
+@pytest.mark.parametrize(("count", "share", "size"), [(7, 0.25, 2), (30, 0.05, 2), (25, 0.1, 2), (30, 0.01, 1)])
+def test_a_share_is_rounded_to_the_next_number_of_pairs_and_at_least_one(count: int, share: float, size: int) -> None:
+    assert len(hold_out(make_records([f"{i}" for i in range(count)]), {"val": share}, Split())["val"]) == size
+
+
 def test_another_seed_holds_out_others() -> None:
     records = make_records([f"{i}" for i in range(40)])
     assert hold_out(records, {"val": 0.5}, Split(seed=0)) != hold_out(records, {"val": 0.5}, Split(seed=1))

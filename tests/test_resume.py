@@ -535,9 +535,11 @@ FIXED = {
 
 def test_a_resume_with_harmless_changes_goes_on_and_says_each(bench, segtool):
     settings = [f"--set={key}={value}" for key, value in HARMLESS.items()]
+    before = {path: path.stat().st_mtime_ns for path in bench.whole.rglob("*")}
     said = segtool("train", bench.whole, "--resume", "--dry-run", "--set=train.steps=90", *settings)
     assert said.code == 0, said.err
     assert [key for key in HARMLESS if f"changed: {key}" not in said.err] == []
+    assert {path: path.stat().st_mtime_ns for path in bench.whole.rglob("*")} == before, "a dry run writes nothing"
     assert "learning rate: goes on at" in said.err
 
 

@@ -992,6 +992,7 @@ def test_the_best_checkpoint_scored_again_gives_the_number_that_was_recorded(tra
     dataset = EvaluationSet(records["val"], Reader.of(found.config))
     scores = evaluate(build_predictor(found, CPU), dataset, World(), workers=0, reporter=Quiet())  # type: ignore[arg-type]
     assert scores.miou == found.progress.score == run.progress.best
+    assert scores.ignored == 3 * (32 + 31)  # the rims of the masks
     rows = [row for row in run.metrics if row.get("split") == "val"]
     assert max(row["miou"] for row in rows) == scores.miou
     row = next(row for row in rows if row["step"] == found.progress.step)
