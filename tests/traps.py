@@ -600,6 +600,24 @@ def frames_of_one_video_in_both_splits(root: Path) -> None:
         save(root / split / "masks" / f"v9_{index:04d}.png", mask)
 
 
+@trap(wounds, "warning", "train/labels/train_05.png", "train/labels/train_17.png", words=("exchanged",))
+def object_and_background_exchanged(root: Path) -> None:
+    """Two of 24 masks hold 255 where there is no wound."""
+    for number in (5, 17):
+        path = root / "train" / "labels" / f"train_{number:02d}.png"
+        with Image.open(path) as mask:
+            stored = 255 - np.asarray(mask)
+        save(path, stored)
+
+
+@trap(skies, "warning", "masks/08.png", words=("exchanged",))
+def sky_and_ground_exchanged(root: Path) -> None:
+    """One of 32 masks holds 255 for the ground, where the sky is half of all pictures: no share tells."""
+    with Image.open(root / "masks" / "08.png") as mask:
+        stored = 255 - np.asarray(mask)
+    save(root / "masks" / "08.png", stored)
+
+
 @trap(plain, "note", "images/p05.jpg", "images/p20.jpg", words=("same|equal|duplicate|twice",))
 def one_picture_twice(root: Path) -> None:
     """Within one folder, with the same mask."""

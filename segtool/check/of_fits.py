@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num
+from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
+from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
 from segtool.check.fit import choose_grid, contrary, own_fits, turned_masks, votes_for_upright, wrong_pairs
 from segtool.check.likeness import standing_out
 from segtool.check.shift import REACH, common_shift, shift_surface
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import read_image
+from segtool.data.opening import shown
 from segtool.errors import DataError
 
 Pair = tuple[ImageFacts, MaskFacts]
@@ -21,6 +23,10 @@ COPIED = 0.05  # share of the masks from which on copies are how a set is made, 
 OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's
 LAID_OVER = 16  # pairs that are read again to see whether masks are shifted
 MOST_PIXELS = 40_000_000  # of all of them
+LOOKED_AT = 16  # suspected masks that are read again
+COMPARED_WITH = 24  # other pairs that they are compared with
+FEW_PAIRS = 64  # up to so many are all read again, where they are small, as shares do not suspect any
+FEW_PIXELS = 20_000_000
 SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may have one mask
 
 # ------------------------------------------------------------------------------------------------- 1 pairs
@@ -152,10 +158,16 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
 
 
 def _surface(survey: Survey, image: ImageFacts, mask: MaskFacts) -> np.ndarray | None:
+    read = _read(survey, image, mask, channels=image.channels)
+    return shift_surface(*read) if read else None
+
+
+def _read(survey: Survey, image: ImageFacts, mask: MaskFacts, *, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns an image H W C and the class indices of its mask H W; None where they cannot be read."""
     limit = survey.limits.max_pixels
     try:
-        picture = read_image(image.path, channels=image.channels, exif=survey.data.exif, max_pixels=limit)
-        return shift_surface(picture, survey.labels.read(mask.path, max_pixels=limit))
+        picture = read_image(image.path, channels=channels, exif=survey.data.exif, max_pixels=limit)
+        return picture, survey.labels.read(mask.path, max_pixels=limit)
     except DataError:  # told elsewhere
         return None
 
@@ -194,3 +206,48 @@ def _any_alike(images: list[ImageFacts]) -> bool:
     alike = flat @ flat.T
     np.fill_diagonal(alike, -1)
     return bool(alike.max() >= SAME_SCENE)
+
+
+@a_check
+def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
+    """SEG311: masks of two classes in which these lie the other way round than in the others."""
+    if survey.labels.num_classes != 2:
+        return
+    uses = survey.uses
+    pairs = [
+        (image, mask) for image, mask in fitting_pairs(survey) if mask.path in uses and uses[mask.path].pixels.all()
+    ]
+    shares = np.array([uses[mask.path].pixels[1] / uses[mask.path].pixels.sum() for _, mask in pairs])
+    found = _exchanged(survey, pairs, shares)
+    if found:
+        name = shown(survey.labels.names[1])
+        usual = np.median(np.delete(shares, found))
+        yield Finding(
+            "SEG311",
+            "warning",
+            f"{num(found, 'mask')} of {len(pairs)} in which the two classes look exchanged: object for background",
+            len(found),
+            few_names(survey, [pairs[place][1].path for place in found], SHOWN_BROKEN),
+            f"{survey.name(pairs[found[0]][1].path)}: {name} is {percent(shares[found[0]])} of the pixels, in the "
+            f"others {percent(float(usual))} (the median), and looks like what the others have as "
+            f"{shown(survey.labels.names[0])}",
+            "look at these images and masks together, and exchange the two values in the masks",
+        )
+
+
+def _exchanged(survey: Survey, pairs: list[Pair], shares: np.ndarray) -> list[int]:
+    """Returns the places of the masks in which the two classes are exchanged."""
+
+    def contrasts(places: Iterable[int]) -> dict[int, Contrast]:
+        read = {place: _read(survey, *pairs[place], channels=survey.data.channels) for place in places}
+        return {place: contrast_of(*both) for place, both in read.items() if both}
+
+    suspected = suspects(shares).tolist()
+    if suspected:
+        others = np.setdiff1d(np.arange(len(pairs)), suspected)
+        usual = list(contrasts(others[:: max(1, len(others) // COMPARED_WITH)][:COMPARED_WITH].tolist()).values())
+        return [place for place, one in contrasts(suspected[:LOOKED_AT]).items() if is_exchanged(one, usual)]
+    if len(pairs) <= FEW_PAIRS and sum(image.size[0] * image.size[1] for image, _ in pairs) <= FEW_PIXELS:
+        every = contrasts(range(len(pairs)))
+        return [list(every)[place] for place in exchanged_by_colors(list(every.values()))]
+    return []

@@ -28,9 +28,9 @@ def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
 
     None where there are too few edges; the shift (y, x) of the mask stands at (REACH + y, REACH + x).
     """
-    slopes = _slopes(image)
+    slopes = slopes_of(image)
     slopes = np.minimum(slopes, np.quantile(slopes, STEEP))
-    edges = _slopes(classes[..., None]) > 0
+    edges = slopes_of(classes[..., None]) > 0
     edges[:REACH] = edges[-REACH:] = edges[:, :REACH] = edges[:, -REACH:] = False
     rows, columns = np.nonzero(edges)
     if len(rows) < MIN_EDGES or slopes.std() == 0:
@@ -57,7 +57,7 @@ def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
     return (y, x) if sure and clear and seen and (gains > 0).mean() >= AGREEING else None
 
 
-def _slopes(pixels: np.ndarray) -> np.ndarray:
+def slopes_of(pixels: np.ndarray) -> np.ndarray:
     """Returns by how much each pixel of H W C differs from those to the left and above, H W float32."""
     values = pixels.astype(np.float32)
     slopes = np.zeros(pixels.shape[:2], np.float32)
