@@ -31,6 +31,8 @@ GRID_TELLING = 0.2  # root mean square of the differences where fits tell anythi
 GRID_ONE = 0.25  # difference from which on a mask is against the others; 1 of 5,000 right ones is
 GRID_WITH_OTHERS = 0.12  # the same beside a mask that is surely against the others
 
+_ROOTS = np.sqrt(np.arange(256, dtype=np.float32))  # of the shares of an outline
+
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored left to right": lambda maps: maps[..., ::-1],
     "mirrored top to bottom": lambda maps: maps[..., ::-1, :],
@@ -148,10 +150,14 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
     outlines = _outlines([masks[place] for place in usable])
     square = np.array([images[place].size[0] == images[place].size[1] for place in usable])
     own = _overlap(outlines, edges)
+    all_of_them = np.arange(len(usable))
     lying: dict[int, tuple[float, str]] = {}
     for how in list(TURNS)[: None if square.sum() >= MIN_PAIRS else 3]:
-        among = np.ones(len(usable), bool) if how in list(TURNS)[:3] else square
-        turned = _overlap(np.ascontiguousarray(TURNS[how](outlines[among])), edges[among])
+        if how in list(TURNS)[:3]:
+            among, turned = all_of_them, _overlap(TURNS[how](outlines), edges)
+        else:
+            among = np.flatnonzero(square)
+            turned = _overlap(TURNS[how](outlines[among]), edges[among])
         gains = turned - own[among]
         error = max(GRID_SPREAD, float(gains.std())) / len(gains) ** 0.5
         if gains.mean() >= TURN_SURE * error:
@@ -160,7 +166,7 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
             found = np.flatnonzero((gains >= TURN_ONE) & (turned >= np.quantile(own[among], 0.25)))
         else:
             continue
-        for place, gain in zip(np.flatnonzero(among)[found].tolist(), gains[found].tolist(), strict=True):
+        for place, gain in zip(among[found].tolist(), gains[found].tolist(), strict=True):
             lying[place] = max(lying.get(place, (0.0, "")), (gain, how))
     return [(usable[place], lying[place][1]) for place in sorted(lying)]
 
@@ -177,16 +183,21 @@ def _telling(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[i
 
 
 def _edges(images: Sequence[ImageFacts]) -> np.ndarray:
-    return standing_out(np.stack([image.edges for image in images]), np.zeros(0))
+    return _normed(np.stack([image.edges for image in images]))
 
 
 def _outlines(masks: Sequence[MaskFacts]) -> np.ndarray:
-    return np.sqrt(np.stack([mask.outline for mask in masks]).astype(np.float32))
+    return _normed(_ROOTS[np.stack([mask.outline for mask in masks])])
+
+
+def _normed(maps: np.ndarray) -> np.ndarray:
+    """Returns each of N maps, N H W, without its mean and of norm 1."""
+    return standing_out(maps, np.zeros(0)).reshape(maps.shape)
 
 
 def _overlap(outlines: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Returns how well each of N outlines, N H W, lies on the edges of its image, N D as from `standing_out`."""
-    return np.einsum("nd,nd->n", standing_out(outlines, np.zeros(0)), edges)
+    """Returns how well each of N outlines lies on the edges of its image, N within -1 and 1, both normed N H W."""
+    return np.einsum("nhw,nhw->n", outlines, edges)
 
 
 # ------------------------------------------------------------------------------------------------- EXIF
@@ -201,8 +212,8 @@ def votes_for_upright(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) 
     votes = []
     for image, mask in zip(images, masks, strict=True):
         back = INVERSE_ORIENTATION.get(image.orientation, image.orientation)
-        maps = np.stack([image.edges, apply_orientation(image.edges, back)]).astype(np.float32)
-        upright, stored = standing_out(maps, np.zeros(0)) @ standing_out(_outlines([mask]), np.zeros(0))[0]
+        maps = np.stack([image.edges, apply_orientation(image.edges, back)])
+        upright, stored = _overlap(_normed(maps), _outlines([mask]))
         votes.append(float(upright - stored))
     return np.array(votes)
 

@@ -208,7 +208,7 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
 def sizes_match(survey: Survey) -> Iterator[Finding]:
     """SEG203: a mask of another size than its image; one finding for each way in which they differ."""
     by_remedy: dict[str, list[tuple[ImageFacts, MaskFacts]]] = defaultdict(list)
-    for image, mask in survey.readable_pairs():
+    for image, mask in survey.readable_pairs:
         if image.size != mask.size:
             by_remedy[_size_remedy(image, mask)].append((image, mask))
     for remedy, wrong in by_remedy.items():

@@ -55,7 +55,7 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
 
 def fitting_pairs(survey: Survey) -> list[Pair]:
     """Returns the readable pairs of one size."""
-    return [(image, mask) for image, mask in survey.readable_pairs() if image.size == mask.size]
+    return [(image, mask) for image, mask in survey.readable_pairs if image.size == mask.size]
 
 
 # ------------------------------------------------------------------------------------------------- 2 grids

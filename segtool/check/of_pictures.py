@@ -24,7 +24,7 @@ SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to
 @a_check
 def images_show_something(survey: Survey) -> Iterator[Finding]:
     """SEG208: images of one constant colour, with a mask that tells several classes or with one that does not."""
-    plain = [(image, mask) for image, mask in survey.readable_pairs() if image.plain]
+    plain = [(image, mask) for image, mask in survey.readable_pairs if image.plain]
     for several in (True, False):
         found = [
             image

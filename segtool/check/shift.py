@@ -37,8 +37,10 @@ def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
         return None
     chosen = np.random.default_rng(0).permutation(len(rows))[:MAX_EDGES]
     rows, columns = rows[chosen], columns[chosen]
-    moves = range(-REACH, REACH + 1)
-    surface = np.array([[slopes[rows + y, columns + x].mean() for x in moves] for y in moves])
+    moves = np.arange(-REACH, REACH + 1)
+    width = slopes.shape[1]
+    flat, places = slopes.ravel(), rows * width + columns + moves[:, None]
+    surface = np.array([flat[places + y * width].mean(axis=1) for y in moves])
     return (surface - slopes.mean()) / slopes.std()
 
 
@@ -59,8 +61,9 @@ def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
 
 def slopes_of(pixels: np.ndarray) -> np.ndarray:
     """Returns by how much each pixel of H W C differs from those to the left and above, H W float32."""
-    values = pixels.astype(np.float32)
-    slopes = np.zeros(pixels.shape[:2], np.float32)
-    slopes[:, 1:] = np.abs(values[:, 1:] - values[:, :-1]).max(-1)
-    slopes[1:] += np.abs(values[1:] - values[:-1]).max(-1)
-    return slopes
+    across, down = np.zeros((2, *pixels.shape[:2]), np.float32)
+    for band in np.moveaxis(pixels, -1, 0):  # to take the largest along an axis of three is ten times as slow
+        values = band.astype(np.float32)
+        np.maximum(across[:, 1:], np.abs(values[:, 1:] - values[:, :-1]), out=across[:, 1:])
+        np.maximum(down[1:], np.abs(values[1:] - values[:-1]), out=down[1:])
+    return across + down

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,16 @@ class Survey:
         """Returns a path for people: relative to the data's root where it lies there, escaped."""
         return shown(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path)
 
-    def readable_pairs(self) -> Iterator[tuple[ImageFacts, MaskFacts]]:
-        """Yields image and mask of each pair, of whatever split, where both can be read."""
-        for pairs in self.pairs.values():
-            for record in pairs.records:
-                image, mask = self.images[record.image], self.masks.get(record.mask) if record.mask else None
-                if mask and not image.error and not mask.error:
-                    yield image, mask
+    @cached_property
+    def readable_pairs(self) -> list[tuple[ImageFacts, MaskFacts]]:
+        """Image and mask of each pair, of whatever split, where both can be read."""
+        both = (
+            (self.images[record.image], self.masks[record.mask])
+            for pairs in self.pairs.values()
+            for record in pairs.records
+            if record.mask in self.masks
+        )
+        return [(image, mask) for image, mask in both if not image.error and not mask.error]
 
     def uses_of(self, split: str) -> Iterator[Use]:
         """Yields what each mask of a split means, of those that can be read."""
