@@ -258,11 +258,11 @@ def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
     colored = stored.values.ndim == 3
     plain = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
     kind = {"mode": stored.mode, "lossy": stored.lossy, "colored": colored, "palette": stored.palette}
-    facts = replace(look_at_values(path, plain, **kind), veiled=stored.veiled)
+    facts = look_at_values(path, plain, **kind)
     if stored.alpha is None:
         return facts
     values, counts, solid = histogram(stored.alpha)
-    return replace(facts, alpha_values=values, alpha_counts=counts, alpha_solid=solid)
+    return replace(facts, veiled=stored.veiled, alpha_values=values, alpha_counts=counts, alpha_solid=solid)
 
 
 def look_at_values(
@@ -289,15 +289,15 @@ def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     np.not_equal(values[:, 1:], values[:, :-1], out=begins[:, 1:])
     lower = values[1:] != values[:-1]
     flat, starts = values.ravel(), begins.ravel().nonzero()[0]
-    lengths = np.diff(starts, append=flat.size)
+    lengths = np.append(starts[1:], flat.size) - starts
     distinct, counts = _count(flat[starts], lengths)
     solid, specks = np.zeros_like(counts), np.zeros_like(counts)
     if min(values.shape) > 1:
         mixed = begins[:-1, 1:] | begins[1:, 1:] | lower[:, 1:] | lower[:, :-1]
+        without = np.concatenate([values[:-1, :-1][mixed], values[-1], values[:-1, -1]])  # begin no block of one value
+        missing, number = _count(without)
         solid += counts
-        for outside in (values[:-1, :-1][mixed], values[-1], values[:-1, -1]):  # where no block of one value begins
-            missing, number = _count(outside)
-            solid[np.searchsorted(distinct, missing)] -= number
+        solid[np.searchsorted(distinct, missing)] -= number
     for value, number in count_specks(flat, starts, lengths, lower).items():
         specks[np.searchsorted(distinct, value)] = number
     begins[:, 0] = False
