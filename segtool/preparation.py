@@ -77,10 +77,11 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
         DataError: with every error that it found.
     """
     from segtool.check.report import examine
-    from segtool.data.formats import split_records
+    from segtool.data.formats import Places, data_root, split_records
 
+    places = Places(config.data, data_root(config.data, base))
     reporter.say("checking the data (segtool check shows all that it finds)")
-    report = examine(config, base, progress=reporter.counter(unit="file", label="checking"))
+    report = examine(config, base, progress=reporter.counter(unit="file", label="checking"), places=places)
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(
@@ -91,7 +92,7 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
         if finding.severity == "warning":
             reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
     with located(config):
-        return split_records(config, base), report
+        return split_records(config, base, places), report
 
 
 def planned(

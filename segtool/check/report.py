@@ -20,7 +20,7 @@ from segtool.check.report_cache import ReportCache, fingerprint
 from segtool.check.survey import Summary, list_files, summarize, survey_files
 from segtool.config import Config, located
 from segtool.data.facts import Progress
-from segtool.data.formats import data_root
+from segtool.data.formats import Places, data_root
 from segtool.data.opening import shown
 
 if TYPE_CHECKING:
@@ -57,17 +57,18 @@ def summary(config: Config, base: Path) -> Summary:
     return examine(config, base).summary
 
 
-def examine(config: Config, base: Path, *, progress: Progress | None = None) -> Report:
+def examine(config: Config, base: Path, *, progress: Progress | None = None, places: Places | None = None) -> Report:
     """Returns findings and figures of one pass over all files, or those of the last pass where nothing changed since.
 
     Args:
         progress: called with the number of files done and their total.
+        places: of this config, where they have been searched.
 
     Raises:
         ConfigError: classes or splits that the config does not describe soundly.
     """
     with located(config):
-        listing = list_files(config, base)
+        listing = list_files(config, base, places)
         key = fingerprint(config, data_root(config.data, base), listing)
         if key:
             with ReportCache() as cache:

@@ -151,10 +151,14 @@ def _shifted(progress: Progress | None, start: int, total: int) -> Progress | No
 # ------------------------------------------------------------------------------------------------- listing
 
 
-def list_files(config: Config, base: Path) -> Listing:
-    """Returns the files of a config, nothing held out; where a training would stop, still all that can be found."""
+def list_files(config: Config, base: Path, places: Places | None = None) -> Listing:
+    """Returns the files of a config, nothing held out; where a training would stop, still all that can be found.
+
+    Args:
+        places: of this config, where they have been searched.
+    """
     found = Listing({}, {}, {}, [], [])
-    places = Places(config.data, data_root(config.data, base))
+    places = places or Places(config.data, data_root(config.data, base))
     try:
         read_parts(config.data, base, places)
         trouble: list[str] = []

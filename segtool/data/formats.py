@@ -38,11 +38,12 @@ __all__ = [
 ]
 
 
-def split_records(config: Config, base: Path) -> dict[str, list[Record]]:
+def split_records(config: Config, base: Path, places: Places | None = None) -> dict[str, list[Record]]:
     """Returns the records of train, val and test, in that order and as far as there are any, each sorted by stem.
 
     Args:
         base: directory of the config file, which `data.root` is relative to.
+        places: of this config, where they have been searched.
 
     Raises:
         DataError: a folder or list that is not there, an image without a mask or the reverse, two files for one place,
@@ -50,7 +51,7 @@ def split_records(config: Config, base: Path) -> dict[str, list[Record]]:
             used.
         ConfigError: a split that names no folder or list.
     """
-    return divide(read_parts(config.data, base), config.data, class_presence(config))
+    return divide(read_parts(config.data, base, places), config.data, class_presence(config))
 
 
 def read_parts(data: Data, base: Path, places: Places | None = None) -> dict[str, list[Record]]:
