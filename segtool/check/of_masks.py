@@ -71,7 +71,7 @@ def values_known(survey: Survey) -> Iterator[Finding]:
         + _table(survey, pixels, files, colored),
         len(concerned),
         few_names(survey, concerned),
-        f"{survey.name(path)}: {_value(value, colored)} at {_first_pixel(survey, path, value)}, {count} in this file",
+        f"{survey.name(path)}: {_value(value, colored)} at {_place_of(survey, path, value)}, {count} in this file",
         _value_remedy(survey, pixels, colored),
     )
 
@@ -91,14 +91,14 @@ def _value(value: int, colored: bool) -> str:
     return f"#{value:06x}" if colored else str(value)
 
 
-def _first_pixel(survey: Survey, path: Path, value: int) -> str:
-    """Returns where the value first stands, as `(x, y)`; the file is read once more for it."""
+def _place_of(survey: Survey, path: Path, value: int) -> str:
+    """Returns where a value or packed colour first stands, as `(x, y)`; the file is read once more for it."""
     try:
         stored = read_mask(path, max_pixels=survey.limits.max_pixels)
     except DataError:  # changed since the pass
         return "(?, ?)"
-    _, place = survey.labels.unknown(stored).get(value, (0, ("?", "?")))
-    return f"({place[0]}, {place[1]})"
+    rows, columns = np.nonzero(survey.labels.plain(stored) == value)
+    return f"({columns[0]}, {rows[0]})" if len(rows) else "(?, ?)"
 
 
 def _value_remedy(survey: Survey, pixels: Counter[int], colored: bool) -> str:
@@ -273,13 +273,3 @@ def ignored_slips(survey: Survey) -> Iterator[Finding]:
             f"{survey.name(path)}: {what} at {_place_of(survey, path, value)}, {num(count, 'pixel')} in this file",
             "give these pixels the value of what they show; ignored as they are, they do no harm",
         )
-
-
-def _place_of(survey: Survey, path: Path, value: int) -> str:
-    """Returns where a value first stands, as `(x, y)`; the file is read once more for it."""
-    try:
-        stored = read_mask(path, max_pixels=survey.limits.max_pixels).values
-    except DataError:  # changed since the pass
-        return "(?, ?)"
-    rows, columns = np.nonzero((pack(stored) if stored.ndim == 3 else stored) == value)
-    return f"({columns[0]}, {rows[0]})" if len(rows) else "(?, ?)"

@@ -163,7 +163,7 @@ class Labels:
         """
         lost = self.look_up(stored) == UNKNOWN
         places = np.flatnonzero(lost if where is None else lost & where)
-        values = self._plain(stored).ravel()[places]
+        values = self.plain(stored).ravel()[places]
         distinct, first, counts = np.unique(values, return_index=True, return_counts=True)
         width = stored.values.shape[1]
         found = {}
@@ -277,7 +277,7 @@ class Labels:
         """Returns the class indices of a mask that the encoding reads, H W int16: IGNORE, UNKNOWN among them."""
         if stored.mode == "P" and self.data.encoding in ("palette", "rgb"):
             return self._table(stored.palette or b"", _palette_colors(stored))[stored.values]
-        plain = self._plain(stored)
+        plain = self.plain(stored)
         if plain.dtype in (np.uint8, np.uint16):
             return self._table(plain.dtype, np.arange(np.iinfo(plain.dtype).max + 1))[plain]
         return self._match(plain)
@@ -313,7 +313,7 @@ class Labels:
         indices = self.codes.nearest_color(np.maximum(values, 0), self.order)
         return np.where(values < 0, np.int16(UNKNOWN), indices)
 
-    def _plain(self, stored: StoredMask) -> np.ndarray:
+    def plain(self, stored: StoredMask) -> np.ndarray:
         """Returns what is looked up, H W integers: values, opacity, or colours packed as 0xRRGGBB."""
         if self.data.encoding == "alpha":
             assert stored.alpha is not None, "misfit() was not asked"
