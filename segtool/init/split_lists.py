@@ -45,7 +45,8 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
     paired = {record.image for record in pairs.records}
     best: tuple[float, ...] = (0.0,)
     chosen: dict[str, _Part] = {}
-    for group in _groups(root):
+    groups = list(_groups(root))
+    for group in [*groups, *_completed(groups, names)]:
         counts = {split: _named(part, names, paired) for split, part in group.items()}
         group = {split: part for split, part in group.items() if counts[split][0] >= max(1, ENOUGH * counts[split][1])}
         if not _divides(group, counts, len(paired)):
@@ -145,11 +146,26 @@ def _list_files(root: Path) -> list[str]:
 # --- evidence
 
 
+def _completed(groups: Sequence[dict[str, _Part]], names: Names) -> Iterator[dict[str, _Part]]:
+    """Yields lists of training alone with what others of their folder hold out: `train_aug.txt` with `val.txt`."""
+    for group in (group for group in groups if set(group) == {"train"}):
+        train = _files(group["train"], names)
+        for other in groups:
+            held = {split: part for split, part in other.items() if split != "train"}
+            around = {os.path.dirname(part.path) for part in (*group.values(), *held.values())}
+            if held and len(around) == 1 and not any(train & _files(part, names) for part in held.values()):
+                yield {**held, **group}
+
+
+def _files(part: _Part, names: Names) -> set[Path]:
+    """Returns the images that the lines name."""
+    column = names.column(part.cells)
+    return {file for row in part.cells if column < len(row) and (file := names.find(row[column]))}
+
+
 def _named(part: _Part, names: Names, paired: set[Path]) -> tuple[int, int]:
     """Returns how many images with masks the lines name, and the number of lines."""
-    column = names.column(part.cells)
-    found = {file for row in part.cells if column < len(row) and (file := names.find(row[column]))}
-    return len(found & paired), len(part.cells)
+    return len(_files(part, names) & paired), len(part.cells)
 
 
 def _divides(group: Mapping[str, _Part], counts: Mapping[str, tuple[int, int]], num_paired: int) -> bool:

@@ -188,3 +188,18 @@ def idd_lite(root: Path) -> None:
             for kind in ("label", "inst_label"):
                 path = root / "idd20k_lite" / "gtFine" / part / str(index % 3) / f"{stem}_{kind}.png"
                 save(path, rim(mask, 255))
+
+
+@published({"train": 16, "val": 6}, "index", range(4), ignore=[255], masks="SegmentationClassAug/")
+def voc_augmented(root: Path) -> None:
+    """VOC with SBD's masks: `train_aug.txt` names pairs by paths that begin at /, fewer masks and lists beside."""
+    names = [f"2007_{index * 37:06d}" for index in range(22)]
+    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 22, seed=970)):
+        save(root / "JPEGImages" / f"{names[index]}.jpg", image)
+        save(root / "SegmentationClassAug" / f"{names[index]}.png", rim(mask, 255))
+        if index % 2:
+            save(root / "SegmentationClass" / f"{names[index]}.png", with_palette(rim(mask, 255), VOC_COLORS))
+    for part, chosen in (("train", names[1:16:2]), ("val", names[16:]), ("trainval", names[1::2])):
+        text(root / "ImageSets" / "Segmentation" / f"{part}.txt", chosen)
+    lines = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png" for name in names[:16]]
+    text(root / "ImageSets" / "Segmentation" / "train_aug.txt", lines)
