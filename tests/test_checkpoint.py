@@ -32,7 +32,9 @@ from segtool import checkpoint
 from segtool.checkpoint import Progress, TrainState, best, committed, last, load, remove_old, save
 from segtool.config import Config, Optim, parse_config
 from segtool.errors import CheckpointError
+from segtool.members import find_checkpoint
 from segtool.optim import Ema, build_optimizer
+from segtool.terminal import Reporter
 
 CLASSES = [{"name": "a", "values": [0]}, {"name": "b", "values": [1]}]
 CONFIG = {"data": {"train": {"images": "i", "masks": "m"}, "classes": CLASSES}}
@@ -507,6 +509,13 @@ def test_a_damaged_best_is_an_error_and_no_other_takes_its_place(two_steps, name
     with pytest.raises(CheckpointError, match="sha256"):
         best(two_steps)
     assert last(two_steps).progress.step == 2  # type: ignore[union-attr]
+
+
+def test_a_run_is_its_best_checkpoint_and_a_checkpoint_is_itself(two_steps, tmp_path):
+    directory = two_steps.rename(tmp_path / "checkpoints")
+    named = {tmp_path: 1, directory: 1, directory / "step-00000002": 2, directory / "step-00000001": 1}
+    found = {path: find_checkpoint(path, Reporter(quiet=True)).progress.step for path in named}
+    assert found == named
 
 
 @pytest.mark.parametrize("changed", ["", '"score": 0.1'], ids=["lost", "lower"])

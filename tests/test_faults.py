@@ -618,3 +618,5 @@ def test_a_disk_that_fails_a_library_is_exit_4_and_no_bug(code, capsys):
     assert _explain(OSError(code, os.strerror(code))) == 4
     assert os.strerror(code) in capsys.readouterr().err
     assert _explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))) == 1
+    assert _explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), "a.png")) == 4
+    assert "a.png" in capsys.readouterr().err

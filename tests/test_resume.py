@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,11 @@ from killing import Ended, Server
 
 from segtool import __version__, checkpoint, provenance, session
 from segtool.config import dump_config, load_config, show
+from segtool.data.formats import Record
 from segtool.inference import fast_dtype
 from segtool.optim import learning_rate
 from segtool.runs import Run, holds_run
+from segtool.terminal import Reporter
 
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
 
@@ -419,12 +422,23 @@ def test_a_resume_that_computes_with_something_else_is_warned_of(tmp_path, bench
     run = copy_of(bench.whole, tmp_path)
     facts = facts_of(run)
     facts["versions"]["torch"], facts["host"]["threads"] = "2.0.0", 64
+    facts["device"], facts["host"]["processor"] = "cuda", "NONE"
     (run / "run.json").write_text(json.dumps(facts))
     said = segtool("train", run, "--resume", "--set=train.steps=7").err
-    assert "warning: the run goes on with threads 64 -> 1, torch 2.0.0 -> " in said
+    processor = torch.backends.cpu.get_cpu_capability()
+    changed = f"device cuda -> cpu, processor NONE -> {processor}, threads 64 -> 1, torch 2.0.0 -> "
+    assert f"warning: the run goes on with {changed}" in said
     assert "not bit for bit" in said
     said = segtool("train", run, "--resume", "--set=train.steps=8").err
     assert "bit for bit" not in said  # on the same machine as the last time
+
+
+def test_a_run_that_goes_on_tells_no_end_until_it_has_one():
+    facts = {"seed": 0, "steps": 6, "end": "then", "steps_done": 6, "resumed": [{"step": 3}]}
+    plan: Any = SimpleNamespace(steps=9)
+    again = provenance.continued_facts(facts, 6, plan, torch.device("cpu"), Reporter(quiet=True))
+    assert [one["step"] for one in again.pop("resumed")] == [3, 6]
+    assert again == {"seed": 0, "steps": 9}
 
 
 def copy_of(run: Path, folder: Path) -> Path:
@@ -568,6 +582,30 @@ def test_a_changed_list_of_images_is_warned_of(tmp_path, bench, segtool):
     assert said.code == 0, said.err
     assert "changed: data.train.images 'train/images' -> 'val/images'" in said.err
     assert "the data is not what the run began with" in said.err
+
+
+def test_the_fingerprint_of_the_data_tells_names_splits_sizes_and_numbers_of_files_and_no_more(tmp_path):
+    for name, size in (("a", 3), ("b", 4), ("c", 4), ("d", 9)):
+        (tmp_path / name).write_bytes(bytes(size))
+
+    def record(stem: str, image: str, mask: str | None) -> Record:
+        return Record(tmp_path / image, None if mask is None else tmp_path / mask, stem)
+
+    one, two = record("1", "a", "b"), record("2", "c", "d")
+    kinds = [
+        {"train": [one], "val": [two]},
+        {"train": [one, two]},
+        {"train": [one]},
+        {"val": [one], "train": [two]},
+        {"train": [record("x", "a", "b")], "val": [two]},
+        {"train": [record("1", "b", "b")], "val": [two]},
+        {"train": [record("1", "a", "d")], "val": [two]},
+        {"train": [record("1", "a", None)], "val": [two]},
+    ]
+    assert len({provenance.fingerprint(records) for records in kinds}) == len(kinds)
+    before = provenance.fingerprint(kinds[0])
+    os.utime(tmp_path / "a", (1, 1))
+    assert provenance.fingerprint({"train": [record("1", "a", "c")], "val": [two]}) == before
 
 
 def test_weights_in_a_file_are_no_change_where_they_lie_elsewhere_as_seen_from_a_checkpoint(tmp_path, bench):
