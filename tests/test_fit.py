@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segtool.check.fit import choose_grid, contrary, votes_for_upright, wrong_pairs
+from segtool.check.fit import choose_grid, contrary, strangers, votes_for_upright, wrong_pairs
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -104,3 +104,18 @@ def test_votes_that_say_nothing_choose_no_grid() -> None:
     assert choose_grid(np.array([])) is None
     assert choose_grid(np.array([0.3])) is None
     assert choose_grid(np.full(4, 0.3)) == "apply"
+
+
+def test_a_mask_of_a_picture_that_is_not_there_is_told_where_all_others_fit() -> None:
+    images, masks = pairs(41)
+    assert strangers(images[:40], masks[:40]) == []
+    assert strangers(images[:40], [*masks[:7], masks[40], *masks[8:40]]) == [7]
+    assert strangers(images[:19], [*masks[:7], masks[40], *masks[8:19]]) == []  # too few to stand out
+
+
+def test_a_mask_of_few_edges_and_masks_that_fit_no_image_are_no_strangers() -> None:
+    images, masks = pairs(40)
+    speck = np.zeros(SIZE, np.uint8)
+    speck[2:4, 2:4] = 1
+    assert strangers(images, [*masks[:7], look_at_values(Path("7.png"), speck), *masks[8:]]) == []
+    assert strangers(images, masks[1:] + masks[:1]) == []

@@ -600,6 +600,13 @@ def frames_of_one_video_in_both_splits(root: Path) -> None:
         save(root / split / "masks" / f"v9_{index:04d}.png", mask)
 
 
+@trap(wounds, "warning", "train/labels/train_11.png", words=("another picture",))
+def mask_of_a_picture_that_is_not_there(root: Path) -> None:
+    """One of 24 masks was drawn on what is not in the set, so no other image has it."""
+    _, mask = lesion(np.random.default_rng([603, 1]), (64, 96))
+    save(root / "train" / "labels" / "train_11.png", binary(mask))
+
+
 @trap(wounds, "warning", "train/labels/train_05.png", "train/labels/train_17.png", words=("exchanged",))
 def object_and_background_exchanged(root: Path) -> None:
     """Two of 24 masks hold 255 where there is no wound."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
-from segtool.check.fit import choose_grid, contrary, own_fits, turned_masks, votes_for_upright, wrong_pairs
+from segtool.check.fit import choose_grid, contrary, own_fits, strangers, turned_masks, votes_for_upright, wrong_pairs
 from segtool.check.likeness import standing_out
 from segtool.check.shift import REACH, common_shift, shift_surface
 from segtool.check.survey import Survey
@@ -34,7 +34,7 @@ SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may hav
 
 @a_check
 def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
-    """SEG109: masks whose outlines follow the edges of another image, and not those of their own."""
+    """SEG109, SEG111: masks whose outlines follow the edges of another image, or of none, in place of their own."""
     upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
@@ -50,6 +50,18 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
             f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
             f"{survey.name(own.path)}",
             "look at these images and masks together, and give each mask the name of the image that it was drawn on",
+        )
+    strange = [place for place in strangers(images, masks) if place not in {place for place, _ in wrong}]
+    if strange:
+        yield Finding(
+            "SEG111",
+            "warning",
+            f"{num(strange, 'mask')} of {len(masks)} fit no edges of their image, as others do: of another picture?",
+            len(strange),
+            few_names(survey, [masks[place].path for place in strange], SHOWN_BROKEN),
+            f"{survey.name(masks[strange[0]].path)} follows the edges of {survey.name(images[strange[0]].path)} no "
+            "better than masks of other images do",
+            "look at these images and masks together, and put the masks there that were drawn on these images",
         )
 
 
