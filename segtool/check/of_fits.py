@@ -16,6 +16,7 @@ from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import read_image
 from segtool.data.opening import shown
+from segtool.data.pools import in_threads
 from segtool.errors import DataError
 
 Pair = tuple[ImageFacts, MaskFacts]
@@ -143,16 +144,16 @@ def masks_not_turned(survey: Survey) -> Iterator[Finding]:
 @a_check
 def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
     """SEG210: masks that all lie some pixels beside what they outline, as some pairs read again tell."""
-    surfaces, names, pixels = [], [], 0
+    chosen, pixels = [], 0
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if mask.outline.any() and image.channels in (1, 3)]
     for image, mask in pairs[:: max(1, len(pairs) // LAID_OVER)][:LAID_OVER]:
         pixels += image.size[0] * image.size[1]
         if pixels > MOST_PIXELS or min(image.size) < 4 * REACH:
             break
-        surface = _surface(survey, image, mask)
-        if surface is not None:
-            surfaces.append(surface)
-            names.append(mask.path)
+        chosen.append((image, mask))
+    found = in_threads(lambda pair: _surface(survey, *pair), chosen)
+    surfaces = [surface for surface in found if surface is not None]
+    names = [mask.path for (_, mask), surface in zip(chosen, found, strict=True) if surface is not None]
     if shift := common_shift(surfaces):
         y, x = shift
         down = f"{abs(y)} {'down' if y > 0 else 'up'}"

@@ -33,13 +33,12 @@ def count_specks(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lowe
     one, other = _touching(flat, starts, lengths, short, lower.shape[1])
     large = np.zeros(len(short), bool)  # part of a region with a long run
     large[one[other < 0]] = True
-    inner = other >= 0
-    one, other = one[inner], other[inner]
-    one, other = np.concatenate([one, other]), np.concatenate([other, one])
+    one, other = one[other >= 0], other[other >= 0]
     label = np.arange(len(short))
     for _ in range(SPECK_PIXELS):  # a speck has no more rows; what is not of one label by then is larger
-        keep = ~(large[one] | large[other])
-        large[one[large[other]]] = True
+        beside = large[other]
+        large[one[beside]] = True
+        keep = ~(beside | large[one])
         one, other = one[keep], other[keep]
         np.minimum.at(label, one, label[other])
     large[one[label[one] != label[other]]] = True
@@ -68,24 +67,27 @@ def _stands_in_column(lower: np.ndarray) -> np.ndarray:
 def _touching(
     flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, short: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pairs of runs of one value that touch, one above the other.
+    """Returns pairs of runs of one value that touch, one above the other, in both orders.
 
     The first is a short run, its place among them; the second too, or -1 where it is any other run.
     """
-    wide = lengths[short] + 2  # with the pixels beside it
+    first, size = starts[short], lengths[short]
+    wide = size + 2  # with the pixels beside it
     owner = np.repeat(np.arange(len(short)), wide)
     steps = np.arange(len(owner)) - np.repeat(np.cumsum(wide) - wide + 1, wide)
-    columns = (starts[short] % width)[owner] + steps
+    columns = (first % width)[owner] + steps
     inside = (columns >= 0) & (columns < width)
-    owner, pixels = owner[inside], starts[short][owner[inside]] + steps[inside]
-    value = flat[starts[short]][owner]
-    place = np.full(flat.size, -1, np.int32)
-    own = flat[pixels] == value
-    place[pixels[own]] = owner[own]
-    pairs = []
+    owner, pixels = owner[inside], first[owner[inside]] + steps[inside]
+    value = flat[first][owner]
+    ones, others = [], []
     for row in (-width, width):
-        inside = (pixels + row >= 0) & (pixels + row < flat.size)
-        one, there = owner[inside], pixels[inside] + row
-        alike = flat[there] == value[inside]
-        pairs.append((one[alike], place[there[alike]]))
-    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+        there = pixels + row
+        inside = np.flatnonzero((there >= 0) & (there < flat.size))
+        alike = inside[flat[there[inside]] == value[inside]]
+        run = np.searchsorted(first, there[alike], side="right") - 1  # -1 before all of them
+        ones.append(owner[alike])
+        others.append(np.where(there[alike] < first[run] + size[run], run, -1))
+    one, other = np.concatenate(ones), np.concatenate(others)
+    again = np.zeros(len(one), bool)  # the same two as in the pixel before
+    again[1:] = (one[1:] == one[:-1]) & (other[1:] == other[:-1])
+    return one[~again], other[~again]
