@@ -17,11 +17,12 @@ import pytest
 from conftest import SilentOs
 from PIL import Image
 
-from segtool import cli, signals, training_step
+from segtool import cli, crossvalidate, signals, training_step
 from segtool.config import load_config
 from segtool.demo import make_dataset
 from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
 from segtool.metrics import ImageScore, Scores
+from segtool.session import Session
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",
@@ -123,6 +124,15 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     assert segtool("train", config, "--run", directory, *QUICK)[0] == 2
     code, _, err = segtool("train", directory / "fold-1", "--resume", "--set", "data.fold=2/2")
     assert (code, "data.fold was '1/2'" in err) == (2, True)
+
+
+def test_a_fold_that_was_begun_goes_on_to_the_length_that_it_was_begun_with(config, trained):
+    session = crossvalidate._of_fold(Session(config), trained[0], 1, 2, None)
+    assert session.resume
+    assert session.overrides == ("data.fold=1/2", "train.steps=3")
+    new = crossvalidate._of_fold(Session(config), trained[0], 3, 3, None)
+    assert not new.resume
+    assert new.overrides == ("data.fold=3/3",)
 
 
 def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(

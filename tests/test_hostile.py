@@ -769,6 +769,7 @@ def test_a_billion_convolutions_are_refused_at_once(part, saved_run, tmp_path):
 
 SPOILED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "not numbers": of_floats(lambda v: v * float("nan")),
+    "infinite": of_floats(lambda v: torch.full_like(v, float("inf"))),
     "whole numbers": of_floats(lambda v: v.to(torch.int32)),
     "double": of_floats(lambda v: v.double()),
     "one missing": lambda tensors: dict(list(tensors.items())[1:]),

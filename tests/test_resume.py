@@ -489,6 +489,18 @@ def test_a_resume_by_the_config_that_began_the_run_changes_nothing(bench, segtoo
     assert changed == ["changed: train.steps 6 -> 7"]
 
 
+def test_a_resume_counts_the_classes_as_the_beginning_did_where_the_loss_asks_for_it(
+    tmp_path, bench, segtool, monkeypatch
+):
+    counted = []
+    monkeypatch.setattr(session, "_train", lambda *arguments, **_: counted.append(arguments[3]))
+    weighted = "--set=loss=[{name: cross_entropy, class_weights: enet}]"
+    assert segtool("train", bench.config, "--run", tmp_path / "new", "--no-preflight", weighted).code == 0
+    run = copy_of(bench.whole, tmp_path)
+    assert segtool("train", run, "--resume", "--set=train.steps=7", weighted).code == 0
+    assert counted[0] == counted[1] is not None
+
+
 def test_a_run_is_not_cut_short_by_a_resume(bench, cut, segtool):
     refused = segtool("train", cut, "--resume", "--dry-run", "--set=train.steps=2")
     assert refused.code == 2
@@ -636,6 +648,7 @@ VARIANTS = {
     "fcn adamw": {"model": FCN, "train": {"ema": 0.9, "accumulate": 2}},
     "unet sgd": {"optim": {"name": "sgd", "clip": 1.0}, "train": {"ema": 0.9, "workers": 2, "accumulate": 2}},
     "unet adamw": {"train": {"ema": None, "workers": 2, "patience": 50}},
+    "rare classes": {"loss": [{"name": "cross_entropy", "class_weights": "enet"}], "augment": {"rare": 0.5}},
     "depthwise": {
         "model": {"encoder": {"name": "mobilenet_v3_large", "weights": None}, "decoder": {"name": "fcn"}},
         "augment": {"crop": [32, 32]},
@@ -656,7 +669,7 @@ VARIANTS = {
 def test_every_kind_of_training_that_is_killed_again_and_again_is_the_run_that_was_not(bench, tiny_ds, name):
     variant = VARIANTS[name]
     config, whole = bench.folder / f"{name}.yaml", bench.folder / name
-    train = {"steps": 6, "keep": 2, **variant["train"]}
+    train = {"steps": 6, "keep": 2, **variant.get("train", {})}
     config.write_text(dump_config(config_of(tiny_ds, **{**variant, "train": train})))
     ended = bench.server.run("train", config, "--run", whole, directory=whole)
     assert ended.code == 0, ended.said
