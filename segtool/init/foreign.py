@@ -79,11 +79,13 @@ def _sentence(root: Path, look: _Look) -> str:
         return f"the folder is empty. {_EXPECTED}"
     if kind := _kind_of_json(look):
         return kind
+    if many := _masks_by_object(root):
+        return many
     if kind := _kind_of_text(look, images):
         return kind
     if look.by_suffix.get(".xml"):
         return f"outlines in XML files. segtool trains on masks: {_MASKS}"
-    if many := _masks_by_object(root) or _masks_by_task(images) or _masks_by_class(root, images):
+    if many := _masks_by_task(images) or _masks_by_class(root, images):
         return many
     if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
         for suffix, name in _OTHER_PICTURES.items():
@@ -106,6 +108,11 @@ def _kind_of_json(look: _Look) -> str:
         text = _head(path)
         if ('"annotations"' in text and '"categories"' in text) or ('"segmentation"' in text and '"bbox"' in text):
             return f"{shown(path.name)} holds outlines in COCO's format. segtool trains on masks: {_MASKS}"
+        if '"annotations"' in text and '"result"' in text:
+            return (
+                f"{shown(path.name)} holds labels of Label Studio. segtool trains on masks: export brush labels to "
+                f"PNG, or {_MASKS}"
+            )
         if '"shapes"' in text and '"imagePath"' in text:
             return (
                 "outlines in labelme's JSON files. segtool trains on masks: `labelme_export_json` or labelme's "

@@ -26,6 +26,7 @@ def dsb2018(root: Path) -> None:
         save(root / "stage1_train" / name / "images" / f"{name}.png", image)
         for number in range(1, int(mask.max()) + 1):
             save(root / "stage1_train" / name / "masks" / f"{number * 7919:064x}.png", binary(mask == number))
+    text(root / "stage1_train_labels.csv", ["ImageId,EncodedPixels", "0a,1 2 3 4"])
 
 
 @unsupported(r"pages|frames|slices")
@@ -149,3 +150,12 @@ def label_studio(root: Path) -> None:
     for index, (image, mask) in enumerate(pairs(objects(1), 6, seed=962)):
         save(root / "images" / f"{index * 7919:08x}-IMG_{index}.jpg", image)
         save(root / "masks" / f"task-{index + 3}-annotation-{index + 9}-by-1-tag-cat-0.png", binary(mask))
+
+
+@unsupported("Label Studio")
+def label_studio_json(root: Path) -> None:
+    """Label Studio's own export: one JSON, strokes as run lengths."""
+    for index, (image, _) in enumerate(pairs(objects(1), 4, seed=963)):
+        save(root / "images" / f"{index}.png", image)
+    task = {"annotations": [{"result": [{"type": "brushlabels"}]}], "data": {"image": "/data/upload/1.png"}}
+    text(root / "project-1.json", json.dumps([task]))
