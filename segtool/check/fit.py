@@ -188,7 +188,11 @@ def strangers(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[
     edges = _edges([images[place] for place in usable])
     outlines = _outlines([masks[place] for place in usable])
     own = _overlap(outlines, edges)
-    others = [_overlap(np.roll(outlines, shift, axis=0), edges) for shift in (count // 4, count // 2, 3 * count // 4)]
+    others = [
+        _overlap(outlines[one], edges[other])
+        for shift in (count // 4, count // 2, 3 * count // 4)
+        for one, other in ((np.s_[:-shift], np.s_[shift:]), (np.s_[-shift:], np.s_[:shift]))
+    ]
     low = own <= np.quantile(np.concatenate(others), 0.95)
     if not 0 < low.sum() <= max(1, STRANGE_MOST * count) or own[~low].min() - own[low].max() < STRANGE_GAP:
         return []
