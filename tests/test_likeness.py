@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.data.facts import ImageFacts, look_at_pixels
+from segtool.data.outline import picture_maps
 
 SIZE = (96, 128)
 
@@ -118,3 +119,12 @@ def test_what_cannot_be_read_takes_no_part() -> None:
 
 def test_many_pictures_of_one_scene_are_one_group() -> None:
     assert groups_alike([facts(scene(seed)) for seed in (0, 1, 0, 0, 2, 0, 3, 4)]) == [[0, 2, 3, 5]]
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (200, 700), (330, 321), (640, 500)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_maps_of_a_decoded_picture_are_those_of_its_pixels(shape: tuple[int, int], mode: str) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (*shape, len(mode)), np.uint8)
+    picture = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
+    for one, other in zip(picture_maps(pixels, picture), picture_maps(pixels), strict=True):
+        assert np.array_equal(one, other)
