@@ -141,6 +141,9 @@ class Data:
     unpaired: Literal["error", "skip"] = "error"
     """What becomes of an image without a mask, or a mask without an image: `error` stops the training, `skip` leaves
     them out, for data that is labelled in part."""
+    exclude: tuple[str, ...] = ()
+    """Images or masks, by their paths relative to `data.root` as `segtool check` names them, that are left out together
+    with their partners: what cannot be read or is labelled wrong, and shall stay where it is."""
     encoding: Literal["index", "threshold", "palette", "rgb", "alpha"] = "index"
     """What a stored mask's pixels are. `index`: integers, palette indices included; `threshold`: grey values, each
     taken as the nearest of the classes' values; `palette`: the colours of a palette image; `rgb`: colours; `alpha`: the

@@ -219,6 +219,20 @@ def test_every_file_that_cannot_be_read_is_named_in_one_go(tmp_path: Path) -> No
         assert findings[code].files == tuple(f"train/{kind}/train_{index}.png" for index in range(8))
 
 
+def test_what_the_config_excludes_is_looked_at_no_more_and_told_in_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    names = "train/images/train_1.png", "train/masks/train_5.png"
+    for name in names:
+        (tmp_path / "set" / name).write_bytes(b"")
+    findings = found(config, tmp_path)
+    named = [name for finding in findings.values() for name in finding.files]
+    assert sorted(named) == list(names)
+    assert all("data.exclude" in finding.remedy for finding in findings.values())
+    without = found(replace(config, data=replace(config.data, exclude=tuple(named))), tmp_path)
+    assert {code: finding.severity for code, finding in without.items()} == {"SEG112": "note"}
+    assert without["SEG112"].count == 2
+
+
 def test_a_folder_named_like_an_image_is_unreadable(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     (tmp_path / "set/train/images/train_1.png").unlink()

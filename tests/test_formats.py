@@ -669,3 +669,36 @@ def test_words_in_the_midst_of_paths_tell_images_from_masks_and_other_files(tmp_
     ]
     assert pairs.images_without_mask == (tmp_path / "8/camera/8_camera_001.png",)
     assert pairs.masks_without_image == ()
+
+
+# --- what is left out
+
+
+def all_stems(config: Config) -> list[str]:
+    """The names of all pairs, of whatever split."""
+    return sorted(record.stem for records in split_records(config, Path("/")).values() for record in records)
+
+
+@pytest.mark.parametrize("name", ["images/001.jpg", "masks/001.png", "./images/../images/001.jpg"])
+def test_a_pair_is_left_out_by_the_name_of_either_file(tmp_path: Path, name: str) -> None:
+    assert all_stems(config(numbered(tmp_path, 4), exclude=(name,))) == ["000", "002", "003"]
+
+
+def test_files_without_a_partner_are_left_out_too(tmp_path: Path) -> None:
+    touch(numbered(tmp_path, 4), "images/alone.jpg", "masks/alone_too.png")
+    whole = config(tmp_path, exclude=("images/alone.jpg", "masks/alone_too.png"))
+    assert all_stems(whole) == ["000", "001", "002", "003"]
+    with pytest.raises(DataError, match="alone_too"):
+        split_records(config(tmp_path, exclude=("images/alone.jpg",)), tmp_path)
+
+
+def test_a_line_of_a_list_is_left_out(tmp_path: Path) -> None:
+    numbered(tmp_path, 3)
+    (tmp_path / "pairs.csv").write_text("".join(f"images/{i:03}.jpg,masks/{i:03}.png\n" for i in range(3)))
+    listed = config(tmp_path, format="list", train=Folders(list="pairs.csv"), exclude=("masks/002.png",))
+    assert all_stems(listed) == ["images/000", "images/001"]
+
+
+def test_a_name_to_leave_out_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.exclude: no file images/O01\.jpg"):
+        split_records(config(numbered(tmp_path, 3), exclude=("images/O01.jpg",)), tmp_path)

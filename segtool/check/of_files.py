@@ -135,6 +135,22 @@ def affixes_carried(survey: Survey) -> Iterator[Finding]:
 
 
 @a_check
+def files_excluded(survey: Survey) -> Iterator[Finding]:
+    """SEG112: files that `data.exclude` leaves out with their partners."""
+    names = [shown(name) for name in survey.data.exclude]
+    if names:
+        yield Finding(
+            "SEG112",
+            "note",
+            f"{num(names, 'file')} left out by data.exclude, each with its partner",
+            len(names),
+            tuple(names[:SHOWN_FILES]),
+            names[0],
+            "nothing, where that is meant",
+        )
+
+
+@a_check
 def listed_names_known(survey: Survey) -> Iterator[Finding]:
     """SEG110: names in the list of a split that no image of its folder bears."""
     unknown = [text for lines in survey.listing.unknown.values() for text in lines]
@@ -199,8 +215,8 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
             len(bad),
             few_names(survey, [path for path, _ in bad], SHOWN_BROKEN),
             f"{survey.name(path)}: {reason}",
-            f"{remedy}; or move {'it and its partner' if len(bad) == 1 else 'them and their partners'} out of the "
-            "folders",
+            f"{remedy}; or leave {'it and its partner' if len(bad) == 1 else 'them and their partners'} out by "
+            "data.exclude",
         )
 
 

@@ -8,7 +8,7 @@ file that lists the pairs (`list`, see `lists`). A split that the config does no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +72,9 @@ def read_parts(data: Data, base: Path, places: Places | None = None) -> dict[str
             problems += error.problems
     if problems:
         raise DataError(*problems)
+    if unknown := [name for name in data.exclude if not os.path.lexists(places.root / name)]:
+        message = f"no file {few(unknown)} in {shown(places.root)}; correct the name, or take it out"
+        raise ConfigError(Problem("data.exclude", message))
     return found
 
 
@@ -84,17 +87,22 @@ class Places:
     def __init__(self, data: Data, root: Path) -> None:
         self.data = data
         self.root = root
+        self._excluded = frozenset(os.path.abspath(root / name) for name in data.exclude)
         self._found: dict[tuple[Path, Path, Pairing], Pairs] = {}
 
     def of(self, split: str) -> Listed:
-        """Returns the pairs of a split, its list or those of others taken into account."""
+        """Returns the pairs of a split, its list or those of others and `data.exclude` taken into account."""
+        listed = self._listed(split)
+        return replace(listed, pairs=_leave_out(listed.pairs, self._excluded)) if self._excluded else listed
+
+    def _listed(self, split: str) -> Listed:
         part = getattr(self.data, split)
         if self.data.format == "list":
             return Listed(Pairs(tuple(read_list(part, self.root)), (), (), ()))
         found = self.search(part)
         if part.list is not None:
             return pick(part, found, self.pairing(part), self.root)
-        taken = [self.of(other).files for other in SPLITS if self._shares(part, other)]
+        taken = [self._listed(other).files for other in SPLITS if self._shares(part, other)]
         return Listed(limit(found, frozenset().union(*taken), out=True) if taken else found)
 
     def search(self, part: Folders) -> Pairs:
@@ -156,6 +164,20 @@ def _read_part(places: Places, split: str, part: Folders) -> list[Record]:
 def skip_unpaired(pairs: Pairs) -> Pairs:
     """Returns the pairs without the files that have no partner, where there are pairs."""
     return replace(pairs, images_without_mask=(), masks_without_image=()) if pairs.records else pairs
+
+
+def _leave_out(pairs: Pairs, files: Collection[str]) -> Pairs:
+    """Returns the pairs without those, and without the lone files, of which one of some absolute paths is part."""
+
+    def kept(*paths: Path | None) -> bool:
+        return not any(path and os.path.abspath(path) in files for path in paths)
+
+    return replace(
+        pairs,
+        records=tuple(record for record in pairs.records if kept(record.image, record.mask)),
+        images_without_mask=tuple(filter(kept, pairs.images_without_mask)),
+        masks_without_image=tuple(filter(kept, pairs.masks_without_image)),
+    )
 
 
 def _missing(root: Path, key: str, name: str) -> str:
