@@ -735,7 +735,7 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_program_killed_and_stopped_at_random_is_in_the_end_the_one_that_was_not(bench, tmp_path, workers):
-    settings = ("--set=train.steps=60", f"--set=train.workers={workers}")
+    settings = ("--set=train.steps=200", f"--set=train.workers={workers}")
     whole, part = tmp_path / "whole", tmp_path / "part"
     disturb(bench.config, whole, [], random.Random(0), *settings)
     disturb(bench.config, part, [KILL, TERM, KILL, INT, KILL], random.Random(workers), *settings)
