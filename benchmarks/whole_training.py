@@ -58,7 +58,7 @@ class Size:
     """Of the config, as for `--set`."""
 
 
-FULL = Size(images=120, bare_steps=15, rounds=3)
+FULL = Size(images=367, bare_steps=15, rounds=2)  # CamVid has as many
 QUICK = Size(
     20, bare_steps=2, rounds=1, pictures=(48, 64), settings=("model.encoder.channels=[4, 8]", "augment.crop=[32, 48]")
 )
