@@ -23,7 +23,7 @@ from torch import nn
 
 from benchmarks.harness import Round, Row, alternate, middle, ratios, report
 from benchmarks.training_step import CLASSES, NETWORKS, Network, batch_of, plain_model
-from benchmarks.whole_training import epoch_seconds
+from benchmarks.whole_training import seconds_between
 from segtool.cli import app
 from segtool.config import Config, load_config
 from segtool.data.dataset import Sample
@@ -161,7 +161,7 @@ def waiting(device: torch.device, *, images: int, epoch: int, size: tuple[int, i
     with contextlib.redirect_stdout(io.StringIO()):
         command = ["train", str(CONFIG), "--run", str(out / "run"), "--device", device.type, "--quiet", *words]
         app(command, prog_name="segtool", standalone_mode=False)
-    whole = epoch_seconds(out / "run" / "timing.jsonl", epoch) / epoch
+    whole = seconds_between(out / "run" / "timing.jsonl", FLUSH_STEPS, FLUSH_STEPS + epoch) / epoch
     config = load_config(out / "run" / "config.yaml")
     generator = torch.Generator().manual_seed(0)
     shape = (config.train.batch_size, *size)

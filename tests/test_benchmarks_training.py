@@ -14,12 +14,15 @@ from benchmarks import cuda, whole_training
 from benchmarks.harness import Row
 
 
-def test_an_epoch_is_so_many_steps_after_the_first_row_whatever_rows_they_are_in(tmp_path: Path) -> None:
+def test_the_time_between_two_steps_is_that_of_all_rows_between_without_the_validations_after_them(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "timing.jsonl"
-    rows = [(10, 7.0), (20, 7.0), (30, 1.0), (40, 2.0), (50, 4.0), (50, 9.0)]  # the last is the validation at the end
+    rows = [(20, 7.0), (20, 9.0), (30, 1.0), (40, 2.0), (50, 4.0), (50, 9.0)]  # those of 9 s are validations
     log.write_text("".join(json.dumps({"step": step, "seconds": seconds}) + "\n" for step, seconds in rows))
-    assert whole_training.epoch_seconds(log, 30) == 7.0
-    assert whole_training.epoch_seconds(log, 10) == 1.0
+    assert whole_training.seconds_between(log, 20, 50) == 7.0
+    assert whole_training.seconds_between(log, 20, 30) == 1.0
+    assert whole_training.seconds_between(log, 0, 20) == 7.0
 
 
 def test_a_whole_training_is_compared_with_its_bare_step(tmp_path: Path) -> None:
