@@ -52,7 +52,8 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
             f"{survey.name(own.path)}",
             "look at these images and masks together, and give each mask the name of the image that it was drawn on",
         )
-    strange = [place for place in strangers(images, masks) if place not in {place for place, _ in wrong}]
+    told = {place for place, _ in wrong}
+    strange = [place for place in strangers(images, masks) if place not in told]
     if strange:
         yield Finding(
             "SEG111",

@@ -32,7 +32,6 @@ from segtool.errors import DataError
 Facts = TypeVar("Facts", "ImageFacts", "MaskFacts")
 Progress = Callable[[int, int], None]
 
-
 KEPT_EVERY = 2.0  # seconds after which facts are entered into the cache, so that what is interrupted is not lost
 
 
