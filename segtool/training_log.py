@@ -39,15 +39,15 @@ class Logs:
         self.batch_size = config.train.batch_size
         self.names = [spec.name for spec in config.data.classes]
         self.rows: list[dict[str, Any]] = []
-        self.began = self.flushed = time.monotonic()
-        self.first: int | None = None
+        self.flushed = self.stepped = time.monotonic()
+        self.paced_from: tuple[int, float] | None = None
+        """The first step, which compiles, and when it was done: the time that is left is told by those after it."""
         self.steps_since = 0
         self.rate = 0.0
         self.validating = 0.0  # seconds spent in validation since the last flush
         self.workers = workers
         self.share = Waiting()
         self.waited = 0.0  # seconds spent in waiting for images since the last flush
-        self.stepped = self.began
         self.validations = Validations(config, plan.steps, run.validations())
         self.waiting: deque[tuple[Progress, Outcome]] = deque()
 
@@ -101,7 +101,7 @@ class Logs:
 
     def _note(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
         """Adds the row of a step; what is not reproducible goes to `timing.jsonl`."""
-        self.first = progress.step - 1 if self.first is None else self.first
+        self.paced_from = self.paced_from or (progress.step, time.monotonic())
         self.steps_since += 1
         epoch = round(progress.step * self.batch_size / self.plan.images, 4)
         row = {"step": progress.step, "epoch": epoch, "loss": _number(loss), "grad_norm": _number(norm), "lr": rate}
@@ -146,14 +146,18 @@ class Logs:
         self.flushed = time.monotonic()
 
     def _line(self, progress: Progress, loss: float) -> str:
-        done = progress.step - (self.first or 0)
-        left = (time.monotonic() - self.began) / done * (self.plan.steps - progress.step)
         epoch = progress.step * self.batch_size / self.plan.images
         best = "" if progress.best is None else f"  best mIoU {percent(progress.best)}"
         return (
             f"epoch {epoch:.1f}/{self.plan.epochs:.1f}  step {progress.step}/{self.plan.steps}  loss {loss:.4f}{best}  "
-            f"{self.rate:.1f} img/s  {duration(left)} left"
+            f"{self.rate:.1f} img/s{self._left(progress.step)}"
         )
+
+    def _left(self, step: int) -> str:
+        first, since = self.paced_from or (step, 0.0)
+        if step == first:
+            return ""
+        return f"  {duration((time.monotonic() - since) / (step - first) * (self.plan.steps - step))} left"
 
 
 def _number(value: float) -> float | None:
