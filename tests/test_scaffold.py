@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -431,6 +432,23 @@ def test_names_come_from_a_file_beside_the_data_or_above_it(tmp_path: Path, file
         (folder / file).write_text(text, encoding="utf-8")
         assert [spec.name for spec in init(root).data.classes] == ["sky", "road", "car"]
         (folder / file).unlink()
+
+
+def test_links_to_nothing_and_a_folder_above_that_may_not_be_listed_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
+    for name in ("notes.txt", "classes.csv", "train.lst"):
+        (root / name).symlink_to("nowhere")
+    iterdir = Path.iterdir
+
+    def listed(path: Path) -> Iterator[Path]:
+        if path == root.parent:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
 
 
 def test_names_whose_number_does_not_fit_are_not_used(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def _files(root: Path) -> Iterator[Path]:
     """Yields the files that may hold names: telling ones in the folder and above it, then those below."""
     readable = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml", ".names", "")
     for folder in (root, root.parent):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.suffix.lower() in readable and _TELLING.search(path.name.lower()) and _is_small(path):
+        for path in _entries(folder):
+            if path.suffix.lower() in readable and _TELLING.search(path.name.lower()) and is_small(path, MAX_BYTES):
                 yield path
     count = 0
     for folder, folders, names in os.walk(root):
@@ -95,13 +95,22 @@ def _files(root: Path) -> Iterator[Path]:
         for path in paths[:MAX_FILES]:  # more are outlines, a file for each image
             count += 1
             is_seen = path.parent == root and _TELLING.search(path.name.lower())
-            if not is_seen and count <= 4 * MAX_FILES and path.name[0] != "." and _is_small(path):
+            if not is_seen and count <= 4 * MAX_FILES and path.name[0] != "." and is_small(path, MAX_BYTES):
                 yield path
 
 
-def _is_small(path: Path) -> bool:
+def _entries(folder: Path) -> list[Path]:
+    """Returns what is in a folder, nothing of one that may not be listed: above the data that is common."""
     try:
-        return path.is_file() and path.stat().st_size <= MAX_BYTES
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def is_small(path: Path, most: int) -> bool:
+    """Whether a path is a file of 1 to `most` bytes; a link to nothing is none."""
+    try:
+        return path.is_file() and 0 < path.stat().st_size <= most
     except OSError:
         return False
 

@@ -18,6 +18,7 @@ from segtool.data.lists import Names, is_image_name, read_rows, says_image, spli
 from segtool.data.pairs import Pairs
 from segtool.data.words import SPLITS, meaning_of, roles_in
 from segtool.errors import DataError
+from segtool.init.names import is_small
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 MAX_BYTES = 1 << 26
@@ -135,9 +136,9 @@ def _list_files(root: Path) -> list[str]:
         if relative.count(os.sep) + 1 >= MAX_DEPTH:
             folders.clear()
         for name in sorted(files):
-            path = os.path.join(folder, name)
-            if name.lower().endswith(SUFFIXES) and name[0] != "." and 0 < os.path.getsize(path) <= MAX_BYTES:
-                found.append(Path(os.path.relpath(path, root)).as_posix())
+            path = Path(folder) / name
+            if name.lower().endswith(SUFFIXES) and name[0] != "." and is_small(path, MAX_BYTES):
+                found.append(path.relative_to(root).as_posix())
         if len(found) > MAX_FILES:
             break  # a file of outlines for each image, and no list
     return found if len(found) <= MAX_FILES else [path for path in found if meaning_of(Path(path).stem).split]
