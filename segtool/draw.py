@@ -36,7 +36,7 @@ def overlay(
     Where classes meet, the pixels above and left of the border bear the full colour. Ignored pixels show the image.
 
     Args:
-        image: H W, or H W with 1, 3 or 4 channels; uint8, or floats in 0 to 255. A fourth channel is not shown.
+        image: H W, or H W C; uint8, or floats in 0 to 255. Of two channels the first is shown, of more the first three.
         indices: H W, class indices; 255 where ignored.
         colors: K 3, 0 to 255.
         names: K names.
@@ -60,7 +60,7 @@ def sample(
     """Returns image, truth and prediction side by side, each with its caption below; ignored pixels are hatched.
 
     Args:
-        image: H W, or H W with 1, 3 or 4 channels; uint8, or floats in 0 to 255.
+        image: as in `overlay`.
         truth: H W, class indices; 255 where ignored.
         prediction: H W, class indices.
         colors: K 3, 0 to 255.
@@ -132,7 +132,7 @@ def panel(image: NDArray[np.generic], indices: Indices | None, colors: ArrayLike
     Ignored pixels are hatched there.
 
     Args:
-        image: H W, or H W with 1, 3 or 4 channels; uint8, or floats in 0 to 255.
+        image: as in `overlay`.
         indices: H W, class indices; 255 where ignored.
         colors: K 3, 0 to 255.
         scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.
@@ -189,12 +189,13 @@ def png(picture: Image.Image) -> bytes:
 
 
 def _rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Returns what of an image can be shown: the first three channels, and of one or two the first as grey."""
     pixels = image[..., None] if image.ndim == 2 else image
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
-        raise ValueError(f"image of shape {image.shape}; expected H W, or H W with 1, 3 or 4 channels")
-    whole = pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels.astype(np.float32), 0, 255))
-    shown = whole[..., [0, 0, 0]] if whole.shape[2] == 1 else whole[..., :3]
-    return np.ascontiguousarray(shown, dtype=np.uint8)
+    if pixels.ndim != 3:
+        raise ValueError(f"image of shape {image.shape}; expected H W, or H W C")
+    shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
+    whole = shown if shown.dtype == np.uint8 else np.rint(np.clip(shown.astype(np.float32), 0, 255))
+    return np.ascontiguousarray(whole, dtype=np.uint8)
 
 
 def _color_table(colors: ArrayLike, indices: Indices) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ from segtool.data.formats import Record
 from segtool.data.labels import IGNORE
 from segtool.data.loader import training_batches
 from segtool.data.opening import shown
-from segtool.data.preview import SMALLEST, visible
+from segtool.data.preview import SMALLEST
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import ALONE, World
@@ -160,7 +160,7 @@ def draw_first_batch(trial: Trial, directory: Path) -> Path:
     cells = []
     for image, target in list(zip(trial.crops.image, trial.crops.target, strict=True))[: trial.plan.batch_size]:
         indices = target.numpy()
-        picture = draw.panel(visible(image.permute(1, 2, 0).numpy()), indices, labels.colors, scale=scale)
+        picture = draw.panel(image.permute(1, 2, 0).numpy(), indices, labels.colors, scale=scale)
         cells.append((f"{len(np.unique(indices[indices != IGNORE]))} classes", picture))
     present = np.unique(trial.crops.target.numpy()).tolist()
     entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]

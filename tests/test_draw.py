@@ -52,6 +52,16 @@ def test_ignored_pixels_show_the_image_even_along_borders():
     assert not (shown == 100).all(axis=2)[indices == 0].any()
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (6, [0, 1, 2])])
+def test_of_two_channels_the_first_is_shown_and_of_more_the_first_three(channels, shown):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+    ignored = np.full((5, 7), 255, np.uint8)
+    for pixels in (image, image.astype(np.float32)):
+        assert np.array_equal(part(overlay(pixels, ignored, THREE, NAMES), 5, 7), image[..., shown])
+        assert np.array_equal(part(sample(pixels, ignored, ignored, THREE), 5, 7), image[..., shown])
+        assert np.array_equal(part(panel(pixels, ignored, THREE), 5, 7), image[..., shown])
+
+
 def test_no_colour_at_all_leaves_the_image_and_full_colour_hides_it():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (12, 8, 3), np.uint8)
@@ -198,7 +208,7 @@ def test_what_does_not_fit_together_is_named():
     with pytest.raises(ValueError, match="prediction of"):
         sample(image, indices, indices[:, :3], THREE)
     with pytest.raises(ValueError, match="image of shape"):
-        overlay(np.zeros((4, 4, 2), np.uint8), indices, THREE, NAMES)
+        overlay(np.zeros((4, 4, 3, 1), np.uint8), indices, THREE, NAMES)
     with pytest.raises(ValueError, match="0 pictures"):
         contact_sheet([], columns=1)
 

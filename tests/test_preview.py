@@ -127,12 +127,6 @@ def test_large_crops_make_a_sheet_of_fewer_images(folder, monkeypatch):
     assert [source.number for source in preview._sources(asked, records)] == [0, 3]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
-def test_images_of_any_number_of_channels_are_shown(channels):
-    shown = preview.visible(np.zeros((4, 5, channels), np.float32))
-    assert preview.draw.panel(shown, np.full((4, 5), 255, np.uint8), [[0, 0, 0]]).size == (5, 8)
-
-
 def test_a_config_without_training_pairs_has_nothing_to_show(folder, tmp_path):
     asked = config(Augment())
     asked = replace(asked, data=replace(asked.data, train=Folders(images="empty", masks="empty")))

@@ -36,7 +36,7 @@ from segtool.evaluate import evaluate
 from segtool.metrics import Scores
 from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.optim import build_optimizer, learning_rate
-from segtool.predict import build_predictor
+from segtool.predict import build_predictor, list_jobs, predict
 from segtool.preparation import verify_components
 from segtool.runs import RunDirectory
 from segtool.terminal import Reporter
@@ -1124,6 +1124,26 @@ def test_samples_show_image_truth_and_prediction_of_evenly_spaced_validation_ima
     with Image.open(run.directory / "samples" / "val0.png") as picture:
         assert picture.height >= 32
         assert picture.width >= 3 * 32
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_images_of_any_number_of_channels_are_drawn_at_validations_and_overlaid(
+    trainer, make_config, tiny_ds, tmp_path, channels
+):
+    tifffile = pytest.importorskip("tifffile")
+    shutil.copytree(tiny_ds, tmp_path / "set")
+    for path in (tmp_path / "set").glob("*/images/*.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image)[..., np.arange(channels) % 3]
+        tifffile.imwrite(path.with_suffix(".tif"), pixels, photometric="minisblack", planarconfig="contig")
+        path.unlink()
+    config = make_config(root=tmp_path / "set", data={"channels": channels}, train={"steps": 1, "samples": 1})
+    run = trainer("run", config)
+    assert (run.directory / "samples" / "val0.png").exists()
+    jobs = list_jobs([tmp_path / "set/test/images"], tmp_path / "out", overlays=True, probabilities=False)
+    done = list(predict(build_predictor(run.final, CPU), run.final.config, jobs))
+    assert [job.mask for job in jobs] == done
+    assert all(job.overlay.exists() for job in jobs)
 
 
 def test_no_samples_are_drawn_where_none_are_asked_for(trainer, make_config):

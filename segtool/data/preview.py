@@ -149,20 +149,12 @@ def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, wit
     entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
     cells = [
         [
-            (
-                crop.caption,
-                draw.panel(visible(crop.image), crop.target if with_masks else None, labels.colors, scale=scale),
-            )
+            (crop.caption, draw.panel(crop.image, crop.target if with_masks else None, labels.colors, scale=scale))
             for crop in row
         ]
         for row in rows
     ]
     return draw.gallery(title, note, cells, classes=entries if with_masks else ())
-
-
-def visible(image: np.ndarray) -> np.ndarray:
-    """Returns what of an image can be shown: of two channels the first, of more than four the first three."""
-    return image if image.shape[2] in (1, 3, 4) else image[..., : 3 if image.shape[2] > 3 else 1]
 
 
 def _title(name: str, value: Any) -> str:
