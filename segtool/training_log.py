@@ -13,7 +13,7 @@ from segtool import checkpoint
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data.dataset import Sample
-from segtool.data.loader import num_cores
+from segtool.data.pools import num_cores
 from segtool.distributed import World
 from segtool.errors import DivergedError
 from segtool.metrics import Scores, iou

@@ -155,6 +155,13 @@ def test_there_are_no_more_threads_than_omp_num_threads(monkeypatch, setting, li
     assert seen[0] <= limit
 
 
+def test_there_are_no_more_threads_than_processors_that_the_process_may_use(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 64}, raising=False)
+    assert pools.num_threads() == 3
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threads):
@@ -164,6 +171,6 @@ def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threa
     parent, base = os.getpid(), 7
     results = in_processes(lambda number: (number + base, os.getpid()), range(50))
     assert [value for value, _ in results] == [number + base for number in range(50)]
-    assert (parent in {pid for _, pid in results}) == (threads == "1" or (os.cpu_count() or 1) < 2)
+    assert (parent in {pid for _, pid in results}) == (threads == "1" or pools.num_cores() < 2)
     with pytest.raises(ZeroDivisionError):
         in_processes(lambda number: 1 / (40 - number), range(50))

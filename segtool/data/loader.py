@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.opening import shown
+from segtool.data.pools import num_cores
 from segtool.distributed import ALONE, World
 from segtool.errors import DataError
 from segtool.terminal import amount
@@ -119,11 +120,6 @@ def num_workers(setting: Literal["auto"] | int, device: torch.device, world: Wor
     if setting != "auto":
         return setting
     return 1 if device.type == "cpu" else max(1, min(8, num_cores() // world.local_size - 1))
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def little_shared_memory(batch_bytes: int, workers: int) -> str | None:

@@ -21,10 +21,15 @@ _function: Callable[..., Any]  # of a process that was forked, with what it work
 _items: Sequence
 
 
+def num_cores() -> int:
+    """Returns the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def num_threads() -> int:
-    """Returns the number of processors, no more than OMP_NUM_THREADS where that is set."""
+    """Returns the number of processors that this process may use, no more than OMP_NUM_THREADS where that is set."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    count = os.cpu_count() or 1
+    count = num_cores()
     return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
 
 
