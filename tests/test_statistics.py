@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from segtool.data.statistics import (
     measure_channels,
     resolve_data,
 )
-from segtool.errors import DataError
+from segtool.errors import DataError, ShortageError
 
 
 def config(channels: int = 3, **data) -> Config:
@@ -174,3 +175,13 @@ def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threa
     assert (parent in {pid for _, pid in results}) == (threads == "1" or pools.num_cores() < 2)
     with pytest.raises(ZeroDivisionError):
         in_processes(lambda number: 1 / (40 - number), range(50))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_reading_process_that_is_killed_is_told_with_cause_and_remedy(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pools, "num_cores", lambda: 2)
+    monkeypatch.setattr(pools, "SHARE", 4)
+    monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    with pytest.raises(ShortageError, match=r"most likely killed .* where memory runs out: .*OMP_NUM_THREADS=1"):
+        in_processes(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == 20 else number, range(50))

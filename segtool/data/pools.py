@@ -9,9 +9,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from segtool.allocator import keep_freed_memory
+from segtool.errors import ShortageError
 
 SHARE = 100  # items that are worth a process
 MOST = 50  # of them that go to a process at a time
@@ -52,18 +54,28 @@ def each_in_processes(function: Callable[..., T], items: Sequence) -> Iterator[T
 
     The processes are forked, so function and items may be any; values are pickled. Where there are few items, where
     forking is not safe (other threads run, or the system is not Linux), and with one processor, threads do it.
+
+    Raises:
+        ShortageError: a process has died, as the system has them where memory runs out.
     """
     count = min(num_threads(), len(items) // SHARE)
+    forks = count > 1 and sys.platform == "linux" and threading.active_count() == 1
     pool: Executor
-    if count < 2 or sys.platform != "linux" or threading.active_count() > 1:
-        pool = ThreadPoolExecutor(min(8, num_threads()))
-        values = pool.map(function, items)
-    else:
+    if forks:
         fork = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(count, mp_context=fork, initializer=_begin, initargs=(function, items))
-        values = pool.map(_call, range(len(items)), chunksize=min(MOST, -(-len(items) // (64 * count))))
+    else:
+        pool = ThreadPoolExecutor(min(8, num_threads()))
     try:
-        yield from values
+        if forks:
+            yield from pool.map(_call, range(len(items)), chunksize=min(MOST, -(-len(items) // (64 * count))))
+        else:
+            yield from pool.map(function, items)
+    except BrokenProcessPool as error:
+        raise ShortageError(
+            "a process that reads files has died, most likely killed by the system, as happens where memory runs out: "
+            "end what else runs here, or set OMP_NUM_THREADS=1, with which one process reads all files"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
