@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
@@ -14,7 +13,7 @@ from segtool.data.codes import IGNORE
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Record, image_key, in_folder, list_files, mask_key, stem_of
+from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, in_folder, keyed, list_files
 from segtool.data.pools import in_processes
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
@@ -82,17 +81,11 @@ def _by_rule(rule: Pairing, predictions: Path, masks: Path) -> tuple[dict[str, l
     """Returns the masks and the predictions by the stem that is compared."""
     truth_files, made_files = list_files(masks, MASK_SUFFIXES), list_files(predictions, MASK_SUFFIXES)
     named = [file for file in truth_files if in_folder(file, masks, rule.mask_folder)]
-    truth = _by_key(named or truth_files, masks, lambda stem: mask_key(stem, rule))
-    return truth, _by_key(made_files, predictions, lambda stem: image_key(stem, rule))
-
-
-def _by_key(files: Iterable[Path], folder: Path, key_of: Callable[[str], str | None]) -> dict[str, list[Path]]:
-    keys: dict[str, list[Path]] = {}
-    for path in files:
-        key = key_of(stem_of(path, folder))
-        if key is not None:
-            keys.setdefault(key, []).append(path)
-    return keys
+    truth, unnamed_truth = keyed(named or truth_files, masks, rule, image=False)
+    made, unnamed_made = keyed(made_files, predictions, rule, image=True)
+    adopt(unnamed_made, predictions, rule, made, truth, image=True)
+    adopt(unnamed_truth, masks, rule, truth, made, image=False)
+    return truth, made
 
 
 def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
@@ -110,8 +103,12 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
         raise
     if labels.misfit(truth) or labels.misfit(made):
         _refuse(record, labels, truth, made)
-    ends, pixels = runs(_flat(truth), _flat(made))
-    target, prediction = (labels.places(replace(mask, values=_flat(mask)[ends][None]))[0] for mask in (truth, made))
+    rows = [_flat(labels.plain(mask) if labels.data.encoding == "alpha" else mask.values) for mask in (truth, made)]
+    ends, pixels = runs(*rows)
+    cut = [row[ends][None] for row in rows]
+    target, prediction = (
+        labels.places(replace(mask, values=row, alpha=row))[0] for mask, row in zip((truth, made), cut, strict=True)
+    )
     classes = labels.num_classes
     counts = weighted_confusion(target, prediction, pixels, classes + 2)
     ignored, unknown = classes, classes + 1
@@ -132,10 +129,10 @@ def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> Stor
     return made
 
 
-def _flat(stored: StoredMask) -> np.ndarray:
-    """Returns the values in row-major order, or the colours N 3."""
-    height, width, *channels = stored.values.shape
-    return stored.values.reshape(height * width, *channels)
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Returns H W values in row-major order, or H W 3 colours as N 3."""
+    height, width, *channels = values.shape
+    return values.reshape(height * width, *channels)
 
 
 def _refuse(record: Record, labels: Labels, truth: StoredMask, made: StoredMask) -> Never:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data, Pairing
 from segtool.data import pools
+from segtool.data.pairs import find_pairs
 from segtool.errors import DataError
 from segtool.score import pair_predictions, score_folders
 
@@ -194,6 +195,20 @@ def test_masks_of_any_kind_count_as_pixels_do(tmp_path, dtype, colored):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("width", [4, 8, 5])  # the second is the number of runs of all rows together
+def test_where_the_opacity_is_the_mask_it_is_what_is_counted(tmp_path, config, width):
+    classes = (ClassSpec("background", (0,)), ClassSpec("object", (255,)))
+    config = replace(config, data=replace(config.data, classes=classes, encoding="alpha", ignore=()))
+    alpha = np.zeros((4, width), np.uint8)
+    alpha[1:3, 1:3] = 255
+    for folder, opacity in (("truth", alpha), ("made", np.zeros_like(alpha)), ("same", alpha)):
+        write(tmp_path / folder / "a.png", np.dstack([np.zeros((4, width, 3), np.uint8), opacity]))
+    wrong = score_folders(config, tmp_path / "made", tmp_path / "truth")
+    assert wrong.confusion.tolist() == [[4 * width - 4, 0], [4, 0]]
+    right = score_folders(config, tmp_path / "same", tmp_path / "truth")
+    assert right.confusion.tolist() == [[4 * width - 4, 0], [0, 4]]
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_scores_and_errors_do_not_depend_on_the_number_of_processes(tmp_path, config, monkeypatch, broken):
     rng = np.random.default_rng(0)
@@ -263,6 +278,21 @@ def test_masks_that_do_not_bear_the_rules_suffix_are_no_truth(tmp_path, config):
     write(tmp_path / "made" / "a.png", [[0]])
     records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
     assert [record.stem for record in records] == ["a"]
+
+
+def test_a_mask_that_lacks_the_suffix_counts_where_a_prediction_bears_its_name_as_it_does_in_training(tmp_path, config):
+    for name in ("a_gt.png", "c.png"):
+        write(tmp_path / "truth" / name, [[0]])
+    for name in ("a.png", "c.png"):
+        write(tmp_path / "made" / name, [[0]])
+    pairing = Pairing(mask_suffix="_gt")
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "c.png"):
+        write(tmp_path / "images" / name, [[0]])
+    trained = find_pairs(tmp_path / "images", tmp_path / "truth", pairing).records
+    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
+    assert [record.mask for record in records] == [record.mask for record in trained]
+    assert [record.stem for record in records] == ["a", "c"]
 
 
 def test_scoring_folders_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds):

@@ -77,10 +77,10 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     image_files = list_files(images, MASK_SUFFIXES if one_folder else IMAGE_SUFFIXES, without=_apart(images, masks))
     mask_files = list_files(masks, MASK_SUFFIXES, without=_apart(masks, images))
     image_files, mask_files = sort_out(image_files, mask_files, images, masks, pairing)
-    image_keys, unnamed_images = _keyed(image_files, images, pairing, image=True)
-    mask_keys, unnamed_masks = _keyed(mask_files, masks, pairing, image=False)
-    unnamed_images = _adopted(unnamed_images, images, pairing, image_keys, mask_keys, image=True)
-    unnamed_masks = _adopted(unnamed_masks, masks, pairing, mask_keys, image_keys, image=False)
+    image_keys, unnamed_images = keyed(image_files, images, pairing, image=True)
+    mask_keys, unnamed_masks = keyed(mask_files, masks, pairing, image=False)
+    unnamed_images = adopt(unnamed_images, images, pairing, image_keys, mask_keys, image=True)
+    unnamed_masks = adopt(unnamed_masks, masks, pairing, mask_keys, image_keys, image=False)
     if one_folder:
         unnamed_images += [file for key in _further(image_keys, mask_keys, pairing) for file in image_keys.pop(key)]
     else:
@@ -268,10 +268,10 @@ def _by_kind(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     return [file for file in ranks if ranks[file] == first], [file for file in ranks if ranks[file] > first]
 
 
-def _keyed(
+def keyed(
     files: Iterable[Path], folder: Path, pairing: Pairing, *, image: bool
 ) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Returns the files by the stem that is compared, and those that do not carry prefix and suffix."""
+    """Returns the files of a folder by the stem that is compared, and those that do not carry prefix and suffix."""
     keys: dict[str, list[Path]] = defaultdict(list)
     unnamed = []
     for file in files:
@@ -283,7 +283,7 @@ def _keyed(
     return dict(keys), unnamed
 
 
-def _adopted(
+def adopt(
     unnamed: Iterable[Path],
     folder: Path,
     pairing: Pairing,
