@@ -165,7 +165,7 @@ def relocate(config: Config, base: Path, target: Path) -> Config:
 
 
 def _moved(path: str, base: Path, target: Path) -> str:
-    whole = (base / Path(path).expanduser()).resolve()
+    whole = (base / os.path.expanduser(path)).resolve()
     try:
         return Path(os.path.relpath(whole, target.resolve())).as_posix()
     except ValueError:  # another drive

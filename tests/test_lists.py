@@ -148,10 +148,11 @@ def test_a_column_of_splits_divides_one_list(tmp_path: Path) -> None:
     assert listed(tmp_path, text, part="valid") == ["001"]
 
 
-def test_a_split_without_a_list_is_what_no_other_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", ["images", "./images", "images/"])
+def test_a_split_without_a_list_is_what_no_other_lists(tmp_path: Path, images: str) -> None:
     numbered(tmp_path, 5)
     (tmp_path / "valid.txt").write_text("001.jpg\n003.jpg\n")
-    settings = config(tmp_path, val=Folders("images", "masks", list="valid.txt"))
+    settings = config(tmp_path, val=Folders(images, "masks", list="valid.txt"))
     parts = split_records(settings, tmp_path)
     assert {name: [r.stem for r in part] for name, part in parts.items()} == {
         "train": ["000", "002", "004"],
@@ -172,6 +173,12 @@ def test_listed_names_without_images_are_told_with_their_lines(tmp_path: Path) -
     with pytest.raises(DataError, match=r"train\.txt:1: '7' names no image"):
         split_records(settings, tmp_path)
     assert [f.severity for f in check(settings, tmp_path) if f.code == "SEG110"] == ["error"]
+
+
+def test_a_root_in_the_home_of_nobody_is_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    settings = Config(data=Data(root="~nobody-of-that-name/set", train=Folders("images", "masks")))
+    with pytest.raises(DataError, match="~nobody-of-that-name/set"):
+        split_records(settings, tmp_path)
 
 
 def test_a_list_that_is_not_there_is_an_error(tmp_path: Path) -> None:

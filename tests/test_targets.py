@@ -139,12 +139,14 @@ def test_an_output_that_is_a_link_a_pipe_a_device_or_a_folder_is_refused_and_lef
     assert not (copied / "nowhere").exists()
 
 
-def test_a_run_directory_may_be_a_link_to_a_folder(copied):
-    (copied / "elsewhere").mkdir()
-    (copied / "linked").symlink_to(copied / "elsewhere")
+@pytest.mark.parametrize("target", ["elsewhere", "elsewhere/deeper/still"])
+def test_a_run_directory_may_be_a_link_to_a_folder(copied, target):
+    (copied / target).mkdir(parents=True)
+    (copied / "linked").symlink_to(copied / target)
     done("train", copied / "config.yaml", "--run", copied / "linked", *QUICK, "--set=train.steps=1")
     assert (copied / "linked").is_symlink()
-    assert checkpoint.last(copied / "elsewhere" / "checkpoints").progress.finished  # type: ignore[union-attr]
+    assert checkpoint.last(copied / target / "checkpoints").progress.finished  # type: ignore[union-attr]
+    done("eval", copied / "linked", "--quiet")
     done("train", copied / "linked", "--resume", "--quiet", "--set=train.steps=2")
 
 

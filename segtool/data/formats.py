@@ -119,12 +119,15 @@ class Places:
 
     def _shares(self, part: Folders, other: str) -> bool:
         listed = getattr(self.data, other)
-        return listed is not None and listed.list is not None and listed.images == part.images
+        if listed is None or listed.list is None:
+            return False
+        one, another = (os.path.normpath(str(folders.images)) for folders in (listed, part))
+        return one == another
 
 
 def data_root(data: Data, base: Path) -> Path:
-    """Returns the absolute `data.root`."""
-    return Path(os.path.abspath(base / Path(data.root).expanduser()))
+    """Returns the absolute `data.root`; `..` means the folder above the real `base`, where that is behind a link."""
+    return Path(os.path.abspath(base.resolve() / os.path.expanduser(data.root)))
 
 
 # --- folders
