@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from segtool.data.cache import free_memory
 from segtool.data.opening import shown
@@ -186,9 +187,13 @@ class Predictor(BandPredictor):
     @torch.inference_mode()
     def bytes_per_pixel(self) -> float:
         """Returns the bytes of all layers' outputs together, as if none were freed, for each pixel of the input."""
-        sizes = []
+        sizes: list[int] = []
+
+        def note(_layer: Module, _inputs: object, outputs: Tensor | tuple[Tensor, ...]) -> None:
+            sizes.extend(one.nbytes for one in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
         leaves = [layer for layer in self.model.modules() if not any(layer.children())]
-        hooks = [layer.register_forward_hook(lambda _layer, _inputs, out: sizes.append(out.nbytes)) for layer in leaves]
+        hooks = [layer.register_forward_hook(note) for layer in leaves]
         side = 8 * self.model.stride
         try:
             self.model(torch.zeros(1, self.channels[0], side, side, device=self.device, dtype=self.dtype))

@@ -355,6 +355,16 @@ def test_what_a_pixel_takes_is_at_least_what_the_layers_that_are_held_at_once_ta
     assert predictor.bytes_per_pixel() < 4 * 1000
 
 
+def test_of_a_layer_that_gives_places_beside_its_maximum_both_are_counted():
+    from conftest import config_of
+
+    model = {"encoder": {"name": "conv", "channels": [4, 8]}, "decoder": {"name": "unet", "upsample": "max_unpool"}}
+    predictor = Predictor(
+        build_model(config_of(Path("/"), model=model).model, 3), Normalize((0.5,) * 3, (0.2,) * 3), torch.device("cpu")
+    )
+    assert predictor.bytes_per_pixel() > 4 * (4 + 8 + 3)
+
+
 @pytest.mark.parametrize("kind", ["of CUDA", "of the CPU", "of Python"])
 def test_predict_and_eval_name_the_image_its_size_and_a_tile(tiny_ds, tmp_path, make_config, monkeypatch, kind):
     config, run = tmp_path / "config.yaml", tmp_path / "run"
