@@ -294,7 +294,7 @@ class Limits:
     """Guards against files that would take all memory."""
 
     max_pixels: int = 200_000_000
-    """Largest number of pixels of an image or mask."""
+    """Largest number of pixels of an image or mask; each 16 samples of a pixel count as one."""
 
 
 @dataclass(frozen=True)

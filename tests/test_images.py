@@ -225,6 +225,30 @@ def test_a_tiff_of_many_or_wide_samples_is_read_exactly(tmp_path: Path) -> None:
         read_image(save(tmp_path / "rgb.png", RGB), channels=5)
 
 
+@pytest.mark.parametrize("bands", [7, 13, 40])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}], ids=str)
+def test_a_tiff_of_more_bands_than_pillow_counts_is_read_exactly(tmp_path: Path, bands: int, options: dict) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pixels = RNG.integers(0, 256, (4, 6, bands), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig", **options)
+    tifffile.imwrite(
+        tmp_path / "b.tif", np.moveaxis(pixels, 2, 0), photometric="minisblack", planarconfig="separate", **options
+    )
+    for name in ("a.tif", "b.tif"):
+        assert np.array_equal(read_image(tmp_path / name, channels=bands), pixels)
+        with pytest.raises(DataError, match=rf"{bands} samples.*data.channels is 3.*data.channels to {bands}"):
+            read_image(tmp_path / name, channels=3)
+
+
+def test_a_pixel_of_very_many_samples_counts_as_several(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.zeros((4, 6, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    assert read_image(tmp_path / "a.tif", channels=40, max_pixels=72).shape == (4, 6, 40)
+    with pytest.raises(DataError, match=r"6 x 4 = 24 pixels of 40 samples, which count as 72, but .* is 71;"):
+        read_image(tmp_path / "a.tif", channels=40, max_pixels=71)
+
+
 def test_a_fourth_tiff_sample_that_is_no_alpha_is_not_dropped(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     four = RNG.integers(0, 256, (4, 6, 4), np.uint8)

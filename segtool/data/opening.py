@@ -27,6 +27,10 @@ from segtool.errors import DataError
 _ORIENTATION = 0x0112
 UNKNOWN_MODE = "unknown"
 """Mode of a TIFF whose header is sound and whose samples Pillow does not read."""
+SAMPLES_A_PIXEL = 16
+"""Of a TIFF of more samples, as many count as a pixel under `limits.max_pixels`."""
+
+_UNKNOWN_SAMPLES = ("unknown pixel mode", "samples per pixel")  # Pillow's words; the latter for more than 6
 
 
 class _TiffHeader(TiffImagePlugin.TiffImageFile):
@@ -36,7 +40,7 @@ class _TiffHeader(TiffImagePlugin.TiffImageFile):
         try:
             super()._setup()
         except (SyntaxError, IndexError) as error:  # IndexError: more planes than Pillow has names for
-            if isinstance(error, SyntaxError) and "unknown pixel mode" not in str(error):
+            if isinstance(error, SyntaxError) and not any(reason in str(error) for reason in _UNKNOWN_SAMPLES):
                 raise
             self._mode = UNKNOWN_MODE
 
@@ -104,10 +108,11 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
         file.seek(0)
         image = guarded(path, lambda: _construct(format_, file, path))
         stack.callback(image.close)
-        _guard_pixels(path, image.size, max_pixels)
+        bits, samples = _sample_layout(format_, image, head)
+        _guard_pixels(path, image.size, max_pixels, samples)
         _guard_frames(path, image)
         _guard_declared(path, format_, image, file)
-        yield Opened(path, format_, image, *_sample_layout(format_, image, head), file)
+        yield Opened(path, format_, image, bits, samples, file)
 
 
 def load_pixels(opened: Opened) -> Image.Image:
@@ -234,12 +239,14 @@ def _construct(format_: str, file: BinaryIO, path: Path) -> ImageFile:
         return _PLUGINS[format_](file, str(path))
 
 
-def _guard_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+def _guard_pixels(path: Path, size: tuple[int, int], max_pixels: int, samples: int = 1) -> None:
     width, height = size
-    if width * height > max_pixels:
+    count = width * height * max(1, -(-samples // SAMPLES_A_PIXEL))
+    if count > max_pixels:
+        many = f" of {samples:,} samples, which count as {count:,}" if count > width * height else ""
         raise DataError(
-            f"{shown(path)}: {width} x {height} = {width * height:,} pixels, but limits.max_pixels is {max_pixels:,}; "
-            f"cut the image into parts, or raise limits.max_pixels"
+            f"{shown(path)}: {width} x {height} = {width * height:,} pixels{many}, but limits.max_pixels is "
+            f"{max_pixels:,}; cut the image into parts, or raise limits.max_pixels"
         )
 
 
