@@ -21,6 +21,7 @@ from segtool.session import Session, train_session
 from segtool.sources import is_data, load_any, run_name
 from segtool.terminal import Reporter, duration, percent
 from segtool.use import evaluate_session
+from segtool.yaml_io import flow
 
 SCORES = "folds.json"
 
@@ -115,7 +116,8 @@ def _of_fold(session: Session, directory: Path, number: int, count: int, budget:
     begun = holds_run(run)
     if begun:
         train = load_config(run / CONFIG).train
-        overrides.append(f"train.epochs={train.epochs}" if train.steps is None else f"train.steps={train.steps}")
+        # Both, as the other may be set too: a budget has made steps of epochs.
+        overrides += [f"train.{key}={flow(getattr(train, key))}" for key in ("epochs", "steps")]
     return replace(session, overrides=tuple(overrides), run=run, resume=begun, budget=budget)
 
 

@@ -129,10 +129,13 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
 def test_a_fold_that_was_begun_goes_on_to_the_length_that_it_was_begun_with(config, trained):
     session = crossvalidate._of_fold(Session(config), trained[0], 1, 2, None)
     assert session.resume
-    assert session.overrides == ("data.fold=1/2", "train.steps=3")
+    assert session.overrides == ("data.fold=1/2", "train.epochs=null", "train.steps=3")
     new = crossvalidate._of_fold(Session(config), trained[0], 3, 3, None)
     assert not new.resume
     assert new.overrides == ("data.fold=3/3",)
+    begun_by_a_budget = Session(config, overrides=("train.epochs=5",))
+    train = load_config(config, crossvalidate._of_fold(begun_by_a_budget, trained[0], 1, 2, None).overrides).train
+    assert (train.epochs, train.steps) == (None, 3)
 
 
 def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
