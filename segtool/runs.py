@@ -15,8 +15,9 @@ from typing import Any
 
 from segtool import disk
 from segtool.config import Config, dump_config
+from segtool.data.opening import shown
 from segtool.disk import write_atomically
-from segtool.errors import CheckpointError, DiskError
+from segtool.errors import CheckpointError, DataError, DiskError
 
 LOCK_SECONDS = 15
 CONFIG = "config.yaml"
@@ -154,6 +155,9 @@ def relocate(config: Config, base: Path, target: Path) -> Config:
     """Returns the config of `base` as it must read when it lies in `target`.
 
     Its data root is rewritten, and the path of the encoder's weights where they are a file.
+
+    Raises:
+        DataError: a config cannot hold the new path.
     """
     data = dataclasses.replace(config.data, root=_moved(config.data.root, base, target))
     encoder = config.model.encoder
@@ -167,9 +171,21 @@ def relocate(config: Config, base: Path, target: Path) -> Config:
 def _moved(path: str, base: Path, target: Path) -> str:
     whole = (base / os.path.expanduser(path)).resolve()
     try:
-        return Path(os.path.relpath(whole, target.resolve())).as_posix()
+        return writable(Path(os.path.relpath(whole, target.resolve())))
     except ValueError:  # another drive
-        return whole.as_posix()
+        return writable(whole)
+
+
+def writable(path: Path) -> str:
+    """Returns a path as a config has it. Raises DataError where it is not UTF-8, which a config cannot hold."""
+    text = path.as_posix()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{shown(text)}: the name is not UTF-8 and cannot stand in a config; rename the folder"
+        ) from None
+    return text
 
 
 def _are_facts(value: Any) -> bool:

@@ -16,7 +16,7 @@ from conftest import config_of
 from segtool import runs
 from segtool.config import load_config
 from segtool.disk import write_atomically
-from segtool.errors import CheckpointError
+from segtool.errors import CheckpointError, DataError
 from segtool.runs import Run, next_free, relocate
 
 
@@ -229,6 +229,16 @@ def test_a_config_moved_to_a_run_points_to_the_same_data(tmp_path, tiny_ds, monk
         moved = relocate(replace(config, data=data), base, target)
         assert moved.data.root == "../../data"
         assert relocate(moved, target, base).data.root == "../data"
+
+
+def test_a_config_is_not_moved_by_a_folder_whose_name_it_could_not_hold(tmp_path, tiny_ds):
+    config = config_of(tiny_ds)
+    data = replace(config.data, root="data")
+    base = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(DataError, match="the name is not UTF-8 and cannot stand in a config; rename the folder"):
+        relocate(replace(config, data=data), base, tmp_path / "runs" / "a")
+    inside = relocate(replace(config, data=data), base, base / "runs" / "a")
+    assert inside.data.root == "../../data"
 
 
 def test_the_config_of_a_run_is_read_back_equal(run, tiny_ds):

@@ -11,13 +11,14 @@ from pathlib import Path
 from segtool.config import Config, Folders, Pairing, plain
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs
-from segtool.errors import DataError, SegtoolError
+from segtool.errors import SegtoolError
 from segtool.init.discovery import Found, discover
 from segtool.init.evidence import Guess
 from segtool.init.holdout import SplitChoice, choose_split
 from segtool.init.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
 from segtool.init.recipe import MODELS, Pictures, Row, training_rows
 from segtool.init.shapes import measure_shapes
+from segtool.runs import writable
 from segtool.yaml_io import flow
 
 WIDTH = 118
@@ -117,14 +118,7 @@ def _relative(root: Path, config_dir: Path) -> str:
     """Returns the root relative to the config, or absolute where they share nothing but the file system's root."""
     there, here = root.resolve(), config_dir.resolve()
     shared = Path(os.path.commonpath([there, here])) if there.anchor == here.anchor else None
-    path = there.as_posix() if shared in (None, Path(there.anchor)) else Path(os.path.relpath(there, here)).as_posix()
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            f"{shown(path)}: the name is not UTF-8 and cannot stand in a config; rename the folder"
-        ) from None
-    return path
+    return writable(there if shared in (None, Path(there.anchor)) else Path(os.path.relpath(there, here)))
 
 
 def _folders(folders: Folders) -> dict[str, object]:
