@@ -503,6 +503,21 @@ def test_grey_images_give_one_channel_and_transparent_ones_four(tmp_path: Path) 
     assert problems(config, root) == []
 
 
+@pytest.mark.parametrize("bands", [2, 4, 5, 9])
+def test_tiffs_of_many_bands_give_as_many_channels(tmp_path: Path, bands: int) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(6)])
+    for i in range(6):
+        (root / f"images/p{i}.png").unlink()
+        pixels = np.random.default_rng(i).integers(0, 255, (48, 64, bands), np.uint8)
+        tifffile.imwrite(root / f"images/p{i}.tif", pixels, photometric="minisblack", planarconfig="contig")
+    config = init(root)
+    assert config.data.channels == bands
+    assert problems(config, root) == []
+    written = (root.parent / "config.yaml").read_text(encoding="utf-8")
+    assert f"# All images are TIFFs of {bands} samples a pixel, and read with no other.\n  channels: {bands}" in written
+
+
 def test_fcn_is_written_on_request_and_nothing_else_is_known(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(6)])
     decoder = init(root, model="fcn").model.decoder

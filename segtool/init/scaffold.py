@@ -137,11 +137,15 @@ def _pairs_comment(pairs: Pairs) -> str:
 
 
 def _is_grey(found: Found) -> bool:
-    return all(facts.mode in GREY_MODES for facts in found.images.values() if not facts.error)
+    return all(facts.mode in GREY_MODES and not facts.exact for facts in found.images.values() if not facts.error)
 
 
 def _channels_row(found: Found) -> Row:
     readable = [facts for facts in found.images.values() if not facts.error]
+    numbers = {facts.channels for facts in readable}
+    if len(numbers) == 1 and all(facts.exact for facts in readable):
+        (number,) = numbers
+        return Row(f"channels: {number}", f"All images are TIFFs of {number} samples a pixel, and read with no other.")
     modes = Counter(facts.mode for facts in readable)
     listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
     if _is_grey(found):
