@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,7 @@ from segtool.watchdogs import lighter
 
 LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
 CHECKPOINT_SECONDS = 600  # a checkpoint at the latest after this long, whatever the validations do
+LONGEST_NAME = 251  # bytes of a sample's name before its suffix: file systems take 255
 
 
 def train(
@@ -244,9 +247,20 @@ def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, 
 
 def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:
     """Yields name and PNG file of evenly spaced images."""
-    for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)):
-        record = dataset.records[index]
+    chosen = [dataset.records[index] for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))]
+    for record, name in zip(chosen, sample_names([record.stem for record in chosen]), strict=True):
         image, truth = dataset.reader.pair(record)
         prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
         picture = draw_sample(image, truth, prediction, dataset.reader.labels.colors)
-        yield f"{record.stem.replace('/', '_')}.png", png(picture)
+        yield name, png(picture)
+
+
+def sample_names(stems: Sequence[str]) -> list[str]:
+    """Returns names of files in one folder, which end in a hash of the stem where they would be too long or alike."""
+    joined = [stem.replace("/", "_") for stem in stems]
+    hashed = [
+        f"{os.fsencode(name)[: LONGEST_NAME - 9].decode(errors='ignore')}-{zlib.crc32(os.fsencode(stem)):08x}"
+        for stem, name in zip(stems, joined, strict=True)
+    ]
+    fits = [len(os.fsencode(name)) <= LONGEST_NAME and joined.count(name) == 1 for name in joined]
+    return [f"{name if fit else other}.png" for name, other, fit in zip(joined, hashed, fits, strict=True)]

@@ -1126,6 +1126,33 @@ def test_samples_show_image_truth_and_prediction_of_evenly_spaced_validation_ima
         assert picture.width >= 3 * 32
 
 
+def test_samples_of_deep_folders_have_names_that_can_be_written_and_are_told_apart(tmp_path):
+    deep = "/".join(letter * 100 for letter in "abcd")
+    wide = "é" * 200  # 400 bytes
+    stems = ["plain", "x/y", "a/b", "a_b", deep, f"{deep}e", wide, "d\udcff/b"]
+    names = train.sample_names(stems)
+    assert names[:2] == ["plain.png", "x_y.png"]
+    assert names[-1] == "d\udcff_b.png"
+    assert len(set(names)) == len(names)
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert [name[:3] for name in names[2:6]] == ["a_b", "a_b", "aaa", "aaa"]
+    assert train.sample_names(["f" * 251]) == ["f" * 251 + ".png"]
+
+
+def test_samples_of_folders_lie_beside_each_other(trainer, make_config, tiny_ds, tmp_path):
+    shutil.copytree(tiny_ds, tmp_path / "set")
+    for kind in ("images", "masks"):
+        folder = tmp_path / "set/val" / kind
+        (folder / "a").mkdir()
+        (folder / "val0.png").rename(folder / "a/b.png")
+        (folder / "val1.png").rename(folder / "a_b.png")
+    run = trainer("run", make_config(root=tmp_path / "set", train={"steps": 1, "samples": 3}))
+    names = sorted(path.name for path in (run.directory / "samples").iterdir())
+    assert len(names) == 3
+    assert names[2] == "val2.png"
+
+
 @pytest.mark.parametrize("channels", [2, 5])
 def test_images_of_any_number_of_channels_are_drawn_at_validations_and_overlaid(
     trainer, make_config, tiny_ds, tmp_path, channels
