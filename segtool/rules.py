@@ -38,10 +38,10 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "augment.rotate": ("from 0 to 180 degrees", lambda v: 0 <= v <= 180),
     "augment.color": ("from 0 to 1", lambda v: 0 <= v <= 1),
     "augment.gamma": ("at least 0", lambda v: v >= 0),
-    "augment.blur": ("at least 0 pixels", lambda v: v >= 0),
+    "augment.blur": ("at least 0 and at most 1,000 pixels", lambda v: 0 <= v <= 1000),
     "augment.noise": ("from 0 to 1", lambda v: 0 <= v <= 1),
     "augment.jpeg": ("from 1 to 100, or null for none", lambda v: 1 <= v <= 100),
-    "augment.elastic": ("at least 0 pixels", lambda v: v >= 0),
+    "augment.elastic": ("at least 0 and at most 10,000 pixels", lambda v: 0 <= v <= 10**4),
     "augment.erase": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "augment.rare": ("from 0 to 1", lambda v: 0 <= v <= 1),
     "optim.lr": ("above 0", lambda v: v > 0),
@@ -55,13 +55,13 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "train.steps": ("at least 1 and at most a trillion", lambda v: 1 <= v <= 10**12),
     "train.batch_size": ("at least 1 and at most a million", lambda v: 1 <= v <= 10**6),
     "train.accumulate": ("at least 1", lambda v: v >= 1),
-    "train.eval_every": ("above 0", lambda v: v > 0),
+    "train.eval_every": ("above 0 and at most a trillion", lambda v: 0 < v <= 1e12),
     "train.patience": ("at least 1, or null for never", lambda v: v >= 1),
     "train.ema": ("above 0 and below 1, or null for none", lambda v: 0 < v < 1),
     "train.seed": ("at least 0", lambda v: 0 <= v < MAX_SEED),
     "train.workers": ("auto, or at least 0 and at most 1,024", lambda v: v == "auto" or 0 <= v <= 1024),
     "train.keep": ("at least 1", lambda v: v >= 1),
-    "train.samples": ("at least 0", lambda v: v >= 0),
+    "train.samples": ("at least 0 and at most a million", lambda v: 0 <= v <= 10**6),
     "limits.max_pixels": ("at least 1", lambda v: v >= 1),
 }
 
@@ -305,9 +305,11 @@ def _a_crop_has_pixels(config: Config) -> Iterator[Problem]:
 @_rule("augment.scale")
 def _a_scale_is_a_range(config: Config) -> Iterator[Problem]:
     low, high = config.augment.scale
+    found = flow(config.augment.scale)
     if not 0 < low <= high:
-        found = flow(config.augment.scale)
         yield Problem("augment.scale", f"expected a lower end above 0 and an upper end not below it, found {found}")
+    elif low < 0.001 or high > 1000:
+        yield Problem("augment.scale", f"expected a range within 0.001 to 1,000, found {found}")
 
 
 @_rule("augment.jpeg", "data.channels")
