@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from dataclasses import replace
@@ -16,10 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from segtool.config import ClassSpec, Data
+from segtool.config import ClassSpec, Config, Data
+from segtool.data.facts import look_at_masks
 from segtool.data.formats import find_pairs
 from segtool.data.labels import IGNORE, Labels, StoredMask, read_mask, resolve
+from segtool.data.uses import class_pixels
 from segtool.errors import ConfigError, DataError
+from segtool.init.encoding_of_colors import in_colors
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SMALL = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
@@ -50,7 +54,7 @@ def save_palette(path: Path, indices: np.ndarray, palette: list[int], **options:
 
 
 def stored(*rows: list[int], mode: str = "L", dtype: Any = np.uint8) -> StoredMask:
-    return StoredMask(np.array(rows, dtype), mode)
+    return StoredMask(np.array(rows, dtype), mode, step=255 if mode == "1" else 1)
 
 
 # --- reading
@@ -81,22 +85,57 @@ def test_one_bit_masks_hold_0_and_1(tmp_path: Path) -> None:
         assert (mask.mode, mask.values.dtype) == ("1", np.uint8)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_grey_of_few_bits_is_not_stretched(tmp_path: Path, bits: int) -> None:
+def save_bits(path: Path, values: np.ndarray, bits: int) -> Path:
+    """Writes grey values as a PNG of 1, 2, 4 or 8 bits a pixel."""
+
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
+    height, width = values.shape
+    length = -(-width * bits // 8)
     rows = b""
-    for row in SMALL:
+    for row in values:
         packed = 0
         for value in row:
             packed = packed << bits | int(value)
-        length = -(-3 * bits // 8)
-        rows += b"\0" + (packed << (length * 8 - 3 * bits)).to_bytes(length, "big")
-    header = struct.pack(">IIBBBBB", 3, 2, bits, 0, 0, 0, 0)
+        rows += b"\0" + (packed << (length * 8 - width * bits)).to_bytes(length, "big")
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
-    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-    assert read_mask(tmp_path / "b.png").values.tolist() == SMALL.tolist()
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_not_stretched(tmp_path: Path, bits: int) -> None:
+    path = save_bits(tmp_path / "b.png", SMALL, bits)
+    assert read_mask(path).values.tolist() == SMALL.tolist()
+    assert Labels.from_config(data(0, 1, 2)).read(path).tolist() == SMALL.tolist()
+
+
+@pytest.mark.parametrize("order", [(1, 2, 4, 8), (8, 4, 2, 1)])
+def test_grey_levels_and_colours_are_those_of_the_picture_whatever_bits_hold_them(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    drawn = SMALL > 0
+    paths = [save_bits(tmp_path / f"{bits}.png", drawn * (2**bits - 1), bits) for bits in order]
+    for path in paths:
+        os.utime(path, (0, 0))  # what was left alone for long is kept in the cache
+    for section in (
+        data(0, 255, encoding="threshold"),
+        data("#000000", WHITE, encoding="rgb"),
+        data("#000000", WHITE, encoding="rgb", nearest=True),
+    ):
+        labels = Labels.from_config(section)
+        for path in paths:
+            stored_mask = read_mask(path)
+            assert labels.read(path).tolist() == drawn.astype(int).tolist()
+            assert labels.look_up(stored_mask).tolist() == drawn.astype(int).tolist()
+            assert labels.places(stored_mask).tolist() == drawn.astype(int).tolist()
+        for _ in range(2):  # anew, and from the cache
+            counted = class_pixels(Config(data=section), paths)
+            assert [counts.tolist() for counts in counted.values()] == [[(~drawn).sum(), drawn.sum()]] * 4
+    for facts in look_at_masks(paths, max_pixels=100).values():
+        assert in_colors(facts).values.tolist() == [0, 0xFFFFFF]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -103,11 +103,13 @@ class MaskFacts:
     """Pixels of each."""
     alpha_solid: np.ndarray = field(default_factory=_empty)
     """2x2 blocks of each."""
+    step: int = 1
+    """As in `StoredMask`."""
 
     def as_alpha(self) -> MaskFacts:
         """Returns the facts of the opacity in place of the values, in mode A; no values where there is none."""
         kept = {"values": self.alpha_values, "counts": self.alpha_counts, "solid": self.alpha_solid}
-        return replace(self, mode="A", colored=False, palette=None, veiled=0, specks=_empty(), **kept)
+        return replace(self, mode="A", colored=False, palette=None, veiled=0, specks=_empty(), step=1, **kept)
 
     def seen_by(self, encoding: str) -> MaskFacts:
         """Returns the facts of what `data.encoding` looks at."""
@@ -117,7 +119,7 @@ class MaskFacts:
         """Returns a mask of one row with these (packed) values, in this mask's mode and palette."""
         row = unpack(values[None]) if self.colored else values[None]
         alpha = row.astype(np.uint8) if self.mode == "A" and len(self.alpha_values) else None
-        return StoredMask(row, self.mode, self.palette, self.lossy, alpha, self.veiled)
+        return StoredMask(row, self.mode, self.palette, self.lossy, alpha, self.veiled, self.step)
 
 
 def look_at_images(
@@ -257,7 +259,7 @@ def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
     colored = stored.values.ndim == 3
     plain = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
     kind = {"mode": stored.mode, "lossy": stored.lossy, "colored": colored, "palette": stored.palette}
-    facts = look_at_values(path, plain, **kind)
+    facts = replace(look_at_values(path, plain, **kind), step=stored.step)
     if stored.alpha is None:
         return facts
     values, counts, solid = histogram(stored.alpha)

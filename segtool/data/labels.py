@@ -118,7 +118,7 @@ class Labels:
         spare = IGNORE - 1
         if not self._by_byte(stored) or self.num_classes > spare:
             return None
-        key = ("bytes", stored.mode, stored.palette)
+        key = ("bytes", stored.mode, stored.step, stored.palette)
         if key not in self._tables:
             every = self.look_up(_every_byte(stored))
             self._tables[key] = np.where(every == UNKNOWN, spare, every).astype(np.uint8)
@@ -285,7 +285,7 @@ class Labels:
     def places(self, stored: StoredMask) -> np.ndarray:
         """Returns rows of a matrix of K + 2 that counts pixels, H W intp: the index of a class, K where ignored, K + 1
         where it is neither. The mask must be of a kind that the encoding reads."""
-        key = ("places", stored.mode, stored.palette)
+        key = ("places", stored.mode, stored.step, stored.palette)
         if not self._by_byte(stored):
             return self._place(self.look_up(stored))
         if key not in self._tables:
@@ -319,15 +319,14 @@ class Labels:
             assert stored.alpha is not None, "misfit() was not asked"
             return stored.alpha
         if self.data.encoding == "threshold":
-            return stored.values * np.uint8(255) if stored.mode == "1" else stored.values
+            return stored.grey
         if self.data.encoding == "index":
             return stored.values
         if stored.mode == "P":
             return _palette_colors(stored)[stored.values]
         if stored.values.ndim == 3:
             return pack(stored.values)
-        grey = stored.values * np.uint8(255) if stored.mode == "1" else stored.values
-        return grey.astype(np.int32) * 0x010101
+        return stored.grey.astype(np.int32) * 0x010101
 
     def _describe(self, stored: StoredMask, where: np.ndarray | None) -> str:
         """Returns the sentence about values that are no class."""

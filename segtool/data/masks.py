@@ -34,6 +34,13 @@ class StoredMask:
     veiled: int = 0
     """Pixels that are not opaque, in a mask where the same value is more and less opaque in places: what transparent
     ones mean is not certain then. 0 where opacity says no more than the value does."""
+    step: int = 1
+    """What grey values 0 and 1 differ by as a picture of 8 bits: 255, 85 and 17 where they have 1, 2 and 4 bits."""
+
+    @property
+    def grey(self) -> np.ndarray:
+        """The values as those of a picture of 8 bits, where they have fewer."""
+        return self.values if self.step == 1 else self.values * np.uint8(self.step)
 
 
 def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
@@ -60,8 +67,9 @@ def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
             image = image.convert(image.mode[:-1])
         palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else None
         mode = "I;16" if image.mode.startswith("I;16") else image.mode
-        values = _values(image, opened)
-        return StoredMask(values, mode, palette, opened.format == "JPEG", alpha, _count_veiled(values, alpha))
+        step = _step(image, opened)
+        values = _values(image, opened, step)
+        return StoredMask(values, mode, palette, opened.format == "JPEG", alpha, _count_veiled(values, alpha), step)
 
 
 def _refuse_inexact(opened: Opened) -> None:
@@ -91,12 +99,18 @@ def _count_veiled(values: np.ndarray, alpha: np.ndarray | None) -> int:
     return int((alpha < 255).sum())
 
 
-def _values(image: Image.Image, opened: Opened) -> np.ndarray:
+def _step(image: Image.Image, opened: Opened) -> int:
+    if image.mode == "1":
+        return 255
+    return {2: 85, 4: 17}.get(opened.bits, 1) if image.mode == "L" and opened.format in ("PNG", "TIFF") else 1
+
+
+def _values(image: Image.Image, opened: Opened, step: int) -> np.ndarray:
     values = np.asarray(image)
     if image.mode == "1":
         return values.astype(np.uint8)
-    if image.mode == "L" and opened.bits in (2, 4) and opened.format in ("PNG", "TIFF"):
-        return values // (85 if opened.bits == 2 else 17)  # Pillow has stretched them to 0..255
+    if step > 1:
+        return values // step  # Pillow has stretched them to 0..255
     if image.mode == "L" and sample_format(opened) == 2:
         return values.view(np.int8)
     if image.mode == "I" and opened.bits == 32 and sample_format(opened) == 1:

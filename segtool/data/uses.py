@@ -39,7 +39,8 @@ class Decoder:
     def use(self, mask: MaskFacts) -> Use:
         """Returns what a readable mask means."""
         mask = mask.seen_by(self.labels.data.encoding)
-        key = (mask.mode, mask.lossy, mask.colored, mask.palette, mask.veiled > 0, mask.values.tobytes())
+        kind = (mask.mode, mask.step, mask.lossy, mask.colored, mask.palette, mask.veiled > 0)
+        key = (*kind, mask.values.tobytes())
         if key in self._indices:  # another mask of the same values, all known
             pixels = np.bincount(self._indices[key], mask.counts, self.labels.num_classes + 1).astype(np.int64)
             return Use(pixels[:-1], int(pixels[-1]))
@@ -75,7 +76,7 @@ class Decoder:
 
     def _decode(self, mask: MaskFacts, value: int) -> tuple[int, int]:
         """Returns a value's class index, or -1 and the value or packed colour that is no class."""
-        key = (value, mask.mode, mask.colored, mask.palette)
+        key = (value, mask.mode, mask.step, mask.colored, mask.palette)
         if key not in self._known:
             stored = mask.stored(np.array([value]))
             unknown = self.labels.unknown(stored)

@@ -197,7 +197,7 @@ def in_colors(mask: MaskFacts) -> MaskFacts:
     """Returns the mask's facts with its values as packed colours."""
     if mask.colored:
         return mask
-    steps = np.arange(256) * (255 if mask.mode == "1" else 1)
+    steps = np.arange(256) * mask.step
     table = pack(_table(mask.palette)) if mask.palette else steps * 0x010101
     values, inverse = np.unique(table[np.minimum(mask.values, len(table) - 1)], return_inverse=True)
     counts = np.bincount(inverse, mask.counts, len(values)).astype(np.int64)
