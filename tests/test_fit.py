@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import config_of, write_pair
 
 from segtool.check.fit import choose_grid, contrary, strangers, votes_for_upright, wrong_pairs
+from segtool.check.report import check
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -119,3 +121,14 @@ def test_a_mask_of_few_edges_and_masks_that_fit_no_image_are_no_strangers() -> N
     speck[2:4, 2:4] = 1
     assert strangers(images, [*masks[:7], look_at_values(Path("7.png"), speck), *masks[8:]]) == []
     assert strangers(images, masks[1:] + masks[:1]) == []
+
+
+def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_at(tmp_path: Path) -> None:
+    for number in range(COUNT):
+        image, mask = drawn(number)
+        write_pair(tmp_path, "train", f"p{number:02}", image, np.roll(mask, (4, 3), (0, 1)))
+    image, mask = drawn(99)
+    write_pair(tmp_path, "train", "a", image[:20, :20], mask[:20, :20])
+    assert "SEG210" in {
+        finding.code for finding in check(config_of(tmp_path, data={"val": None, "test": None}), tmp_path)
+    }

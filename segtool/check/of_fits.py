@@ -148,8 +148,10 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
     chosen, pixels = [], 0
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if mask.outline.any() and image.channels in (1, 3)]
     for image, mask in pairs[:: max(1, len(pairs) // LAID_OVER)][:LAID_OVER]:
+        if min(image.size) < 4 * REACH:
+            continue
         pixels += image.size[0] * image.size[1]
-        if pixels > MOST_PIXELS or min(image.size) < 4 * REACH:
+        if pixels > MOST_PIXELS:
             break
         chosen.append((image, mask))
     found = in_threads(lambda pair: _surface(survey, *pair), chosen)
