@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -522,6 +523,17 @@ def test_what_is_written_reads_back_as_it_was(tmp_path: Path, name: str) -> None
         assert image.mode == labels.mask_mode
         again = through_file(image, io.BytesIO(), tmp_path / "m.png")
         assert np.array_equal(labels.decode(again, tmp_path / "m.png"), indices)
+
+
+def test_a_mask_in_colour_is_written_with_little_more_memory_than_it_takes() -> None:
+    labels = Labels.from_config(data("#ff0000", "#0000ff", encoding="rgb"))
+    indices = np.zeros((500, 400), np.uint8)
+    labels.encode(indices)  # makes its tables
+    tracemalloc.start()
+    labels.encode(indices)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * indices.size
 
 
 @settings(deadline=None)

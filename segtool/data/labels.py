@@ -192,6 +192,8 @@ class Labels:
                 )
         elif indices.size and int(indices.max()) >= self.num_classes:
             raise ValueError(f"index {int(indices.max())} of {self.num_classes} classes")
+        if mode == "RGB":
+            return Image.fromarray(unpack(codes)[indices])  # of 256 codes: those of all pixels would take 28 bytes each
         stored = codes[indices]
         if mode == "P":
             image = Image.fromarray(stored)
@@ -199,8 +201,6 @@ class Labels:
             return image
         if mode == "1":
             return Image.fromarray(stored.astype(bool))
-        if mode == "RGB":
-            return Image.fromarray(unpack(stored))
         if mode in ("LA", "RGBA"):  # black, more and less opaque
             black = [np.zeros_like(stored)] * (len(mode) - 1)
             return Image.fromarray(np.stack([*black, stored], axis=-1))
