@@ -184,7 +184,7 @@ def load(path: Path) -> Checkpoint:
         if name.endswith(".safetensors")
     }
     try:
-        config = load_config(path / "config.yaml")
+        config = load_config(path / "config.yaml", content=contents["config.yaml"])
     except ConfigError as error:
         raise CheckpointError(
             *error.problems, f"{path}: its config is not one that this segtool reads; {OTHER}"

@@ -331,7 +331,7 @@ class Config(Sections):
     """Not part of the file: places for messages and for `show`."""
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = (), *, content: bytes | None = None) -> Config:
     """Returns the config of a YAML file with `--set` overrides applied.
 
     `data.root` stays as written; it is relative to the folder of `path`, whether the file or an override gives it.
@@ -339,11 +339,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Args:
         path: The file, as messages shall name it.
         overrides: `KEY=VALUE`, as given to `--set`.
+        content: Of the file, where it has been read already.
 
     Raises:
         ConfigError: with every problem, each as `camvid.yaml:12: data.encodng: unknown key; did you mean 'encoding'?`.
     """
-    document = load_file(path)
+    document = load_file(path, content)
     found = document.data.get("format")
     if type(found) is int and found > Config.format:
         # Before all else: what a newer version means by the rest is not known here.

@@ -45,13 +45,17 @@ class Document(NamedTuple):
     lines: dict[str, int]
 
 
-def load_file(path: Path) -> Document:
+def load_file(path: Path, content: bytes | None = None) -> Document:
     """Returns the mapping that a YAML file holds.
+
+    Args:
+        content: Of the file, where it has been read already.
 
     Raises:
         ConfigError: a file that cannot be read, is no strict YAML, or holds no mapping; with its line.
     """
-    document = load(_read(path), where=lambda line: f"{path}:{line}")
+    text = _decoded(path, _read(path) if content is None else content)
+    document = load(text, where=lambda line: f"{path}:{line}")
     if document.data is None:
         raise ConfigError(f"{path}: the file is empty; `segtool init DATA_DIR` writes a config to start from")
     if not isinstance(document.data, dict):
@@ -259,16 +263,19 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ConfigError(f"{path}: is a pipe or a device; expected a YAML file")
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a directory; expected a YAML file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
+
+
+def _decoded(path: Path, raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than 1 MiB; a config is a few kilobytes, is this the right file?")
     try:

@@ -945,6 +945,19 @@ def test_a_config_that_cannot_be_read_is_a_checkpoint_error(two_steps):
         load(path)
 
 
+def test_the_config_is_the_one_that_was_verified_whatever_the_file_becomes_meanwhile(two_steps, monkeypatch):
+    path = two_steps / "step-00000001"
+    config, verified = load(path).config, checkpoint._verified
+
+    def replaced(where: Path) -> dict[str, bytes]:
+        contents = verified(where)
+        (where / "config.yaml").write_bytes(b"data: [\n")
+        return contents
+
+    monkeypatch.setattr(checkpoint, "_verified", replaced)
+    assert load(path).config == config
+
+
 def test_tensors_of_other_shapes_are_a_checkpoint_error_when_they_are_restored(two_steps):
     found = load(two_steps / "step-00000001")
     model = {**found.tensors["model"], "0.weight": torch.zeros(1)}
