@@ -292,9 +292,10 @@ def evaluate(
 
     limits = _limits(fail_under)
     if predictions is not None:
-        if runs or split is not None or flip:
+        if runs or split is not None or flip or tile is not None or device != "auto":
             raise SegtoolError(
-                "--predictions takes --masks and --config, but no RUN, --split or --flip; leave them out"
+                "--predictions takes --masks and --config, but no RUN, --split, --flip, --tile or --device, as no "
+                "network runs; leave them out"
             )
         if masks is None or config is None:
             raise SegtoolError("--predictions needs --masks DIR (the truth) and --config CONFIG (what the masks mean)")
@@ -303,7 +304,8 @@ def evaluate(
         resolved, _ = _load(config, overrides)
         scores = score_folders(resolved, _existing(predictions), _existing(masks))
         title, facts = f"{predictions} against {masks}", {"split": None}
-        table = csv or predictions.parent / f"{predictions.resolve().name}-per-image.csv"
+        place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
+        table = csv or place.parent / f"{place.name}-per-image.csv"
     elif not runs:
         raise SegtoolError("eval needs a RUN, or --predictions DIR --masks DIR --config CONFIG")
     else:
@@ -537,7 +539,7 @@ def _limits(text: str | None) -> dict[str, float]:
     from segtool.metrics import SUMMARY
 
     limits = {}
-    for part in text.split(",") if text else []:
+    for part in text.split(",") if text is not None else []:
         name, _, value = part.partition("=")
         try:
             limits[name.strip()] = float(value)

@@ -131,7 +131,7 @@ def inspect_network(config: Config, base: Path, size: tuple[int, int] | None, re
     structures = None
     try:
         structures = tuple(measure_structures(config, _records(config, base)["train"]))
-    except DataError as error:
+    except (DataError, ConfigError) as error:  # the network can be looked at without the data
         reporter.say(f"the receptive field is not compared with the data's structures: {error.problems[0]}")
     warnings = (*summary.warnings, *_small_field(summary.receptive_field, structures or ()))
     return Inspection(config, summary, memory, structures, warnings)

@@ -30,7 +30,9 @@ def is_member(path: Path) -> bool:
     from segtool import checkpoint
 
     marked = path.name == "checkpoints" or checkpoint.STEP.fullmatch(path.resolve().name)
-    held = (path / "checkpoints").is_dir() or (path / checkpoint.MANIFEST).is_file() or bool(fold_runs(path))
+    inside = path / "checkpoints"
+    run = inside.is_dir() and (any(inside.glob("step-*")) or (path / "run.json").is_file())  # else images in folders
+    held = run or (path / checkpoint.MANIFEST).is_file() or bool(fold_runs(path))
     return path.is_dir() and (bool(marked) or held)
 
 

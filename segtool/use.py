@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool.config import Config, load_config, located
-from segtool.errors import DataError, DiskError
+from segtool.data.words import SPLITS
+from segtool.errors import DataError, DiskError, SegtoolError
 from segtool.members import find_checkpoints, part_members
 from segtool.provenance import refuse_changes, require_alike
 from segtool.runs import CONFIG
@@ -82,10 +83,15 @@ def evaluate_session(
 
     The data is that of the first; it is warned where another was trained on images of the split. Of several processes
     each scores its share, and all return the scores of the whole.
+
+    Raises:
+        SegtoolError: there is no such split.
     """
+    if split not in (None, *SPLITS):
+        raise SegtoolError(f"--split {split}: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
     from segtool.allocator import keep_freed_memory
     from segtool.data.dataset import EvaluationSet
-    from segtool.data.formats import split_records
+    from segtool.data.formats import records_to_score
     from segtool.data.loader import num_workers
     from segtool.distributed import choose_device, join_world, place
     from segtool.evaluate import evaluate, reader_for
@@ -97,12 +103,12 @@ def evaluate_session(
         with world.agreed():
             where = place(world, choose_device(device))
             checkpoints = find_checkpoints(paths, reporter)
-            configs = [load_config(c.path / CONFIG, overrides) if overrides else c.config for c in checkpoints]
+            configs = [_overridden(c, paths, overrides) if overrides else c.config for c in checkpoints]
             for checkpoint, config in zip(checkpoints, configs, strict=True):
                 refuse_changes(checkpoint.config, config, checkpoint.path)
             config, first = configs[0], checkpoints[0]
             with located(config):
-                records = split_records(config, first.path)
+                records = records_to_score(config, first.path, split)
             name = _split_to_score(records, split, paths, folds=len(checkpoints) > len(paths))
             _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
             predictor = build_ensemble(checkpoints, where, flip=flip)
@@ -114,6 +120,18 @@ def evaluate_session(
         members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
         directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
         return Evaluation(scores, name, tuple(paths), members, flip, directory, world.is_main)
+
+
+def _overridden(checkpoint: Checkpoint, paths: Sequence[Path], overrides: Sequence[str]) -> Config:
+    """Returns the config of a checkpoint after `--set`, whose `data.root` is relative to the run that was named."""
+    named = any(os.path.samefile(checkpoint.path, path) for path in paths)
+    base = checkpoint.path if named else checkpoint.path.parent.parent
+    given = [text.split("=", 1)[1] if text.startswith("data.root=") else None for text in overrides]
+    absolute = [
+        text if root is None else f"data.root={os.path.abspath(base.resolve() / os.path.expanduser(root))}"
+        for text, root in zip(overrides, given, strict=True)
+    ]
+    return load_config(checkpoint.path / CONFIG, absolute)
 
 
 def _split_to_score(
@@ -221,5 +239,5 @@ def _reporter(quiet: bool, world: World) -> Reporter:
 
 def _run_directory(checkpoint: Path) -> Path:
     """Returns the run that a checkpoint lies in, or the current folder where it has been moved out of one."""
-    run = checkpoint.resolve().parent.parent
-    return run if (run / CONFIG).is_file() else Path()
+    runs = (path.parent.parent for path in (Path(os.path.abspath(checkpoint)), checkpoint.resolve()))
+    return next((run for run in runs if (run / CONFIG).is_file()), Path())

@@ -102,7 +102,11 @@ def test_each_command_explains_itself(segtool: Command, command: str) -> None:
         ["eval", "run", "--predictions", "a", "--masks", "b", "--config", "c"],
         ["eval", "run", "--fail-under", "beauty=1"],
         ["eval", "run", "--fail-under", "miou"],
+        ["eval", "run", "--fail-under", ""],
+        ["eval", "run", "--split", "tset"],
         ["eval", "--flip", "--predictions", "a", "--masks", "b", "--config", "c"],
+        ["eval", "--tile", "3", "--predictions", "a", "--masks", "b", "--config", "c"],
+        ["eval", "--device", "cpu", "--predictions", "a", "--masks", "b", "--config", "c"],
         ["predict", "run", "--out", "masks"],
         ["train", "x.yaml", "--budget", "soon"],
         ["train", "x.yaml", "--folds", "1"],
@@ -161,6 +165,69 @@ def test_scores_of_a_run_equal_an_independent_count_and_those_of_its_masks(
     again = json.loads(masks.out)
     for key in ("miou", "pixel_accuracy", "mean_accuracy", "mean_dice", "fw_iou", "confusion", "classes"):
         assert again[key] == report[key], key
+
+
+def test_a_run_is_scored_without_the_data_that_it_was_trained_on(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    """`data.root` is relative to the run that is named, as it is for `train RUN --resume`."""
+    shutil.copytree(run_directory, tmp_path / "there" / "run")
+    shutil.copytree(data / "test", tmp_path / "elsewhere" / "test")
+    there = tmp_path / "there" / "run"
+    expected = json.loads(segtool("eval", run_directory, "--json").out)
+    scored = segtool("eval", there, "--json", "--set=data.root=../../elsewhere")
+    assert scored.code == 0, scored.err
+    assert json.loads(scored.out)["confusion"] == expected["confusion"]
+    last = sorted((there / "checkpoints").iterdir())[-1]
+    assert segtool("eval", last, "--set=data.root=../../../../elsewhere").code == 0
+    refused = segtool("eval", there, "--split", "val", "--set=data.root=../../elsewhere")
+    assert refused.code == 3
+    assert "data.val.images: no folder" in refused.err
+    assert "data.train" not in refused.err
+
+
+def test_the_table_of_a_run_whose_checkpoints_lie_elsewhere_goes_into_the_run(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_directory, run)
+    (run / "per-image-test.csv").unlink(missing_ok=True)
+    shutil.move(run / "checkpoints", tmp_path / "large-disk")
+    (run / "checkpoints").symlink_to(tmp_path / "large-disk")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert segtool("eval", run, f"--set=data.root={data}").code == 0
+    assert (run / "per-image-test.csv").is_file()
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_the_table_of_predictions_lies_beside_them_however_they_are_named(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "made"
+    shutil.copytree(data / "test" / "masks", made)
+    monkeypatch.chdir(made)
+    config = run_directory / "config.yaml"
+    assert segtool("eval", "--predictions", ".", "--masks", data / "test" / "masks", "--config", config).code == 0
+    assert (tmp_path / "made-per-image.csv").is_file()
+    assert sorted(path.suffix for path in made.iterdir()) == [".png", ".png"]
+
+
+def test_a_folder_of_images_with_a_folder_called_checkpoints_is_no_run(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "test" / "images", tmp_path / "new" / "checkpoints")
+    done = segtool("predict", run_directory, tmp_path / "new", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "out" / "checkpoints").glob("*.png"))) == 2
+
+
+def test_the_network_of_a_config_without_data_is_inspected(segtool: Command, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("data:\n  classes: [{name: a, values: [0]}, {name: b, values: [1]}]\n")
+    done = segtool("inspect", config, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["structures"] is None
 
 
 def test_a_score_below_its_limit_exits_with_6(segtool: Command, run_directory: Path) -> None:

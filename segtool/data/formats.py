@@ -34,6 +34,7 @@ __all__ = [
     "find_pairs",
     "hold_out",
     "read_parts",
+    "records_to_score",
     "split_records",
 ]
 
@@ -54,13 +55,27 @@ def split_records(config: Config, base: Path, places: Places | None = None) -> d
     return divide(read_parts(config.data, base, places), config.data, class_presence(config))
 
 
-def read_parts(data: Data, base: Path, places: Places | None = None) -> dict[str, list[Record]]:
+def records_to_score(config: Config, base: Path, split: str | None) -> dict[str, list[Record]]:
+    """Returns the records of a split (None: test, else val), or of all splits where it has no files of its own.
+
+    So the data that a network was trained on need not be there. Raises as `split_records`.
+    """
+    data = config.data
+    name = split or ("test" if data.test is not None or data.split.test > 0 else "val")
+    own = getattr(data, name) is not None and (name == "test" or (name == "val" and data.fold is None))
+    return read_parts(data, base, only=name) if own else split_records(config, base)
+
+
+def read_parts(
+    data: Data, base: Path, places: Places | None = None, *, only: str | None = None
+) -> dict[str, list[Record]]:
     """Returns the records of each split that the config gives, before any are held out; raises as `split_records`.
 
     Args:
         places: of this config, where they have been searched.
+        only: the split that is read; None: all.
     """
-    given = [(split, part) for split in SPLITS if (part := getattr(data, split)) is not None]
+    given = [(split, part) for split in SPLITS if (part := getattr(data, split)) is not None and only in (None, split)]
     _require_places(data, given)
     problems: list[str] = []
     found: dict[str, list[Record]] = {}
@@ -72,7 +87,8 @@ def read_parts(data: Data, base: Path, places: Places | None = None) -> dict[str
             problems += error.problems
     if problems:
         raise DataError(*problems)
-    if unknown := [name for name in data.exclude if not os.path.lexists(places.root / name)]:
+    unknown = [] if only else [name for name in data.exclude if not os.path.lexists(places.root / name)]
+    if unknown:
         message = f"no file {few(unknown)} in {shown(places.root)}; correct the name, or take it out"
         raise ConfigError(Problem("data.exclude", message))
     return found
