@@ -94,13 +94,20 @@ class Plan:
 
 
 def make_plan(
-    config: Config, *, images: int, first_size: tuple[int, int], device: torch.device, world: World = ALONE
+    config: Config,
+    *,
+    images: int,
+    first_size: tuple[int, int],
+    value_bytes: int = 1,
+    device: torch.device,
+    world: World = ALONE,
 ) -> tuple[Config, Plan]:
     """Returns the config with nothing left to decide that changes the result, and the plan.
 
     Args:
         images: number of training images.
         first_size: height and width of the first of them.
+        value_bytes: of one channel of its pixels, 1 or 4.
         device: that it computes on.
         world: the processes that share a batch.
 
@@ -117,7 +124,11 @@ def make_plan(
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
     precision, compiled, why = arithmetic(train, Machine.of(device), 3.0 * forward * train.batch_size * steps)
     cached, why_cached = choose_cache(
-        train.cache, images=images * world.local_size, size=first_size, channels=config.data.channels
+        train.cache,
+        images=images * world.local_size,
+        size=first_size,
+        channels=config.data.channels,
+        value_bytes=value_bytes,
     )
     choices += [*why, _workers(train.workers, device, world), Choice("train.cache", str(cached).lower(), why_cached)]
     config = replace(

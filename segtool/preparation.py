@@ -99,12 +99,13 @@ def planned(
     config: Config, records: Records, device: torch.device, world: World, pretrained: Pretrained | None = None
 ) -> tuple[Config, Plan]:
     """Returns the config with nothing left open, by the data, the pretrained weights and the device, and the plan."""
-    from segtool.data.images import image_size
+    from segtool.data.images import image_size, value_bytes
     from segtool.data.statistics import resolve_data
     from segtool.plan import Choice, make_plan
 
     first = records["train"][0].image
     size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    deep = value_bytes(first, max_pixels=config.limits.max_pixels)
     choices: tuple[Choice, ...] = ()
     if pretrained is not None and config.data.mean is None and config.data.std is None:
         config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
@@ -112,7 +113,8 @@ def planned(
         choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)
     with located(config):
         config = resolve_data(config, records["train"])
-        config, plan = make_plan(config, images=len(records["train"]), first_size=size, device=device, world=world)
+        images = len(records["train"])
+        config, plan = make_plan(config, images=images, first_size=size, value_bytes=deep, device=device, world=world)
     return config, replace(plan, choices=choices + plan.choices)
 
 

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from conftest import config_of, write_pair
 
-from segtool.data import formats
-from segtool.preparation import checked_records
+from segtool.data import cache, formats
+from segtool.data.pairs import Record
+from segtool.distributed import ALONE
+from segtool.preparation import checked_records, planned
 from segtool.terminal import Reporter
 
 
@@ -29,3 +34,16 @@ def test_check_and_records_of_a_training_search_each_folder_once(
     assert {split: len(part) for split, part in records.items()} == {"train": 8, "val": 3, "test": 2}
     assert len(searched) == 3
     assert set(searched.values()) == {1}
+
+
+@pytest.mark.parametrize(("dtype", "taken"), [(np.uint8, "0.2 MB"), (np.uint16, "0.5 MB")])
+def test_what_images_take_in_memory_is_told_by_the_bits_of_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, taken: str
+) -> None:
+    write_pair(tmp_path, "train", "a", np.ones((300, 300), dtype), np.zeros((300, 300), np.uint8))
+    record = Record(tmp_path / "train/images/a.png", tmp_path / "train/masks/a.png", "a")
+    config = config_of(tmp_path, data={"channels": 1, "mean": [0.5], "std": [0.5]})
+    monkeypatch.setattr(cache, "free_memory", lambda: 10**12)
+    _, plan = planned(config, {"train": [record]}, torch.device("cpu"), ALONE)
+    told = next(choice.reason for choice in plan.choices if choice.what == "train.cache")
+    assert f"1 images and masks take {taken}" in told

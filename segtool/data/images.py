@@ -94,6 +94,16 @@ def image_size(path: Path, *, exif: str = "apply", max_pixels: int = 200_000_000
     return (width, height) if turned else (height, width)
 
 
+def value_bytes(path: Path, *, max_pixels: int = 200_000_000) -> int:
+    """Returns the bytes of each value that `read_image` gives: 4 where the file holds 16 bits, else 1.
+
+    Raises:
+        DataError: as `image_size`.
+    """
+    with open_image(path, formats=IMAGE_FORMATS, max_pixels=max_pixels) as opened:
+        return 4 if opened.bits == 16 else 1
+
+
 def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Returns H W (C) pixels turned upright; a view.
 
