@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -502,6 +503,18 @@ def test_jpeg_artefacts_in_images_of_16_bits_are_an_error(tmp_path: Path) -> Non
     finding = found(config, tmp_path)["SEG602"]
     assert (finding.severity, finding.count, finding.files) == ("error", 1, ("train/images/train_2.png",))
     assert "SEG602" not in found(replace(config, augment=Augment()), tmp_path)
+
+
+def test_jpeg_artefacts_in_colour_of_16_bits_are_an_error_too(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    config = replace(make(tmp_path / "set"), augment=Augment(jpeg=50))
+    path = tmp_path / "set/train/images/train_2.tif"
+    tifffile.imwrite(path, np.asarray(picture(50)).astype(np.uint16) * 257, photometric="rgb")
+    path.with_suffix(".png").unlink()
+    os.utime(path, (0, 0))  # what was left alone for long is kept in the cache
+    for _ in range(2):
+        finding = found(config, tmp_path)["SEG602"]
+        assert (finding.severity, finding.count, finding.files) == ("error", 1, ("train/images/train_2.tif",))
 
 
 def test_a_mixture_of_pixel_formats_is_a_note(tmp_path: Path) -> None:

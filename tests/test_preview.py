@@ -127,6 +127,15 @@ def test_large_crops_make_a_sheet_of_fewer_images(folder, monkeypatch):
     assert [source.number for source in preview._sources(asked, records)] == [0, 3]
 
 
+def test_artefacts_of_jpeg_in_images_of_16_bits_are_a_data_error_as_in_training(tmp_path):
+    for name, pixels in (("images", np.zeros((32, 40), np.uint16)), ("masks", np.zeros((32, 40), np.uint8))):
+        (tmp_path / name).mkdir()
+        for stem in "abc":
+            Image.fromarray(pixels).save(tmp_path / name / f"{stem}.png")
+    with pytest.raises(DataError, match=r"[abc]\.png: 16 bits a pixel, .*; set augment\.jpeg: null"):
+        write_previews(config(Augment(jpeg=50), channels=1), tmp_path, tmp_path / "out")
+
+
 def test_a_config_without_training_pairs_has_nothing_to_show(folder, tmp_path):
     asked = config(Augment())
     asked = replace(asked, data=replace(asked.data, train=Folders(images="empty", masks="empty")))

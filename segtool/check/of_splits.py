@@ -210,7 +210,7 @@ def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
     if survey.augment.jpeg is None:
         return
     facts = [survey.images[record.image] for record in survey.records.get("train", ())]
-    deep = [image.path for image in facts if image.mode.startswith("I;16")]
+    deep = [image.path for image in facts if image.deep]
     if deep:
         yield Finding(
             "SEG602",
@@ -218,6 +218,6 @@ def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
             f"augment.jpeg is given, but {num(deep, 'training image')} of {len(facts)} have 16 bits a pixel",
             len(deep),
             few_names(survey, deep),
-            f"{survey.name(deep[0])}: mode {survey.images[deep[0]].mode}, which no JPEG file holds",
+            f"{survey.name(deep[0])}: 16 bits a sample, which no JPEG file holds",
             "set augment.jpeg: null, or train on 8-bit copies",
         )

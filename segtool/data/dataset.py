@@ -14,7 +14,7 @@ from segtool.config import Augment
 from segtool.data.augment import augment_pair
 from segtool.data.cache import Cache
 from segtool.data.formats import Record
-from segtool.data.opening import shown
+from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import DataError
@@ -64,11 +64,9 @@ class TrainingSet(Dataset[Sample | DataError]):
         epoch, number = index
         try:
             image, target = self._pair(number)
+            require_jpeg_holds(image, self.records[number].image, self.augment)
         except DataError as error:
             return error
-        if self.augment.jpeg is not None and image.dtype != np.uint8:
-            name = shown(self.records[number].image)
-            return DataError(f"{name}: 16 bits a pixel, which no JPEG file holds; set augment.jpeg: null")
         rng = np.random.default_rng([self.seed, epoch, number])
         image, target = augment_pair(
             image, target, rng, crop=self.crop, augment=self.augment, class_pixels=self.class_pixels

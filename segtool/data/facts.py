@@ -67,6 +67,8 @@ class ImageFacts:
     """The upright picture in grey, 32 32 uint8 whatever its shape."""
     edges: np.ndarray = field(default_factory=_no_map)
     """Where the upright picture has edges, 32 32 uint8, the square root of the mean slope in each cell."""
+    deep: bool = False
+    """Has 16 bits a sample, so that it is read as float32."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def look_at_pixels(
     """Returns the facts of an upright image H W C; `picture`: as in `picture_maps`."""
     thumbnail, edges, plain = picture_maps(pixels, picture)
     kind = (pixels.shape[:2], mode, orientation, _digest(pixels, thumbnail), pixels.shape[2], exact, plain)
-    return ImageFacts(path, None, *kind, thumbnail, edges)
+    return ImageFacts(path, None, *kind, thumbnail, edges, pixels.dtype != np.uint8)
 
 
 def as_read(facts: ImageFacts, *, channels: int, exif: str, max_pixels: int) -> ImageFacts:

@@ -10,12 +10,15 @@ import functools
 import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from segtool.config import Augment
+from segtool.data.opening import shown
+from segtool.errors import DataError
 
 # Luminance of ITU-R BT.601, as Pillow's conversion to grey has it.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -102,6 +105,12 @@ def add_noise(image: NDArray, rng: np.random.Generator, largest: float) -> NDArr
     """Returns the image with Gaussian noise of its own in each value, of a standard deviation of 0 to 255 `largest`."""
     deviation = np.float32(255 * rng.uniform(0, largest))
     return _stored(image + deviation * rng.standard_normal(image.shape, dtype=np.float32), image.dtype)
+
+
+def require_jpeg_holds(image: NDArray, path: Path, augment: Augment) -> None:
+    """Raises DataError where an image has 16 bits and artefacts of JPEG are asked for."""
+    if augment.jpeg is not None and image.dtype != np.uint8:
+        raise DataError(f"{shown(path)}: 16 bits a pixel, which no JPEG file holds; set augment.jpeg: null")
 
 
 def compress(image: NDArray, rng: np.random.Generator, lowest: float) -> NDArray:

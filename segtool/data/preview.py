@@ -19,6 +19,7 @@ from segtool.config import Augment, Config, located, plain
 from segtool.data.augment import augment_pair, cut, draw_geometry
 from segtool.data.formats import Record, split_records
 from segtool.data.labels import Labels
+from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies
 from segtool.disk import make_folder, write_atomically
@@ -136,10 +137,12 @@ def _sources(config: Config, records: Sequence[Record]) -> list[Source]:
     count = min(IMAGES, len(records), max(1, MAX_PIXELS // (2 * COLUMNS * crop[0] * crop[1])))
     class_pixels = class_frequencies(config, records).pixels if config.augment.rare else None
     numbers = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist()
-    return [
-        Source(number, records[number].stem, *reader.pair(records[number]), config.train.seed, crop, class_pixels)
-        for number in numbers
-    ]
+    sources = []
+    for number in numbers:
+        image, target = reader.pair(records[number])
+        require_jpeg_holds(image, records[number].image, config.augment)
+        sources.append(Source(number, records[number].stem, image, target, config.train.seed, crop, class_pixels))
+    return sources
 
 
 def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, with_masks: bool) -> Image.Image:
