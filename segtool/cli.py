@@ -42,7 +42,7 @@ ConfigOrData = Annotated[Path, typer.Argument(metavar="CONFIG|DATA_DIR", help="A
 ConfigOrRun = Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A config file or a run directory.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config, such as train.lr=3e-4; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config, such as optim.lr=3e-4; repeatable."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
 Flip = Annotated[

@@ -159,8 +159,8 @@ class Data:
     """What becomes of a photograph's EXIF orientation: `apply` turns the image as a viewer shows it, `ignore` keeps
     the stored grid, `error` refuses such a file."""
     channels: int = 3
-    """Channels given to the network: 1 (grey), 3 (RGB), 4 (RGBA); a grey image becomes 3 equal channels, a colour
-    image becomes luminance when 1."""
+    """Channels given to the network: 1 (grey), 3 (RGB), 4 (RGBA), or the number of samples of a multi-channel TIFF; a
+    grey image becomes 3 equal channels, a colour image becomes luminance when 1."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, in 0..1; null: of the encoder's weights, else measured on the training images and written
     to the run's config."""

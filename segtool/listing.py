@@ -20,7 +20,10 @@ COMPONENTS = {"encoders": "encoder", "decoders": "decoder", "upsamplers": "upsam
 SECTIONS = {"augmentations": ("augment", Augment), "optimizers": ("optim", Optim)}
 KINDS = (*COMPONENTS, "formats", *SECTIONS)
 FORMATS = (
-    ("images", "PNG, JPEG, TIFF, BMP, WebP; 1-bit, grey, RGB, RGBA, palette, 16-bit grey"),
+    (
+        "images",
+        "PNG, JPEG, TIFF, BMP, WebP; 1-bit, grey, RGB, RGBA, palette, 16-bit grey; TIFF of any number of samples",
+    ),
     ("masks", "PNG, BMP, TIFF, single-frame GIF; JPEG only with data.encoding: threshold or data.nearest: true"),
     ("data.format: folders", "pairs found by stem in a folder of images and a folder of masks"),
     ("data.format: list", "pairs named in a CSV or text file"),
@@ -28,6 +31,7 @@ FORMATS = (
     ("data.encoding: threshold", "grey masks with soft edges: each value counts as the nearest class's"),
     ("data.encoding: palette", "palette images by colour, also where their palettes differ"),
     ("data.encoding: rgb", "colours, exact or with data.nearest: true the nearest"),
+    ("data.encoding: alpha", "the opacity, each level as the nearest class's, where the colours tell nothing"),
 )
 MAX_WIDTH = 100  # columns; longer lines are hard to read
 

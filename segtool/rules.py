@@ -134,7 +134,7 @@ def _names_are_names(config: Config) -> Iterator[Problem]:
 def _classes_match_the_encoding(config: Config) -> Iterator[Problem]:
     encoding = config.data.encoding
     needed, other = ("colors", "values") if encoding in _BY_COLOR else ("values", "colors")
-    fitting = "index or threshold" if needed == "colors" else "palette or rgb"
+    fitting = "index, threshold or alpha" if needed == "colors" else "palette or rgb"
     for index, spec in enumerate(config.data.classes):
         path = f"data.classes.{index}"
         if getattr(spec, other):
@@ -183,8 +183,9 @@ def _display_colors_are_colors(config: Config) -> Iterator[Problem]:
 @_rule("data.encoding", "data.classes.*.values")
 def _a_threshold_parts_two_values(config: Config) -> Iterator[Problem]:
     values = [value for spec in config.data.classes for value in spec.values]
-    if config.data.encoding in ("threshold", "alpha") and config.data.classes and len(values) < 2:
-        message = "data.encoding: threshold takes the nearest of at least two values; give each class its grey value"
+    encoding = config.data.encoding
+    if encoding in ("threshold", "alpha") and config.data.classes and len(values) < 2:
+        message = f"data.encoding: {encoding} takes the nearest of at least two values; give each class its own"
         yield Problem("data.classes", message)
 
 

@@ -63,7 +63,7 @@ def train(
     """Trains to the end of the plan and returns where it stands then.
 
     Args:
-        config: resolved (`plan.resolve`): nothing in it is `auto` or measured any more.
+        config: resolved (`plan.make_plan`): nothing in it is `auto` or measured any more.
         records: pairs by split; `val` may be missing or empty, then nothing is scored.
         resumed: the checkpoint to go on from.
         deadline: `time.monotonic()` after which no further step begins.

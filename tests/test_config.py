@@ -454,6 +454,10 @@ RULES = [
         "data.ignore.0: expected a colour as '#rrggbb', found 11",
     ),
     (["data.encoding=threshold", "data.classes=[{name: a, values: [0]}, {name: b}]"], "nearest of at least two values"),
+    (
+        ["data.encoding=alpha", "data.classes=[{name: a, values: [0]}, {name: b}]"],
+        "data.encoding: alpha takes the nearest",
+    ),
     (["data.nearest=true"], "only for colours, but data.encoding is index"),
     (["data.val={images: a}"], "--set data.val: no masks, which data.format: folders reads"),
     (["data.val={}"], "no images and no masks"),

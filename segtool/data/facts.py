@@ -50,7 +50,7 @@ class ImageFacts:
     path: Path
     error: str | None = None
     size: tuple[int, int] = (0, 0)
-    """H, W as the training sees it, orientation applied where the config says so."""
+    """H, W of the upright picture, whatever the config says of orientations."""
     mode: str = ""
     """Pillow's name of the stored pixel format."""
     orientation: int = 1

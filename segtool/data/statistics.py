@@ -60,7 +60,7 @@ def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[f
 
     count, total, squares = np.sum(in_threads(sums, picked.tolist()), axis=0)
     mean = total / count
-    # A constant channel has no deviation; 1/255, the step of the stored values, keeps it finite.
+    # A constant channel has no deviation; 1/255, the step of 8-bit values, is the least that is divided by.
     std = np.sqrt(np.maximum(squares / count - mean**2, 0)).clip(min=1 / 255)
     return tuple(round(float(value), 5) for value in mean), tuple(round(float(value), 5) for value in std)
 
