@@ -18,7 +18,7 @@ from segtool.data.opening import shown
 from segtool.data.pairs import Record
 from segtool.data.uses import class_pixels
 from segtool.data.words import SPLITS
-from segtool.errors import ConfigError, DataError, Problem
+from segtool.errors import DataError
 from segtool.signals import TimeUpError, time_limit
 
 Group: TypeAlias = list[Record]
@@ -235,7 +235,8 @@ def _keys(stems: Sequence[str], pattern: str) -> list[str | None]:
     try:
         with time_limit(GROUP_SECONDS):
             for stem in stems:
-                keys.append(_group_of(stem, pattern))
+                match = re.search(pattern, stem)
+                keys.append(match and match.group(1))
     except TimeUpError as error:
         last = stems[min(len(keys), len(stems) - 1)]
         raise DataError(
@@ -243,16 +244,6 @@ def _keys(stems: Sequence[str], pattern: str) -> list[str | None]:
             "remove what repeats a repetition, such as (a+)+ or (a|a)*"
         ) from error
     return keys
-
-
-def _group_of(stem: str, pattern: str) -> str | None:
-    try:
-        match = re.search(pattern, stem)
-    except re.error as error:
-        raise ConfigError(
-            Problem("data.split.group", f"'{pattern}' is no regular expression ({error}); mend it")
-        ) from error
-    return match and match.group(1 if match.re.groups else 0)
 
 
 def _count(groups: Sequence[Group], split: Split) -> str:

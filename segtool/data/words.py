@@ -60,12 +60,6 @@ def meaning_of(name: str) -> Meaning:
     return Meaning(role, splits[0][1] if splits else None, " ".join(rest), kind)
 
 
-def parts_of(name: str) -> tuple[str | None, str | None]:
-    """Returns the role and the split that a folder's whole name tells; (None, None) where a word of it is neither."""
-    role, split, rest, _ = meaning_of(name)
-    return (None, None) if rest else (role, split)
-
-
 def roles_in(name: str) -> set[str]:
     """Returns the roles and splits that any word of a name tells."""
     return {_MEANING[word] for word in words_of(name) if word in _MEANING}

@@ -113,12 +113,11 @@ def refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> None:
     )
 
 
-def dominant(totals: Totals, points: np.ndarray, *, distance: float, noisy: bool = False) -> list[int]:
+def dominant(totals: Totals, points: np.ndarray, *, distance: float) -> list[int]:
     """Returns the values that hold area and are no mixture, the most frequent of each neighbourhood, ascending.
 
     Args:
         points: n d, what distances are measured between.
-        noisy: what forms no areas is noise, be it on the way between others or not.
     """
     frequent = (totals.shares >= RARE_SHARE) | ((totals.solidity > 0.5) & (totals.files * 2 >= totals.num_files))
     order = [int(index) for index in np.argsort(-totals.pixels, kind="stable") if frequent[index]]
@@ -127,7 +126,7 @@ def dominant(totals: Totals, points: np.ndarray, *, distance: float, noisy: bool
     for index in order:
         near = kept and np.linalg.norm(points[kept] - points[index], axis=1).min() < distance
         soft = totals.solidity[index] < SOFT
-        if not near and not (soft and (noisy or is_mixture(points[index], ends))):
+        if not near and not (soft and is_mixture(points[index], ends)):
             kept.append(index)
     return sorted(int(totals.values[index]) for index in kept)
 
