@@ -301,8 +301,8 @@ def evaluate(
             raise SegtoolError("--predictions needs --masks DIR (the truth) and --config CONFIG (what the masks mean)")
         from segtool.score import score_folders
 
-        resolved, _ = _load(config, overrides)
-        scores = score_folders(resolved, _existing(predictions), _existing(masks))
+        resolved, base = _load(config, overrides)
+        scores = score_folders(resolved, _existing(predictions), _existing(masks), base)
         title, facts = f"{predictions} against {masks}", {"split": None}
         place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
         table = csv or place.parent / f"{place.name}-per-image.csv"

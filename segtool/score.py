@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
@@ -10,26 +13,33 @@ import numpy as np
 
 from segtool.config import Config, Pairing
 from segtool.data.codes import IGNORE
+from segtool.data.formats import SPLITS, Places, data_root
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, in_folder, keyed, list_files
+from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, in_folder, keyed, list_files, sort_out, stem_of
 from segtool.data.pools import in_processes
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
 
+Matched = tuple[dict[str, list[Path]], dict[str, list[Path]]]
+"""The masks and the predictions by the stem that is compared."""
 
-def score_folders(config: Config, predictions: Path, masks: Path) -> Scores:
+
+def score_folders(config: Config, predictions: Path, masks: Path, base: Path = Path()) -> Scores:
     """Returns the scores of the masks in `predictions` against those in `masks`.
 
     They are paired as images and masks are, a prediction bearing its image's stem. What is ignored in the truth is not
     looked at in the prediction.
 
+    Args:
+        base: directory of the config file; its data is looked at for `data.format: list` and `data.exclude`.
+
     Raises:
         DataError: a mask has no prediction, their sizes differ, or a prediction holds a value that is no class where
             the truth counts; all such files are told at once.
     """
-    records = pair_predictions(config, predictions, masks)
+    records = pair_predictions(config, predictions, masks, base)
     labels = Labels.from_config(config.data)
 
     def score(record: Record) -> ImageScore | tuple[str, ...]:
@@ -44,16 +54,26 @@ def score_folders(config: Config, predictions: Path, masks: Path) -> Scores:
     return Scores.of(labels.names, [result for result in results if isinstance(result, ImageScore)])
 
 
-def pair_predictions(config: Config, predictions: Path, masks: Path) -> list[Record]:
+def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path = Path()) -> list[Record]:
     """Returns records whose `image` is the prediction for the mask, sorted by stem.
+
+    Args:
+        base: as in `score_folders`.
 
     Raises:
         DataError: there are no masks, one has no prediction, or two files claim one place; all are named.
     """
-    truth, made = max(
-        (_by_rule(rule, predictions, masks) for rule in _rules(config)),
-        key=lambda found: len(found[0].keys() & found[1]),
-    )
+    places = Places(config.data, data_root(config.data, base))
+    left_out = places.left_out()
+    truth_files = [file for file in list_files(masks, MASK_SUFFIXES) if os.path.realpath(file) not in left_out]
+    if config.data.format == "list":
+        truth, made = _by_list(places, truth_files, predictions)
+    else:
+        mixed = places.hold_both(masks)
+        truth, made = max(
+            (_by_rule(rule, predictions, masks, truth_files, mixed=mixed) for rule in _rules(config)),
+            key=lambda found: len(found[0].keys() & found[1]),
+        )
     problems = [
         f"{', '.join(shown(path) for path in files)}: {len(files)} files for one image; leave one"
         for files in (*truth.values(), *(made[key] for key in truth if key in made))
@@ -65,7 +85,8 @@ def pair_predictions(config: Config, predictions: Path, masks: Path) -> list[Rec
         if key not in made
     ]
     if not truth:
-        problems.append(f"{shown(masks)}: holds no masks that data.pairing names; expected PNG, BMP, TIFF or GIF files")
+        named = "the lists of the config name" if config.data.format == "list" else "data.pairing names"
+        problems.append(f"{shown(masks)}: holds no masks that {named}; expected PNG, BMP, TIFF or GIF files")
     if problems:
         raise DataError(*problems)
     return [Record(made[key][0], truth[key][0], key) for key in sorted(truth)]
@@ -77,14 +98,39 @@ def _rules(config: Config) -> list[Pairing]:
     return [config.data.pairing, *own]
 
 
-def _by_rule(rule: Pairing, predictions: Path, masks: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Returns the masks and the predictions by the stem that is compared."""
-    truth_files, made_files = list_files(masks, MASK_SUFFIXES), list_files(predictions, MASK_SUFFIXES)
+def _by_rule(rule: Pairing, predictions: Path, masks: Path, truth_files: Sequence[Path], *, mixed: bool) -> Matched:
+    if mixed:
+        truth_files = sort_out(list(truth_files), list(truth_files), masks, masks, rule)[1]
     named = [file for file in truth_files if in_folder(file, masks, rule.mask_folder)]
     truth, unnamed_truth = keyed(named or truth_files, masks, rule, image=False)
-    made, unnamed_made = keyed(made_files, predictions, rule, image=True)
+    made, unnamed_made = keyed(list_files(predictions, MASK_SUFFIXES), predictions, rule, image=True)
+    kinds = {file.suffix.lower() for files in truth.values() for file in files}  # a photograph beside them is no mask
     adopt(unnamed_made, predictions, rule, made, truth, image=True)
-    adopt(unnamed_truth, masks, rule, truth, made, image=False)
+    adopt((file for file in unnamed_truth if file.suffix.lower() in kinds), masks, rule, truth, made, image=False)
+    return truth, made
+
+
+def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> Matched:
+    """As a list names an image by its path, of which a prediction bears as much as lay below the folder predicted."""
+    there = {os.path.realpath(file): file for file in truth_files}
+    named = {file.name: file for file in truth_files}
+    names = Counter(file.name for file in truth_files)
+    stems: dict[str, list[Path]] = defaultdict(list)
+    for file in list_files(predictions, MASK_SUFFIXES):
+        stems[stem_of(file, predictions)].append(file)
+    truth: dict[str, list[Path]] = {}
+    made: dict[str, list[Path]] = {}
+    records = [record for split in SPLITS if getattr(places.data, split) for record in places.of(split).pairs.records]
+    for record in records:
+        assert record.mask is not None
+        alike = named.get(record.mask.name) if names[record.mask.name] == 1 else None  # of a copy of the folder
+        if (file := there.get(os.path.realpath(record.mask), alike)) is None:
+            continue
+        truth[record.stem] = [file]
+        parts = record.stem.split("/")
+        tails = ("/".join(parts[place:]) for place in range(len(parts)))
+        if stem := next((tail for tail in tails if tail in stems), None):
+            made[record.stem] = stems[stem]
     return truth, made
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import config_of
 from PIL import Image
 
-from segtool.config import ClassSpec, Config, Data, Pairing
+from segtool.config import ClassSpec, Config, Data, Folders, Pairing
 from segtool.data import pools
 from segtool.data.pairs import find_pairs
 from segtool.errors import DataError
@@ -293,6 +293,63 @@ def test_a_mask_that_lacks_the_suffix_counts_where_a_prediction_bears_its_name_a
     records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
     assert [record.mask for record in records] == [record.mask for record in trained]
     assert [record.stem for record in records] == ["a", "c"]
+
+
+def test_a_photograph_beside_the_masks_is_never_a_truth(tmp_path, config):
+    for name in ("a_gt.png", "a.jpg", "b.jpg"):
+        write(tmp_path / "truth" / name, [[0]])
+    for name in ("a.png", "b.png"):
+        write(tmp_path / "made" / name, [[0]])
+    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
+    assert [record.stem for record in records] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"), [(("{}.jpg", "{}.png"), {}), (("{}.png", "{}_gt.png"), {"mask_suffix": "_gt"})]
+)
+def test_masks_in_the_folder_of_their_images_are_told_apart_as_in_training(tmp_path, config, names, rule):
+    for stem in "ab":
+        for name in names:
+            write(tmp_path / "all" / name.format(stem), [[0]])
+        write(tmp_path / "made" / f"{stem}.png", [[0]])
+    config = with_pairing(config, **rule)
+    config = replace(config, data=replace(config.data, root=".", train=Folders("all", "all"), val=None, test=None))
+    records = pair_predictions(config, tmp_path / "made", tmp_path / "all", tmp_path)
+    assert [record.mask for record in records] == [tmp_path / "all" / names[1].format(stem) for stem in "ab"]
+
+
+@pytest.mark.parametrize("excluded", ["images/b.png", "masks/b.png"])
+def test_what_the_config_leaves_out_is_not_scored(tmp_path, config, excluded):
+    for folder in ("images", "masks", "made"):
+        for stem in "abc":
+            write(tmp_path / folder / f"{stem}.png", [[0]])
+    write(tmp_path / "masks" / "b.png", [[7]])  # no class
+    data = replace(config.data, root=".", train=Folders("images", "masks"), val=None, test=None)
+    with pytest.raises(DataError, match=r"b\.png"):
+        score_folders(replace(config, data=data), tmp_path / "made", tmp_path / "masks", tmp_path)
+    config = replace(config, data=replace(data, exclude=(excluded,)))
+    scores = score_folders(config, tmp_path / "made", tmp_path / "masks", tmp_path)
+    assert [image.stem for image in scores.images] == ["a", "c"]
+
+
+@pytest.mark.parametrize("made", ["photo_{}.png", "im/photo_{}.png"])
+@pytest.mark.parametrize("masks", ["labels", "copy"])
+def test_masks_that_a_list_pairs_are_scored_by_their_images_stems(tmp_path, config, made, masks):
+    lines = []
+    for number in range(3):
+        write(tmp_path / "im" / f"photo_{number}.png", [[0]])
+        for folder in ("labels", "copy"):
+            write(tmp_path / folder / f"lab7{number}.png", [[number]])
+        write(tmp_path / "made" / made.format(number), [[number]])
+        lines.append(f"im/photo_{number}.png,labels/lab7{number}.png\n")
+    write(tmp_path / masks / "unlisted.png", [[0]])
+    (tmp_path / "pairs.csv").write_text("".join(lines))
+    data = replace(config.data, root=".", format="list", train=Folders(list="pairs.csv"), val=None, test=None)
+    scores = score_folders(replace(config, data=data), tmp_path / "made", tmp_path / masks, tmp_path)
+    assert scores.confusion.tolist() == np.eye(3, dtype=int).tolist()
+    (tmp_path / "made" / made.format(1)).unlink()
+    with pytest.raises(DataError, match=r"lab71\.png: has no prediction .* its image's stem, 'im/photo_1'"):
+        score_folders(replace(config, data=data), tmp_path / "made", tmp_path / masks, tmp_path)
 
 
 def test_scoring_folders_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds):

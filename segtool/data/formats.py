@@ -121,6 +121,24 @@ class Places:
         taken = [self._listed(other).files for other in SPLITS if self._shares(part, other)]
         return Listed(limit(found, frozenset().union(*taken), out=True) if taken else found)
 
+    def left_out(self) -> frozenset[str]:
+        """Returns the real paths of the masks that `data.exclude` leaves out, by their names or their images."""
+        if not self._excluded:
+            return frozenset()
+        records = [record for part in self._folders() for record in self.search(part).records]
+        partners = [r.mask for r in records if r.mask and os.path.abspath(r.image) in self._excluded]
+        return frozenset(map(os.path.realpath, (*self._excluded, *partners)))
+
+    def _folders(self) -> list[Folders]:
+        """Returns the splits whose two folders are there."""
+        given = [part for split in SPLITS if (part := getattr(self.data, split)) is not None]
+        return [part for part in given if all(n and os.path.isdir(self.root / n) for n in (part.images, part.masks))]
+
+    def hold_both(self, folder: Path) -> bool:
+        """Whether a split has both its images and its masks in this folder."""
+        both = [{os.path.realpath(self.root / str(name)) for name in (p.images, p.masks)} for p in self._folders()]
+        return {os.path.realpath(folder)} in both
+
     def search(self, part: Folders) -> Pairs:
         """Returns the pairs of a split's two folders, whatever is listed."""
         images, masks = self.root / str(part.images), self.root / str(part.masks)
