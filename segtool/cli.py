@@ -145,8 +145,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Look at a folder and write a commented config that trains."""
+    from segtool.data.opening import shown
     from segtool.init.scaffold import scaffold
-    from segtool.tables import printable
 
     out = out or Path(f"{data_dir.resolve().name}.yaml")
     if out.exists() and not force:
@@ -156,7 +156,7 @@ def init(
     _check_model(model)
     text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
     _write_text(out, text)
-    print(printable(f"wrote {out}"))
+    print(shown(f"wrote {out}"))
     _tell_problems(out)
     print(f"next: segtool check {_shell([str(out)])}; segtool train {_shell([str(out)])}", file=sys.stderr)
 
@@ -427,13 +427,13 @@ def list_components(
 def config_show(config: ConfigOrData, overrides: Overrides = None) -> None:
     """Print the resolved config with where each value came from."""
     from segtool.config import plain, show
-    from segtool.tables import printable
+    from segtool.data.opening import shown
 
     resolved, _ = _load(config, overrides)
     rows = [(path, json.dumps(plain(value), ensure_ascii=False), origin) for path, value, origin in show(resolved)]
     width = max(len(f"{path}: {value}") for path, value, _ in rows)
     for path, value, origin in rows:
-        print(printable(f"{f'{path}: {value}'.ljust(min(width, 72))}  # {origin}"))
+        print(shown(f"{f'{path}: {value}'.ljust(min(width, 72))}  # {origin}"))
 
 
 @config_app.command("schema")
@@ -465,12 +465,12 @@ def _previews(config: Config, base: Path, directory: Path, *, drawable: bool) ->
     if not drawable:
         print("no pictures: mend the errors first", file=sys.stderr)
         return []
+    from segtool.data.opening import shown
     from segtool.data.preview import options_on, write_previews
-    from segtool.tables import printable
 
     pictures = write_previews(config, base, directory)
     for path in pictures:
-        print(printable(f"wrote {path}"), file=sys.stderr)
+        print(shown(f"wrote {path}"), file=sys.stderr)
     if not options_on(config.augment):
         print("no option of `augment` is on; look at one with, for example, --set augment.elastic=6", file=sys.stderr)
     return pictures
@@ -603,10 +603,10 @@ def _explain(error: Exception) -> int:
 
 
 def _print_errors(problems: list[str] | tuple[str, ...]) -> None:
-    from segtool.tables import printable
+    from segtool.data.opening import shown
 
     mark = "\x1b[31merror:\x1b[0m" if streams.is_styled(sys.stderr) else "error:"
     for problem in problems:
         # The lines that follow the first may be a config to paste: they are left as they are.
-        lines = [printable(line) for line in problem.splitlines()] or [""]
+        lines = [shown(line) for line in problem.splitlines()] or [""]
         print(mark, "\n".join(lines), file=sys.stderr)

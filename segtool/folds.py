@@ -10,8 +10,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from segtool.data.opening import shown
 from segtool.metrics import SUMMARY, Scores, iou
-from segtool.terminal import percent, printable
+from segtool.terminal import percent
 
 DEFINITIONS = {
     "mean": "Mean over the folds in which the score is defined; null where it is in none.",
@@ -132,7 +133,7 @@ def _spread_json(scores: Sequence[Scores]) -> dict[str, Any]:
 
 
 def _table(title: str, scores: Sequence[Scores], together: Scores | None) -> Table:
-    table = Table(title=Text(printable(title)), title_justify="left")
+    table = Table(title=Text(shown(title)), title_justify="left")
     table.add_column("score", overflow="fold")
     for name in ("mean", "std", *(["pooled"] if together else []), *map(str, range(1, len(scores) + 1))):
         table.add_column(name, justify="right")
@@ -140,7 +141,7 @@ def _table(title: str, scores: Sequence[Scores], together: Scores | None) -> Tab
     def add(label: str, spread: Spread, whole: float | None) -> None:
         extra = [percent(whole)] if together else []
         # Names go in as Text: as strings they would be read as markup and emoji codes.
-        table.add_row(Text(printable(label)), *map(percent, (spread.mean, spread.std)), *extra, *_cells(spread))
+        table.add_row(Text(shown(label)), *map(percent, (spread.mean, spread.std)), *extra, *_cells(spread))
 
     for label, name in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
         add(label, summary_spreads(scores)[name], together.summary[name] if together else None)

@@ -12,6 +12,7 @@ import torch
 
 from segtool.config import Config, located
 from segtool.data.formats import Record, split_records
+from segtool.data.opening import shown
 from segtool.data.structures import Structure, measure_structures
 from segtool.errors import ConfigError, DataError
 from segtool.layers import (
@@ -26,7 +27,6 @@ from segtool.layers import (
 )
 from segtool.measure import SHIFTS, EffectiveField, Shift, effective_field, settle_norms, shift_consistency
 from segtool.models.segmenter import Segmenter, build_model, verify
-from segtool.terminal import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -193,7 +193,7 @@ def shifts_table(measured: Measured) -> Table:
 
 
 def _structure_lines(structures: Sequence[Structure]) -> list[str]:
-    told = ", ".join(f"{printable(structure.name)} {structure.length:.0f}" for structure in structures)
+    told = ", ".join(f"{shown(structure.name)} {structure.length:.0f}" for structure in structures)
     head = "structures of the training masks, pixels of the longest straight run inside a class (median over the masks"
     return ["", f"{head} that have it): {told}"] if structures else []
 
@@ -202,7 +202,7 @@ def _small_field(field: int, structures: Sequence[Structure]) -> list[str]:
     longer = sorted((s for s in structures if s.length > field), key=lambda s: -s.length)
     if not longer:
         return []
-    told = ", ".join(f"{printable(structure.name)} {structure.length:.0f}" for structure in longer)
+    told = ", ".join(f"{shown(structure.name)} {structure.length:.0f}" for structure in longer)
     return [
         f"the receptive field of {field} pixels is smaller than structures of the training masks: {told}; pixels in "
         "their middle do not see where they end; more levels in the encoder widen the field"

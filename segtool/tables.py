@@ -6,8 +6,9 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+from segtool.data.opening import shown
 from segtool.metrics import Scores, dice, iou, majority_baseline, mean, pixel_accuracy, precision, recall
-from segtool.terminal import percent, printable
+from segtool.terminal import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,25 +23,25 @@ def score_table(scores: Scores, title: str) -> Table:
     total = max(int(matrix.sum()), 1)
     columns = [iou(matrix), dice(matrix), precision(matrix), recall(matrix)]
     # Names go in as Text: as strings they would be read as markup and emoji codes.
-    table = Table(title=Text(printable(title)), title_justify="left")
+    table = Table(title=Text(shown(title)), title_justify="left")
     table.add_column("class", overflow="fold")
     for name in ("IoU %", "Dice %", "precision %", "recall %", "pixels %"):
         table.add_column(name, justify="right")
     pixels = matrix.sum(1).tolist()
     for name, row, count in zip(scores.names, zip(*columns, strict=True), pixels, strict=True):
-        table.add_row(Text(printable(name)), *map(percent, row), percent(count / total))
+        table.add_row(Text(shown(name)), *map(percent, row), percent(count / total))
     table.add_section()
     table.add_row("mean", *(percent(mean(column)) for column in columns), "")
     base, majority = majority_baseline(scores)
     if majority is not None:
         baseline = [percent(base["miou"]), percent(base["mean_dice"]), "", percent(base["mean_accuracy"]), ""]
-        table.add_row(Text(f"all {printable(majority)}"), *baseline, style="dim")
+        table.add_row(Text(f"all {shown(majority)}"), *baseline, style="dim")
     return table
 
 
 def definition(scores: Scores) -> str:
     """Returns the scores of the whole, what the numbers are, and what they leave out; a line each."""
-    absent = [printable(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
+    absent = [shown(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
     summary = scores.summary
     counted = len(scores.names) - len(absent)
     scored = int(scores.confusion.sum())
@@ -56,7 +57,7 @@ def definition(scores: Scores) -> str:
         f"{_count(scores.ignored, 'pixel')} with ignored truth ({left_out} %) are left out.",
     ]
     if majority is not None:
-        lines.append(f"The row 'all {printable(majority)}' is what that answer everywhere would score.")
+        lines.append(f"The row 'all {shown(majority)}' is what that answer everywhere would score.")
     return "\n".join(lines)
 
 
@@ -83,5 +84,5 @@ def _count(number: int, what: str) -> str:
 
 def _inert(text: str) -> str:
     # A spreadsheet runs a cell that begins like a formula; the apostrophe makes it text.
-    text = printable(text)
+    text = shown(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

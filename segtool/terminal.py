@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segtool import disk
+from segtool.data.opening import shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -60,10 +61,10 @@ class Reporter:
     def counter(self, *, unit: str, label: str) -> Callable[[int, int], None]:
         """Returns what shows how many of a total are done; nothing where that takes under 10 s without a terminal."""
         bar: tqdm | None = None
-        shown = time.monotonic()
+        told = time.monotonic()
 
         def count(done: int, total: int) -> None:
-            nonlocal bar, shown
+            nonlocal bar, told
             if self.quiet:
                 return
             if self.console.is_terminal:
@@ -72,8 +73,8 @@ class Reporter:
                 bar.update(done - bar.n)
                 if done == total:
                     bar.close()
-            elif time.monotonic() - shown > PLAIN_SECONDS:
-                shown = time.monotonic()
+            elif time.monotonic() - told > PLAIN_SECONDS:
+                told = time.monotonic()
                 self._print(f"{label}: {done} of {total} {unit}s")
 
         return count
@@ -111,10 +112,10 @@ class Reporter:
         self._log = None
 
     def _track_plainly(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
-        shown = time.monotonic()
+        told = time.monotonic()
         for done, item in enumerate(items):
-            if not self.quiet and time.monotonic() - shown > PLAIN_SECONDS:
-                shown = time.monotonic()
+            if not self.quiet and time.monotonic() - told > PLAIN_SECONDS:
+                told = time.monotonic()
                 self._print(f"{label}: {done} of {total} {unit}s")
             yield item
 
@@ -140,11 +141,6 @@ class Mute(Reporter):
 
     def _print(self, text: str, style: str | None = None) -> None:
         pass
-
-
-def printable(text: str) -> str:
-    """Returns text with control characters and undecodable bytes escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def duration(seconds: float) -> str:
@@ -176,4 +172,4 @@ def _bar(items: Iterable[T] | None = None, **options: Any) -> tqdm[T]:
 
 
 def _lines(text: str) -> str:
-    return "\n".join(printable(line) for line in text.split("\n"))
+    return "\n".join(shown(line) for line in text.split("\n"))

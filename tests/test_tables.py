@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from segtool.data.opening import shown
 from segtool.metrics import ImageScore, Scores
-from segtool.tables import definition, per_image_csv, printable, score_table
+from segtool.tables import definition, per_image_csv, score_table
 from segtool.terminal import PLAIN_SECONDS, Reporter, duration, percent
 
 HOSTILE = ["[red]x[/red]", "[/]", ":car:", "back\\", "\x1b]0;title\x07", "two\nlines", "=1+1", "\udcff"]
@@ -73,9 +74,9 @@ def test_where_nothing_was_scored_the_table_has_hyphens_and_no_baseline():
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_shown_as_they_are_and_do_nothing_in_a_table(name):
     text = rendered(score_table(scores((name, "b"), ((3, 0), (0, 1))), f"title {name}"))
-    assert row(text, printable(name))[1] == "100.00"
-    assert row(text, f"all {printable(name)}")
-    assert f"title {printable(name)}" in text
+    assert row(text, shown(name))[1] == "100.00"
+    assert row(text, f"all {shown(name)}")
+    assert f"title {shown(name)}" in text
     assert all(c.isprintable() or c == "\n" for c in text)
 
 
@@ -120,7 +121,7 @@ def test_other_names_come_back_from_the_csv_as_they_were(stem):
 
 
 def test_printable_text_is_left_alone():
-    assert printable("Straße 7, ok: [x] \\ 猫") == "Straße 7, ok: [x] \\ 猫"
+    assert shown("Straße 7, ok: [x] \\ 猫") == "Straße 7, ok: [x] \\ 猫"
 
 
 @pytest.mark.parametrize(
@@ -186,10 +187,10 @@ def test_names_do_nothing_in_a_line_and_fit_any_log(tmp_path, capsys, name):
     reporter.say(f"file {name}")
     reporter.warn(name)
     reporter.close()
-    shown = capsys.readouterr().err
-    assert shown == (tmp_path / "log").read_text(encoding="utf-8")
-    assert all(c.isprintable() or c == "\n" for c in shown)
-    assert shown.startswith("file " + "\n".join(map(printable, name.split("\n"))))
+    said = capsys.readouterr().err
+    assert said == (tmp_path / "log").read_text(encoding="utf-8")
+    assert all(c.isprintable() or c == "\n" for c in said)
+    assert said.startswith("file " + "\n".join(map(shown, name.split("\n"))))
 
 
 def test_a_long_line_is_not_wrapped_where_no_terminal_shows_it(capsys):
