@@ -99,8 +99,9 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
     for given in inputs:
         if given.is_dir():
             # What an earlier prediction left in a folder within the images is not an image to predict.
-            inside = out.is_dir() and not out.samefile(given)
-            found = list_files(given, IMAGE_SUFFIXES, without=(out,) if inside else ())
+            left = Path(os.path.abspath(out)) if out.is_dir() and not out.samefile(given) else None
+            listed = list_files(given, IMAGE_SUFFIXES)
+            found = [path for path in listed if not (left and path.is_relative_to(left) and _is_made(path))]
             images += [(path, Path(stem_of(path, given))) for path in found]
             if not found:
                 missing.append(f"{given}: holds no image; expected PNG, JPEG, TIFF, BMP or WebP files")
@@ -296,9 +297,19 @@ def _check_target(path: Path, out: Path) -> None:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path}: is a link, a folder or a device, and is not replaced; choose another --out")
-    with open(path, "rb") as file:
-        if MADE_BY.encode() not in file.read(4096):
-            raise CheckpointError(f"{path}: was not made by segtool, and is not replaced; choose another --out")
+    if not _is_made(path):
+        raise CheckpointError(f"{path}: was not made by segtool, and is not replaced; choose another --out")
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a file holds what was predicted; False where it cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with open(path, "rb") as file:
+            return MADE_BY.encode() in file.read(4096)
+    except OSError:
+        return False
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -25,7 +25,7 @@ from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
 from segtool.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
 from segtool.optim import build_optimizer
-from segtool.predict import MADE_BY, build_ensemble, build_predictor, list_jobs, predict
+from segtool.predict import MADE_BY, _png, build_ensemble, build_predictor, list_jobs, predict
 
 CPU = torch.device("cpu")
 
@@ -589,5 +589,17 @@ def test_masks_written_into_a_folder_within_the_images_are_no_images_next_time(t
     for folder in (images, out):
         folder.mkdir()
         Image.new("RGB", (4, 4)).save(folder / "a.png")
+    (out / "a.png").write_bytes(_png(Image.new("L", (4, 4))))
     jobs = list_jobs([images], out, overlays=False, probabilities=False)
     assert [job.image for job in jobs] == [images / "a.png"]
+
+
+def test_images_in_the_folder_that_is_written_into_are_predicted_too(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "images" / "more"
+    for folder in (images, out):
+        folder.mkdir()
+        Image.new("RGB", (4, 4)).save(folder / f"{folder.name}.png")
+    os.mkfifo(out / "pipe.png")
+    jobs = list_jobs([images], out, overlays=False, probabilities=False)
+    assert [job.image for job in jobs] == [images / "images.png", out / "more.png", out / "pipe.png"]
+    assert [job.mask for job in jobs][1] == out / "more" / "more.png"

@@ -127,7 +127,7 @@ class Places:
             return frozenset()
         records = [record for part in self._folders() for record in self.search(part).records]
         partners = [r.mask for r in records if r.mask and os.path.abspath(r.image) in self._excluded]
-        return frozenset(map(os.path.realpath, (*self._excluded, *partners)))
+        return frozenset(os.path.realpath(path) for path in (*self._excluded, *partners))
 
     def _folders(self) -> list[Folders]:
         """Returns the splits whose two folders are there."""
