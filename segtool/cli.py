@@ -344,6 +344,7 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability: .npy, K H W, float32.")
     ] = False,
+    overrides: Overrides = None,
     flip: Flip = False,
     tile: Tile = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip images whose outputs are there.")] = False,
@@ -356,6 +357,7 @@ def predict(
     predict_session(
         paths,
         out,
+        tuple(overrides or ()),
         flip=flip,
         overlays=overlay,
         probabilities=probabilities,

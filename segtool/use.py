@@ -103,9 +103,7 @@ def evaluate_session(
         with world.agreed():
             where = place(world, choose_device(device))
             checkpoints = find_checkpoints(paths, reporter)
-            configs = [_overridden(c, paths, overrides) if overrides else c.config for c in checkpoints]
-            for checkpoint, config in zip(checkpoints, configs, strict=True):
-                refuse_changes(checkpoint.config, config, checkpoint.path)
+            configs = _configs(checkpoints, paths, overrides)
             config, first = configs[0], checkpoints[0]
             with located(config):
                 records = records_to_score(config, first.path, split)
@@ -120,6 +118,14 @@ def evaluate_session(
         members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
         directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
         return Evaluation(scores, name, tuple(paths), members, flip, directory, world.is_main)
+
+
+def _configs(checkpoints: Sequence[Checkpoint], paths: Sequence[Path], overrides: Sequence[str]) -> list[Config]:
+    """Returns the configs after `--set`. Raises ConfigError for what their weights were made for."""
+    configs = [_overridden(c, paths, overrides) if overrides else c.config for c in checkpoints]
+    for checkpoint, config in zip(checkpoints, configs, strict=True):
+        refuse_changes(checkpoint.config, config, checkpoint.path)
+    return configs
 
 
 def _overridden(checkpoint: Checkpoint, paths: Sequence[Path], overrides: Sequence[str]) -> Config:
@@ -179,6 +185,7 @@ def _warn_of_seen(
 def predict_session(
     paths: Sequence[Path],
     out: Path,
+    overrides: Sequence[str] = (),
     *,
     flip: bool = False,
     overlays: bool,
@@ -194,6 +201,7 @@ def predict_session(
 
     Args:
         paths: one or more members (runs, checkpoints, directories of folds), then the images.
+        overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
     """
     from segtool.allocator import keep_freed_memory
     from segtool.distributed import choose_device, join_world, place
@@ -206,13 +214,14 @@ def predict_session(
             jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
             reporter = _reporter(quiet, world)
             checkpoints = find_checkpoints(members, reporter)
+            config = _configs(checkpoints, members, overrides)[0]
             predictor = build_ensemble(checkpoints, place(world, choose_device(device)), flip=flip)
         require_alike(world, [[str(job.image) for job in jobs], [str(c.progress) for c in checkpoints]])
         if len(checkpoints) > 1:
             listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
             reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
         mine = jobs[world.rank :: world.size]
-        results = predict(predictor, checkpoints[0].config, mine, tile=tile, resume=resume)
+        results = predict(predictor, config, mine, tile=tile, resume=resume)
         done = 0
         failures: list[tuple[int, Sequence[str]]] = []
         try:

@@ -222,6 +222,19 @@ def test_a_folder_of_images_with_a_folder_called_checkpoints_is_no_run(
     assert len(list((tmp_path / "out" / "checkpoints").glob("*.png"))) == 2
 
 
+def test_what_a_prediction_is_refused_for_can_be_mended_as_the_error_says(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    given = [run_directory, data / "test" / "images", "--out", tmp_path / "out"]
+    refused = segtool("predict", *given, "--set=limits.max_pixels=1000")
+    assert refused.code == 3
+    assert "raise limits.max_pixels" in refused.err
+    assert segtool("predict", *given, "--set=limits.max_pixels=2000").code == 0
+    fixed = segtool("predict", *given, "--set=data.ignore=[99]")
+    assert fixed.code == 2
+    assert "its weights were made for the former" in fixed.err
+
+
 def test_the_network_of_a_config_without_data_is_inspected(segtool: Command, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("data:\n  classes: [{name: a, values: [0]}, {name: b, values: [1]}]\n")
