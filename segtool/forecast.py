@@ -147,15 +147,21 @@ def measure(
     spans = [after - before for before, after in itertools.pairwise(ends)]
     per_step = statistics.median(spans[WARM_UP:])
     starting = max(sum(spans[:WARM_UP]) - WARM_UP * per_step, 0.0)
-    validation, samples = _scoring(training, EvaluationSet(records.get("val", []), Reader.of(config)), workers)
-    began = time.monotonic()
-    num_bytes = checkpoint.num_bytes(training.state, config, Progress())
-    saving = time.monotonic() - began + num_bytes / DISK_RATE
+    validation, samples = _scoring(training, records, workers)
+    saving, num_bytes = _saving(training)
     memory = peak_memory(device)
     if memory is not None and dataset.cache is not None and device.type != "cuda":
         seen = min(len(dataset), len(spans) * config.train.batch_size // world.size)
         memory += dataset.cache.used * len(dataset) // seen
     return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
+
+
+def scored_seconds(config: Config, records: dict[str, list[Record]], world: World, device: torch.device) -> float:
+    """Returns what a validation with its samples and its checkpoint takes, as `Times.scored`, without any step."""
+    training = training_step.build_training(config, None, device, world.alone)
+    validation, samples = _scoring(training, records, num_workers(config.train.workers, device, world.alone))
+    saving, _ = _saving(training)
+    return validation + samples + saving
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -179,8 +185,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _scoring(training: training_step.Training, dataset: EvaluationSet, workers: int) -> tuple[float, float]:
-    """Returns the seconds of scoring all of a data set, and of drawing the samples."""
+def _scoring(training: training_step.Training, records: dict[str, list[Record]], workers: int) -> tuple[float, float]:
+    """Returns the seconds of scoring all of the validation split, and of drawing the samples."""
+    dataset = EvaluationSet(records.get("val", []), Reader.of(training.config))
     if not len(dataset):
         return 0.0, 0.0
     predictor = train.build_predictor(training)
@@ -191,6 +198,13 @@ def _scoring(training: training_step.Training, dataset: EvaluationSet, workers: 
     list(train.sample_pictures(predictor, dataset, training.config.train.samples))
     share = -(-len(dataset) // training.world.size)
     return clock.first + clock.each * (share - 1), time.monotonic() - began
+
+
+def _saving(training: training_step.Training) -> tuple[float, int]:
+    """Returns the seconds and the bytes of a checkpoint."""
+    began = time.monotonic()
+    num_bytes = checkpoint.num_bytes(training.state, training.config, Progress())
+    return time.monotonic() - began + num_bytes / DISK_RATE, num_bytes
 
 
 def _score(training: training_step.Training, predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:

@@ -160,5 +160,9 @@ def budgeted(
         f"validations of {times.validation:.1f} s included"
     )
     train = replace(config.train, epochs=None, steps=steps)
-    deadline = began + budget - 1.5 * times.scored - 2
-    return replace(config, train=train), replace(plan, steps=steps), deadline
+    return replace(config, train=train), replace(plan, steps=steps), last_step(began + budget, times.scored)
+
+
+def last_step(end: float, scored: float) -> float:
+    """Returns when the last step must have begun, so that `scored` seconds of validation and checkpoint end in time."""
+    return end - 1.5 * scored - 2

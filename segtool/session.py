@@ -31,6 +31,7 @@ from segtool.preparation import (
     budgeted,
     checked_records,
     frequencies_of,
+    last_step,
     planned,
     require_shares,
     verify_components,
@@ -275,6 +276,7 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
     from segtool import checkpoint
     from segtool.data.formats import split_records
     from segtool.distributed import choose_device, place
+    from segtool.forecast import scored_seconds
     from segtool.models.segmenter import outline
 
     directory = session.run or session.config
@@ -325,7 +327,9 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
         reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
         if dry_run:
             return
-        deadline = None if session.budget is None else began + session.budget
+        deadline = None
+        if session.budget is not None:
+            deadline = last_step(began + session.budget, scored_seconds(config, records, world, device))
         checkpoint.remove_unfinished(run.checkpoints)
         run.drop_after(step)
         run.write_config(config)

@@ -26,7 +26,7 @@ import torch
 from conftest import config_of
 from killing import Ended, Server
 
-from segtool import __version__, checkpoint, provenance, session
+from segtool import __version__, checkpoint, forecast, provenance, session
 from segtool.config import dump_config, load_config, show
 from segtool.data.formats import Record
 from segtool.inference import fast_dtype
@@ -527,6 +527,18 @@ def test_a_run_that_is_continued_with_a_budget_ends_when_that_is_up(tmp_path, be
     ended = segtool("train", run, "--resume", "--set=train.steps=99", "--budget=0.01s")
     assert ended.code == 0, ended.err
     assert "ended at step 7 of 99" in ended.err
+
+
+def test_a_budget_leaves_time_for_the_last_validation_where_a_run_is_continued(tmp_path, bench, monkeypatch):
+    ends = []
+    monkeypatch.setattr(session, "_train", lambda *_, deadline, **__: ends.append(deadline))
+    monkeypatch.setattr(forecast, "_scoring", lambda *_: (30.0, 10.0))  # seconds of a validation, and its samples
+    run = copy_of(bench.whole, tmp_path)
+    began = time.monotonic()
+    session.train_session(
+        session.Session(run, ("train.steps=99",), resume=True, budget=900.0, device="cpu", quiet=True)
+    )
+    assert ends[0] == pytest.approx(began + 900 - 1.5 * 40 - 2, abs=1)
 
 
 HARMLESS = {
