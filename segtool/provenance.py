@@ -10,12 +10,14 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool import __version__
 from segtool.config import Config, show
 from segtool.errors import ConfigError, DataError
+from segtool.registry import filled
 from segtool.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ FIXED = (
 
 def refuse_changes(before: Config, after: Config, where: Path) -> None:
     """Raises ConfigError where a config differs from that of the weights in what they were made for."""
-    old, new = dict(_values(before)), dict(_values(after))
+    old, new = dict(_values(_filled(before))), dict(_values(_filled(after)))
     changed = [
         f"{where}: {key} was {old.get(key)!r} in the run and is {new.get(key)!r} now; its weights were made for the "
         "former: start a new run for this"
@@ -52,6 +54,13 @@ def refuse_changes(before: Config, after: Config, where: Path) -> None:
     ]
     if changed:
         raise ConfigError(*changed)
+
+
+def _filled(config: Config) -> Config:
+    """Returns a config whose network sets all options, so that one which is set to its default is no change."""
+    model = config.model
+    encoder, decoder = filled("encoder", model.encoder), filled("decoder", model.decoder)
+    return replace(config, model=replace(model, encoder=encoder, decoder=decoder))
 
 
 def say_differences(before: Config, after: Config, reporter: Reporter) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from segtool.errors import ConfigError, Problem
@@ -118,6 +118,15 @@ def options(cls: type) -> dict[str, Option]:
         for p in parameters
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def filled(kind: str, component: Component) -> Component:
+    """Returns a component with the defaults of the options that it does not set; one of an unknown name as it is."""
+    if component.name not in names(kind):
+        return component
+    known = options(_registered[kind][component.name])
+    defaults = {name: option.default for name, option in known.items() if option.default is not inspect.Parameter.empty}
+    return replace(component, options={**defaults, **component.options})
 
 
 def build(kind: str, component: Component, *positional: Any, path: str) -> Any:

@@ -592,6 +592,18 @@ def test_a_resume_with_a_change_that_its_weights_were_not_made_for_is_refused(be
     assert "start a new run" in refused.err
 
 
+def test_a_default_of_the_network_that_is_written_out_is_no_change_and_is_told_as_what_it_was(bench, segtool):
+    options = ("train.steps=90", "model.encoder.norm=batch", "model.decoder.valid=false")
+    same = segtool("train", bench.whole, "--resume", "--dry-run", *[f"--set={option}" for option in options])
+    assert same.code == 0, same.err
+    other = segtool(
+        "train", bench.whole, "--resume", "--dry-run", "--set=train.steps=90", "--set=model.decoder.aux=true"
+    )
+    assert other.code == 2
+    assert "model.decoder.aux was False in the run and is True now" in other.err
+    assert "model.decoder.name" not in other.err
+
+
 def test_everything_that_is_fixed_is_tested_above():
     assert {fixed for fixed in provenance.FIXED if not any(key.startswith(fixed) for key in FIXED)} == set()
     assert not any(key.startswith(provenance.FIXED) for key in HARMLESS)
