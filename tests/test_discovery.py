@@ -10,6 +10,7 @@ from PIL import Image
 from test_scaffold import init, make_set, regions, write_image, write_mask
 
 from segtool.check.report import check
+from segtool.config import Folders, Pairing
 from segtool.data.formats import split_records
 from segtool.errors import DataError
 from segtool.init.discovery import discover
@@ -112,6 +113,37 @@ def test_a_table_of_pairs_is_taken_where_names_do_not_meet(tmp_path: Path, base:
     assert {(r.image.name, r.mask.name) for r in records if r.mask} == {
         (f"{i}.png", f"z{(7 * i + 3) % 8}x.png") for i in range(8)
     }
+
+
+def test_a_table_of_bare_names_finds_them_in_the_folders_of_images_and_masks(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    rows = ["label,image"]
+    for i in range(8):
+        write_image(root / f"images/{i}.png", i)
+        write_mask(root / f"masks/{(3 * i + 1) % 8}.png", regions(i, [0, 1]))
+        rows.append(f"{(3 * i + 1) % 8}.png,{i}.png")
+    (root / "pairs.csv").write_text("\n".join(rows))
+    config = init(root)
+    assert config.data.train == Folders(images="images", masks="masks", list="pairs.csv")
+    records = [record for part in split_records(config, tmp_path).values() for record in part]
+    assert {(r.image.stem, r.truth.stem) for r in records} == {(str(i), str((3 * i + 1) % 8)) for i in range(8)}
+
+
+def test_a_table_of_two_pictures_a_line_does_not_say_which_masks_are_theirs(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    names = sorted(path.name for path in (root / "images").iterdir())
+    (root / "stereo.csv").write_text("".join(f"{a},{b}\n" for a, b in zip(names, reversed(names), strict=True)))
+    config = init(root)
+    assert (config.data.format, config.data.train.list) == ("folders", None)
+
+
+def test_scenes_are_found_whose_pictures_a_word_tells_that_colours_bear_too(tmp_path: Path) -> None:
+    for i in range(9):
+        write_image(tmp_path / f"set/{i // 3}/cam/{i:03}_rgb.png", i)
+        write_mask(tmp_path / f"set/{i // 3}/lab/{i:03}_label.png", regions(i, [0, 1]))
+    config = init(tmp_path / "set")
+    assert config.data.pairing == Pairing(image_words="cam rgb", mask_words="lab label")
+    assert sum(numbers(config, tmp_path / "set").values()) == 9
 
 
 @pytest.mark.parametrize(("lone", "severity"), [(2, "error"), (5, "note")])

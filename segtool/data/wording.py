@@ -43,7 +43,8 @@ def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing
     for one, other in product(_kinds(images), _kinds(masks)):
         pairing = Pairing(image_words=" ".join(sorted(one - other)), mask_words=" ".join(sorted(other - one)))
         of_images, of_masks = _roles(pairing.image_words), _roles(pairing.mask_words)
-        other_kind = "masks" in of_images or mask_rank(pairing.image_words) < 0  # instances, overlays
+        unlike = " ".join(word for word in pairing.image_words.split() if "images" not in _roles(word))
+        other_kind = "masks" in of_images or mask_rank(unlike) < 0  # instances, overlays; `rgb` is a word for both
         told = not other_kind and ("masks" in of_masks or "images" in of_images)
         if pairing not in found and one != other and (told or images is not masks):
             found.add(pairing)

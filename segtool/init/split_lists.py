@@ -11,10 +11,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 
 from segtool.config import Folders, Pairing
-from segtool.data.lists import Names, is_image_name, read_rows, says_image, split_column
+from segtool.data.lists import Names, is_image_name, pairs_there, read_rows, says_image, split_column
 from segtool.data.pairs import Pairs
 from segtool.data.words import SPLITS, meaning_of, roles_in
 from segtool.errors import DataError
@@ -35,6 +36,7 @@ class _Part:
     path: str
     part: str | None
     cells: tuple[tuple[str, ...], ...]
+    header: tuple[str, ...] = ()
 
 
 def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing) -> dict[str, Folders]:
@@ -70,11 +72,10 @@ def find_pair_lists(root: Path) -> tuple[dict[str, Folders], int]:
         found: dict[str, Folders] = {}
         count = 0
         for split, part in group.items():
-            base, there = _base(root, part)
+            listed, there = max((_of_one_base(root, part), _of_two_bases(root, part)), key=lambda found: found[1])
             if there < max(1, ENOUGH * len(part.cells)):
                 break
-            folder = None if base == "." else base
-            found[split] = Folders(images=folder, masks=folder, list=part.path, part=part.part)
+            found[split] = listed
             count += there
         else:
             if "train" in found and count > best[1]:
@@ -99,7 +100,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
             continue
         cells = [tuple(row.cells[:MAX_COLUMNS]) for row in rows if row.cells]
         column = split_column(header)
-        if column is not None and (parts := _by_column(path, cells, column)):
+        if column is not None and (parts := _by_column(path, cells, tuple(header), column)):
             yield parts
             continue
         stem = Path(path).stem
@@ -107,41 +108,46 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
         if split and cells:
             key = (os.path.dirname(path), _WORD.sub("*", stem.lower(), count=1))
             if "trainval" in stem.lower():
-                groups[key].setdefault("train", _Part(path, None, tuple(cells)))
+                groups[key].setdefault("train", _Part(path, None, tuple(cells), tuple(header)))
             else:
-                groups[key][split] = _Part(path, None, tuple(cells))
+                groups[key][split] = _Part(path, None, tuple(cells), tuple(header))
     yield from groups.values()
 
 
 _WORD = re.compile(r"train(ing)?|trn|val(id(ation)?)?|test(ing)?|tst|dev|eval")
 
 
-def _by_column(path: str, cells: Sequence[tuple[str, ...]], column: int) -> dict[str, _Part]:
+def _by_column(path: str, cells: Sequence[tuple[str, ...]], header: tuple[str, ...], column: int) -> dict[str, _Part]:
     """Returns the parts of a list whose column names splits."""
     found: dict[str, _Part] = {}
     for word in sorted({row[column] for row in cells if column < len(row)}):
         split = meaning_of(word).split
         if split and split not in found:
             rows = tuple(row for row in cells if column < len(row) and row[column] == word)
-            found[split] = _Part(path, word, rows)
+            found[split] = _Part(path, word, rows, header)
     return found
 
 
 def _list_files(root: Path) -> list[str]:
     """Returns the files below a root that may be lists, relative to it."""
     found = []
-    for folder, folders, files in os.walk(root):
-        relative = os.path.relpath(folder, root)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        if relative.count(os.sep) + 1 >= MAX_DEPTH:
-            folders.clear()
-        for name in sorted(files):
+    for folder, files in _walk(root):
+        for name in files:
             path = Path(folder) / name
             if name.lower().endswith(SUFFIXES) and name[0] != "." and is_small(path, MAX_BYTES):
                 found.append(path.relative_to(root).as_posix())
         if len(found) > MAX_FILES:
             break  # a file of outlines for each image, and no list
     return found if len(found) <= MAX_FILES else [path for path in found if meaning_of(Path(path).stem).split]
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields the folders below a root with the names of their files, the outer ones first."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if os.path.relpath(folder, root).count(os.sep) + 1 >= MAX_DEPTH:
+            folders.clear()
+        yield folder, sorted(files)
 
 
 # --- evidence
@@ -177,12 +183,39 @@ def _divides(group: Mapping[str, _Part], counts: Mapping[str, tuple[int, int]], 
     return bool(group) and ("train" in group or 2 * covered < num_paired)
 
 
-def _base(root: Path, part: _Part) -> tuple[str, int]:
-    """Returns the folder that the names in a list of pairs are relative to, and how many pairs are there."""
+def _of_one_base(root: Path, part: _Part) -> tuple[Folders, int]:
+    """Returns a list of pairs with the folder that its names are relative to, and how many pairs are there."""
     folders = dict.fromkeys((".", Path(part.path).parent.as_posix()))
     counts = {folder: sum(_both_there(root / folder, row) for row in part.cells) for folder in folders}
     best = max(counts, key=lambda folder: counts[folder])
-    return best, counts[best]
+    base = None if best == "." else best
+    return Folders(images=base, masks=base, list=part.path, part=part.part), counts[best]
+
+
+def _of_two_bases(root: Path, part: _Part) -> tuple[Folders, int]:
+    """Returns a list of pairs with the folders in which images and masks bear its names, and how many are there.
+
+    Where a name of an image may be that of a mask too, the header must say which column holds masks: two pictures a
+    line may be those of two cameras.
+    """
+    listed = Folders(list=part.path, part=part.part)
+    names = [cell for row in part.cells[:1] for cell in row if is_image_name(cell)]
+    if len(names) < 2:
+        return listed, 0
+    folders = [Path(folder) for folder, _ in _walk(root)]
+    there = {
+        folder.relative_to(root).as_posix(): {name for name in names if os.path.isfile(folder / name)}
+        for folder in folders
+    }
+    told = any("masks" in roles_in(cell) for cell in part.header)
+    choices = [
+        replace(listed, images=images, masks=masks)
+        for images, masks in permutations([folder for folder in there if there[folder]], 2)
+        if meaning_of(Path(masks).name).role == "masks" != meaning_of(Path(images).name).role
+        and (told or not there[images] & there[masks])
+    ]
+    counted = [(choice, len(pairs_there(choice, root)[0])) for choice in choices]
+    return max(counted, key=lambda found: found[1], default=(listed, 0))
 
 
 def _both_there(folder: Path, row: Sequence[str]) -> bool:
