@@ -57,6 +57,8 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
                 reporter.say(f"\nfold {number}/{count}")
                 train_session(_of_fold(session, directory, number, count, share))
                 left.remove(number)
+            elif session.overrides:
+                reporter.say(f"\nfold {number}/{count}: is done, and --set changes nothing in it")
             scoring_began = time.monotonic()
             scores.append(_score(session, directory, number, count))
             seconds = time.monotonic() - scoring_began

@@ -14,7 +14,7 @@ from segtool.yaml_io import flow
 if TYPE_CHECKING:
     import torch
 
-    from segtool.check.findings import Report
+    from segtool.check.findings import Finding, Report
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
@@ -85,7 +85,7 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(
-            *(f"{e.code}: {e.message} ({', '.join(e.files)}); {e.example}; {e.remedy}" for e in errors),
+            *("; ".join([f"{e.code}: {e.message}{_files(e)}", e.example, e.remedy]) for e in errors),
             "the data cannot be trained on as it is; `segtool check` shows every finding",
         )
     for finding in report.findings:
@@ -93,6 +93,10 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
             reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
     with located(config):
         return split_records(config, base, places), report
+
+
+def _files(finding: Finding) -> str:
+    return f" ({', '.join(finding.files)})" if finding.files else ""
 
 
 def planned(

@@ -283,6 +283,12 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
     if folds := len(fold_runs(directory)):
         command = f"segtool train CONFIG --folds N --run {shlex.quote(str(directory))} --resume"
         raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
+    if (directory / checkpoint.MANIFEST).is_file():
+        run_directory = shlex.quote(os.path.normpath(directory.absolute().parent.parent))
+        raise CheckpointError(
+            f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: segtool "
+            f"train {run_directory} --resume; or give --run DIR in place of --resume to train its config anew"
+        )
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))
     device = place(world, choose_device(session.device))

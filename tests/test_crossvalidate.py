@@ -116,6 +116,7 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     assert (code, "--resume" in err) == (2, True)
     code, _, err = segtool("train", config, "--folds", "2", "--run", directory, "--resume", *QUICK)
     assert code == 0, err
+    assert "fold 2/2: is done, and --set changes nothing in it" in err
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("step-*/*")} == before
     assert scores_of(directory) == report
     assert segtool("train", config, "--folds", "3", "--run", directory, "--resume", *QUICK)[0] == 2

@@ -15,6 +15,7 @@ from conftest import config_of, write_pair
 from segtool.data import cache, formats
 from segtool.data.pairs import Record
 from segtool.distributed import ALONE
+from segtool.errors import DataError
 from segtool.preparation import checked_records, planned
 from segtool.terminal import Reporter
 
@@ -34,6 +35,11 @@ def test_check_and_records_of_a_training_search_each_folder_once(
     assert {split: len(part) for split, part in records.items()} == {"train": 8, "val": 3, "test": 2}
     assert len(searched) == 3
     assert set(searched.values()) == {1}
+
+
+def test_an_error_of_the_data_that_concerns_no_file_names_none(make_config: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match=r"SEG106: the pairs cannot be split as the config asks; data\.fold: 11 pairs"):
+        checked_records(make_config(data={"fold": "1/99"}), Path("/"), Reporter(quiet=True))
 
 
 @pytest.mark.parametrize(("dtype", "taken"), [(np.uint8, "0.2 MB"), (np.uint16, "0.5 MB")])

@@ -522,6 +522,16 @@ def test_a_run_that_ended_for_want_of_improvement_goes_on_with_more_patience_onl
     assert f"from step {ended.progress.step} of 12" in longer.err
 
 
+def test_a_checkpoint_is_not_continued_itself_and_nothing_is_written_into_it(tmp_path, bench, segtool):
+    run = copy_of(bench.whole, tmp_path)
+    path = checkpoint.committed(run / "checkpoints")[-1]
+    before = sorted(path.iterdir())
+    refused = segtool("train", path, "--resume")
+    assert refused.code == 4
+    assert f"its run goes on from its last one with: segtool train {run} --resume" in refused.err
+    assert sorted(path.iterdir()) == before
+
+
 def test_a_run_that_is_continued_with_a_budget_ends_when_that_is_up(tmp_path, bench, segtool):
     run = copy_of(bench.whole, tmp_path)
     ended = segtool("train", run, "--resume", "--set=train.steps=99", "--budget=0.01s")
