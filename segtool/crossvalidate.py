@@ -45,7 +45,7 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     reporter = Reporter(quiet=session.quiet)
     directory = _directory(session, count)
     if dry_run:
-        _dry_run(session, directory, count, reporter)
+        _dry_run(session, directory, count, began, reporter)
         return directory, []
     scores: list[FoldScore] = []
     seconds = 0.0  # that the scoring of the last fold took
@@ -147,13 +147,14 @@ def _score(session: Session, directory: Path, number: int, count: int) -> FoldSc
     return FoldScore(f"{number}/{count}", run.name, scored[0].members[0][1], scored[0].scores, test)
 
 
-def _dry_run(session: Session, directory: Path, count: int, reporter: Reporter) -> None:
+def _dry_run(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> None:
     left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
     if not left:
         reporter.say(f"{directory}: all {count} folds are done")
         return
     reporter.say(f"plan of fold {left[0]}/{count}, of {len(left)} to train:")
-    seconds = train_session(_of_fold(session, directory, left[0], count, None), dry_run=True)
+    share = _share(session, began, folds=len(left), scoring=0.0)
+    seconds = train_session(_of_fold(session, directory, left[0], count, share), dry_run=True)
     if seconds is not None:
         reporter.say(f"{len(left)} folds: about {duration(len(left) * seconds)} in all")
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segtool.data.formats import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
+    from segtool.forecast import Times
     from segtool.models.encoders import Pretrained
     from segtool.plan import Plan
     from segtool.terminal import Reporter
@@ -133,25 +134,14 @@ def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:
 
 
 def budgeted(
-    config: Config,
-    plan: Plan,
-    records: Records,
-    frequencies: ClassFrequencies | None,
-    budget: float,
-    began: float,
-    device: torch.device,
-    world: World,
-    reporter: Reporter,
+    config: Config, plan: Plan, times: Times, budget: float, began: float, reporter: Reporter
 ) -> tuple[Config, Plan, float]:
     """Returns config and plan with the number of steps that fits the budget, and the time at which to stop.
 
     The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
     varies, and from the deadline on only the last validation and checkpoint are made.
     """
-    from segtool.forecast import measure
-
-    times = measure(config, records, frequencies, plan, world, device, reporter).times
-    left = budget - (time.monotonic() - began)
+    left = max(0.0, budget - (time.monotonic() - began))
     per_step = times.step + times.scored / plan.eval_steps
     steps = int((0.95 * left - times.starting - times.saving - times.scored) / per_step)
     if steps < 1:

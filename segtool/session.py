@@ -159,6 +159,7 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
 def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     from segtool import checkpoint
     from segtool.distributed import choose_device, place
+    from segtool.forecast import describe, measure
 
     directory = _new_directory(session, dry_run=dry_run)
     device = place(world, choose_device(session.device))
@@ -179,15 +180,17 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     trial = None
     if session.preflight:
         trial = _preflight(config, plan, records, frequencies, base, directory, device, world, reporter)
-    if dry_run:
-        seconds = _dry_run(config, plan, records, frequencies, directory, began, device, world, reporter)
-        reporter.say(f"would write {directory}; dry run: nothing was written")
-        return seconds
     deadline = None
-    if session.budget is not None:
-        config, plan, deadline = budgeted(
-            config, plan, records, frequencies, session.budget, began, device, world, reporter
-        )
+    if dry_run or session.budget is not None:
+        prepared = time.monotonic() - began
+        forecast = measure(config, records, frequencies, plan, world, device, reporter)
+        if session.budget is not None:
+            config, plan, deadline = budgeted(config, plan, forecast.times, session.budget, began, reporter)
+        if dry_run:
+            for line in describe(forecast, config, plan, prepared=prepared, directory=directory):
+                reporter.say(line)
+            reporter.say(f"would write {directory}; dry run: nothing was written")
+            return prepared + forecast.times.total(plan)
     run = Run(directory) if session.run else _next_run(directory)
     with _working_in(run, reporter):
         _refuse_run(run.directory)  # that another process has made meanwhile
@@ -489,27 +492,6 @@ def _say_brief(
     counts = Counter(finding.severity for finding in report.findings)
     for line in brief(config, plan, report.summary, counts, frequencies):
         reporter.say(line)
-
-
-def _dry_run(
-    config: Config,
-    plan: Plan,
-    records: Records,
-    frequencies: ClassFrequencies | None,
-    directory: Path,
-    began: float,
-    device: torch.device,
-    world: World,
-    reporter: Reporter,
-) -> float:
-    """Says what the training would take, and returns the seconds of the whole command."""
-    from segtool.forecast import describe, measure
-
-    prepared = time.monotonic() - began
-    forecast = measure(config, records, frequencies, plan, world, device, reporter)
-    for line in describe(forecast, config, plan, prepared=prepared, directory=directory):
-        reporter.say(line)
-    return prepared + forecast.times.total(plan)
 
 
 def _say_plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -163,6 +164,17 @@ def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
     assert code == 0, err
     assert "from step 1 of 3" in err
     assert scores_of(directory) == scores_of(trained[0])
+
+
+def test_a_dry_run_tells_the_steps_that_a_budget_makes_of_the_next_fold(config: Path) -> None:
+    directory = config.parent / "in-time"
+    code, _, err = segtool("train", config, "--folds=4", "--run", directory, "--dry-run", "--budget=10m", *QUICK)
+    assert code == 0, err
+    assert int(err.split("budget: ")[1].split()[0].replace(",", "")) > 3, "which is what the config says"
+    assert int(err.split(" validations of ")[-2].split()[-1]) > 2
+    total = re.search(r"4 folds: about (\d+) min", err)
+    assert total, err
+    assert 8 <= int(total[1]) <= 10
 
 
 def test_a_dry_run_tells_the_plan_of_one_fold_and_the_total_and_writes_nothing(config: Path) -> None:
