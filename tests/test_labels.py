@@ -620,6 +620,16 @@ def test_predictions_take_the_palette_of_the_first_training_mask() -> None:
     assert resolve(given, mask).palette == "ff0000"
 
 
+@pytest.mark.parametrize("nodata", [-9999, 100_000])
+def test_ignored_values_that_no_file_of_predictions_can_hold_are_never_written(nodata: int) -> None:
+    mask = stored([0, 1, nodata], mode="I", dtype=np.int32)
+    labels = Labels.from_config(resolve(data(0, 1, ignore=(nodata,)), mask))
+    assert labels.decode(mask, Path("m.tif")).tolist() == [[0, 1, IGNORE]]
+    assert np.asarray(labels.encode(np.array([[0, 1]], np.uint8))).tolist() == [[0, 1]]
+    with pytest.raises(ConfigError, match="lists nothing that ignored pixels can be written with"):
+        labels.encode(np.array([[IGNORE]], np.uint8))
+
+
 def test_classes_that_cannot_be_written_are_told_before_training() -> None:
     with pytest.raises(ConfigError, match=r"data\.mask_mode"):
         resolve(data(-1, 0), stored([0], mode="I", dtype=np.int32))

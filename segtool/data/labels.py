@@ -48,6 +48,7 @@ class Labels:
     first: tuple[int, ...]
     """The stored value or packed colour that predictions of each class are written with."""
     first_ignored: int | None
+    """What ignored pixels are written with: the first of `data.ignore` that a file can hold, which -9999 is not."""
     order: tuple[int, ...] = field(repr=False)
     """Packed colours of the classes in their order, then the ignored ones."""
     _tables: dict[object, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
@@ -80,7 +81,7 @@ class Labels:
             data=data,
             codes=Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True))),
             first=tuple(own[0][0] for own in ranges),
-            first_ignored=ignored[0][0] if ignored else None,
+            first_ignored=next((low for low, _ in ignored if _can_be_written(data, low)), None),
             order=tuple(low for low, _, _ in owned),
         )
 
@@ -178,7 +179,7 @@ class Labels:
         Where that is null: L (I;16 above 255), P for `palette`, RGB for `rgb`, RGBA for `alpha`.
 
         Args:
-            indices: H W, class indices; IGNORE becomes the first of `data.ignore`.
+            indices: H W, class indices; IGNORE becomes the first of `data.ignore` that can be written.
 
         Raises:
             ConfigError: the mode cannot hold the classes' codes, or indices hold IGNORE and nothing is ignored.
@@ -188,7 +189,7 @@ class Labels:
         if (indices == IGNORE).any():
             if self.first_ignored is None:
                 raise ConfigError(
-                    Problem("data.ignore", "is empty, but ignored pixels are to be written; list a value for them")
+                    Problem("data.ignore", "lists nothing that ignored pixels can be written with; list such a value")
                 )
         elif indices.size and int(indices.max()) >= self.num_classes:
             raise ValueError(f"index {int(indices.max())} of {self.num_classes} classes")
@@ -375,6 +376,11 @@ _WRITABLE = {
 }
 _LARGEST = {"L": 255, "P": 255, "1": 1, "I;16": 65535, "LA": 255, "RGBA": 255}
 _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
+
+
+def _can_be_written(data: Data, code: int) -> bool:
+    """Whether some mode of mask can hold a code; colours always are."""
+    return data.encoding in ("palette", "rgb") or 0 <= code <= max(_LARGEST.values())
 
 
 def resolve(data: Data, first: StoredMask) -> Data:
