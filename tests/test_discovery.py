@@ -13,6 +13,7 @@ from segtool.check.report import check
 from segtool.config import Folders, Pairing
 from segtool.data.formats import split_records
 from segtool.errors import DataError
+from segtool.init import split_lists
 from segtool.init.discovery import discover
 from segtool.init.names import find_names
 from segtool.init.scaffold import scaffold
@@ -127,6 +128,19 @@ def test_a_table_of_bare_names_finds_them_in_the_folders_of_images_and_masks(tmp
     assert config.data.train == Folders(images="images", masks="masks", list="pairs.csv")
     records = [record for part in split_records(config, tmp_path).values() for record in part]
     assert {(r.image.stem, r.truth.stem) for r in records} == {(str(i), str((3 * i + 1) % 8)) for i in range(8)}
+
+
+def test_a_table_of_names_that_every_folder_has_is_not_tried_with_each_two_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(20):
+        write_image(tmp_path / f"{i}/img/image.png", i)
+        write_mask(tmp_path / f"{i}/mask/mask.png", regions(i, [0, 1]))
+    (tmp_path / "pairs.csv").write_text("image,mask\nimage.png,mask.png\n")
+    read = []
+    monkeypatch.setattr(split_lists, "pairs_there", lambda part, root: read.append(part) or ([], []))
+    discover(tmp_path)
+    assert 0 < len(read) <= split_lists.MAX_FOLDERS**2
 
 
 def test_a_table_of_two_pictures_a_line_does_not_say_which_masks_are_theirs(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ MAX_BYTES = 1 << 26
 MAX_FILES = 400
 MAX_DEPTH = 5
 MAX_COLUMNS = 64
+MAX_FOLDERS = 8  # that hold what a list names, which each with each of the others is read by
 ENOUGH = 0.9
 
 
@@ -199,7 +200,7 @@ def _of_two_bases(root: Path, part: _Part) -> tuple[Folders, int]:
     line may be those of two cameras.
     """
     listed = Folders(list=part.path, part=part.part)
-    names = [cell for row in part.cells[:1] for cell in row if is_image_name(cell)]
+    names = [cell for row in part.cells[:1] for cell in row if is_image_name(cell) and not os.path.isabs(cell)]
     if len(names) < 2:
         return listed, 0
     folders = [Path(folder) for folder, _ in _walk(root)]
@@ -210,7 +211,7 @@ def _of_two_bases(root: Path, part: _Part) -> tuple[Folders, int]:
     told = any("masks" in roles_in(cell) for cell in part.header)
     choices = [
         replace(listed, images=images, masks=masks)
-        for images, masks in permutations([folder for folder in there if there[folder]], 2)
+        for images, masks in permutations([folder for folder in there if there[folder]][:MAX_FOLDERS], 2)
         if meaning_of(Path(masks).name).role == "masks" != meaning_of(Path(images).name).role
         and (told or not there[images] & there[masks])
     ]
