@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,14 +130,14 @@ def _configs(checkpoints: Sequence[Checkpoint], paths: Sequence[Path], overrides
 
 def _overridden(checkpoint: Checkpoint, paths: Sequence[Path], overrides: Sequence[str]) -> Config:
     """Returns the config of a checkpoint after `--set`, whose `data.root` is relative to the run that was named."""
+    from segtool.data.formats import data_root
+
+    config = load_config(checkpoint.path / CONFIG, overrides)
     named = any(os.path.samefile(checkpoint.path, path) for path in paths)
-    base = checkpoint.path if named else checkpoint.path.parent.parent
-    given = [text.split("=", 1)[1] if text.startswith("data.root=") else None for text in overrides]
-    absolute = [
-        text if root is None else f"data.root={os.path.abspath(base.resolve() / os.path.expanduser(root))}"
-        for text, root in zip(overrides, given, strict=True)
-    ]
-    return load_config(checkpoint.path / CONFIG, absolute)
+    if named or not any(text.startswith("data.root=") for text in overrides):
+        return config
+    root = data_root(config.data, checkpoint.path.parent.parent)
+    return replace(config, data=replace(config.data, root=str(root)))
 
 
 def _split_to_score(
