@@ -30,8 +30,7 @@ def is_member(path: Path) -> bool:
     from segtool import checkpoint
 
     marked = path.name == "checkpoints" or checkpoint.STEP.fullmatch(path.resolve().name)
-    inside = path / "checkpoints"
-    run = inside.is_dir() and (any(inside.glob("step-*")) or (path / "run.json").is_file())  # else images in folders
+    run = bool(checkpoint.committed(path / "checkpoints")) or (path / "run.json").is_file()
     held = run or (path / checkpoint.MANIFEST).is_file() or bool(fold_runs(path))
     return path.is_dir() and (bool(marked) or held)
 
