@@ -239,6 +239,7 @@ def names_of(kind: str) -> list[str]:
         "years": [f"{year}_{number:06}" for year in (2007, 2008, 2009) for number in range(17, 900, 61)],
         "classes": [f"{name}_{i}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
         "lesions": [f"ISIC_{i * 13:07}" for i in range(40)],
+        "fruits": [f"{box}/{name}" for box in ("a1", "a2", "a3", "rest") for name in ("apple", "pear", "plum")],
     }[kind]
 
 
@@ -269,7 +270,7 @@ def stem_group(stem: str, pattern: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "species", "lesions"])
+@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "species", "lesions", "fruits"])
 @pytest.mark.parametrize("seen", [True, False])
 def test_names_that_only_number_images_give_no_group(kind: str, seen: bool) -> None:
     stems = names_of(kind)

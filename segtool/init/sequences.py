@@ -143,16 +143,17 @@ def _on_grid(groups: Mapping[str, list[int]], stems: Sequence[str]) -> bool:
 
 def _begins_again(groups: Mapping[str, list[int]], stems: Sequence[str]) -> bool:
     """Whether most groups count from one number on without large gaps."""
-    last = {name: sorted(_numbers(stems[place])[-1] for place in own) for name, own in groups.items() if len(own) > 1}
-    if len(last) < max(3, len(groups) / 2):
+    names = [_numbers(stem.rpartition("/")[2]) for stem in stems]  # the number of a folder counts no images
+    several = [[names[place] for place in own] for own in groups.values() if len(own) > 1]
+    counted = [sorted(numbers[-1] for numbers in own) for own in several if all(own)]
+    if len(counted) < max(3, len(groups) / 2):
         return False
-    starts = [own[0] for own in last.values()]
+    starts = [own[0] for own in counted]
     common = max(set(starts), key=starts.count)
     alike = sum(
-        abs(own[0] - common) <= 1 and own[-1] - own[0] < 2 * len(own) * max(1, min(np.diff(own)))
-        for own in last.values()
+        abs(own[0] - common) <= 1 and own[-1] - own[0] < 2 * len(own) * max(1, min(np.diff(own))) for own in counted
     )
-    return bool(alike >= 0.8 * len(last))
+    return bool(alike >= 0.8 * len(several))
 
 
 def _resemble(groups: Sequence[Sequence[int]], stems: Sequence[str], pictures: np.ndarray) -> str:
