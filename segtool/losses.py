@@ -227,7 +227,9 @@ class Criterion(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, denominators: Tensor) -> Tensor:
         """Returns this part's share of the loss: 0, with zero gradients, where nothing counts."""
         totals = torch.stack([loss.total(logits, target) for loss in self._losses()])
-        return (self.weights * totals / denominators.clamp(min=torch.finfo(torch.float32).tiny)).sum()
+        # Where a denominator is 0 its total is too. By a tiny number instead of 1 the slope of a large weight, or of a
+        # loss that is scaled, would be infinite, and the gradient not a number.
+        return (self.weights * totals / torch.where(denominators > 0, denominators, 1)).sum()
 
     def _losses(self) -> list[Loss]:
         return [loss for loss in self.losses if isinstance(loss, Loss)]

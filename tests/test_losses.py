@@ -191,11 +191,12 @@ def test_an_image_without_a_class_and_one_without_any_pixel_that_counts_are_as_i
     assert not gradient[2].any()
 
 
+@pytest.mark.parametrize("weight", [1.0, 2.0**16], ids=["", "scaled as in fp16"])
 @every_loss
-def test_a_batch_in_which_nothing_counts_has_loss_zero_and_gradients_of_zero(name, options):
+def test_a_batch_in_which_nothing_counts_has_loss_zero_and_gradients_of_zero(name, options, weight):
     logits, target = batch()
     target[:] = IGNORE
-    loss, gradient = loss_of([LossTerm(name, options)], logits, target)
+    loss, gradient = loss_of([LossTerm(name, options, weight)], logits, target)
     assert loss == 0
     assert torch.equal(gradient, torch.zeros_like(logits))
 
