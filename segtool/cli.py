@@ -111,26 +111,30 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Make a small data set, then init, check, train, eval and predict."""
+    import shlex
+
     from segtool.demo import TRAINING, make_dataset
+    from segtool.runs import argument
 
     if out.exists() and any(out.iterdir()):
         raise SegtoolError(f"{out}: is not empty; choose another --out or remove it")
-    data, config, run, predictions = out / "data", out / "config.yaml", out / "run", out / "predictions"
-    make_dataset(data)
+    make_dataset(out / "data")
+    places = (out / "data", out / "config.yaml", out / "run", out / "predictions")
+    data, config, run, predictions = map(argument, places)
     settings = [argument for key in TRAINING for argument in ("--set", key)]
     common = ["--device", device, *(["--quiet"] if quiet else [])]
     for command in (
-        ["init", str(data), "--out", str(config)],
-        ["check", str(config)],
-        ["train", str(config), "--run", str(run), *settings, *common],
-        ["eval", str(run), *common],
-        ["predict", str(run), str(data / "test" / "images"), "--out", str(predictions), "--overlay", *common],
+        ["init", data, "--out", config],
+        ["check", config],
+        ["train", config, "--run", run, *settings, *common],
+        ["eval", run, *common],
+        ["predict", run, f"{data}/test/images", "--out", predictions, "--overlay", *common],
     ):
-        print(f"\n$ segtool {_shell(command)}", file=sys.stderr)
+        print(f"\n$ segtool {shlex.join(command)}", file=sys.stderr)
         if code := app(command, prog_name="segtool", standalone_mode=False):
             raise typer.Exit(code)
-    print(f"\nLook at  {predictions / 'overlays'}  (image and predicted classes)")
-    print(f"and at   {run / 'samples'}  (image | truth | prediction)")
+    print(f"\nLook at  {predictions}/overlays  (image and predicted classes)")
+    print(f"and at   {run}/samples  (image | truth | prediction)")
     print(f"Masks:   {predictions}")
     print(f"Config:  {config}  (commented; start from it for your own data)")
 
@@ -147,6 +151,7 @@ def init(
     """Look at a folder and write a commented config that trains."""
     from segtool.data.opening import shown
     from segtool.init.scaffold import scaffold
+    from segtool.runs import typed
 
     out = out or Path(f"{data_dir.resolve().name}.yaml")
     if out.exists() and not force:
@@ -158,7 +163,7 @@ def init(
     _write_text(out, text)
     print(shown(f"wrote {out}"))
     _tell_problems(out)
-    print(f"next: segtool check {_shell([str(out)])}; segtool train {_shell([str(out)])}", file=sys.stderr)
+    print(f"next: segtool check {typed(out)}; segtool train {typed(out)}", file=sys.stderr)
 
 
 def _tell_problems(config: Path) -> None:
@@ -491,6 +496,7 @@ def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
 
     from segtool.crossvalidate import SCORES, cross_validate
     from segtool.folds import definition, fold_tables
+    from segtool.runs import typed
 
     directory, folds = cross_validate(session, count, dry_run=dry_run)
     if not folds:
@@ -501,7 +507,7 @@ def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
         console.print(table)
     print(definition(folds))
     print(f"all scores: {directory / SCORES}", file=sys.stderr)
-    quoted = _shell([str(directory)])
+    quoted = typed(directory)
     scored = f"segtool eval {quoted}; " if folds[0].test else ""
     print(f"next, all folds as one: {scored}segtool predict {quoted} IMAGES --out MASKS", file=sys.stderr)
 
@@ -578,12 +584,6 @@ def _fail_under(scores: Scores, limits: dict[str, float]) -> None:
     if missed:
         _print_errors(missed)
         raise typer.Exit(6)
-
-
-def _shell(words: list[str]) -> str:
-    import shlex
-
-    return shlex.join(words)
 
 
 def _explain(error: Exception) -> int:

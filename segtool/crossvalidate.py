@@ -16,7 +16,7 @@ from segtool.disk import write_atomically
 from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
-from segtool.runs import CONFIG, holds_run, next_free
+from segtool.runs import CONFIG, argument, holds_run, next_free
 from segtool.session import Session, train_session
 from segtool.sources import is_data, load_any, run_name
 from segtool.terminal import Reporter, duration, percent
@@ -162,7 +162,8 @@ def _dry_run(session: Session, directory: Path, count: int, began: float, report
 @contextmanager
 def _continued_by(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> Iterator[None]:
     """Tells how to continue all folds, and not the one alone, where a signal or the disk ends what is inside."""
-    words = ["segtool", "train", str(session.config), "--folds", str(count), "--run", str(directory), "--resume"]
+    words = ["segtool", "train", argument(session.config), "--folds", str(count)]
+    words += ["--run", argument(directory), "--resume"]
     words += [word for override in session.overrides for word in ("--set", override)]
     words += ["--gpus", str(session.gpus)] if session.gpus > 1 else []
     try:

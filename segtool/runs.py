@@ -140,7 +140,17 @@ def holds_run(directory: Path) -> bool:
 
 def resume_command(directory: Path, processes: int) -> str:
     """Returns what continues a run with as many processes."""
-    return f"segtool train {shlex.quote(str(directory))} --resume" + (f" --gpus {processes}" if processes > 1 else "")
+    return f"segtool train {typed(directory)} --resume" + (f" --gpus {processes}" if processes > 1 else "")
+
+
+def typed(path: Path) -> str:
+    """Returns a path as it is typed in a shell."""
+    return shlex.quote(argument(path))
+
+
+def argument(path: Path) -> str:
+    """Returns a path as an argument that is not taken for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def next_free(parent: Path, name: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import sys
 import time
 from collections import Counter
@@ -46,7 +45,7 @@ from segtool.provenance import (
     say_differences,
     timestamp,
 )
-from segtool.runs import CONFIG, Run, RunDirectory, holds_run, next_free, relocate
+from segtool.runs import CONFIG, Run, RunDirectory, holds_run, next_free, relocate, typed
 from segtool.sources import is_data, load_any, load_text, run_name, scaffolded
 
 if TYPE_CHECKING:
@@ -169,6 +168,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     else:
         config, base = load_text(text, session.config, session.overrides), directory
     require_shares(config, world.size)
+    relocate(config, base, directory)  # for its errors, before the data is read
     pretrained = verify_components(config, base)
     _say_reasons(session.config, text, config, reporter, dry_run=dry_run)
     records, report = checked_records(config, base, reporter)
@@ -247,7 +247,7 @@ def _new_directory(session: Session, *, dry_run: bool) -> Path:
 def _nothing_to_continue(directory: Path) -> str:
     if not (directory / "run.json").exists():
         return f"{directory}: holds no run to continue; start one by leaving out --resume"
-    quoted = shlex.quote(str(directory))
+    quoted = typed(directory)
     again = f": segtool train {quoted} --run {quoted}" if (directory / CONFIG).exists() else " by leaving out --resume"
     return f"{directory}: ended before its first checkpoint, so there is nothing to continue; begin it again{again}"
 
@@ -256,7 +256,7 @@ def _refuse_run(directory: Path) -> None:
     """Raises SegtoolError where a directory holds a run."""
     if holds_run(directory):
         raise SegtoolError(
-            f"{directory}: holds a run; continue it with: segtool train {shlex.quote(str(directory))} --resume, "
+            f"{directory}: holds a run; continue it with: segtool train {typed(directory)} --resume, "
             "or choose another --run"
         )
 
@@ -284,10 +284,10 @@ def _resume(session: Session, world: World, reporter: Reporter, began: float, *,
 
     directory = session.run or session.config
     if folds := len(fold_runs(directory)):
-        command = f"segtool train CONFIG --folds N --run {shlex.quote(str(directory))} --resume"
+        command = f"segtool train CONFIG --folds N --run {typed(directory)} --resume"
         raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
     if (directory / checkpoint.MANIFEST).is_file():
-        run_directory = shlex.quote(os.path.normpath(directory.absolute().parent.parent))
+        run_directory = typed(Path(os.path.normpath(directory.absolute().parent.parent)))
         raise CheckpointError(
             f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: segtool "
             f"train {run_directory} --resume; or give --run DIR in place of --resume to train its config anew"
@@ -385,7 +385,7 @@ def _train(
     run.write_facts({**facts, "end": timestamp(), "steps_done": progress.step})
     if progress.step < plan.steps:
         reporter.say(f"ended at step {progress.step} of {plan.steps}")
-    quoted = shlex.quote(str(run.directory))
+    quoted = typed(run.directory)
     if progress.best is not None:
         reporter.say(
             f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters; see test)"
@@ -415,7 +415,7 @@ def _how_to_go_on(run: RunDirectory) -> str:
 
     with contextlib.suppress(CheckpointError):
         if saved := checkpoint.last(run.checkpoints):
-            command = f"segtool train {shlex.quote(str(run.directory))} --resume"
+            command = f"segtool train {typed(run.directory)} --resume"
             return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
     return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from segtool.config import Config, load_config, parse_text
 from segtool.errors import ConfigError
-from segtool.runs import CONFIG, holds_run
+from segtool.members import fold_runs
+from segtool.runs import CONFIG, holds_run, typed
 
 
 def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
@@ -19,6 +20,10 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
     """
     if path.is_dir() and (path / CONFIG).is_file() and not is_data(path):
         return load_config(path / CONFIG, overrides), path
+    if folds := fold_runs(path):
+        raise ConfigError(
+            f"{path}: holds {len(folds)} folds, each with a config of its own; name one: {typed(folds[0])}"
+        )
     if path.is_dir():
         return load_text(scaffolded(path, path), path, overrides), path
     if not path.exists():
@@ -39,9 +44,9 @@ def scaffolded(root: Path, config_dir: Path) -> str:
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint."""
+    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint, nor holds folds."""
     marks = ("run.json", "checkpoints", "state.json")
-    return path.is_dir() and not any((path / mark).exists() for mark in marks)
+    return path.is_dir() and not any((path / mark).exists() for mark in marks) and not fold_runs(path)
 
 
 def run_name(path: Path) -> str:

@@ -243,6 +243,34 @@ def test_the_network_of_a_config_without_data_is_inspected(segtool: Command, tmp
     assert json.loads(done.out)["structures"] is None
 
 
+@pytest.mark.parametrize("command", ["inspect", "check", "train", "config show"])
+def test_a_folder_of_folds_is_no_data_and_the_folds_are_named(
+    segtool: Command, run_directory: Path, tmp_path: Path, command: str
+) -> None:
+    for number in (1, 2):
+        shutil.copytree(run_directory, tmp_path / f"fold-{number}")
+    ended = segtool(*command.split(), tmp_path)
+    assert ended.code == 2
+    assert f"holds 2 folds, each with a config of its own; name one: {tmp_path / 'fold-1'}" in ended.err
+
+
+def test_a_place_that_the_config_of_a_run_could_not_name_is_refused_before_the_data_is_looked_at(
+    segtool: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        place.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    shutil.copytree(data, place / "data")
+    monkeypatch.chdir(place)
+    assert segtool("init", "data", "--out", "config.yaml").code == 0
+    ended = segtool("train", "config.yaml", "--run", "../run", "--dry-run")
+    assert ended.code == 3
+    assert "the name is not UTF-8 and cannot stand in a config; rename the folder" in ended.err
+    assert "checking the data" not in ended.err
+
+
 def test_a_score_below_its_limit_exits_with_6(segtool: Command, run_directory: Path) -> None:
     assert segtool("eval", run_directory, "--fail-under", "miou=0").code == 0
     failed = segtool("eval", run_directory, "--fail-under", "miou=0.99,pixel_accuracy=0")

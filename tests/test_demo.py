@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from segtool import demo
+from segtool import cli, demo
 from segtool.demo import BUILDING, CLASSES, FIELD, MEADOW, ROAD, TREE, WATER, draw_scene, make_dataset
 
 ALL = set(range(len(CLASSES)))
@@ -186,3 +186,13 @@ def test_names_and_colours_of_the_classes_are_distinct():
 def test_drawing_needs_no_torch():
     program = "import sys, segtool.demo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_folder_whose_name_begins_with_a_dash_is_taken_for_no_option(monkeypatch, tmp_path):
+    commands: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "make_dataset", lambda _: None)
+    monkeypatch.setattr(cli, "app", lambda words, **_: commands.append(words))
+    cli.demo(Path("-x"))
+    assert commands[0] == ["init", "./-x/data", "--out", "./-x/config.yaml"]
+    assert not [word for words in commands for word in words if word.startswith("-") and not word.startswith("--")]

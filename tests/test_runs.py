@@ -17,7 +17,7 @@ from segtool import runs
 from segtool.config import load_config
 from segtool.disk import write_atomically
 from segtool.errors import CheckpointError, DataError
-from segtool.runs import Run, next_free, relocate
+from segtool.runs import Run, next_free, relocate, resume_command
 
 
 @pytest.fixture
@@ -239,6 +239,14 @@ def test_a_config_is_not_moved_by_a_folder_whose_name_it_could_not_hold(tmp_path
         relocate(replace(config, data=data), base, tmp_path / "runs" / "a")
     inside = relocate(replace(config, data=data), base, base / "runs" / "a")
     assert inside.data.root == "../../data"
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [("runs/a", "runs/a"), ("a b", "'a b'"), ("-x", "./-x"), ("--run y", "'./--run y'"), ("/-x", "/-x")],
+)
+def test_a_path_in_a_command_that_is_told_is_quoted_and_no_option(path, word):
+    assert resume_command(Path(path), 1) == f"segtool train {word} --resume"
 
 
 def test_the_config_of_a_run_is_read_back_equal(run, tiny_ds):
