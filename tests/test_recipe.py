@@ -146,6 +146,8 @@ def test_the_border_of_a_trimap_is_pointed_out(tmp_path: Path) -> None:
     config = init(make_set(tmp_path / "set", trimaps))
     assert [spec.values for spec in config.data.classes] == [(1,), (2,), (3,)]
     assert "3 always lies between the other two" in text(tmp_path)
+    init(make_set(tmp_path / "colors", trimaps, colors=255 * np.eye(4, 3, -1)))
+    assert 'have `ignore: ["#0000ff"]` below' in text(tmp_path)
     init(make_set(tmp_path / "set2", [regions(i, [1, 2, 3]) for i in range(8)]))
     assert "always lies between" not in text(tmp_path)
 

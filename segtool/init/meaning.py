@@ -177,10 +177,11 @@ def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:
 def _trimap(guess: Guess, shapes: Shapes) -> str:
     if shapes.between is None:
         return ""
-    code = guess.text(guess.codes[shapes.between][0])
+    border = guess.codes[shapes.between][0]
+    ignored = flow([guess.text(code) for code in (*guess.ignore, border)])
     return (
-        f" {code} always lies between the other two, as the border of a trimap does, which nobody decided: where it is "
-        f"one, take its class out and put `ignore: [{code}]` below."
+        f" {guess.text(border)} always lies between the other two, as the border of a trimap does, which nobody "
+        f"decided: where it is one, take its class out and have `ignore: {ignored}` below."
     )
 
 
