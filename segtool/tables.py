@@ -44,6 +44,11 @@ def definition(scores: Scores) -> str:
     absent = [shown(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
     summary = scores.summary
     counted = len(scores.names) - len(absent)
+    predicted, true = (sum(bool(pixels) for pixels in scores.confusion.sum(axis)) for axis in (0, 1))
+    fewer = (
+        f"; those of precision over the {predicted} that are predicted, those of recall and accuracy over the {true} "
+        "in truth"
+    )
     scored = int(scores.confusion.sum())
     left_out = percent(scores.ignored / max(scores.ignored + scored, 1))
     _, majority = majority_baseline(scores)
@@ -53,6 +58,7 @@ def definition(scores: Scores) -> str:
         f"frequency-weighted IoU {percent(summary['fw_iou'])}",
         f"From one confusion matrix over {_count(len(scores.images), 'image')} ({_count(scored, 'pixel')}), not a mean "
         f"over images. Means are over the {counted} of {len(scores.names)} classes in truth or prediction"
+        + (fewer if min(predicted, true) < counted else "")
         + (f"; absent: {', '.join(absent)}." if absent else "."),
         f"{_count(scores.ignored, 'pixel')} with ignored truth ({left_out} %) are left out.",
     ]

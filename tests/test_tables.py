@@ -51,6 +51,12 @@ def test_a_class_that_is_absent_has_hyphens_and_is_named_under_the_table():
     assert "Means are over the 2 of 3 classes in truth or prediction; absent: void." in definition(scores())
 
 
+def test_means_over_fewer_classes_are_told_under_the_table():
+    text = definition(scores(matrix=((6, 0, 0), (4, 0, 0), (0, 0, 0))))
+    assert "precision over the 1 that are predicted, those of recall and accuracy over the 2 in truth; absent" in text
+    assert "precision" not in definition(scores())
+
+
 def test_the_baseline_has_a_row_of_its_own():
     assert row(rendered(score_table(scores(), "")), "all sky") == ["all sky", "40.00", "44.44", "", "50.00", ""]
 
