@@ -435,6 +435,19 @@ def test_masks_ignored_as_a_whole_are_a_warning_and_blank_ones_a_note(tmp_path: 
     }
 
 
+def test_training_masks_that_are_all_ignored_as_a_whole_are_an_error(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, ignore=(255,)))
+    masks = sorted((tmp_path / "set/train/masks").iterdir())
+    for path in masks[1:]:
+        edit(path, lambda mask: mask.fill(255))
+    assert found(config, tmp_path)["SEG304"].severity == "warning"
+    edit(masks[0], lambda mask: mask.fill(255))
+    finding = found(config, tmp_path)["SEG304"]
+    assert finding.severity == "error"
+    assert finding.message == f"{len(masks)} masks ignored in every pixel, all training masks among them"
+
+
 def test_one_picture_in_two_splits_is_told_even_when_stored_in_another_format(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     (tmp_path / "set/val/images/val_0.png").unlink()

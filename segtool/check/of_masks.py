@@ -148,10 +148,12 @@ def masks_tell_something(survey: Survey) -> Iterator[Finding]:
     """SEG304, SEG305: masks that are ignored as a whole, or hold one class only."""
     ignored = [path for path, use in survey.uses.items() if use.ignored and not use.pixels.any() and not use.unknown]
     if ignored:
+        training = {record.mask for record in survey.records.get("train", ())}
+        nothing_left = bool(training) and training <= set(ignored)
         yield Finding(
             "SEG304",
-            "warning",
-            f"{num(ignored, 'mask')} ignored in every pixel",
+            "error" if nothing_left else "warning",
+            f"{num(ignored, 'mask')} ignored in every pixel{', all training masks among them' if nothing_left else ''}",
             len(ignored),
             few_names(survey, ignored),
             f"{survey.name(ignored[0])}: all of its {survey.uses[ignored[0]].ignored} pixels are in data.ignore",
