@@ -303,6 +303,17 @@ def test_orientation_is_applied_or_ignored_or_refused(tmp_path: Path, suffix: st
         assert distance(read_image(path, channels=3, exif="error"), RGB) <= near
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_grey_tiff_of_raw_pixels_is_turned_as_a_whole(tmp_path: Path, orientation: int, dtype: type) -> None:
+    upright = np.arange(60, dtype=dtype).reshape(6, 10)
+    stored = oriented(tmp_path / "a.tif", upright, orientation)
+    scale = 255 / 65535 if dtype is np.uint16 else 1
+    for exif, expected in (("apply", upright), ("ignore", stored)):
+        pixels = read_image(tmp_path / "a.tif", channels=1, exif=exif)[..., 0]
+        assert np.allclose(pixels, expected * scale)
+
+
 def test_an_exif_chunk_behind_the_pixels_counts(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

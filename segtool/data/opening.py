@@ -118,6 +118,9 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
 def load_pixels(opened: Opened) -> Image.Image:
     """Returns the image with its pixels decoded. Raises DataError for a truncated or corrupt file."""
 
+    if opened.format == "TIFF" and read_orientation(opened) >= 5:
+        opened.image.filename = ""  # else Pillow 13 maps raw pixels with width and height exchanged, which mixes them up
+
     def load() -> None:
         with _quiet() if opened.format == "TIFF" else contextlib.nullcontext(), _without_bomb_check(opened.image.size):
             opened.image.load()
