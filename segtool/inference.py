@@ -124,15 +124,21 @@ class BandPredictor:
     def classes_and_probabilities(
         self, image: Tensor, tile: int | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Returns the class indices H W and the probabilities K H W that they are the largest of."""
+        """Returns the class indices H W and the probabilities K H W that they are the largest of.
+
+        Logits that differ can round to one probability: that of the pixel's class is then the next larger number.
+        """
         classes = np.empty(image.shape[1:], np.uint8)
         probabilities = np.empty((0, *classes.shape), np.float32)
         for top, left, scores in self.pieces(image, tile):
             if not len(probabilities):
                 probabilities = np.empty((len(scores), *classes.shape), np.float32)
             place = slice(top, top + scores.shape[1]), slice(left, left + scores.shape[2])
-            classes[place] = largest(scores)
-            probabilities[:, *place] = self.probabilities(scores).cpu().numpy()
+            named, found = largest(scores), self.probabilities(scores)
+            part = found.cpu().numpy()
+            rows, columns = np.nonzero(largest(found) != named)
+            part[named[rows, columns], rows, columns] = np.nextafter(part[:, rows, columns].max(0), np.float32(1))
+            classes[place], probabilities[:, *place] = named, part
         return classes, probabilities
 
 

@@ -286,6 +286,16 @@ def test_probabilities_sum_to_one_and_are_largest_at_the_class(tile):
     assert (classes == predictor.classes(image, tile)).all()
 
 
+def test_the_largest_probability_is_the_class_s_where_logits_round_to_the_same():
+    predictor = Predictor(stub(lambda images: images * torch.tensor([0, 1e-10, -1e-10])[:, None, None]), PLAIN, CPU)
+    image = picture(9, 9)
+    classes, probabilities = predictor.classes_and_probabilities(image)
+    assert (probabilities.argmax(0) == classes).all()
+    assert (classes == predictor.classes(image)).all()
+    assert len(np.unique(classes)) == 2
+    np.testing.assert_allclose(probabilities, 1 / 3, rtol=3e-7)
+
+
 def test_normalize_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel():
     normalize = Normalize((0.2, 0.4, 0.6), (0.1, 0.2, 0.5))
     image = torch.tensor([51, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
