@@ -623,6 +623,12 @@ def test_masks_of_the_parts_in_deeper_folders_are_passed_over(tmp_path: Path) ->
     assert [p.relative_to(masks).as_posix() for p in pairs.masks_without_image] == ["s/a.bmp"]
 
 
+def test_files_that_are_passed_over_keep_their_order(tmp_path: Path) -> None:
+    names = [f"{letter}.png" for letter in "abcdefgh"]
+    images, masks = folders(tmp_path, names, (*names, *(f"RO/{name}" for name in names)))
+    assert [path.name for path in find_pairs(images, masks, NONE).unnamed] == names
+
+
 def test_an_unlabelled_test_set_is_left_out_with_a_note(tmp_path: Path) -> None:
     lay_out(tmp_path, {("train/images", "train/masks"): PLAIN})
     touch(tmp_path / "test" / "images", "x.jpg")

@@ -311,7 +311,7 @@ def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairin
     Their names are such an image's with a tail: the mask's suffix and more, or one that many images share.
     """
     paired = images.keys() & masks.keys()
-    tails = _tails(images.keys() - masks.keys(), paired)
+    tails = _tails((key for key in images if key not in masks), paired)
     counts = Counter(tails.values())
     common = {tail for tail, count in counts.items() if count >= max(2, _SHARED * len(paired))}
     suffix = pairing.mask_suffix
@@ -321,7 +321,7 @@ def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairin
 def _beside(own: dict[str, list[Path]], others: dict[str, list[Path]]) -> list[str]:
     """Returns the keys of files that most of the paired ones have beside them in the same folder: `7_superpixels`."""
     paired = own.keys() & others.keys()
-    tails = _tails(own.keys() - others.keys(), paired)
+    tails = _tails((key for key in own if key not in others), paired)
     counts = Counter(tails.values())
     return [key for key, tail in tails.items() if counts[tail] >= _MOST * len(paired) and not re.search(r"\d", tail)]
 
@@ -357,12 +357,12 @@ def _kinds(files: Sequence[Path], paired: Iterable[str], pairing: Pairing) -> tu
 
 def _deeper(images: dict[str, list[Path]], masks: dict[str, list[Path]]) -> list[str]:
     """Returns the keys of masks that lie deeper than a paired one of their name, in folders that hold no images."""
-    folders = {key.rpartition("/")[0] for key in images}
+    shallow = {"", *(key.rpartition("/")[0] for key in images)}
     paired = {key for key in images.keys() & masks.keys() if "/" not in key}
     return [
         key
-        for key in masks.keys() - images.keys()
-        if "/" in key and key.rpartition("/")[2] in paired and key.rpartition("/")[0] not in folders
+        for key in masks
+        if key not in images and key.rpartition("/")[2] in paired and key.rpartition("/")[0] not in shallow
     ]
 
 
