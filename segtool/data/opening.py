@@ -119,7 +119,7 @@ def load_pixels(opened: Opened) -> Image.Image:
     """Returns the image with its pixels decoded. Raises DataError for a truncated or corrupt file."""
 
     if opened.format == "TIFF" and read_orientation(opened) >= 5:
-        opened.image.filename = ""  # else Pillow 13 maps raw pixels with width and height exchanged, which mixes them up
+        opened.image.filename = ""  # else Pillow 13 maps raw grey into memory with width and height exchanged
 
     def load() -> None:
         with _quiet() if opened.format == "TIFF" else contextlib.nullcontext(), _without_bomb_check(opened.image.size):
