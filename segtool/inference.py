@@ -247,9 +247,9 @@ class Predictor(BandPredictor):
         if not self.model.margin:
             return self.forward(image[:, top:bottom, left:right])
         height, width = image.shape[-2:]
-        rows, columns = self.model.context(top, bottom, height), self.model.context(left, right, width)
-        seen = image[:, top - rows[0] : bottom + rows[1], left - columns[0] : right + columns[1]]
-        return self.forward(seen, rows, columns)
+        rows, above_and_below = self.model.places(top, bottom, height)
+        columns, left_and_right = self.model.places(left, right, width)
+        return self.forward(image[:, rows[:, None], columns], above_and_below, left_and_right)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

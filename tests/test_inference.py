@@ -104,8 +104,18 @@ def test_tiles_of_valid_convolutions_give_the_whole_image_up_to_their_borders(mo
     whole = predictor.forward(image)
     for tile in (24, 40):
         torch.testing.assert_close(joined(predictor, image, tile), whole, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(model, "context", lambda *_: (0, 0))  # negative control: tiles that see nothing around them
+    # Negative control: tiles that see nothing around them.
+    monkeypatch.setattr(model, "places", lambda start, stop, _: (torch.arange(start, stop), (0, 0)))
     assert (joined(predictor, image, 24) - whole).abs().max() > 1e-3
+
+
+def test_tiles_of_valid_convolutions_that_are_smaller_than_their_margin_give_the_whole_image_too():
+    model = network("unet", "transposed", DEEP, valid=True)
+    predictor = Predictor(model, PLAIN, CPU)
+    for size in (65, model.margin - 3):  # the last tile has one pixel; the image is too small to be reflected
+        image = picture(size, 3 * size)
+        found = joined(predictor, image, 16)
+        torch.testing.assert_close(found, predictor.forward(image), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("upsample", ["transposed", "max_unpool"])

@@ -539,10 +539,11 @@ def test_a_crop_of_a_valid_unet_has_the_logits_of_the_whole_image_given_its_surr
     network = build_model(conv_model(upsample=upsample, valid=True), 3).double().eval()
     images = torch.randn(1, 3, 70, 90, dtype=torch.float64)
     whole = network(images)
-    rows, columns = network.context(24, 40, 70), network.context(32, 60, 90)
-    assert min(rows + columns) >= network.margin
-    seen = images[..., 24 - rows[0] : 40 + rows[1], 32 - columns[0] : 60 + columns[1]]
-    torch.testing.assert_close(network(seen, rows, columns), whole[..., 24:40, 32:60], rtol=0, atol=1e-12)
+    for bottom, right in ((40, 60), (70, 90)):
+        (rows, above), (columns, beside) = network.places(24, bottom, 70), network.places(32, right, 90)
+        assert min(above + beside) >= network.margin
+        found = network(images[..., rows, :][..., columns], above, beside)
+        torch.testing.assert_close(found, whole[..., 24:bottom, 32:right], rtol=0, atol=1e-12)
     reach = -(-(network.receptive_field // 2) // 4) * 4  # without context: far from the border of a crop on the stride
     crop = network(images[..., : 2 * reach + 4, : 2 * reach + 4])[..., reach, reach]
     torch.testing.assert_close(crop, whole[..., reach, reach], rtol=0, atol=1e-12)

@@ -88,10 +88,17 @@ class Segmenter(nn.Module):
         rest = -(size + 2 * self.decoder.margin) % self.stride
         return self.margin - context[0], self.margin + rest - context[1]
 
-    def context(self, start: int, stop: int, length: int) -> Sides:
-        """Returns how many pixels around a tile, `start` to `stop` of a side of `length`, take the padding's place."""
-        before, behind = self.padding(stop - start)
-        return min(start, before), min(length - stop, behind)
+    def places(self, start: int, stop: int, length: int) -> tuple[Tensor, Sides]:
+        """Returns which pixels of a side of `length` a tile from `start` to `stop` sees, and how many are its context.
+
+        Beyond an end of the image they are those that `pad` puts there for the whole of it: a tile may be too small to
+        be reflected itself.
+        """
+        context = self.padding(stop - start)
+        places = torch.arange(start - context[0], stop + context[1])
+        if max(self.padding(length)) < length:
+            places = length - 1 - (length - 1 - places.abs()).abs()
+        return places.clamp(0, length - 1), context
 
     def deepest(self, size: int) -> int:
         """Returns how many pixels the deepest map has along a side of `size` pixels."""
