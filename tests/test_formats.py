@@ -151,6 +151,12 @@ def test_an_error_about_names_tells_when_only_case_differs(tmp_path: Path) -> No
         split_records(config(tmp_path), tmp_path)
 
 
+def test_an_error_about_names_that_are_the_same_tells_to_leave_out_what_parts_them(tmp_path: Path) -> None:
+    folders(tmp_path, ("p1.jpg", "p2.jpg"), ("p1.png", "p2.png"))
+    with pytest.raises(DataError, match=r"; leaving out data\.pairing would make 2 pairs"):
+        split_records(config(tmp_path, pairing=Pairing(image_prefix="p")), tmp_path)
+
+
 def test_names_that_are_no_utf8_are_printed_escaped(tmp_path: Path) -> None:
     folders(tmp_path, (os.fsdecode(b"bad\xff.jpg"), "a\x1b]0;x.jpg"), ("b.png",))
     with pytest.raises(DataError) as caught:

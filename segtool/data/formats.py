@@ -272,8 +272,9 @@ def empty_folders(split: str, images: Path, masks: Path) -> Iterator[str]:
 
 def pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> str:
     """Returns the remedy where other prefixes or suffixes, or another case, would pair more."""
-    folded = {stem_of(file, images).casefold() for file in pairs.images_without_mask}
-    if folded & {stem_of(file, masks).casefold() for file in pairs.masks_without_image}:
+    left = {stem_of(file, images) for file in pairs.images_without_mask}
+    other = {stem_of(file, masks) for file in pairs.masks_without_image}
+    if set(map(str.casefold, left - other)) & set(map(str.casefold, other - left)):
         return "some names differ by upper and lower case only: make them equal"
     if images == masks:
         return ""
