@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from segtool.terminal import Reporter
 
 Records = dict[str, "list[Record]"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training of which nothing is left open, as the main process of some on some device makes it."""
+
+    config: Config
+    plan: Plan
+    records: Records
+    """Of each split."""
+    frequencies: ClassFrequencies | None
+    """Of the classes, where a loss or the augmentation asks for them."""
+    world: World
+    device: torch.device
 
 
 def require_shares(config: Config, processes: int) -> None:
@@ -133,14 +147,13 @@ def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:
     return None
 
 
-def budgeted(
-    config: Config, plan: Plan, times: Times, budget: float, began: float, reporter: Reporter
-) -> tuple[Config, Plan, float]:
-    """Returns config and plan with the number of steps that fits the budget, and the time at which to stop.
+def budgeted(work: Prepared, times: Times, budget: float, began: float, reporter: Reporter) -> tuple[Prepared, float]:
+    """Returns the training with the number of steps that fits the budget, and the time at which to stop.
 
     The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
     varies, and from the deadline on only the last validation and checkpoint are made.
     """
+    plan = work.plan
     left = max(0.0, budget - (time.monotonic() - began))
     per_step = times.step + times.scored / plan.eval_steps
     steps = int((0.95 * left - times.starting - times.saving - times.scored) / per_step)
@@ -153,8 +166,9 @@ def budgeted(
         f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
         f"validations of {times.validation:.1f} s included"
     )
-    train = replace(config.train, epochs=None, steps=steps)
-    return replace(config, train=train), replace(plan, steps=steps), last_step(began + budget, times.scored)
+    config = replace(work.config, train=replace(work.config.train, epochs=None, steps=steps))
+    shorter = replace(work, config=config, plan=replace(plan, steps=steps))
+    return shorter, last_step(began + budget, times.scored)
 
 
 def last_step(end: float, scored: float) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from segtool.data.formats import Record
     from segtool.distributed import World
     from segtool.plan import Plan
+    from segtool.preparation import Prepared
     from segtool.terminal import Reporter
 
 
@@ -75,23 +76,21 @@ def _values(config: Config) -> list[tuple[str, Any]]:
     return [(path, value) for path, value, _ in show(config)]
 
 
-def first_facts(
-    config: Config, plan: Plan, records: Mapping[str, Sequence[Record]], device: torch.device, world: World
-) -> dict[str, Any]:
+def first_facts(work: Prepared) -> dict[str, Any]:
     """Returns what `run.json` says of a run that begins."""
     from segtool.inference import fast_dtype
 
     return {
         "command": _command(),
-        "seed": config.train.seed,
-        "device": str(device),
-        "processes": world.size,
+        "seed": work.config.train.seed,
+        "device": str(work.device),
+        "processes": work.world.size,
         "job": _job(),
-        "steps": plan.steps,
-        "inference_precision": str(fast_dtype(device)).removeprefix("torch."),
-        "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in plan.choices},
-        "splits": {name: len(found) for name, found in records.items()},
-        "data": fingerprint(records),
+        "steps": work.plan.steps,
+        "inference_precision": str(fast_dtype(work.device)).removeprefix("torch."),
+        "choices": {choice.what: f"{choice.value} ({choice.reason})" for choice in work.plan.choices},
+        "splits": {name: len(found) for name, found in work.records.items()},
+        "data": fingerprint(work.records),
         **_machine(),
         "start": timestamp(),
     }

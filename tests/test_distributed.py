@@ -550,11 +550,11 @@ def test_parts_of_a_batch_are_added_up_before_the_processes_are(tmp_path):
 
 
 def test_processes_whose_files_differ_are_told_so(write_config, tmp_path, monkeypatch):
-    from segtool import session
+    from segtool import execution
 
     config = write_config(train={"steps": 2, "batch_size": 4})
-    real = session.fingerprint
-    monkeypatch.setattr(session, "fingerprint", lambda records: real(records) + os.environ["RANK"])
+    real = execution.fingerprint
+    monkeypatch.setattr(execution, "fingerprint", lambda records: real(records) + os.environ["RANK"])
 
     def work() -> None:
         train_session(Session(config, run=tmp_path / "run", device="cpu", quiet=True))

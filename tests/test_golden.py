@@ -17,7 +17,7 @@ from make_golden import GOLDEN, STOPPED, logits_of, segtool
 from PIL import Image
 from torch import nn
 
-from segtool import checkpoint, predict, session
+from segtool import checkpoint, continuation, predict
 from segtool.config import Config, load_config
 from segtool.errors import CheckpointError
 from segtool.inference import Normalize
@@ -189,7 +189,7 @@ def take_other_images(patch: pytest.MonkeyPatch) -> None:
         config = load_config(*arguments)
         return replace(config, train=replace(config.train, seed=config.train.seed + 1))
 
-    patch.setattr(session, "load_config", reseeded)
+    patch.setattr(continuation, "load_config", reseeded)
 
 
 @pytest.mark.parametrize("golden", [OURS / "unet", OURS / "segnet"], ids=["unet", "segnet"])

@@ -44,6 +44,7 @@ from segtool.errors import DataError
 from segtool.inference import Normalize, Predictor
 from segtool.metrics import ImageScore, Scores, iou, mean
 from segtool.predict import list_jobs, predict
+from segtool.sources import load_any
 from segtool.terminal import Reporter
 
 CPU = torch.device("cpu")
@@ -292,7 +293,7 @@ def test_names_are_names_and_never_patterns(segtool, folder):
     result = segtool("check", folder / "config.yaml", "--json")
     assert (result.code, json.loads(result.out)["findings"]) == (0, [])
     assert sum(split["pairs"] for split in json.loads(result.out)["splits"].values()) == 18
-    paired = split_records(session.load_any(folder / "config.yaml")[0], folder)
+    paired = split_records(load_any(folder / "config.yaml")[0], folder)
     for record in (record for records in paired.values() for record in records):
         assert record.mask is not None
         assert record.image.stem == record.mask.stem

@@ -26,12 +26,13 @@ import torch
 from conftest import config_of
 from killing import Ended, Server
 
-from segtool import __version__, checkpoint, forecast, provenance, session
+from segtool import __version__, checkpoint, continuation, execution, forecast, provenance, session
 from segtool.config import dump_config, load_config, show
 from segtool.data.formats import Record
+from segtool.errors import ConfigError, DiskError
 from segtool.inference import fast_dtype
 from segtool.optim import learning_rate
-from segtool.runs import Run, holds_run
+from segtool.runs import Run, RunDirectory, holds_run, relocate
 from segtool.terminal import Reporter
 
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
@@ -271,6 +272,15 @@ def test_a_folder_with_a_config_of_the_users_own_or_anything_saved_is_never_begu
     assert holds_run(tmp_path)
 
 
+def test_where_the_disk_of_several_processes_fails_the_command_that_continues_starts_as_many(bench):
+    run = RunDirectory(bench.whole)
+    with (
+        pytest.raises(DiskError, match=r"^the disk is full\nstep \d+ is saved and whole; .* --resume --gpus 2$"),
+        execution.working_in(run, Reporter(quiet=True), processes=2),
+    ):
+        raise DiskError("the disk is full")
+
+
 def test_two_trainings_that_are_given_the_same_next_name_get_two_directories(tmp_path):
     """Started at the same moment, both have seen that no run is there."""
     first, second = (session._next_run(tmp_path / "runs" / "net-3") for _ in range(2))
@@ -493,7 +503,8 @@ def test_a_resume_counts_the_classes_as_the_beginning_did_where_the_loss_asks_fo
     tmp_path, bench, segtool, monkeypatch
 ):
     counted = []
-    monkeypatch.setattr(session, "_train", lambda *arguments, **_: counted.append(arguments[3]))
+    for module in (session, continuation):
+        monkeypatch.setattr(module, "execute", lambda work, *_, **__: counted.append(work.frequencies))
     weighted = "--set=loss=[{name: cross_entropy, class_weights: enet}]"
     assert segtool("train", bench.config, "--run", tmp_path / "new", "--no-preflight", weighted).code == 0
     run = copy_of(bench.whole, tmp_path)
@@ -541,7 +552,7 @@ def test_a_run_that_is_continued_with_a_budget_ends_when_that_is_up(tmp_path, be
 
 def test_a_budget_leaves_time_for_the_last_validation_where_a_run_is_continued(tmp_path, bench, monkeypatch):
     ends = []
-    monkeypatch.setattr(session, "_train", lambda *_, deadline, **__: ends.append(deadline))
+    monkeypatch.setattr(continuation, "execute", lambda *_, deadline, **__: ends.append(deadline))
     monkeypatch.setattr(forecast, "_scoring", lambda *_: (30.0, 10.0))  # seconds of a validation, and its samples
     run = copy_of(bench.whole, tmp_path)
     began = time.monotonic()
@@ -657,18 +668,18 @@ def test_the_fingerprint_of_the_data_tells_names_splits_sizes_and_numbers_of_fil
 def test_weights_in_a_file_are_no_change_where_they_lie_elsewhere_as_seen_from_a_checkpoint(tmp_path, bench):
     """The path in a checkpoint's config is relative to the checkpoint, that in the run's to the run."""
     config = load_config(bench.whole / "config.yaml", ["model.encoder={name: resnet18, weights: ../weights.pt}"])
-    saved = session.relocate(config, bench.whole, bench.whole / "checkpoints" / "step-00000006")
+    saved = relocate(config, bench.whole, bench.whole / "checkpoints" / "step-00000006")
     values = {path: value for path, value, _ in show(saved)}
     assert values["model.encoder.weights"] == "../../../weights.pt"
-    with pytest.raises(session.ConfigError, match="weights"):
+    with pytest.raises(ConfigError, match="weights"):
         provenance.refuse_changes(saved, config, tmp_path)  # negative control
-    back = session.relocate(saved, bench.whole / "checkpoints" / "step-00000006", bench.whole)
+    back = relocate(saved, bench.whole / "checkpoints" / "step-00000006", bench.whole)
     provenance.refuse_changes(back, config, tmp_path)
 
 
 def test_a_resume_compares_its_config_with_that_of_the_checkpoint_as_seen_from_the_run(bench, segtool, monkeypatch):
     compared = []
-    monkeypatch.setattr(session, "refuse_changes", lambda before, after, _: compared.append((before, after)))
+    monkeypatch.setattr(continuation, "refuse_changes", lambda before, after, _: compared.append((before, after)))
     assert segtool("train", bench.whole, "--resume", "--dry-run", "--set=train.steps=7").code == 0
     [(before, after)] = compared
     assert before.data.root == after.data.root

@@ -1,0 +1,196 @@
+"""`segtool train --resume`: from a run and what may have changed since to the training that goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segtool.config import Config, load_config, located
+from segtool.errors import CheckpointError, ConfigError, SegtoolError
+from segtool.execution import execute, working_in
+from segtool.members import fold_runs
+from segtool.preparation import Prepared, frequencies_of, last_step, planned, require_shares, verify_components
+from segtool.provenance import (
+    continued_facts,
+    fingerprint,
+    is_of_this_job,
+    refuse_changes,
+    say_differences,
+    timestamp,
+)
+from segtool.runs import CONFIG, Run, RunDirectory, holds_run, relocate, resume_command, typed
+from segtool.sources import load_any
+
+if TYPE_CHECKING:
+    from segtool.checkpoint import Checkpoint
+    from segtool.distributed import World
+    from segtool.plan import Plan
+    from segtool.session import Session
+    from segtool.terminal import Reporter
+
+
+def continue_run(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> None:
+    """Trains a run on from its last checkpoint that verifies, or says why there is nothing left to train.
+
+    Args:
+        began: `time.monotonic()` at which the command did, for its budget.
+
+    Raises:
+        CheckpointError: there is no run, or no checkpoint of it can be used.
+        ConfigError: what its weights were made for has changed, or the length is reached already.
+        SegtoolError: of the kind that tells what is wrong.
+    """
+    from segtool import checkpoint
+    from segtool.data.formats import split_records
+    from segtool.distributed import choose_device, place
+    from segtool.forecast import scored_seconds
+    from segtool.models.segmenter import outline
+
+    directory = session.run or session.config
+    _require_run(directory)
+    device = place(world, choose_device(session.device))
+    run = RunDirectory(directory) if dry_run else Run(directory)
+    with working_in(run, reporter, processes=world.size):
+        resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
+        if resumed is None:
+            raise CheckpointError(f"{directory}: holds no checkpoint to continue from; start afresh with another --run")
+        config = _config_now(session, directory, resumed)
+        require_shares(config, world.size)
+        verify_components(config)
+        resumed.require_fit(outline(config.model, len(config.data.classes), config.data.channels))
+        with located(config):
+            records = split_records(config, directory)
+        config, plan = planned(config, records, device, world)
+        say_differences(load_config(directory / CONFIG), config, reporter)
+        _say_rate(resumed, config, plan, reporter)
+        facts = run.read_facts()
+        if facts.get("data") not in (None, fingerprint(records)):
+            reporter.warn("the data is not what the run began with: its files have other names or sizes")
+        if _is_over(run, resumed, config, plan, reporter):
+            if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
+                _end(run, resumed, config, facts, reporter)
+            return
+        step = resumed.progress.step
+        reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
+        if dry_run:
+            return
+        deadline = None
+        if session.budget is not None:
+            deadline = last_step(began + session.budget, scored_seconds(config, records, world, device))
+        work = Prepared(config, plan, records, frequencies_of(config, records), world, device)
+        checkpoint.remove_unfinished(run.checkpoints)
+        run.drop_after(step)
+        run.write_config(config)
+        facts = continued_facts(facts, step, plan, device, reporter)
+        run.write_facts(facts)
+        execute(work, run, reporter, facts, resumed=resumed, deadline=deadline)
+
+
+def restarted(session: Session) -> Session:
+    """Returns the session as it is, or where a launcher starts it anew the one that continues its run."""
+    from segtool import checkpoint
+
+    run = session.run
+    if session.resume or run is None or not is_of_this_job(run):
+        return session
+    if not checkpoint.committed(RunDirectory(run).checkpoints):
+        return session
+    return replace(session, config=run, overrides=(), resume=True)
+
+
+def _require_run(directory: Path) -> None:
+    """Raises SegtoolError where a directory is not a run that has saved something."""
+    from segtool import checkpoint
+
+    if folds := len(fold_runs(directory)):
+        command = f"segtool train CONFIG --folds N --run {typed(directory)} --resume"
+        raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
+    if (directory / checkpoint.MANIFEST).is_file():
+        run = Path(os.path.normpath(directory.absolute().parent.parent))
+        raise CheckpointError(
+            f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: "
+            f"{resume_command(run, 1)}; or give --run DIR in place of --resume to train its config anew"
+        )
+    if not holds_run(directory):
+        raise CheckpointError(_nothing_to_continue(directory))
+
+
+def _nothing_to_continue(directory: Path) -> str:
+    if not (directory / "run.json").exists():
+        return f"{directory}: holds no run to continue; start one by leaving out --resume"
+    quoted = typed(directory)
+    again = f": segtool train {quoted} --run {quoted}" if (directory / CONFIG).exists() else " by leaving out --resume"
+    return f"{directory}: ended before its first checkpoint, so there is nothing to continue; begin it again{again}"
+
+
+def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Config:
+    """Returns the config that a run goes on with. Raises ConfigError for changes of what its weights were made for."""
+    if session.run is not None and session.config != session.run:
+        given, base = load_any(session.config, session.overrides)
+        config = _resolved_like(relocate(given, base, directory), resumed.config)
+    else:
+        config = load_config(directory / CONFIG, session.overrides)
+    refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
+    return config
+
+
+def _resolved_like(given: Config, before: Config) -> Config:
+    """Returns a config as the user gives it with what the run had resolved: format of masks, mean, deviation."""
+    data = replace(
+        given.data,
+        mean=given.data.mean or before.data.mean,
+        std=given.data.std or before.data.std,
+        mask_mode=given.data.mask_mode or before.data.mask_mode,
+        palette=given.data.palette or before.data.palette,
+    )
+    return replace(given, data=data)
+
+
+def _is_over(run: RunDirectory, resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> bool:
+    """Whether a run has come to its end, which is said; ConfigError where it is beyond the length that is given now."""
+    progress, patience = resumed.progress, config.train.patience
+    if progress.step >= plan.steps:
+        if not progress.finished:
+            raise ConfigError(
+                f"{run.directory}: stands at step {progress.step}, and the length given is {plan.steps} steps; give a "
+                "longer one"
+            )
+        reporter.say(
+            f"{run.directory}: is done at step {progress.step}; extend it with --set train.epochs=… or train.steps=…"
+        )
+        return True
+    if progress.finished and patience is not None and progress.stale >= patience:
+        reporter.say(
+            f"{run.directory}: ended at step {progress.step} for want of improvement; raise train.patience to go on"
+        )
+        return True
+    return False
+
+
+def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[str, Any], reporter: Reporter) -> None:
+    """Does what a training does last, and its process did not come to."""
+    from segtool import checkpoint
+
+    checkpoint.remove_unfinished(run.checkpoints)
+    checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+    run.write_facts({**facts, "end": timestamp(), "steps_done": resumed.progress.step})
+
+
+def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
+    """Says how the learning rate goes on, where that is not how it would have gone on."""
+    from segtool.optim import learning_rate
+
+    step, before = resumed.progress.step, resumed.progress.steps
+    if step >= plan.steps:
+        return
+    looked_at = (step, (step + plan.steps) // 2, plan.steps - 1)
+    first, *later = rates = [learning_rate(config.optim, at, plan.steps) for at in looked_at]
+    if plan.steps != before or rates != [learning_rate(resumed.config.optim, at, before) for at in looked_at]:
+        last = f" after {learning_rate(resumed.config.optim, step - 1, before):.3g} in step {step}" if step else ""
+        reporter.say(
+            f"learning rate: goes on at {first:.3g}{last} and ends at {later[-1]:.3g}, as if the run had been of "
+            f"{plan.steps} steps from the beginning"
+        )

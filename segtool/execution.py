@@ -1,0 +1,145 @@
+"""A training that is all decided, in its run directory: what the main process does, and what the others follow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segtool.config import parse_config, plain
+from segtool.errors import CheckpointError, DiskError, SegtoolError
+from segtool.preparation import Prepared
+from segtool.provenance import fingerprint, require_alike, timestamp
+from segtool.runs import RunDirectory, resume_command, typed
+
+if TYPE_CHECKING:
+    from segtool.checkpoint import Checkpoint
+    from segtool.distributed import World
+    from segtool.terminal import Reporter
+
+
+def execute(
+    work: Prepared,
+    run: RunDirectory,
+    reporter: Reporter,
+    facts: Mapping[str, Any],
+    *,
+    resumed: Checkpoint | None = None,
+    deadline: float | None = None,
+) -> None:
+    """Trains as the main process, after telling the others what was decided, and says what came of it.
+
+    Args:
+        facts: what `run.json` holds; its end is added.
+        resumed: the checkpoint to go on from.
+        deadline: `time.monotonic()` after which no further step begins.
+
+    Raises:
+        SegtoolError: as `train.train`; DataError also where another process finds other files.
+    """
+    from segtool.train import train
+
+    reporter.keep_in(run.log)
+    reporter.say(f"run directory: {run.directory}")
+    work.world.send(_orders(work, run, resumed))
+    require_alike(work.world, fingerprint(work.records))
+    progress = train(
+        work.config,
+        work.records,
+        work.frequencies,
+        work.plan,
+        run,
+        world=work.world.limited(work.config.train.timeout),
+        device=work.device,
+        reporter=reporter,
+        resumed=resumed,
+        deadline=deadline,
+    )
+    run.write_facts({**facts, "end": timestamp(), "steps_done": progress.step})
+    if progress.step < work.plan.steps:
+        reporter.say(f"ended at step {progress.step} of {work.plan.steps}")
+    quoted = typed(run.directory)
+    if progress.best is not None:
+        reporter.say(
+            f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters; see test)"
+        )
+    reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
+
+
+def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
+    """Trains along with the main process, which alone looks at the data before, speaks and writes.
+
+    Args:
+        orders: what `execute` has sent.
+        device: as `--device` names it.
+
+    Raises:
+        DataError: the data here is not what the main process has.
+    """
+    from segtool import checkpoint
+    from segtool.data.formats import split_records
+    from segtool.data.statistics import ClassFrequencies
+    from segtool.distributed import choose_device, place
+    from segtool.plan import Plan
+    from segtool.terminal import Mute
+    from segtool.train import train
+
+    mine = place(world, choose_device(device))
+    config = parse_config(orders["config"])
+    run = RunDirectory(Path(orders["run"]))
+    records = split_records(config, run.directory)
+    require_alike(world, fingerprint(records))
+    resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
+    train(
+        config,
+        records,
+        None if orders["frequencies"] is None else ClassFrequencies(**orders["frequencies"]),
+        replace(Plan(**orders["plan"]), crop=tuple(orders["plan"]["crop"])),
+        run,
+        world=world.limited(config.train.timeout),
+        device=mine,
+        reporter=Mute(),
+        resumed=resumed,
+    )
+
+
+@contextlib.contextmanager
+def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iterator[None]:
+    """Keeps why a run ends in its log, tells how to go on where its disk failed, and lets go of its directory."""
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(*error.problems, _how_to_go_on(run, processes)) from error
+    except SegtoolError as error:
+        with contextlib.suppress(DiskError):
+            reporter.note(f"error: {error}")
+        raise
+    finally:
+        reporter.close()
+        run.close()
+
+
+def _how_to_go_on(run: RunDirectory, processes: int) -> str:
+    """Says what a run whose disk failed has saved, after looking, and the command that continues it."""
+    from segtool import checkpoint
+
+    with contextlib.suppress(CheckpointError):
+        if saved := checkpoint.last(run.checkpoints):
+            command = resume_command(run.directory, processes)
+            return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
+    return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
+
+
+def _orders(work: Prepared, run: RunDirectory, resumed: Checkpoint | None) -> str:
+    """Returns what the main process decided, for the others, as JSON."""
+    orders = {
+        "config": plain(work.config),
+        "plan": {**vars(work.plan), "choices": ()},
+        "frequencies": None if work.frequencies is None else vars(work.frequencies),
+        "run": str(run.directory),
+        "resumed": None if resumed is None else resumed.path.name,
+    }
+    return json.dumps(orders)
