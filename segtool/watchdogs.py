@@ -200,10 +200,11 @@ class Waiting:
 
 def waiting_warning(share: float, *, workers: int, cores: int, cached: bool) -> str:
     """Returns what to say of a training that waits for its images: the first remedy that is not in force."""
+    same = "it changes no result"
     if workers < cores:
-        remedy = f"--set train.workers={workers + 1} lets {workers + 1} processes load them"
+        remedy = f"--set train.workers={workers + 1} lets {workers + 1} processes load them; {same}"
     elif not cached:
-        remedy = "--set train.cache=true decodes each only once, as many as fit into half of the free memory"
+        remedy = f"--set train.cache=true decodes each only once, as many as fit into half of the free memory; {same}"
     else:
         remedy = "store them smaller, near the size that augment.crop and augment.scale ask for"
-    return f"{100 * share:.0f} % of the time goes by in waiting for images: {remedy}; it changes no result"
+    return f"{100 * share:.0f} % of the time goes by in waiting for images: {remedy}"

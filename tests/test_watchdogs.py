@@ -229,6 +229,7 @@ def test_the_remedy_is_the_first_that_is_not_in_force(workers, cores, cached, re
     warning = waiting_warning(0.437, workers=workers, cores=cores, cached=cached)
     assert warning.startswith("44 % of the time goes by in waiting for images")
     assert remedy in warning
+    assert warning.endswith("it changes no result") == remedy.startswith("--set")
 
 
 def test_slow_reading_is_warned_of_and_its_share_is_in_the_timing_and_not_in_the_metrics(
