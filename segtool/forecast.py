@@ -89,7 +89,7 @@ def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float,
     memory = "unknown" if forecast.memory is None else f"about {amount(forecast.memory)}"
     free = free_memory()
     left = "how much is free is unknown" if free is None else f"{amount(free)} are free"
-    most = config.train.keep + 2  # besides those that are kept the best one, and the one that is being written
+    most = most_checkpoints(config, plan)
     return [
         f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
         f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
@@ -102,6 +102,11 @@ def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float,
 def num_validations(plan: Plan) -> int:
     """Returns how often a training that goes to its end is validated."""
     return -(-plan.steps // plan.eval_steps)
+
+
+def most_checkpoints(config: Config, plan: Plan) -> int:
+    """Returns how many checkpoints lie in a run at most: those kept, the best one, and the one that is being written."""
+    return min(config.train.keep + 2, plan.steps + 1)
 
 
 def measure(

@@ -34,7 +34,7 @@ from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import ALONE, World
 from segtool.errors import CheckpointError, DataError, DiskError, ShortageError
 from segtool.evaluate import evaluate
-from segtool.forecast import free_disk, num_validations
+from segtool.forecast import free_disk, most_checkpoints
 from segtool.layers import describe, training_memory
 from segtool.models.segmenter import verify
 from segtool.plan import Plan, parts_of
@@ -228,7 +228,7 @@ def _memory(needed: int, device: torch.device, advice: str) -> Verdict:
 
 
 def _disk(each: int, plan: Plan, config: Config, directory: Path) -> Verdict:
-    most = min(num_validations(plan) + 1, config.train.keep + 2)
+    most = most_checkpoints(config, plan)
     free = free_disk(directory)
     told = f"{amount(each)} a checkpoint, at most {most} at a time; {amount(free)} are free"
     if free >= most * each:

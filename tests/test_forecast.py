@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import Trainer
 
-from segtool import checkpoint, forecast, plan, training_step
+from segtool import checkpoint, forecast, plan, preflight, training_step
 from segtool.data.formats import split_records
 from segtool.data.statistics import resolve_data
 from segtool.distributed import World
@@ -81,3 +81,12 @@ def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config
     assert f"about {round(60 + TIMES.total(made()))} s in all" in lines[0]
     assert "about 3.22 GB" in lines[1]
     assert "5.2 MB a checkpoint, at most 4 at a time" in lines[2]
+
+
+@pytest.mark.parametrize(("steps", "most"), [(1, 2), (100, 4)])
+def test_preflight_and_dry_run_tell_one_number_of_checkpoints(make_config, tmp_path: Path, steps: int, most: int):
+    """Between its validations, of which there is one here, a training saves a checkpoint each ten minutes."""
+    config, once = make_config(), made(steps=steps, eval_steps=100)
+    told = describe(Forecast(TIMES, None, 10**6), config, once, prepared=0.0, directory=tmp_path)[2]
+    assert f"at most {most} at a time" in told
+    assert f"at most {most} at a time" in preflight._disk(10**6, once, config, tmp_path).found
