@@ -146,7 +146,7 @@ def test_threads_keep_the_order_and_hand_on_the_first_error():
         in_threads(lambda number: 1 / number, [3, 2, 1, 0])
 
 
-@pytest.mark.parametrize(("setting", "limit"), [("1", 1), ("3", 3)])
+@pytest.mark.parametrize(("setting", "limit"), [("1", 1), ("3", 3), ("1,4", 1)])
 def test_there_are_no_more_threads_than_omp_num_threads(monkeypatch, setting, limit):
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
     seen: list[int] = []

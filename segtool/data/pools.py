@@ -29,8 +29,11 @@ def num_cores() -> int:
 
 
 def num_threads() -> int:
-    """Returns the number of processors that this process may use, no more than OMP_NUM_THREADS where that is set."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
+    """Returns the number of processors that this process may use, no more than OMP_NUM_THREADS where that is set.
+
+    Of a list, which OpenMP reads as one number for each level of nesting, the first counts.
+    """
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     count = num_cores()
     return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
 
