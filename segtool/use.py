@@ -134,7 +134,7 @@ def _overridden(checkpoint: Checkpoint, paths: Sequence[Path], overrides: Sequen
 
     config = load_config(checkpoint.path / CONFIG, overrides)
     named = any(os.path.samefile(checkpoint.path, path) for path in paths)
-    if named or not any(text.startswith("data.root=") for text in overrides):
+    if named or not config.origins.of("data.root").startswith("--set"):
         return config
     root = data_root(config.data, checkpoint.path.parent.parent)
     return replace(config, data=replace(config.data, root=str(root)))

@@ -180,8 +180,9 @@ def test_a_run_is_scored_without_the_data_that_it_was_trained_on(
     assert json.loads(scored.out)["confusion"] == expected["confusion"]
     last = sorted((there / "checkpoints").iterdir())[-1]
     assert segtool("eval", last, "--set=data.root=../../../../elsewhere").code == 0
-    refused = segtool("eval", there, "--split", "val", "--set=data.root=../../elsewhere")
+    refused = segtool("eval", there, "--split", "val", "--set= data.root =../../elsewhere")
     assert refused.code == 3
+    assert f"data.val.images: no folder {tmp_path / 'elsewhere'}" in refused.err
     assert "data.val.images: no folder" in refused.err
     assert "data.train" not in refused.err
 
