@@ -223,6 +223,14 @@ def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path, mask: str, pairi
     assert (record.image.name, record.mask and record.mask.name) == ("a.jpg", mask)
 
 
+def test_pictures_of_a_run_within_the_folder_of_images_are_no_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.png", "runs/set-1/samples/a.png", "runs/set-1/run.json", "runs/set-1/checkpoints/x")
+    pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_mask"))
+    assert [path.name for path in pairs.images_without_mask] == ["a.jpg", "a.png"]
+    (tmp_path / "runs/set-1/run.json").unlink()
+    assert len(find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_mask")).images_without_mask) == 3
+
+
 def test_files_without_the_configured_suffix_are_told_apart(tmp_path: Path) -> None:
     images, masks = folders(tmp_path, ("a.jpg",), ("a_labelIds.png", "a_color.png"))
     pairs = find_pairs(images, masks, Pairing(mask_suffix="_labelIds"))

@@ -21,6 +21,7 @@ from segtool.errors import DataError
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
 _KINDS = (JPEG_SUFFIXES, {".webp"}, {".tif", ".tiff"}, {".bmp", ".dib"}, {".png", ".gif"})
+_RUN_FILES = {"run.json", "checkpoints"}  # by which a folder is told that a training has written, samples and all
 _NUMBER = re.compile(r"(?<!\d)0+(\d)")
 _WORD = re.compile(r"\d+|[^\W\d_]+")
 _MOST = 0.5  # share of the paired files that have another beside them where that is a kind of its own
@@ -111,9 +112,9 @@ def _apart(folder: Path, other: Path) -> tuple[Path, ...]:
 def list_files(folder: Path, suffixes: frozenset[str], *, without: Iterable[Path] = ()) -> list[Path]:
     """Returns the files in a folder and its subfolders with one of `suffixes` (any case), sorted; absolute paths.
 
-    Hidden files and folders and `__MACOSX` are passed over. A linked folder is searched once, after all others, unless
-    it was searched already, so loops end. Whatever bears such a suffix is listed, folders and dead links too: that it
-    cannot be read is for the reader to say.
+    Hidden files and folders, `__MACOSX` and the runs of trainings are passed over. A linked folder is searched once,
+    after all others, unless it was searched already, so loops end. Whatever bears such a suffix is listed, folders and
+    dead links too: that it cannot be read is for the reader to say.
     """
     found: list[Path] = []
     links = [Path(os.path.abspath(folder))]
@@ -131,7 +132,10 @@ def _search(folder: Path, suffixes: frozenset[str], found: list[Path], seen: set
     while folders:
         current = folders.pop()
         seen.add(_identity(current))
-        for entry in _entries(current):
+        entries = _entries(current)
+        if current != folder and {entry.name for entry in entries} >= _RUN_FILES:
+            continue
+        for entry in entries:
             path = current / entry.name
             if os.path.splitext(entry.name)[1].lower() in suffixes:
                 found.append(path)
