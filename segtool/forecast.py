@@ -105,7 +105,7 @@ def num_validations(plan: Plan) -> int:
 
 
 def most_checkpoints(config: Config, plan: Plan) -> int:
-    """Returns how many checkpoints lie in a run at most: those kept, the best one, and the one that is being written."""
+    """Returns how many checkpoints a run holds at most: those kept, the best one, and the one that is being written."""
     return min(config.train.keep + 2, plan.steps + 1)
 
 
