@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -158,7 +158,6 @@ def init(
         raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
     if out.is_dir() or not out.parent.is_dir():
         raise SegtoolError(f"{out}: is not a file in an existing folder; choose another --out")
-    _check_model(model)
     text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
     _write_text(out, text)
     print(shown(f"wrote {out}"))
@@ -293,8 +292,6 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a trained model on a split, or masks that any tool made."""
-    from segtool.tables import per_image_csv
-
     limits = _limits(fail_under)
     if predictions is not None:
         if runs or split is not None or flip or tile is not None or device != "auto":
@@ -304,34 +301,21 @@ def evaluate(
             )
         if masks is None or config is None:
             raise SegtoolError("--predictions needs --masks DIR (the truth) and --config CONFIG (what the masks mean)")
-        from segtool.score import score_folders
-
-        resolved, base = _load(config, overrides)
-        scores = score_folders(resolved, _existing(predictions), _existing(masks), base)
-        title, facts = f"{predictions} against {masks}", {"split": None}
-        place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
-        table = csv or place.parent / f"{place.name}-per-image.csv"
+        found = _score_predictions(predictions, masks, config, overrides)
     elif not runs:
         raise SegtoolError("eval needs a RUN, or --predictions DIR --masks DIR --config CONFIG")
+    elif masks is not None or config is not None:
+        raise SegtoolError("--masks and --config go with --predictions; leave them out, a RUN has its own config")
     else:
         from segtool.use import evaluate_session
 
-        if masks is not None or config is not None:
-            raise SegtoolError("--masks and --config go with --predictions; leave them out, a RUN has its own config")
         result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
         if not result.is_main:
             return
-        scores, title, facts = result.scores, result.title, result.facts
-        table = csv or result.table
-    try:
-        _write_text(table, per_image_csv(scores))
-    except CheckpointError as error:
-        if csv:
-            raise
-        _print_errors([f"the per-image table was not written: {error}; --csv FILE puts it elsewhere"])
-        table = None
-    _show_scores(scores, title, facts, table, as_json=as_json)
-    _fail_under(scores, limits)
+        found = _Scored(result.scores, result.title, result.facts, result.table)
+    table = _write_table(found, csv)
+    _show_scores(found, table, as_json=as_json)
+    _fail_under(found.scores, limits)
 
 
 @app.command()
@@ -512,11 +496,6 @@ def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
     print(f"next, all folds as one: {scored}segtool predict {quoted} IMAGES --out MASKS", file=sys.stderr)
 
 
-def _check_model(model: str) -> None:
-    if model not in ("unet", "fcn"):
-        raise SegtoolError(f"--model {model}: unknown; expected unet or fcn")
-
-
 def _write_text(path: Path, text: str) -> None:
     from segtool.disk import write_atomically
 
@@ -560,17 +539,55 @@ def _limits(text: str | None) -> dict[str, float]:
     return limits
 
 
-def _show_scores(scores: Scores, title: str, facts: dict[str, Any], table: Path | None, *, as_json: bool) -> None:
+class _Scored(NamedTuple):
+    """What `eval` tells."""
+
+    scores: Scores
+    title: str
+    """What stands over the table of scores."""
+    facts: dict[str, Any]
+    """What `--json` tells beside the scores."""
+    table: Path
+    """Where the per-image table goes if --csv does not say."""
+
+
+def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: list[str] | None) -> _Scored:
+    from segtool.score import score_folders
+
+    resolved, base = _load(config, overrides)
+    scores = score_folders(resolved, _existing(predictions), _existing(masks), base)
+    place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
+    table = place.parent / f"{place.name}-per-image.csv"
+    return _Scored(scores, f"{predictions} against {masks}", {"split": None}, table)
+
+
+def _write_table(found: _Scored, csv: Path | None) -> Path | None:
+    """Returns where the per-image table was written; None where nobody asked for a place and the usual one fails."""
+    from segtool.tables import per_image_csv
+
+    table = csv or found.table
+    try:
+        _write_text(table, per_image_csv(found.scores))
+    except CheckpointError as error:
+        if csv:
+            raise
+        _print_errors([f"the per-image table was not written: {error}; --csv FILE puts it elsewhere"])
+        return None
+    return table
+
+
+def _show_scores(found: _Scored, table: Path | None, *, as_json: bool) -> None:
     if as_json:
         written = None if table is None else str(table)
-        print(json.dumps({**facts, **scores.to_json(), "per_image": written}, indent=1))
+        print(json.dumps({**found.facts, **found.scores.to_json(), "per_image": written}, indent=1))
         return
     from rich.console import Console
 
     from segtool.tables import definition, score_table
 
-    Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(score_table(scores, title))
-    print(definition(scores))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    console.print(score_table(found.scores, found.title))
+    print(definition(found.scores))
     if table is not None:
         print(f"per image: {table}", file=sys.stderr)
 
