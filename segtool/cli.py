@@ -15,7 +15,7 @@ from segtool import __version__, streams
 from segtool.disk import REMEDIES
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
 from segtool.shortage import is_shortage, reason
-from segtool.signals import end_at_signals
+from segtool.signals import end_at_signals, end_where_asked
 
 if TYPE_CHECKING:
     from segtool.config import Config
@@ -133,6 +133,7 @@ def demo(
         print(f"\n$ segtool {shlex.join(command)}", file=sys.stderr)
         if code := app(command, prog_name="segtool", standalone_mode=False):
             raise typer.Exit(code)
+        end_where_asked()
     print(f"\nLook at  {predictions}/overlays  (image and predicted classes)")
     print(f"and at   {run}/samples  (image | truth | prediction)")
     print(f"Masks:   {predictions}")

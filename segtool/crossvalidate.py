@@ -18,6 +18,7 @@ from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
 from segtool.runs import CONFIG, argument, holds_run, next_free
 from segtool.session import Session, train_session
+from segtool.signals import end_where_asked
 from segtool.sources import is_data, load_any, run_name
 from segtool.terminal import Reporter, duration, percent
 from segtool.use import evaluate_session
@@ -57,6 +58,7 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
                 reporter.say(f"\nfold {number}/{count}")
                 train_session(_of_fold(session, directory, number, count, share))
                 left.remove(number)
+                end_where_asked()
             elif session.overrides:
                 reporter.say(f"\nfold {number}/{count}: is done, and --set changes nothing in it")
             scoring_began = time.monotonic()

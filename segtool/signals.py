@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+_late: list[int] = []  # signals that have ended nothing yet
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -20,22 +21,34 @@ def end_at_signals() -> None:
 
 
 class catch_signals:  # noqa: N801 -- a context manager, used like a function
-    """Collects signals in a list, so that the step at hand can be finished; a second one ends at once."""
+    """Collects signals in a list, so that the step at hand can be finished; a second one ends at once.
+
+    One that comes when nothing is left to be ended, as in the last step of a training, ends what would follow:
+    `end_where_asked`.
+    """
 
     def __enter__(self) -> list[int]:
         self.caught: list[int] = []
         self.before = {n: signal.signal(n, self._catch) for n in STOPPING if not _is_shielded(n)}
         return self.caught
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if kind is None:
+            _late.extend(self.caught)
 
     def _catch(self, number: int, frame: object) -> None:
         if self.caught:
             _end_at_once(number, frame)
         self.caught.append(number)
         _tell("signal received: finishing this step and saving; once more to stop at once")
+
+
+def end_where_asked() -> None:
+    """Ends the program where a signal came while something ended by itself; before something else is begun."""
+    if _late:
+        sys.exit(128 + _late.pop())
 
 
 @contextlib.contextmanager

@@ -83,10 +83,11 @@ def preflight_where_marked(request: pytest.FixtureRequest, without_preflight: Ca
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Takes back what the command line, run in this process, does at signals: pytest has its own."""
-    from segtool.signals import STOPPING
+    from segtool.signals import STOPPING, _late
 
     before = {number: signal.getsignal(number) for number in STOPPING}
     yield
+    _late.clear()
     for number, handler in before.items():
         signal.signal(number, handler)
 

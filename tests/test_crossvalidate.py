@@ -18,7 +18,7 @@ import pytest
 from conftest import SilentOs
 from PIL import Image
 
-from segtool import cli, crossvalidate, signals, training_step
+from segtool import checkpoint, cli, crossvalidate, signals, train, training_step
 from segtool.config import load_config
 from segtool.demo import make_dataset
 from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
@@ -163,6 +163,27 @@ def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
     code, _, err = segtool(*words[1:])
     assert code == 0, err
     assert "from step 1 of 3" in err
+    assert scores_of(directory) == scores_of(trained[0])
+
+
+def test_an_interruption_in_the_last_validation_of_a_fold_ends_all_of_them(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, validate = trained[0].parent / "late", train.validate
+
+    def stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return validate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "validate", stopped)
+        patch.setattr(signals, "os", SilentOs)
+        code, _, err = segtool("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
+    assert code == 143
+    assert checkpoint.last(directory / "fold-1" / "checkpoints").progress.finished  # type: ignore[union-attr]
+    assert not (directory / "fold-2").exists()
+    words = shlex.split(err.rsplit("continue with: ", 1)[1])
+    assert segtool(*words[1:])[0] == 0
     assert scores_of(directory) == scores_of(trained[0])
 
 
