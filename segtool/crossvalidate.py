@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,12 +45,12 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     _alone(count)
     reporter = Reporter(quiet=session.quiet)
     directory = _directory(session, count)
+    left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
     if dry_run:
-        _dry_run(session, directory, count, began, reporter)
+        _dry_run(session, directory, count, left, began, reporter)
         return directory, []
     scores: list[FoldScore] = []
     seconds = 0.0  # that the scoring of the last fold took
-    left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
     for number in range(1, count + 1):
         with _continued_by(session, directory, count, began, reporter):
             if number in left:
@@ -149,8 +149,9 @@ def _score(session: Session, directory: Path, number: int, count: int) -> FoldSc
     return FoldScore(f"{number}/{count}", run.name, scored[0].members[0][1], scored[0].scores, test)
 
 
-def _dry_run(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> None:
-    left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
+def _dry_run(
+    session: Session, directory: Path, count: int, left: Sequence[int], began: float, reporter: Reporter
+) -> None:
     if not left:
         reporter.say(f"{directory}: all {count} folds are done")
         return
