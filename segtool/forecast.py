@@ -24,7 +24,7 @@ from segtool.data.dataset import EvaluationSet
 from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.reader import Reader
-from segtool.data.statistics import ClassFrequencies
+from segtool.data.statistics import ClassFrequencies, evenly
 from segtool.distributed import ALONE, World
 from segtool.evaluate import evaluate
 from segtool.inference import Predictor
@@ -219,8 +219,7 @@ def _score(training: training_step.Training, predictor: Predictor, dataset: Eval
 
 
 def _part(dataset: EvaluationSet, count: int) -> EvaluationSet:
-    picked = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-    return EvaluationSet([dataset.records[index] for index in picked], dataset.reader)
+    return EvaluationSet([dataset.records[index] for index in evenly(len(dataset), count)], dataset.reader)
 
 
 class _Clock(Reporter):

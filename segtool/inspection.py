@@ -264,18 +264,19 @@ def _read(
     config: Config, records: dict[str, list[Record]], split: str, normalize: Normalize | None
 ) -> tuple[list[torch.Tensor], str]:
     from segtool.data.reader import Reader
-    from segtool.data.statistics import resolve_data
+    from segtool.data.statistics import evenly, resolve_data
     from segtool.inference import Normalize
+    from segtool.terminal import counted
 
     if normalize is None:
         data = resolve_data(config, records["train"]).data
         normalize = Normalize(data.mean or (), data.std or ())
     found, reader = records[split], Reader.of(config)
-    picked = np.unique(np.linspace(0, len(found) - 1, min(len(found), IMAGES)).astype(int))
+    picked = evenly(len(found), IMAGES)
     stored = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(reader.image(found[i]), 2, 0))) for i in picked]
     images = [normalize(_centre(image).unsqueeze(0))[0] for image in stored]
     name = "validation" if split == "val" else "training"
-    return images, f"{len(images)} {name} image{'' if len(images) == 1 else 's'}"
+    return images, counted(len(images), f"{name} image")
 
 
 def _centre(image: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from segtool.data.statistics import ClassFrequencies
 from segtool.losses import Criterion
 from segtool.models.segmenter import Segmenter
 from segtool.models.trace import Operation, trace
-from segtool.terminal import amount
+from segtool.terminal import amount, counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,7 +147,7 @@ def training_memory(model: Segmenter, summary: Summary, config: Config) -> Memor
 def memory_lines(memory: Memory, summary: Summary, config: Config) -> list[str]:
     """Returns what stands under the table: the memory of a training step, and what it is made of."""
     _, height, width = summary.input
-    images = f"{summary.batch} image{'' if summary.batch == 1 else 's'} of {height}x{width}"
+    images = f"{counted(summary.batch, 'image')} of {height}x{width}"
     part = f", one of {config.train.accumulate} parts of a batch of {config.train.batch_size}"
     meanings = {
         "activations": f"kept for the backward pass, of {images}{part if config.train.accumulate > 1 else ''}",

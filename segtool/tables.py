@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from segtool.data.opening import shown
 from segtool.metrics import Scores, dice, iou, majority_baseline, mean, pixel_accuracy, precision, recall
-from segtool.terminal import percent
+from segtool.terminal import counted, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +43,7 @@ def definition(scores: Scores) -> str:
     """Returns the scores of the whole, what the numbers are, and what they leave out; a line each."""
     absent = [shown(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
     summary = scores.summary
-    counted = len(scores.names) - len(absent)
+    defined = len(scores.names) - len(absent)
     predicted, true = (sum(bool(pixels) for pixels in scores.confusion.sum(axis)) for axis in (0, 1))
     fewer = (
         f"; those of precision over the {predicted} that are predicted, those of recall and accuracy over the {true} "
@@ -56,11 +56,11 @@ def definition(scores: Scores) -> str:
         f"mIoU {percent(summary['miou'])}  pixel accuracy {percent(summary['pixel_accuracy'])}  "
         f"mean accuracy {percent(summary['mean_accuracy'])}  mean Dice {percent(summary['mean_dice'])}  "
         f"frequency-weighted IoU {percent(summary['fw_iou'])}",
-        f"From one confusion matrix over {_count(len(scores.images), 'image')} ({_count(scored, 'pixel')}), not a mean "
-        f"over images. Means are over the {counted} of {len(scores.names)} classes in truth or prediction"
-        + (fewer if min(predicted, true) < counted else "")
+        f"From one confusion matrix over {counted(len(scores.images), 'image')} ({counted(scored, 'pixel')}), not a "
+        f"mean over images. Means are over the {defined} of {len(scores.names)} classes in truth or prediction"
+        + (fewer if min(predicted, true) < defined else "")
         + (f"; absent: {', '.join(absent)}." if absent else "."),
-        f"{_count(scores.ignored, 'pixel')} with ignored truth ({left_out} %) are left out.",
+        f"{counted(scores.ignored, 'pixel')} with ignored truth ({left_out} %) are left out.",
     ]
     if majority is not None:
         lines.append(f"The row 'all {shown(majority)}' is what that answer everywhere would score.")
@@ -82,10 +82,6 @@ def per_image_csv(scores: Scores) -> str:
         cells = ["" if value is None else f"{value:.6f}" for value in values]
         writer.writerow([_inert(image.stem), *cells, int(image.confusion.sum()), image.ignored])
     return text.getvalue()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _inert(text: str) -> str:

@@ -159,6 +159,11 @@ def amount(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
+def counted(number: int, what: str) -> str:
+    """Returns a number of things as people read it: `1 pixel`, `1,234 pixels`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def percent(value: float | None) -> str:
     """Returns a share as a percentage with two decimals; a hyphen where it is undefined."""
     return "-" if value is None else f"{100 * value:.2f}"

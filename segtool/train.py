@@ -24,7 +24,7 @@ from segtool.data.formats import Record
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
 from segtool.data.opening import shown
 from segtool.data.reader import Reader
-from segtool.data.statistics import ClassFrequencies
+from segtool.data.statistics import ClassFrequencies, evenly
 from segtool.distributed import World
 from segtool.divergence import not_finite
 from segtool.draw import png
@@ -247,7 +247,7 @@ def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, 
 
 def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:
     """Yields name and PNG file of evenly spaced images."""
-    chosen = [dataset.records[index] for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))]
+    chosen = [dataset.records[index] for index in evenly(len(dataset), count)]
     for record, name in zip(chosen, sample_names([record.stem for record in chosen]), strict=True):
         image, truth = dataset.reader.pair(record)
         prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))

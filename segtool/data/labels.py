@@ -30,6 +30,7 @@ from segtool.data.codes import (
 from segtool.data.masks import MASK_FORMATS, StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.errors import ConfigError, DataError, Problem
+from segtool.terminal import counted
 
 MaskMode = Literal["L", "P", "1", "I;16", "RGB", "LA", "RGBA"]
 
@@ -133,9 +134,9 @@ class Labels:
             return "" if stored.alpha is not None else _NO_ALPHA
         if stored.veiled:
             return (
-                f"a mask with {_num(stored.veiled, 'pixel')} that are not opaque, so their value is not certain; fill "
-                f"the transparent parts with the value or colour they mean and save it without alpha, or, where the "
-                f"opacity is the mask, set data.encoding: alpha"
+                f"a mask with {counted(stored.veiled, 'pixel')} that are not opaque, so their value is not certain; "
+                f"fill the transparent parts with the value or colour they mean and save it without alpha, or, where "
+                f"the opacity is the mask, set data.encoding: alpha"
             )
         if stored.lossy and encoding != "threshold" and not self.data.nearest:
             other = "rgb with data.nearest: true" if colored else "threshold"
@@ -337,8 +338,8 @@ class Labels:
         more = f", and {_listed(self._name(code) for code, _ in others)} elsewhere" if others else ""
         known = f"{what}s {_listed(self._name(low, high) for low, high in self._intervals())}"
         return (
-            f"{what} {self._name(value)} at ({x}, {y}) and {_num(count, 'pixel')} in all{more}, but data.classes and "
-            f"data.ignore have {known}; {self._remedy(stored, list(unknown))}"
+            f"{what} {self._name(value)} at ({x}, {y}) and {counted(count, 'pixel')} in all{more}, but data.classes "
+            f"and data.ignore have {known}; {self._remedy(stored, list(unknown))}"
         )
 
     def _intervals(self) -> list[tuple[int, int]]:
@@ -453,7 +454,3 @@ def _display_colors(data: Data) -> np.ndarray:
 def _listed(names: Iterable[str], limit: int = 12) -> str:
     known = list(names)
     return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
-
-
-def _num(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -21,7 +21,7 @@ from segtool.data.formats import Record, split_records
 from segtool.data.labels import Labels
 from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
-from segtool.data.statistics import class_frequencies
+from segtool.data.statistics import class_frequencies, evenly
 from segtool.disk import make_folder, write_atomically
 from segtool.errors import DataError
 from segtool.yaml_io import flow
@@ -134,11 +134,10 @@ def _sources(config: Config, records: Sequence[Record]) -> list[Source]:
     reader = Reader.of(config)
     first = reader.pair(records[0])
     crop = config.augment.crop or (first[1].shape[0], first[1].shape[1])
-    count = min(IMAGES, len(records), max(1, MAX_PIXELS // (2 * COLUMNS * crop[0] * crop[1])))
+    count = min(IMAGES, max(1, MAX_PIXELS // (2 * COLUMNS * crop[0] * crop[1])))
     class_pixels = class_frequencies(config, records).pixels if config.augment.rare else None
-    numbers = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist()
     sources = []
-    for number in numbers:
+    for number in evenly(len(records), count):
         image, target = reader.pair(records[number])
         require_jpeg_holds(image, records[number].image, config.augment)
         sources.append(Source(number, records[number].stem, image, target, config.train.seed, crop, class_pixels))

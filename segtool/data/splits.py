@@ -20,6 +20,7 @@ from segtool.data.uses import class_pixels
 from segtool.data.words import SPLITS
 from segtool.errors import DataError
 from segtool.signals import TimeUpError, time_limit
+from segtool.terminal import counted
 
 Group: TypeAlias = list[Record]
 Presence: TypeAlias = Callable[[Sequence[Record]], NDArray[np.bool_]]
@@ -247,5 +248,4 @@ def _keys(stems: Sequence[str], pattern: str) -> list[str | None]:
 
 
 def _count(groups: Sequence[Group], split: Split) -> str:
-    what = "pair" if split.group is None else "group"
-    return f"{len(groups)} {what}{'' if len(groups) == 1 else 's'}"
+    return counted(len(groups), "pair" if split.group is None else "group")

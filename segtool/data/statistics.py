@@ -18,6 +18,11 @@ MAX_IMAGES = 500  # evenly spaced training images that mean and deviation are me
 BLOCK = 1 << 20  # pixels that are summed at a time, which bounds the memory
 
 
+def evenly(length: int, most: int) -> list[int]:
+    """Returns up to `most` places of a sequence, evenly spaced from its first to its last."""
+    return np.linspace(0, length - 1, min(length, most)).astype(int).tolist()
+
+
 @dataclass(frozen=True)
 class ClassFrequencies:
     """How often each class occurs in the training masks.
@@ -47,7 +52,6 @@ def resolve_data(config: Config, records: Sequence[Record]) -> Config:
 
 def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of each channel in 0..1, over all pixels of up to 500 images."""
-    picked = np.unique(np.linspace(0, len(records) - 1, min(len(records), MAX_IMAGES)).astype(int))
 
     def sums(index: int) -> np.ndarray:
         image = read_image(
@@ -58,7 +62,7 @@ def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[f
         )
         return channel_sums(image)
 
-    count, total, squares = np.sum(in_threads(sums, picked.tolist()), axis=0)
+    count, total, squares = np.sum(in_threads(sums, evenly(len(records), MAX_IMAGES)), axis=0)
     mean = total / count
     # A constant channel has no deviation; 1/255, the step of 8-bit values, is the least that is divided by.
     std = np.sqrt(np.maximum(squares / count - mean**2, 0)).clip(min=1 / 255)

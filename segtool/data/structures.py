@@ -11,6 +11,7 @@ from segtool.config import Config
 from segtool.data.formats import Record
 from segtool.data.labels import Labels
 from segtool.data.pools import in_threads
+from segtool.data.statistics import evenly
 
 MAX_MASKS = 100  # evenly spaced training masks that are measured
 
@@ -34,12 +35,11 @@ def measure_structures(config: Config, records: Sequence[Record]) -> list[Struct
     """
     labels = Labels.from_config(config.data)
     masks = [record.mask for record in records if record.mask is not None]
-    picked = np.unique(np.linspace(0, len(masks) - 1, min(len(masks), MAX_MASKS)).astype(int))
 
     def runs(index: int) -> np.ndarray:
         return longest_runs(labels.read(masks[index], max_pixels=config.limits.max_pixels), labels.num_classes)
 
-    lengths = np.array(in_threads(runs, picked.tolist()), dtype=int).reshape(-1, labels.num_classes)
+    lengths = np.array(in_threads(runs, evenly(len(masks), MAX_MASKS)), dtype=int).reshape(-1, labels.num_classes)
     found = [(name, column[column > 0]) for name, column in zip(labels.names, lengths.T, strict=True)]
     return [Structure(name, len(column), float(np.median(column))) for name, column in found if len(column)]
 

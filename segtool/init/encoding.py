@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from segtool.check.findings import num
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
 from segtool.errors import DataError
 from segtool.init.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
 from segtool.init.encoding_of_values import guess_values
-from segtool.init.evidence import SOFT, Guess, Totals, modes, num_masks, total
+from segtool.init.evidence import SOFT, Guess, Totals, modes, total
 
 ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
 
@@ -34,7 +35,7 @@ def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:
     if colored and plain and not _share_colors(colored, plain):
         few, most = sorted((colored, plain), key=len)
         if len(few) <= max(1, ODD_SHARE * len(readable)) and len(most) > 2:
-            told = f"{num_masks(few)} of mode {modes(few)} among them cannot be read so: see `segtool check`"
+            told = f"{num(few, 'mask')} of mode {modes(few)} among them cannot be read so: see `segtool check`"
             guess = _guess_of_one_kind(most)
             return replace(guess, notes=(*guess.notes, told))
     return _guess_of_one_kind(readable)
@@ -56,7 +57,9 @@ def _guess_alpha(masks: Sequence[MaskFacts]) -> Guess | None:
     if not veiled or 2 * len(veiled) < len(varied) or any(not len(mask.alpha_values) for mask in masks):
         return None
     guess = guess_values([mask.as_alpha() for mask in masks])
-    reason = f"in {len(veiled)} of {num_masks(masks)} the same colour is opaque in places only: the opacity is the mask"
+    reason = (
+        f"in {len(veiled)} of {num(masks, 'mask')} the same colour is opaque in places only: the opacity is the mask"
+    )
     return replace(guess, encoding="alpha", reason=f"{reason}; {guess.reason}", colors={})
 
 

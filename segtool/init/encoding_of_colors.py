@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from segtool.check.findings import num
 from segtool.data.codes import pack, unpack
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
@@ -20,7 +21,6 @@ from segtool.init.evidence import (
     hex_color,
     is_mixture,
     nearest_shares,
-    num_masks,
     percent,
     refuse_picture,
     snapped,
@@ -63,7 +63,7 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
     slips = slips[:0] if noisy or len(exact) - len(slips) < 2 else slips
     exact = np.setdiff1d(exact, slips)
     nearest = len(exact) + len(slips) < len(totals.values) or lossy
-    reason = f"{what}: {len(totals.values)} distinct colours in {num_masks(masks)}"
+    reason = f"{what}: {len(totals.values)} distinct colours in {num(masks, 'mask')}"
     notes: tuple[str, ...] = ()
     if nearest:
         moved = percent(1 - totals.share(exact))
@@ -91,9 +91,9 @@ def _refuse_instances(masks: Sequence[MaskFacts], totals: Totals) -> None:
     lone = solid & (totals.files == 1)
     if lone.sum() > 64 and lone.sum() > 0.8 * solid.sum():
         raise DataError(
-            f"{num_masks(masks)}: {int(lone.sum())} colours that form areas in one mask only, as where each object has "
-            f"a colour of its own; first: {shown(masks[0].path)}. Expected a colour for each class; export masks of "
-            "classes, or of one class against the background"
+            f"{num(masks, 'mask')}: {int(lone.sum())} colours that form areas in one mask only, as where each object "
+            f"has a colour of its own; first: {shown(masks[0].path)}. Expected a colour for each class; export masks "
+            "of classes, or of one class against the background"
         )
 
 

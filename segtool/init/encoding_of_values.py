@@ -27,7 +27,6 @@ from segtool.init.evidence import (
     listed,
     modes,
     nearest_shares,
-    num_masks,
     percent,
     refuse_picture,
     snapped,
@@ -55,7 +54,7 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
     lossy = [mask for mask in masks if mask.lossy]
     if lossy and (exact := _without_lossy(masks, lossy)):
         guess = guess_values(exact)
-        told = f"{num_masks(lossy)} stored as JPEG cannot be told apart so: see `segtool check`"
+        told = f"{num(lossy, 'mask')} stored as JPEG cannot be told apart so: see `segtool check`"
         return replace(guess, notes=(*guess.notes, told))
     if lossy or _has_soft_edges(totals):
         palettes = any(mask.mode == "P" for mask in masks)
@@ -74,7 +73,7 @@ def _guess_index(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
         why = ". ".join(filter(None, [why, _slips_reason(masks, totals, slips)]))
     ignored = (*void, *slips)
     codes, notes = _merge_binary(masks, totals, [int(v) for v in totals.values if v not in ignored])
-    reason = f"{len(totals.values)} distinct values in {num_masks(masks)} of mode {modes(masks)}"
+    reason = f"{len(totals.values)} distinct values in {num(masks, 'mask')} of mode {modes(masks)}"
     top = max(code for own in codes for code in own)
     if top <= DARK and not any(mask.mode in ("P", "1") for mask in masks):
         notes = (*notes, f"values up to {top} of 255 look black in a viewer, and are no less right for it")
@@ -175,7 +174,7 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
     files = sum(VOID in mask.values for mask in masks)
     share = percent(totals.share([VOID]))
     return (VOID,), (
-        f"255 covers {share} of the pixels in {files} of {num_masks(masks)} beside values {listed(others)}: "
+        f"255 covers {share} of the pixels in {files} of {num(masks, 'mask')} beside values {listed(others)}: "
         "taken as void"
     )
 

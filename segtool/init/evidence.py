@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Never
 
 import numpy as np
 
+from segtool.check.findings import num
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
 from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS
@@ -101,12 +102,13 @@ def total(masks: Sequence[MaskFacts]) -> Totals:
     return Totals(values, pixels, solid, np.bincount(inverse, minlength=size), len(masks))
 
 
-def refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> None:
+def refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> Never:
+    """Raises DataError about masks whose values are those of a continuous picture."""
     kind, given = "values", "values, with data.encoding: threshold"
     if any(mask.colored for mask in masks):
         kind, given = "colours", "colors, with data.encoding: rgb and data.nearest: true"
     raise DataError(
-        f"{num_masks(masks)}: {len(totals.values)} distinct {kind} without a few that hold most pixels, as in "
+        f"{num(masks, 'mask')}: {len(totals.values)} distinct {kind} without a few that hold most pixels, as in "
         "photographs or probability maps; expected a few values that stand for classes. First: "
         f"{shown(masks[0].path)}. Is this the right folder of masks? If it is, give each class its {given} in a "
         "config by hand"
@@ -178,11 +180,8 @@ def hex_color(packed: int) -> str:
     return f"#{packed:06x}"
 
 
-def num_masks(masks: Sequence[MaskFacts]) -> str:
-    return f"{len(masks)} mask{'s' if len(masks) != 1 else ''}"
-
-
 def modes(masks: Sequence[MaskFacts]) -> str:
+    """Returns Pillow's names of the masks' pixel formats: `L and P`."""
     return " and ".join(sorted({mask.mode for mask in masks}))
 
 

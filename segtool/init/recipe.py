@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from segtool.check.findings import num
 from segtool.init.evidence import Guess, percent
 from segtool.init.shapes import Shapes
 from segtool.yaml_io import flow
@@ -257,7 +258,7 @@ def _length_rows(
     pictures: Pictures, batch: int, length: Length, crop: tuple[int, int], views: float, num_classes: int
 ) -> list[Row]:
     ema = 0.999 if length.steps >= LONG_RUN else 0.99
-    images = f"{pictures.num_train} training image{'s' if pictures.num_train > 1 else ''}"
+    images = num(pictures.num_train, "training image")
     if length.epochs > MOST_EPOCHS:
         first = Row(
             f"steps: {length.steps}",

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from segtool.check.findings import num
 from segtool.config import Config, Folders, Pairing, plain
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs
@@ -133,7 +134,7 @@ def _given(pairing: Pairing) -> dict[str, object]:
 def _pairs_comment(pairs: Pairs) -> str:
     alone = len(pairs.images_without_mask) + len(pairs.masks_without_image)
     more = f"; {alone} files have no partner" if alone else ""
-    return f"{len(pairs.records)} pair{'s' if len(pairs.records) != 1 else ''}{more}."
+    return f"{num(pairs.records, 'pair')}{more}."
 
 
 def _is_grey(found: Found) -> bool:

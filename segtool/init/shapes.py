@@ -12,6 +12,7 @@ from segtool.config import ClassSpec, Data
 from segtool.data.facts import MaskFacts
 from segtool.data.labels import Labels
 from segtool.data.pools import in_threads
+from segtool.data.statistics import evenly
 from segtool.errors import DataError
 from segtool.init.evidence import Guess
 
@@ -65,9 +66,8 @@ def measure_shapes(masks: Sequence[MaskFacts], guess: Guess) -> Shapes:
     labels = labels_of(guess)
     readable = [mask for mask in masks if not mask.error]
     pixels = sorted(mask.size[0] * mask.size[1] for mask in readable)[len(readable) // 2]
-    count = min(len(readable), MAX_MASKS, max(4, MAX_PIXELS // max(1, pixels)))
-    picked = np.unique(np.linspace(0, len(readable) - 1, count).astype(int))
-    seen = in_threads(lambda index: _look(readable[index].path, labels), picked.tolist())
+    count = min(MAX_MASKS, max(4, MAX_PIXELS // max(1, pixels)))
+    seen = in_threads(lambda index: _look(readable[index].path, labels), evenly(len(readable), count))
     found = [mask for mask in seen if mask is not None]
     return _summary(found, labels.num_classes)
 
