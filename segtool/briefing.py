@@ -19,9 +19,8 @@ from segtool.layers import describe
 from segtool.losses import ClassWeighted, Criterion
 from segtool.models.segmenter import verify
 from segtool.optim import learning_rate
-from segtool.overrides import walk
 from segtool.plan import Choice, Plan
-from segtool.yaml_io import flow
+from segtool.yaml_io import flow, walk
 
 MOST_CLASSES = 12  # that are told one by one
 QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'')

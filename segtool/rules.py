@@ -409,7 +409,7 @@ def _overlaps(stored: list[_Stored], config: Config) -> Iterator[Problem]:
 def _owner(path: str, classes: tuple[ClassSpec, ...]) -> str:
     parts = path.split(".")
     if parts[1] == "ignore":
-        return f"{path}"
+        return path
     return f"{path} (class {classes[int(parts[2])].name!r})"
 
 

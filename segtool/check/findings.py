@@ -51,15 +51,18 @@ def a_check(function: Check) -> Check:
 
 
 def num(count: int | Sized, one: str, many: str = "") -> str:
+    """Returns a number, or that of some things, with the word for one or for several: `1 mask`, `7 classes`."""
     number = count if isinstance(count, int) else len(count)
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def few_names(survey: Survey, paths: Iterable[Path], limit: int = SHOWN_FILES) -> tuple[str, ...]:
+    """Returns the first of some paths as people read them."""
     return tuple(survey.name(path) for path in list(paths)[:limit])
 
 
 def percent(share: float) -> str:
+    """Returns a share for people: `12.3 %`; of one below a thousandth two digits, `0.042 %`."""
     return f"{100 * share:.1f} %" if share >= 1e-3 or not share else f"{100 * share:.2g} %"
 
 

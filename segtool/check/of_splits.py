@@ -142,7 +142,7 @@ def _shares(survey: Survey, split: str) -> np.ndarray:
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> tuple[bool, float, float]:
-    """Returns whether the shares of a class are of clearly different distributions, and their means."""
+    """Whether the shares of a class are of clearly different distributions, and their means."""
     if not len(one) or not len(other):
         return False, 0.0, 0.0
     every = np.concatenate([one, other])

@@ -94,7 +94,7 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
 
 
 def _occurs(pairing: Pairing, names: Sequence[str]) -> bool:
-    """Returns whether some name carries what is taken off masks; spares a pass over all files for what none does."""
+    """Whether some name carries what is taken off masks; spares a pass over all files for what none does."""
     return any(name.startswith(pairing.mask_prefix) and name.endswith(pairing.mask_suffix) for name in names)
 
 
@@ -145,7 +145,7 @@ def _words_fit(pairing: Pairing) -> int:
 
 
 def _sounds_like_masks(pairing: Pairing) -> bool:
-    """Returns whether of two kinds of file in one folder the chosen one is that of the masks, by its words."""
+    """Whether of two kinds of file in one folder the chosen one is that of the masks, by its words."""
     image = roles_in(f"{pairing.image_prefix} {pairing.image_suffix}")
     mask = roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix}")
     some = bool(pairing.mask_prefix + pairing.mask_suffix) or "images" in image or pairing == Pairing()
@@ -176,7 +176,7 @@ def _around(stem: str, shorter: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_joint(name: str, place: int) -> bool:
-    """Returns whether two words of a name meet there, or it ends."""
+    """Whether two words of a name meet there, or it ends."""
     if place in (0, len(name)):
         return True
     left, right = name[place - 1], name[place]

@@ -44,7 +44,7 @@ class Upright:
         return rows.stop - rows.start, columns.stop - columns.start
 
     def covers(self, crop: tuple[int, int]) -> bool:
-        """Returns whether it is all of a crop of this height and width."""
+        """Whether it is all of a crop of this height and width."""
         return self.size == crop
 
 

@@ -95,7 +95,7 @@ def choose_cache(
     value_bytes: int = 1,
     free: int | None = None,
 ) -> tuple[bool, str]:
-    """Returns whether `train.cache` keeps decoded images in memory, and why.
+    """Whether `train.cache` keeps decoded images in memory, and why.
 
     Args:
         size: Height and width of an image.

@@ -78,7 +78,7 @@ def unpack(packed: np.ndarray | np.integer) -> np.ndarray:
 
 
 def is_color(text: str) -> bool:
-    """Returns whether a text is `#rrggbb`."""
+    """Whether a text is `#rrggbb`."""
     return bool(re.fullmatch(r"#[0-9a-fA-F]{6}", text))
 
 

@@ -93,7 +93,7 @@ class Tree:
 
 
 def within(path: str, folder: str) -> bool:
-    """Returns whether a path is a folder or lies in it."""
+    """Whether a path is a folder or lies in it."""
     return folder == "." or path == folder or path.startswith(f"{folder}/")
 
 
@@ -266,5 +266,5 @@ def _same(paths: Sequence[Path], others: Sequence[Path]) -> bool:
 
 
 def looks_like_masks(path: str) -> bool:
-    """Returns whether a folder's own name has a word for masks."""
+    """Whether a folder's own name has a word for masks."""
     return "masks" in roles_in(PurePosixPath(path).name)

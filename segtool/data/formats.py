@@ -255,7 +255,7 @@ def _leftover(pairs: Pairs, images: Path, masks: Path, split: str, pairing: Pair
             f"{shown(images)}: {few(stem_of(file, masks) for file in left)}; {hint or 'add the images or remove them'}"
         )
     if not (pairs.records or pairs.images_without_mask or pairs.masks_without_image or pairs.ambiguous):
-        yield f"data.{split}: no name in {shown(images)} fits data.pairing: {few(map(_name, pairs.unnamed))}"
+        yield f"data.{split}: no name in {shown(images)} fits data.pairing: {few(path.name for path in pairs.unnamed)}"
 
 
 def empty_folders(split: str, images: Path, masks: Path) -> Iterator[str]:
@@ -290,10 +290,6 @@ def pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> s
 
 
 # --- words
-
-
-def _name(path: Path) -> str:
-    return path.name
 
 
 def _of(left: int, paired: int, what: str) -> str:

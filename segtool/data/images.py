@@ -215,7 +215,7 @@ def _spread(grey: np.ndarray, channels: int) -> np.ndarray:
 
 
 def has_usual_samples(opened: Opened) -> bool:
-    """Returns whether Pillow reads all of a TIFF: it drops a fourth sample but alpha, and cuts colour to 8 bits."""
+    """Whether Pillow reads all of a TIFF: it drops a fourth sample but alpha, and cuts colour to 8 bits."""
     if opened.format != "TIFF":
         return True
     extra = getattr(opened.image, "tag_v2", {}).get(TiffImagePlugin.EXTRASAMPLES, ())

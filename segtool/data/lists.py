@@ -263,6 +263,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def is_image_name(cell: str) -> bool:
+    """Whether a cell ends as the names of images and masks do."""
     return os.path.splitext(cell)[1].lower() in MASK_SUFFIXES
 
 

@@ -281,7 +281,7 @@ def _sample_layout(format_: str, image: ImageFile, head: bytes) -> tuple[int, in
 
 
 def _png_has_exif(opened: Opened) -> bool:
-    """Returns whether there is anything that may hold an orientation, without decoding a pixel.
+    """Whether there is anything that may hold an orientation, without decoding a pixel.
 
     The headers of the chunks are walked, as an eXIf chunk may stand behind the pixels.
     """

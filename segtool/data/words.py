@@ -30,6 +30,7 @@ _OTHERS = {
 }
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
+_KNOWN = _NEUTRAL | _MEANING.keys()
 _RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "mask": 1, "masks": 1, "maskes": 1}
 
 
@@ -94,9 +95,8 @@ def words_of(name: str) -> list[str]:
 
 def _cut(word: str) -> list[str]:
     """Returns `trainannot` as two words."""
-    known = set(_MEANING) | _NEUTRAL
-    cut = next((i for i in range(2, len(word) - 1) if {word[:i], word[i:]} <= known), None)
-    return [word] if word in known or cut is None else [word[:cut], word[cut:]]
+    cut = next((i for i in range(2, len(word) - 1) if {word[:i], word[i:]} <= _KNOWN), None)
+    return [word] if word in _KNOWN or cut is None else [word[:cut], word[cut:]]
 
 
 def _joined(words: list[str]) -> list[str]:

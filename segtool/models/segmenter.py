@@ -239,6 +239,11 @@ def deep_supervision_weights(terms: int) -> list[float]:
 
 
 def check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
+    """Raises ConfigError where a network cannot be trained on crops of this height and width.
+
+    Args:
+        batch: Images that go through it at once.
+    """
     stride = segmenter.stride
     if min(crop) < stride:
         raise ConfigError(

@@ -38,6 +38,7 @@ class Field:
 
     @classmethod
     def of_image(cls, period: int) -> Field:
+        """Returns the field of the image itself: each pixel is its own."""
         own = tuple(float(pixel) for pixel in range(period))
         return cls(1, own, own)
 
@@ -55,6 +56,7 @@ class Field:
         return int(max(sides))
 
     def union(self, other: Field) -> Field:
+        """Returns the field of a map whose pixels depend on what those of both maps do."""
         low = tuple(map(min, self.low, other.low))
         return Field(self.jump, low, tuple(map(max, self.high, other.high)))
 
