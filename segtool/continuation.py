@@ -114,6 +114,9 @@ def _require_run(directory: Path) -> None:
             f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: "
             f"{resume_command(run, 1)}; or give --run DIR in place of --resume to train its config anew"
         )
+    if directory.name == CONFIG and holds_run(directory.parent):
+        command = resume_command(directory.parent, 1)
+        raise CheckpointError(f"{directory}: is the config of a run, which goes on with: {command}")
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))
 

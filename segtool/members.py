@@ -75,7 +75,8 @@ def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     from segtool import checkpoint
 
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such run; expected a run directory or a checkpoint directory")
+        found = "is a file" if path.exists() else "no such run"
+        raise CheckpointError(f"{path}: {found}; expected a run directory or a checkpoint directory")
     if (path / checkpoint.MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
         return checkpoint.load(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"

@@ -223,6 +223,14 @@ def test_a_folder_of_images_with_a_folder_called_checkpoints_is_no_run(
     assert len(list((tmp_path / "out" / "checkpoints").glob("*.png"))) == 2
 
 
+def test_the_config_of_a_run_in_place_of_the_run_is_told_as_that(segtool: Command, run_directory: Path) -> None:
+    config = run_directory / "config.yaml"
+    resumed, scored = segtool("train", config, "--resume"), segtool("eval", config)
+    assert (resumed.code, scored.code) == (4, 4)
+    assert f"is the config of a run, which goes on with: segtool train {run_directory} --resume" in resumed.err
+    assert "is a file; expected a run directory" in scored.err
+
+
 def test_what_a_prediction_is_refused_for_can_be_mended_as_the_error_says(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path
 ) -> None:
