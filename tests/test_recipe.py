@@ -39,17 +39,21 @@ def disc(radius: int, size: tuple[int, int] = (64, 64)) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- instances
 
 
-@pytest.mark.parametrize("kind", ["lone ids", "many ids", "counted from 1", "with a border of 255"])
+@pytest.mark.parametrize(
+    "kind", ["lone ids", "many ids", "counted from 1", "with a border of 255", "with a border of 255 in 16 bits"]
+)
 def test_instance_ids_become_background_and_object_with_a_loud_comment(tmp_path: Path, kind: str) -> None:
     masks = [regions(i, list(range(12 + i)), (64, 96)) for i in range(6)]
     if kind == "many ids":
         masks = [np.kron(np.arange(100).reshape(10, 10) * 7, np.ones((4, 4), np.int64)) for _ in range(2)]
     if kind == "counted from 1":  # of many masks with few objects each
         masks = [regions(i, list(range(1 + (5 * i + 3) % 8))) for i in range(24)]
-    if kind == "with a border of 255":
+    if kind.startswith("with a border of 255"):
         for mask in masks:
             mask[40:44, 50:60] = 255
     root = make_set(tmp_path / "set", masks)
+    for i, mask in enumerate(masks if kind.endswith("16 bits") else ()):
+        Image.fromarray(mask.astype(np.uint16)).save(root / f"masks/p{i}.png")
     config = init(root)
     labels = Labels.from_config(config.data)
     assert labels.names == ("background", "object")

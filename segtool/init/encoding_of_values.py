@@ -204,7 +204,7 @@ def _guess_instances(masks: Sequence[MaskFacts]) -> Guess | None:
     if evidence is None or 0 not in totals.values:
         return None
     wide = any(mask.mode.startswith("I") for mask in masks)
-    top = max(65535, int(totals.values.max())) if wide else 254 if void else 255
+    top = VOID - 1 if VOID in void else max(65535, int(totals.values.max())) if wide else 255
     background = totals.share([0])
     return Guess(
         "index",
