@@ -116,7 +116,7 @@ def _require_run(directory: Path) -> None:
         )
     if directory.name == CONFIG and holds_run(directory.parent):
         command = resume_command(directory.parent, 1)
-        raise CheckpointError(f"{directory}: is the config of a run, which goes on with: {command}")
+        raise CheckpointError(f"{directory}: is the config of a run; continue it with: {command}")
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))
 

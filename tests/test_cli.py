@@ -227,7 +227,7 @@ def test_the_config_of_a_run_in_place_of_the_run_is_told_as_that(segtool: Comman
     config = run_directory / "config.yaml"
     resumed, scored = segtool("train", config, "--resume"), segtool("eval", config)
     assert (resumed.code, scored.code) == (4, 4)
-    assert f"is the config of a run, which goes on with: segtool train {run_directory} --resume" in resumed.err
+    assert f"is the config of a run; continue it with: segtool train {run_directory} --resume" in resumed.err
     assert "is a file; expected a run directory" in scored.err
 
 
