@@ -77,6 +77,12 @@ def test_real_instance_ids_are_objects() -> None:
     assert (guess.codes, guess.spans) == (((0,), (1,)), {1: 65535})
 
 
+def test_a_number_for_each_region_without_a_background_is_refused(tmp_path: Path) -> None:
+    regions_of_4 = np.kron(np.arange(1, 301).reshape(15, 20), np.ones((4, 4), np.int64))
+    with pytest.raises(DataError, match=r"3 masks: 300 distinct values, .* Expected at most 255"):
+        init(make_set(tmp_path / "set", [regions_of_4] * 3))
+
+
 def test_a_colour_for_each_object_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     root = tmp_path / "set"
@@ -167,6 +173,13 @@ def test_cityscapes_masks_have_its_names_and_leave_out_what_it_leaves_out(tmp_pa
     assert [(spec.name, spec.values) for spec in config.data.classes] == [(known[v], (v,)) for v in values[3:]]
     assert config.data.ignore == (0, 1, 3)
     assert problems(config, root) == []
+
+
+def test_one_class_of_cityscapes_against_the_rest_is_no_cityscapes_of_one_class(tmp_path: Path) -> None:
+    for i in range(8):
+        write_image(tmp_path / f"set/images/p{i}.png", i)
+        write_mask(tmp_path / f"set/masks/p{i}_labelIds.png", regions(i, [0, 24]))
+    assert [spec.values for spec in init(tmp_path / "set").data.classes] == [(0,), (24,)]
 
 
 def test_voc_masks_have_its_names_where_folder_palette_and_values_say_so(tmp_path: Path) -> None:

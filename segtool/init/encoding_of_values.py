@@ -32,6 +32,7 @@ from segtool.init.evidence import (
     snapped,
     total,
 )
+from segtool.rules import MAX_CLASSES
 
 DARK = 20  # grey that nobody tells from black
 LOSSY_GAP = 32  # between grey values that JPEG does not mix up
@@ -41,7 +42,7 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
     """Returns what the grey values or palette indices of masks mean.
 
     Raises:
-        DataError: they hold one value only, or a continuous picture.
+        DataError: they hold one value only, a number for each region, or a continuous picture.
     """
     totals = total(masks)
     if len(totals.values) == 1:
@@ -73,6 +74,12 @@ def _guess_index(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
         why = ". ".join(filter(None, [why, _slips_reason(masks, totals, slips)]))
     ignored = (*void, *slips)
     codes, notes = _merge_binary(masks, totals, [int(v) for v in totals.values if v not in ignored])
+    if len(codes) > MAX_CLASSES:
+        raise DataError(
+            f"{num(masks, 'mask')}: {len(codes)} distinct values, as where each region has a number of its own; first: "
+            f"{shown(masks[0].path)}. Expected at most {MAX_CLASSES}, a value for each class; export masks of classes, "
+            "or of one class against the background"
+        )
     reason = f"{len(totals.values)} distinct values in {num(masks, 'mask')} of mode {modes(masks)}"
     top = max(code for own in codes for code in own)
     if top <= DARK and not any(mask.mode in ("P", "1") for mask in masks):

@@ -72,11 +72,11 @@ def _cityscapes(used: Sequence[int], *, trained: bool) -> Standard | None:
     if trained and set(used) <= set(range(len(CITYSCAPES))):
         rows = [(value, name, color) for value, (_, name, color) in enumerate(CITYSCAPES)]
         return Standard("Cityscapes, by the ending `labelTrainIds`", *_tables(rows))
-    if trained or not set(used) <= set(range(-1, 34)):
-        return None
     names, colors = _tables(CITYSCAPES)
     ignored = tuple(value for value in used if value not in names)
-    return Standard("Cityscapes, by the ending `labelIds`", names, colors, ignored) if set(used) & set(names) else None
+    if trained or not set(used) <= set(range(-1, 34)) or len(used) - len(ignored) < 2:
+        return None
+    return Standard("Cityscapes, by the ending `labelIds`", names, colors, ignored)
 
 
 def _tables(rows: Sequence[tuple[int, str, int]]) -> tuple[dict[int, str], dict[int, int]]:
