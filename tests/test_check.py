@@ -352,7 +352,7 @@ def test_empty_folders_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rename", "remedy"), [("{}_mask", "data.pairing: {mask_suffix: '_mask'} would make 8 pairs"), ("{}", "")]
+    ("rename", "remedy"), [("{}_mask", "data.pairing: {mask_suffix: _mask} would make 8 pairs"), ("{}", "")]
 )
 def test_names_that_do_not_meet_are_one_finding_with_the_pairing_that_would(
     tmp_path: Path, rename: str, remedy: str

@@ -141,7 +141,14 @@ def test_all_missing_and_extra_files_are_told_at_once_with_counts(tmp_path: Path
 
 def test_an_error_about_names_suggests_the_suffix_that_would_pair(tmp_path: Path) -> None:
     folders(tmp_path, ("a.jpg", "b.jpg"), ("a_gt.png", "b_gt.png"))
-    with pytest.raises(DataError, match=r"data\.pairing: \{mask_suffix: '_gt'\} would make 2 pairs"):
+    with pytest.raises(DataError, match=r"data\.pairing: \{mask_suffix: _gt\} would make 2 pairs"):
+        split_records(config(tmp_path), tmp_path)
+
+
+def test_an_error_about_names_suggests_a_pairing_that_can_be_pasted(tmp_path: Path) -> None:
+    folders(tmp_path, ("img_001.jpg", "img_010.jpg"), ("img_1.png", "img_10.png"))
+    pasted = r"data\.pairing: \{image_prefix: img_, mask_prefix: img_, by_number: true\} would make 2 pairs"
+    with pytest.raises(DataError, match=pasted):
         split_records(config(tmp_path), tmp_path)
 
 

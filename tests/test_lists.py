@@ -156,6 +156,8 @@ def test_a_column_of_splits_divides_one_list(tmp_path: Path) -> None:
     text = "file,split\n000.jpg,train\n001.jpg,valid\n002.jpg,train\n"
     assert listed(numbered(tmp_path, 4), text, part="train") == ["000", "002"]
     assert listed(tmp_path, text, part="valid") == ["001"]
+    with pytest.raises(DataError, match=r"the column split has train, valid, but data\.\*\.part is val; correct it"):
+        listed(tmp_path, text, part="val")
 
 
 @pytest.mark.parametrize("images", ["images", "./images", "images/"])

@@ -22,6 +22,7 @@ from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_fi
 from segtool.data.splits import class_presence, divide, hold_out
 from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
+from segtool.yaml_io import flow
 
 __all__ = [
     "SPLITS",
@@ -284,8 +285,8 @@ def pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> s
     )
     if count <= max(1, len(pairs.records)) or better == pairing:
         return ""
-    keys = [f"{key}: '{shown(value)}'" for key, value in vars(better).items() if value]
-    what = f"data.pairing: {{{', '.join(keys)}}}" if keys else "leaving out data.pairing"
+    keys = {key: value for key, value in vars(better).items() if value}
+    what = f"data.pairing: {shown(flow(keys))}" if keys else "leaving out data.pairing"
     return f"{what} would make {count} pairs"
 
 

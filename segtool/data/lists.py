@@ -247,7 +247,12 @@ def _of_part(header: Sequence[str], rows: list[_Row], part: str | None, path: Pa
             f"{shown(path)}: no column named {', '.join(_SPLIT_COLUMNS)}, which data.*.part is looked for in; "
             "add one, or remove data.*.part"
         )
-    return [row for row in rows if column < len(row.cells) and row.cells[column] == part]
+    parts = [row.cells[column] if column < len(row.cells) else "" for row in rows]
+    if part not in parts:
+        there = few(name for name in dict.fromkeys(parts) if name) or "nothing"
+        name = shown(header[column])
+        raise DataError(f"{shown(path)}: the column {name} has {there}, but data.*.part is {shown(part)}; correct it")
+    return [row for row, mine in zip(rows, parts, strict=True) if mine == part]
 
 
 def split_column(header: Sequence[str]) -> int | None:
