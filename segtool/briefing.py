@@ -107,9 +107,10 @@ def _split(name: str, part: SplitSummary, classes: Sequence[str]) -> str:
 def _network(config: Config, plan: Plan) -> str:
     model = verify(config.model, len(config.data.classes), config.data.channels).train()
     found = describe(model, *plan.crop)
+    field = "the whole image" if found.receptive_field is None else f"{found.receptive_field} pixels"
     return (
         f"network: {config.model.encoder.name} and {config.model.decoder.name}, {found.parameters:,} parameters, "
-        f"stride {found.stride}, a receptive field of {found.receptive_field} pixels, {found.multiply_adds / 1e9:.3g} "
+        f"stride {found.stride}, a receptive field of {field}, {found.multiply_adds / 1e9:.3g} "
         "billion multiply-adds a crop; segtool inspect shows its layers"
     )
 

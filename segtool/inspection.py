@@ -48,7 +48,7 @@ class Measured:
     """Which weights were measured."""
     images: str
     """On what."""
-    theoretical_field: int
+    theoretical_field: int | None
     effective_field: EffectiveField | None
     margin: int
     """Pixels from the borders that `inside` of a shift leaves out."""
@@ -153,7 +153,7 @@ def measure(config: Config, base: Path, run: Path | None, device: torch.device, 
     if run is None:
         settle_norms(model, [image for image in images if _has_statistics(model, image)])
     side = min(min(image.shape[-2:]) for image in images)
-    margin = min(model.receptive_field // 2, side // 4)
+    margin = min((model.receptive_field or side) // 2, side // 4)
     shifts = [*SHIFTS, *([model.stride] if SHIFTS[-1] < model.stride <= side // 4 else [])]
     field = effective_field(model.eval(), list(reporter.track(images, total=len(images), unit="image", label="field")))
     moved = list(reporter.track(images[::2], total=len(images[::2]), unit="image", label="shifts"))
@@ -168,9 +168,10 @@ def measured_lines(measured: Measured) -> list[str]:
     if field is not None:
         half, most = (f"{side}x{side}" for side in (field.half, field.most))
         told = f"50 % of the gradient of a centre pixel's logits lies within {half} pixels about it, 95 % within {most}"
+    possible = measured.theoretical_field or "the whole image"
     return [
         f"measured with {measured.weights} on {measured.images}",
-        f"effective receptive field: {told}; it can see {measured.theoretical_field} (Luo et al. 2016)",
+        f"effective receptive field: {told}; it can see {possible} (Luo et al. 2016)",
         "shift consistency: share of pixels whose class stays when the image moves up and to the left (Zhang 2019)",
     ]
 
@@ -198,8 +199,8 @@ def _structure_lines(structures: Sequence[Structure]) -> list[str]:
     return ["", f"{head} that have it): {told}"] if structures else []
 
 
-def _small_field(field: int, structures: Sequence[Structure]) -> list[str]:
-    longer = sorted((s for s in structures if s.length > field), key=lambda s: -s.length)
+def _small_field(field: int | None, structures: Sequence[Structure]) -> list[str]:
+    longer = sorted((s for s in structures if field is not None and s.length > field), key=lambda s: -s.length)
     if not longer:
         return []
     told = ", ".join(f"{shown(structure.name)} {structure.length:.0f}" for structure in longer)
@@ -255,7 +256,7 @@ def _images(
         return _read(config, records, split, normalize)
     except DataError as error:
         reporter.say(f"no images to measure on, so it is noise: {error.problems[0]}")
-    side = min(MAX_SIDE, 2 * model.stride * -(-model.receptive_field // model.stride))
+    side = min(MAX_SIDE, 2 * model.stride * -(-(model.receptive_field or MAX_SIDE) // model.stride))
     noise = torch.randn(IMAGES, model.in_channels, side, side, generator=torch.Generator().manual_seed(0))
     return list(noise), f"noise of {side}x{side} pixels"
 

@@ -64,9 +64,9 @@ class Summary:
     """In the order in which they run."""
     stride: int
     """Largest stride inside: training crops are at least this large."""
-    receptive_field: int
+    receptive_field: int | None
     """Side of the window, centred on an output pixel, that holds all it depends on. Larger than the last layer's
-    field where upsampling puts pixels off the centre of what they see."""
+    field where upsampling puts pixels off the centre of what they see. Null: the whole image, or it is not known."""
     parameters: int
     """Of the whole network."""
     multiply_adds: int
@@ -209,7 +209,7 @@ def rows_table(summary: Summary, *, width: int) -> Table:
     table.add_section()
     kept = summary.kept / summary.batch
     numbers = (summary.stride, summary.receptive_field, summary.parameters, summary.multiply_adds)
-    totals = ["whole network", "", "", "", *(f"{number:,}" for number in numbers), _megabytes(kept)]
+    totals = ["whole network", "", "", "", *map(_number, numbers), _megabytes(kept)]
     table.add_row(*_as_columns(totals, wide=wide))
     return table
 
@@ -257,9 +257,12 @@ def _layer(operation: Operation, batch: int) -> Layer:
 
 def _cells(layer: Layer) -> list[str]:
     size = f"{layer.channels} x {layer.height} x {layer.width}"
-    whole = [f"{value:,}" if value is not None else "all" for value in (layer.stride, layer.receptive_field)]
-    counts = [f"{layer.parameters:,}", f"{layer.multiply_adds:,}", _megabytes(layer.kept)]
-    return [layer.name or "(network)", layer.kind, size, layer.formula, *whole, *counts]
+    numbers = (layer.stride, layer.receptive_field, layer.parameters, layer.multiply_adds)
+    return [layer.name or "(network)", layer.kind, size, layer.formula, *map(_number, numbers), _megabytes(layer.kept)]
+
+
+def _number(value: int | None) -> str:
+    return "all" if value is None else f"{value:,}"
 
 
 def _megabytes(size: float) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from segtool import registry
 from segtool.config import Config, Model
 from segtool.errors import CheckpointError, ConfigError, Problem
+from segtool.layers import describe, rows_table
 from segtool.models.backbones import TorchvisionEncoder, read_weights
 from segtool.models.encoders import Encoder
-from segtool.models.segmenter import build_model
+from segtool.models.segmenter import build_model, verify
 from segtool.registry import Component
 from segtool.runs import relocate
 
@@ -113,12 +114,16 @@ def test_all_parameters_lie_in_one_level_each(name):
 
 @needs_timm
 def test_all_parameters_of_a_timm_network_lie_in_one_level_each():
-    for model in ("tf_efficientnet_lite0", "resnet18"):
-        mine = encoder("timm", model=model)
+    for model in ("tf_efficientnet_lite0", "resnet18", "davit_tiny", "hieradet_small"):
+        with torch.device("meta"):
+            mine = encoder("timm", model=model)
         levels = mine.stages()
         assert [id(p) for level in levels for p in level] == [id(p) for p in mine.parameters()]
         assert len(levels) == len(mine.channels)
         assert all(levels)
+    with torch.device("meta"):
+        mine = encoder("timm", model="twins_svt_small")  # whose maps bear names of no modules
+    assert list(map(len, mine.stages())) == [len(list(mine.parameters()))]
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -264,6 +269,31 @@ def test_a_timm_network_that_cannot_be_is_a_config_error(options, path):
     with pytest.raises(ConfigError) as error:
         encoder("timm", **options)
     assert problem(error).path == path
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("botnet26t_256", "cannot take an image of 64x64 pixels (AssertionError); its input may be of one size only"),
+        ("pit_b_224", "cannot take an image of 56x56 pixels"),
+        ("mambaout_femto", "maps of [(16, 16, 48), "),
+    ],
+)
+def test_a_timm_network_of_one_image_size_or_of_other_maps_is_a_config_error(model, words):
+    with pytest.raises(ConfigError) as error:
+        verify(Model(encoder=Component("timm", {"model": model})), 3)
+    assert problem(error).path == "model.encoder.model"
+    assert words in problem(error).message
+
+
+@needs_timm
+@pytest.mark.parametrize(("model", "field"), [("convnext_atto", "1,283"), ("edgenext_xx_small", "all")])
+def test_timm_networks_with_layer_norms_and_with_attention_can_be_used(model, field):
+    network = verify(Model(encoder=Component("timm", {"model": model})), 3)
+    table = rows_table(describe(network, 64, 64), width=200)
+    (column,) = [list(column.cells) for column in table.columns if column.header == "field"]
+    assert column[-1] == field
 
 
 @pytest.mark.parametrize(("option", "value"), [("freeze", -1.0), ("lr_factor", 0.0)])

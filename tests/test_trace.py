@@ -135,6 +135,49 @@ def test_paddings_and_crops_move_the_field_as_they_move_gradients():
         assert (seen.min(), seen.max()) == (field.low[phase], field.high[phase])
 
 
+class ChannelsLast(nn.Module):
+    """Has its channels last in between, as ConvNeXt has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 5, stride=2, padding=2)
+        self.norm = nn.LayerNorm(3)
+        self.mix = nn.Linear(3, 2)
+        self.up = nn.ConvTranspose2d(2, 1, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).permute(0, 2, 3, 1)
+        return self.up(F.gelu(self.mix(self.norm(x))).permute(0, 3, 1, 2))
+
+
+def test_the_field_is_followed_where_channels_stand_last():
+    torch.manual_seed(0)
+    network = ChannelsLast()
+    field = trace(network, (1, 64, 8), period=2)[-1].field
+    assert field is not None
+    for phase in range(2):
+        image = torch.randn(1, 1, 64, 8, requires_grad=True)
+        (gradient,) = torch.autograd.grad(network(image)[:, :, 28 + phase].sum(), image)
+        seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten() - 28
+        assert (seen.min(), seen.max()) == (field.low[phase], field.high[phase])
+
+
+class Attention(nn.Module):
+    """Adds to each pixel something of all others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        seen = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return x + seen.transpose(1, 2).reshape(x.shape)
+
+
+def test_behind_attention_no_field_is_told():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Attention(), nn.Conv2d(4, 4, 1))
+    first, last = trace(network, (1, 16, 16), period=1)
+    assert first.field is not None
+    assert last.field is None
+
+
 def test_kinds_tell_what_a_convolution_does_with_its_channels():
     network = nn.Sequential(
         nn.Conv2d(4, 8, (1, 3)),

@@ -456,13 +456,39 @@ class Timm(Backbone):
             raise ConfigError(Problem(f"{PATH}.model", message))
 
     def forward(self, images: Tensor) -> Features:
-        return Features(self.network(images), [])
+        """Raises ConfigError on the meta device, where a network is tried, for one that segtool cannot use."""
+        return Features(self._tried(images) if images.is_meta else self.network(images), [])
+
+    def _tried(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        try:
+            maps = self.network(images)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        else:
+            found = [tuple(x.shape[1:]) for x in maps]
+            sides = [(height // stride, width // stride) for stride in self.strides]
+            expected = [(channels, *side) for channels, side in zip(self.channels, sides, strict=True)]
+            if found == expected:
+                return maps
+            reason = f"maps of {found}, expected {expected}: channels, height, width"
+        message = (
+            f"{self.model} cannot take an image of {height}x{width} pixels ({reason}); its input may be of one size "
+            "only: choose another"
+        )
+        raise ConfigError(Problem(f"{PATH}.model", message))
 
     def stages(self) -> list[list[nn.Parameter]]:
-        """Cuts timm's parameters, which lie in the order of their use, behind the module of each map."""
+        """Cuts timm's parameters, which lie in the order of their use, behind the module of each map.
+
+        They are one level where timm gives a name to a map that is no module's, as of Twins and MViT.
+        """
         levels: list[list[nn.Parameter]] = [[] for _ in self.channels]
-        names = [name for name, _ in self.network.named_modules()]
-        last = [max(names.index(name) for name in names if _is_in(name, module)) for module in self._map_modules]
+        names = [name.removeprefix("model.") for name, _ in self.network.named_modules()]  # of timm's FeatureGetterNet
+        places = [[place for place, name in enumerate(names) if _is_in(name, module)] for module in self._map_modules]
+        if not all(places):
+            return super().stages()
+        last = [max(found) for found in places]
         for place, (_, module) in enumerate(self.network.named_modules()):
             level = next((level for level, end in enumerate(last) if place <= end), len(last) - 1)
             levels[level] += module.parameters(recurse=False)

@@ -105,11 +105,15 @@ class Segmenter(nn.Module):
         return math.ceil((size + 2 * self.decoder.margin) / self.stride)
 
     @cached_property
-    def receptive_field(self) -> int:
-        """Side in pixels of the window, centred on an output pixel, that holds every input pixel it depends on."""
+    def receptive_field(self) -> int | None:
+        """Side in pixels of the window, centred on an output pixel, that holds every input pixel it depends on.
+
+        None where that is the whole image, or not known, as behind attention.
+        """
         size = (self.in_channels, 2 * self.stride, 2 * self.stride)
         field = trace(self, size, period=self.stride)[-1].field
-        assert field is not None, "the way from the image to the head was lost"
+        if field is None:
+            return None
         assert field.jump == 1, f"a decoder must end at stride 1, not {field.jump}"
         return 2 * field.reach + 1
 

@@ -212,7 +212,7 @@ class _Tracer(TorchFunctionMode):
             self.see(output, self._moved(args[0], -args[1][2] if len(args[1]) > 2 else 0))
         elif name == "__getitem__" and isinstance(output, Tensor) and output.ndim == 4:
             self.see(output, self._moved(args[0], *_rows(args[1], args[0].shape[-2])))
-        elif isinstance(output, Tensor) and output.ndim == 4:
+        elif isinstance(output, Tensor) and output.ndim >= 4:
             self.see(output, self._pointwise(output, [*args, *kwargs.values()]))
         self._claim(self._kept - kept)
         return output
@@ -246,12 +246,21 @@ class _Tracer(TorchFunctionMode):
         return field and field.down(step, lambda v: (v * step + first,))
 
     def _pointwise(self, output: Tensor, arguments: list[Any]) -> Field | None:
-        """Returns the union over the arguments of the output's size; a gate of size 1x1 does not count."""
+        """Returns the union over the arguments of the output's size; a gate of size 1x1 does not count.
+
+        None where one of them has seen the image in a way that is not followed, as attention does. The size may stand
+        before the channels, as in between in ConvNeXt.
+        """
+        sizes = {output.shape[-2:], output.shape[1:3]}
         found = None
         for argument in arguments:
             for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+                if id(item) not in self._fields or not {item.shape[-2:], item.shape[1:3]} & sizes:
+                    continue
                 field = self.field(item)
-                if field is not None and item.shape[-2:] == output.shape[-2:]:
+                if field is None and item.shape[-2:] != (1, 1):
+                    return None
+                if field is not None:
                     found = field if found is None or found.jump != field.jump else found.union(field)
         return found
 
