@@ -18,6 +18,7 @@ from segtool.data.labels import Labels
 from segtool.data.splits import class_presence
 from segtool.errors import DataError
 from segtool.init.encoding import guess_encoding
+from segtool.init.evidence import snapped
 from segtool.init.recipe import choose_batch, choose_channels, choose_crop, choose_length
 from segtool.init.sequences import find_sequences
 from segtool.init.shapes import measure_shapes
@@ -196,6 +197,10 @@ def test_voc_masks_have_its_names_where_folder_palette_and_values_say_so(tmp_pat
 
 
 # ------------------------------------------------------------------------------------------------- mixtures
+
+
+def test_jpeg_has_moved_only_what_is_near_0_or_255() -> None:
+    assert snapped([2, 128, 251, 258, 1000]).tolist() == [0, 128, 255, 255, 1000]
 
 
 def test_one_coloured_mask_among_index_masks_is_left_to_check(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def is_mixture(point: np.ndarray, ends: np.ndarray, *, gap: float = 12) -> bool:
 def snapped(values: Sequence[int] | np.ndarray, reach: int = SNAP) -> np.ndarray:
     """Returns values with those that JPEG has moved off 0 or 255, by less than `reach`, put back."""
     numbers = np.asarray(values)
-    return np.where(numbers < reach, 0, np.where(numbers > 255 - reach, 255, numbers)).astype(numbers.dtype)
+    moved = np.abs(numbers[..., None] - [0, 255]) < reach
+    return np.where(moved[..., 0], 0, np.where(moved[..., 1], 255, numbers)).astype(numbers.dtype)
 
 
 def nearest_shares(totals: Totals, points: np.ndarray, centres: np.ndarray) -> tuple[float, ...]:
