@@ -172,6 +172,11 @@ class Data:
     """Palette that predictions are written with when `mask_mode` is `P`, as hexadecimal RGB triples without
     separators; null: that of the first training mask."""
 
+    @property
+    def by_color(self) -> bool:
+        """Whether classes are told by colours, and not by values."""
+        return self.encoding in ("palette", "rgb")
+
 
 @dataclass(frozen=True)
 class Model:

@@ -24,7 +24,6 @@ MAX_PATH = 1024
 MAX_NAME = 255
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _RANGE = re.compile(r"(-?[0-9]{1,10})\.\.(-?[0-9]{1,10})")
-_BY_COLOR = ("palette", "rgb")
 
 Rule = Callable[["Config"], Iterator[Problem]]
 _rules: list[tuple[tuple[str, ...], Rule]] = []
@@ -133,7 +132,7 @@ def _names_are_names(config: Config) -> Iterator[Problem]:
 @_rule("data.encoding", "data.classes.*.values", "data.classes.*.colors")
 def _classes_match_the_encoding(config: Config) -> Iterator[Problem]:
     encoding = config.data.encoding
-    needed, other = ("colors", "values") if encoding in _BY_COLOR else ("values", "colors")
+    needed, other = ("colors", "values") if config.data.by_color else ("values", "colors")
     fitting = "index, threshold or alpha" if needed == "colors" else "palette or rgb"
     for index, spec in enumerate(config.data.classes):
         path = f"data.classes.{index}"
@@ -147,21 +146,21 @@ def _classes_match_the_encoding(config: Config) -> Iterator[Problem]:
 
 @_rule("data.classes.*.values", "data.ignore", "data.encoding")
 def _values_are_values(config: Config) -> Iterator[Problem]:
-    if config.data.encoding in _BY_COLOR:
+    if config.data.by_color:
         return
     stored = []
     for path, item in _items(config, "values"):
-        interval, reason = _interval(item)
+        bounds, reason = interval(item)
         if reason:
             yield Problem(path, reason)
         else:
-            stored.append(_Stored(*interval, path, str(item)))
+            stored.append(_Stored(*bounds, path, str(item)))
     yield from _overlaps(stored, config)
 
 
 @_rule("data.classes.*.colors", "data.ignore", "data.encoding")
 def _colors_are_colors(config: Config) -> Iterator[Problem]:
-    if config.data.encoding not in _BY_COLOR:
+    if not config.data.by_color:
         return
     stored = []
     for path, item in _items(config, "colors"):
@@ -191,7 +190,7 @@ def _a_threshold_parts_two_values(config: Config) -> Iterator[Problem]:
 
 @_rule("data.encoding", "data.nearest")
 def _nearest_is_for_colors(config: Config) -> Iterator[Problem]:
-    if config.data.nearest and config.data.encoding not in _BY_COLOR:
+    if config.data.nearest and not config.data.by_color:
         remedy = "use data.encoding: threshold for grey masks, palette or rgb for coloured ones"
         yield Problem("data.nearest", f"only for colours, but data.encoding is {config.data.encoding}; {remedy}")
 
@@ -372,8 +371,8 @@ def _items(config: Config, name: str) -> Iterator[tuple[str, int | str]]:
         yield f"data.ignore.{position}", item
 
 
-def _interval(item: int | str) -> tuple[tuple[int, int], str]:
-    """Returns the lowest and highest value that an item means, or what is wrong with it."""
+def interval(item: int | str) -> tuple[tuple[int, int], str]:
+    """Returns the lowest and highest value that an item of a class's `values` means, or what is wrong with it."""
     if isinstance(item, int):
         low = high = item
     elif match := _RANGE.fullmatch(item):

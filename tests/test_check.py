@@ -549,12 +549,6 @@ def test_errors_come_first_and_every_finding_says_what_to_do(tmp_path: Path) -> 
     assert all(finding.message and finding.example and finding.remedy and finding.count for finding in findings)
 
 
-def test_a_config_without_classes_is_a_config_error(tmp_path: Path) -> None:
-    config = make(tmp_path / "set")
-    with pytest.raises(ConfigError, match="classes"):
-        check(replace(config, data=replace(config.data, classes=())), tmp_path)
-
-
 def test_a_new_check_is_a_decorated_function() -> None:
     assert len(CHECKS) >= 30
     assert all(function.__doc__ and "SEG" in function.__doc__ for function in CHECKS)

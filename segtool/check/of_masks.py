@@ -60,7 +60,7 @@ def values_known(survey: Survey) -> Iterator[Finding]:
     if not pixels:
         return
     concerned = [path for path, use in survey.uses.items() if use.unknown]
-    colored = survey.data.encoding in ("rgb", "palette")
+    colored = survey.data.by_color
     value, _ = pixels.most_common(1)[0]
     path = files[value][0]
     count = num(survey.uses[path].unknown[value], "pixel")

@@ -65,7 +65,7 @@ def examine(config: Config, base: Path, *, progress: Progress | None = None, pla
         places: of this config, where they have been searched.
 
     Raises:
-        ConfigError: classes or splits that the config does not describe soundly.
+        ConfigError: a split that names no folder or list, or a file to exclude that is not there.
     """
     with located(config):
         listing = list_files(config, base, places)

@@ -124,7 +124,7 @@ def survey_files(config: Config, base: Path, listing: Listing, *, progress: Prog
         progress: called with the number of files done and their total.
 
     Raises:
-        ConfigError: classes or splits that the config does not describe soundly.
+        ConfigError: a split that names no folder or list, or a file to exclude that is not there.
     """
     labels = Labels.from_config(config.data)
     images, masks = listing.images(), listing.masks()

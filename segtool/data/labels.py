@@ -19,11 +19,8 @@ from segtool.data.codes import (
     IGNORE,
     UNKNOWN,
     Codes,
-    is_color,
-    overlaps,
+    code_interval,
     pack,
-    parse_classes,
-    parse_code,
     unpack,
     unpack_palette,
 )
@@ -61,27 +58,22 @@ class Labels:
 
     @classmethod
     def from_config(cls, data: Data) -> Labels:
-        """Returns the labels that `data.classes`, `data.ignore` and `data.encoding` describe.
-
-        Raises:
-            ConfigError: no classes or more than 255, a class without codes, a code that does not parse or that two
-                classes claim; all of them at once.
-        """
-        ranges, problems = parse_classes(data)
-        ignored = [parse_code(data, code, "data.ignore", problems) for code in data.ignore]
-        if problems:
-            raise ConfigError(*problems)
-        owned = [(low, high, index) for index, own in enumerate(ranges) for low, high in own]
-        owned = list(dict.fromkeys(owned + [(low, high, IGNORE) for low, high in ignored]))
-        problems = [*overlaps(data, owned)]
-        if problems:
-            raise ConfigError(*problems)
+        """Returns the labels that `data.classes`, `data.ignore` and `data.encoding` describe, within the rules."""
+        by_class = [
+            [code_interval(data, code) for code in (spec.colors if data.by_color else spec.values)]
+            for spec in data.classes
+        ]
+        ignored = [code_interval(data, code) for code in data.ignore]
+        owned = [(low, high, index) for index, own in enumerate(by_class) for low, high in own]
+        owned += [(low, high, IGNORE) for low, high in ignored]
+        codes = Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True)))
+        assert (codes.highest[:-1] < codes.lowest[1:]).all(), "one code of two classes"
         return cls(
             names=tuple(item.name for item in data.classes),
             colors=_display_colors(data),
             data=data,
-            codes=Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True))),
-            first=tuple(own[0][0] for own in ranges),
+            codes=codes,
+            first=tuple(own[0][0] for own in by_class),
             first_ignored=next((low for low, _ in ignored if _can_be_written(data, low)), None),
             order=tuple(low for low, _, _ in owned),
         )
@@ -213,7 +205,7 @@ class Labels:
         """Pillow's name of the mode that `encode` writes."""
         if self.data.mask_mode:
             return self.data.mask_mode
-        if self.data.encoding in ("palette", "rgb"):
+        if self.data.by_color:
             return "P" if self.data.encoding == "palette" else "RGB"
         if self.data.encoding == "alpha":
             return "RGBA"
@@ -237,7 +229,7 @@ class Labels:
             raise ConfigError(
                 Problem("data.mask_mode", f"{mode} cannot hold data.encoding {encoding}; expected {expected}")
             )
-        if encoding in ("palette", "rgb"):
+        if self.data.by_color:
             codes = codes if mode == "RGB" else self._palette_places(codes)
         elif min(codes) < 0 or max(codes) > _LARGEST[mode]:
             wrong = next(code for code in codes if not 0 <= code <= _LARGEST[mode])
@@ -265,7 +257,7 @@ class Labels:
 
     def _palette(self) -> bytes:
         """Returns the RGB triples that a mask of mode P is written with; an entry for each value that is written."""
-        if self.data.encoding in ("palette", "rgb"):
+        if self.data.by_color:
             colors = unpack_palette(self.data.palette) if self.data.palette else self.first_codes()
             return unpack(np.array(colors)).tobytes()
         given = unpack_palette(self.data.palette) if self.data.palette else []
@@ -277,7 +269,7 @@ class Labels:
 
     def look_up(self, stored: StoredMask) -> np.ndarray:
         """Returns the class indices of a mask that the encoding reads, H W int16: IGNORE, UNKNOWN among them."""
-        if stored.mode == "P" and self.data.encoding in ("palette", "rgb"):
+        if stored.mode == "P" and self.data.by_color:
             return self._table(stored.palette or b"", _palette_colors(stored))[stored.values]
         plain = self.plain(stored)
         if plain.dtype in (np.uint8, np.uint16):
@@ -334,7 +326,7 @@ class Labels:
         """Returns the sentence about values that are no class."""
         unknown = self.unknown(stored, where=where)
         (value, (count, (x, y))), *others = unknown.items()
-        what = "colour" if self.data.encoding in ("palette", "rgb") else "value"
+        what = "colour" if self.data.by_color else "value"
         more = f", and {_listed(self._name(code) for code, _ in others)} elsewhere" if others else ""
         known = f"{what}s {_listed(self._name(low, high) for low, high in self._intervals())}"
         return (
@@ -346,14 +338,14 @@ class Labels:
         return list(zip(self.codes.lowest.tolist(), self.codes.highest.tolist(), strict=True))
 
     def _name(self, low: int, high: int | None = None) -> str:
-        if self.data.encoding in ("palette", "rgb"):
+        if self.data.by_color:
             return f"#{low:06x}" if low >= 0 else f"of palette index {-1 - low} (it has none)"
         return str(low) if high in (None, low) else f"{low}..{high}"
 
     def _remedy(self, stored: StoredMask, unknown: Sequence[int]) -> str:
         name = self._name(unknown[0])
         usual = f"add a class or put {name} in data.ignore"
-        if self.data.encoding in ("palette", "rgb"):
+        if self.data.by_color:
             soft = "; for soft or lossy edges set data.nearest: true" if len(unknown) > 8 else ""
             return usual + soft
         if unknown == [255] and {low for low, _ in self._intervals()} == {0, 1}:
@@ -381,7 +373,7 @@ _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set 
 
 def _can_be_written(data: Data, code: int) -> bool:
     """Whether some mode of mask can hold a code; colours always are."""
-    return data.encoding in ("palette", "rgb") or 0 <= code <= max(_LARGEST.values())
+    return data.by_color or 0 <= code <= max(_LARGEST.values())
 
 
 def resolve(data: Data, first: StoredMask) -> Data:
@@ -421,7 +413,7 @@ def _choose_mode(labels: Labels, first: StoredMask) -> MaskMode:
 
 def _choose_palette(labels: Labels, palette: bytes) -> str | None:
     colors = [int(color) for color in pack(np.frombuffer(palette, np.uint8).reshape(-1, 3))]
-    if labels.data.encoding in ("palette", "rgb"):
+    if labels.data.by_color:
         colors += [color for color in dict.fromkeys(labels.first_codes()) if color not in colors]
     if len(colors) > 256:
         return None
@@ -445,8 +437,6 @@ def _display_colors(data: Data) -> np.ndarray:
     colors = []
     for index, item in enumerate(data.classes):
         chosen = item.color or (item.colors[0] if item.colors else None)
-        if chosen and not is_color(chosen):
-            raise ConfigError(Problem(f"data.classes.{index}.color", f"expected '#rrggbb', found {chosen!r}"))
         colors.append(unpack(np.array(int(chosen[1:], 16))) if chosen else palettes.color(index))
     return np.array(colors, np.uint8).reshape(-1, 3)
 
