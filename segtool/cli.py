@@ -66,6 +66,7 @@ def main() -> None:
     try:
         try:
             _require_current_folder()
+            _require_words(arguments)
             app(arguments, prog_name="segtool")
         finally:
             sys.stdout.flush()
@@ -86,6 +87,15 @@ def _require_current_folder() -> None:
         os.getcwd()
     except OSError as error:
         raise SegtoolError(f"the current folder: {error.strerror}, it was deleted or moved; cd to another") from error
+
+
+def _require_words(arguments: list[str]) -> None:
+    """Raises SegtoolError for an argument of no characters, which as a path would be the current folder."""
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not argument or (option.startswith("--") and equals and not value):
+            after = option or " ".join(["segtool", *arguments[:position]])
+            raise SegtoolError(f"{after}: an empty argument; give it a value: a variable of the shell may be unset")
 
 
 def _show_version(wanted: bool) -> None:

@@ -57,6 +57,9 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
         if resumed is None:
             raise CheckpointError(f"{directory}: holds no checkpoint to continue from; start afresh with another --run")
+        if not (directory / CONFIG).exists() and not dry_run:
+            run.write_config(relocate(resumed.config, resumed.path, directory))
+            reporter.warn(f"{directory / CONFIG}: was gone; it is written anew from {resumed.path.name}")
         config = _config_now(session, directory, resumed)
         require_shares(config, world.size)
         verify_components(config)
@@ -123,7 +126,10 @@ def _require_run(directory: Path) -> None:
 
 def _nothing_to_continue(directory: Path) -> str:
     if not (directory / "run.json").exists():
-        return f"{directory}: holds no run to continue; start one by leaving out --resume"
+        return (
+            f"{directory}: is no run to continue; name the directory of one, segtool train RUN --resume, or begin "
+            "one by leaving out --resume"
+        )
     quoted = typed(directory)
     again = f": segtool train {quoted} --run {quoted}" if (directory / CONFIG).exists() else " by leaving out --resume"
     return f"{directory}: ended before its first checkpoint, so there is nothing to continue; begin it again{again}"

@@ -24,6 +24,11 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
         raise ConfigError(
             f"{path}: holds {len(folds)} folds, each with a config of its own; name one: {typed(folds[0])}"
         )
+    if path.is_dir() and not is_data(path):
+        raise ConfigError(
+            f"{path / CONFIG}: is not there, and the rest of a run is; restore it: segtool train {typed(path)} --resume "
+            "writes it anew; or name a checkpoint of the run"
+        )
     if path.is_dir():
         return load_text(scaffolded(path, path), path, overrides), path
     if not path.exists():

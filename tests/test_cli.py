@@ -103,6 +103,9 @@ def test_each_command_explains_itself(segtool: Command, command: str) -> None:
         ["eval", "run", "--fail-under", "beauty=1"],
         ["eval", "run", "--fail-under", "miou"],
         ["eval", "run", "--fail-under", ""],
+        ["train", "x.yaml", "--run", ""],
+        ["predict", "run", "images", "--out="],
+        ["check", ""],
         ["eval", "run", "--split", "tset"],
         ["eval", "--flip", "--predictions", "a", "--masks", "b", "--config", "c"],
         ["eval", "--tile", "3", "--predictions", "a", "--masks", "b", "--config", "c"],
@@ -314,7 +317,9 @@ def test_a_directory_that_holds_a_run_is_not_trained_into_again(segtool: Command
 
 
 def test_resuming_where_nothing_is_exits_with_4(segtool: Command, tmp_path: Path) -> None:
-    assert segtool("train", tmp_path, "--resume").code == 4
+    ended = segtool("train", tmp_path, "--resume")
+    assert ended.code == 4
+    assert "is no run to continue; name the directory of one, segtool train RUN --resume" in ended.err
 
 
 def test_a_dry_run_writes_nothing(

@@ -490,6 +490,19 @@ def test_a_finished_run_is_extended_and_says_how_its_learning_rate_goes_on(tmp_p
     assert "learning rate" not in again.err
 
 
+def test_a_config_that_is_gone_is_written_anew_from_the_checkpoint(tmp_path, bench, segtool):
+    run = shutil.copytree(bench.whole, tmp_path / "run")
+    (run / "config.yaml").unlink()
+    told = segtool("inspect", run)
+    assert told.code == 2
+    assert f"{run / 'config.yaml'}: is not there, and the rest of a run is" in told.err
+    assert segtool("inspect", run / "checkpoints" / "step-00000006").code == 0
+    ended = segtool("train", run, "--resume")
+    assert ended.code == 0
+    assert "was gone; it is written anew from step-00000006" in ended.err
+    assert differences(run, bench.whole) == []
+
+
 def test_a_resume_by_the_config_that_began_the_run_changes_nothing(bench, segtool):
     """Which leaves open what the run has measured: mean, deviation, format of the masks."""
     settings = ("--no-preflight", "--set=train.steps=7")
