@@ -26,8 +26,8 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
         )
     if path.is_dir() and not is_data(path):
         raise ConfigError(
-            f"{path / CONFIG}: is not there, and the rest of a run is; restore it: segtool train {typed(path)} --resume "
-            "writes it anew; or name a checkpoint of the run"
+            f"{path / CONFIG}: is not there, and the rest of a run is; restore it: segtool train {typed(path)} "
+            "--resume writes it anew; or name a checkpoint of the run"
         )
     if path.is_dir():
         return load_text(scaffolded(path, path), path, overrides), path
