@@ -19,10 +19,13 @@ from segtool.data.labels import IGNORE
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Indices: TypeAlias = NDArray[np.integer]
 Rgb: TypeAlias = tuple[int, int, int]
+Window: TypeAlias = tuple[float, float]
 
 _PAPER, _INK, _FRAME = (255, 255, 255), (32, 32, 32), (120, 120, 120)
 _HATCH = ((64, 64, 64), (112, 112, 112))
 _LONGEST_NAME = 32  # characters
+_NARROW = 64  # of 255: what 14 bits fill of 16
+_LOOKED_AT = 1 << 20  # pixels of an image, about, that tell what is dark and bright in it
 _BAND = 1 << 20  # pixels blended at a time: a picture of 200 million takes no float copy of itself
 
 
@@ -126,7 +129,30 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, *, gap: int = 4) 
     return sheet
 
 
-def panel(image: NDArray[np.generic], indices: Indices | None, colors: ArrayLike, *, scale: int = 1) -> Image.Image:
+def window(image: NDArray[np.generic]) -> Window:
+    """Returns the values of an image that pictures show as black and as white: 0 and 255.
+
+    Cameras of 12 bits fill a sixteenth of 16, which would all be black: of floats that fill less than a quarter of the
+    range it is the values that all pixels but a thousandth at each end lie between.
+
+    Args:
+        image: as in `overlay`.
+    """
+    if image.dtype.kind != "f":
+        return 0.0, 255.0
+    step = max(1, round((image.shape[0] * image.shape[1] / _LOOKED_AT) ** 0.5))
+    low, high = np.quantile(_channels(image)[::step, ::step].astype(np.float32), (0.001, 0.999)).tolist()
+    return (low, high) if 0 < high - low < _NARROW else (0.0, 255.0)
+
+
+def panel(
+    image: NDArray[np.generic],
+    indices: Indices | None,
+    colors: ArrayLike,
+    *,
+    scale: int = 1,
+    shown: Window | None = None,
+) -> Image.Image:
     """Returns the image, and below it, where there are indices, itself under the colours of its classes.
 
     Ignored pixels are hatched there.
@@ -136,11 +162,12 @@ def panel(image: NDArray[np.generic], indices: Indices | None, colors: ArrayLike
         indices: H W, class indices; 255 where ignored.
         colors: K 3, 0 to 255.
         scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.
+        shown: What is black and white; None: the image's own `window`.
 
     Raises:
         ValueError: Sizes that differ, or an index that has no colour.
     """
-    rgb = _rgb(image)
+    rgb = _rgb(image, shown)
     if indices is None:
         return Image.fromarray(_enlarged(rgb, scale))
     blended = _hatched(_blend(rgb, indices, _color_table(colors, indices), alpha=0.5), indices)
@@ -188,14 +215,22 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Returns what of an image can be shown: the first three channels, and of one or two the first as grey."""
+def _rgb(image: NDArray[np.generic], shown: Window | None = None) -> NDArray[np.uint8]:
+    """Returns what of an image can be shown, from its `window` or what else is shown as black and white."""
+    pixels = _channels(image)
+    if pixels.dtype != np.uint8:
+        low, high = shown or window(image)
+        pixels = np.clip((pixels.astype(np.float32) - low) * np.float32(255 / (high - low)), 0, 255).round()
+    whole = pixels if pixels.shape[2] == 3 else np.repeat(pixels.astype(np.uint8, copy=False), 3, axis=2)
+    return np.ascontiguousarray(whole, dtype=np.uint8)
+
+
+def _channels(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Returns what is shown of an image, H W C: the first three channels, of one or two the first."""
     pixels = image[..., None] if image.ndim == 2 else image
     if pixels.ndim != 3:
         raise ValueError(f"image of shape {image.shape}; expected H W, or H W C")
-    shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
-    whole = shown if shown.dtype == np.uint8 else np.rint(np.clip(shown.astype(np.float32), 0, 255))
-    return np.ascontiguousarray(whole, dtype=np.uint8)
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
 
 
 def _color_table(colors: ArrayLike, indices: Indices) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtool.draw import contact_sheet, gallery, legend, overlay, panel, png, sample
+from segtool.draw import contact_sheet, gallery, legend, overlay, panel, png, sample, window
 from segtool.palette import COLORS
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
@@ -86,6 +86,19 @@ def test_grey_float_and_alpha_images_are_shown_like_rgb():
     transparent = np.concatenate([values, values, values, np.zeros_like(values)], axis=2)
     for same in (values, values[..., 0], values.astype(np.float32) + 0.25, transparent):
         assert np.array_equal(np.asarray(overlay(same, indices, THREE, NAMES)), expected)
+
+
+def test_an_image_of_12_bits_in_16_is_shown_from_its_darkest_to_its_brightest():
+    stored = np.arange(1000, 4096, dtype=np.float32).reshape(43, 72)[..., None]
+    image, ignored = stored / 257, np.full((43, 72), 255, np.uint8)
+    for shown in (overlay(image, ignored, THREE, NAMES), sample(image, ignored, ignored, THREE)):
+        pixels = part(shown, 43, 72)
+        assert (pixels.min(), pixels.max()) == (0, 255)
+        assert (np.diff(pixels[..., 0].ravel().astype(int)) >= 0).all()
+    brighter = part(panel(image + 1, None, THREE, shown=window(image)), 43, 72)
+    assert brighter.mean() > part(panel(image, None, THREE), 43, 72).mean() + 10
+    assert (part(panel(image * 0 + 7, None, THREE), 43, 72) == 7).all()
+    assert window(image * 6) == (0.0, 255.0)
 
 
 def test_the_legend_shows_the_classes_that_occur_and_no_other():

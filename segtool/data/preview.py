@@ -40,6 +40,8 @@ class Crop(NamedTuple):
     caption: str
     image: np.ndarray
     target: np.ndarray
+    shown: draw.Window
+    """What is black and white in the picture: as in the image that it is of, so that brightness can be compared."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Source:
 
     def crops(self, augment: Augment) -> list[Crop]:
         """Returns the crops of the first epochs."""
-        return [Crop(f"epoch {epoch}: {self.stem}", *self._drawn(augment, epoch)) for epoch in range(COLUMNS)]
+        shown = draw.window(self.image)
+        return [Crop(f"epoch {epoch}: {self.stem}", *self._drawn(augment, epoch), shown) for epoch in range(COLUMNS)]
 
     def with_and_without(self, augment: Augment) -> list[Crop]:
         """Returns a random crop with nothing changed, and draws about the same centre with all that `augment` has."""
@@ -64,10 +67,11 @@ class Source:
         geometry = draw_geometry(self._generator(0), size, self.crop, Augment())
         unchanged = cut(self.image, self.target, self._generator(0), geometry, Augment())
         x, y = geometry.matrix @ (self.crop[1] / 2, self.crop[0] / 2, 1)
-        crops = [Crop(f"without: {self.stem}", *unchanged)]
+        shown = draw.window(self.image)
+        crops = [Crop(f"without: {self.stem}", *unchanged, shown)]
         for epoch in range(COLUMNS - 1):
             drawn = self._drawn(augment, epoch, centre=None if augment.rare else (y, x))
-            crops.append(Crop(f"draw {epoch + 1}", *drawn))
+            crops.append(Crop(f"draw {epoch + 1}", *drawn, shown))
         return crops
 
     def _drawn(
@@ -149,14 +153,13 @@ def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, wit
     scale = max(1, SMALLEST // max(height, width))
     present = np.unique(np.concatenate([np.unique(crop.target) for row in rows for crop in row])).tolist()
     entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
-    cells = [
-        [
-            (crop.caption, draw.panel(crop.image, crop.target if with_masks else None, labels.colors, scale=scale))
-            for crop in row
-        ]
-        for row in rows
-    ]
+    cells = [[(crop.caption, _panel(crop, labels, scale, with_mask=with_masks)) for crop in row] for row in rows]
     return draw.gallery(title, note, cells, classes=entries if with_masks else ())
+
+
+def _panel(crop: Crop, labels: Labels, scale: int, *, with_mask: bool) -> Image.Image:
+    target = crop.target if with_mask else None
+    return draw.panel(crop.image, target, labels.colors, scale=scale, shown=crop.shown)
 
 
 def _title(name: str, value: Any) -> str:
