@@ -19,7 +19,7 @@ from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress
 from segtool.config import Config, located
 from segtool.data.cache import make_cache
-from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.formats import Record
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
 from segtool.data.opening import shown
@@ -75,38 +75,21 @@ def train(
         Interrupted: a signal came; the step was finished and saved, or left out while its network was compiled.
     """
     keep_freed_memory()
-    reader = Reader.of(config)
     training_set = build_training_set(config, records["train"], plan, frequencies)
-    validation_set = EvaluationSet(records.get("val", []), reader)
+    validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
     start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
     with located(config):
         training = training_step.build_training(config, frequencies, device, world, start=start)
-    progress = resumed.progress if resumed else Progress()
     if resumed:
-        resumed.restore(training.state)
-        if world.is_main:
-            checkpoint.set_aside(run.checkpoints, after=progress.step)
-            checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
-    progress = replace(progress, steps=plan.steps)
-    saved_config = relocate(config, run.directory, run.checkpoints / "step")
-    if resumed is None and world.is_main:
-        checkpoint.save(run.checkpoints, training.state, saved_config, progress)
+        restore(training, resumed, run, reporter)
+        progress = replace(resumed.progress, steps=plan.steps)
+    else:
+        progress = Progress(steps=plan.steps)
+        save(training, progress, run, reporter)
     make_step = training_step.start_compilation(training, reporter)
     workers = num_workers(config.train.workers, device, world)
-    here = config.train.batch_size * world.local_size // world.size  # images of a batch on this machine
-    if warning := little_shared_memory(here * plan.crop[0] * plan.crop[1] * (config.data.channels + 1), workers):
-        reporter.warn(warning)
-    batches = training_batches(
-        training_set,
-        world,
-        batch_size=config.train.batch_size,
-        start=progress.step,
-        steps=plan.steps,
-        workers=workers,
-        device=device,
-    )
     logs = Logs(run, world, reporter, config, plan, workers)
-    batches = logs.awaited(batches)
+    batches = logs.awaited(load(training, training_set, plan, start=progress.step, workers=workers, reporter=reporter))
     world.meet()
     saved_at = time.monotonic()
     with (
@@ -142,15 +125,48 @@ def train(
                 require_finite(training, progress.step)
                 logs.flush()
                 progress = replace(progress, finished=last)
-                if world.is_main:
-                    checkpoint.save(run.checkpoints, training.state, saved_config, progress)
-                    checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+                save(training, progress, run, reporter)
                 saved_at = time.monotonic()
             if last:
                 break
             if stop:
                 raise Interrupted(stop, resume_command(run.directory, world.size), progress.step)
     return progress
+
+
+def restore(training: Training, resumed: checkpoint.Checkpoint, run: RunDirectory, reporter: Reporter) -> None:
+    """Brings a training to where a checkpoint stands; what its run had saved beyond it is set aside."""
+    resumed.restore(training.state)
+    if training.world.is_main:
+        checkpoint.set_aside(run.checkpoints, after=resumed.progress.step)
+        checkpoint.remove_old(run.checkpoints, keep=training.config.train.keep, warn=reporter.warn)
+
+
+def save(training: Training, progress: Progress, run: RunDirectory, reporter: Reporter) -> None:
+    """Commits a checkpoint, and removes those that are not kept; the main process does."""
+    if training.world.is_main:
+        config = relocate(training.config, run.directory, run.checkpoints / "step")
+        checkpoint.save(run.checkpoints, training.state, config, progress)
+        checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+
+
+def load(
+    training: Training, dataset: TrainingSet, plan: Plan, *, start: int, workers: int, reporter: Reporter
+) -> Iterator[Sample]:
+    """Returns the batches from a step on, after warning where the memory that they come through is too little."""
+    config, world = training.config, training.world
+    here = config.train.batch_size * world.local_size // world.size  # images of a batch on this machine
+    if warning := little_shared_memory(here * plan.crop[0] * plan.crop[1] * (config.data.channels + 1), workers):
+        reporter.warn(warning)
+    return training_batches(
+        dataset,
+        world,
+        batch_size=config.train.batch_size,
+        start=start,
+        steps=plan.steps,
+        workers=workers,
+        device=training.device,
+    )
 
 
 def stopped_at(run: RunDirectory, world: World, step: int, number: int) -> BaseException:
