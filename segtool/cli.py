@@ -160,6 +160,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Look at a folder and write a commented config that trains."""
+    from segtool.data.pools import import_numpy
+
+    import_numpy()
     from segtool.data.opening import shown
     from segtool.init.scaffold import scaffold
     from segtool.runs import typed
@@ -202,6 +205,9 @@ def check(
     """Find every problem of the data in one pass: file, pixel, remedy. Never edits data."""
     from rich.console import Console
 
+    from segtool.data.pools import import_numpy
+
+    import_numpy()
     from segtool.check.report import examine, render, to_json
     from segtool.terminal import Reporter
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,24 @@ def test_there_are_no_more_threads_than_processors_that_the_process_may_use(monk
     monkeypatch.setattr(os, "cpu_count", lambda: 128)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 64}, raising=False)
     assert pools.num_threads() == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux tells them")
+def test_a_check_leaves_no_threads_of_numpy_that_wait_for_work(tiny_ds):
+    code = (
+        "import os, runpy, sys\n"
+        "try: runpy.run_module('segtool', run_name='__main__')\n"
+        "except SystemExit: print(len(os.listdir('/proc/self/task')), 'numpy' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, "check", str(tiny_ds)],
+        env={**environment, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == "1 True"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

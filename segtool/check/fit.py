@@ -15,6 +15,7 @@ import numpy as np
 from segtool.check.likeness import standing_out
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import INVERSE_ORIENTATION, apply_orientation
+from segtool.data.pools import in_threads
 
 MIN_PAIRS = 8  # below which nothing stands out
 BLOCK = 500  # pairs, in the order of their names, that are compared with each other
@@ -58,11 +59,9 @@ def wrong_pairs(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> lis
     Args:
         images: Readable, sorted by name; `masks[i]` is the mask of `images[i]`.
     """
-    found = []
-    for start in range(0, len(images), BLOCK):
-        part = slice(start, start + BLOCK)
-        found += [(start + i, start + j) for i, j in _wrong_pairs(images[part], masks[part])]
-    return found
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(images), BLOCK)]
+    found = in_threads(lambda block: _wrong_pairs(images[block], masks[block]), blocks)
+    return [(block.start + i, block.start + j) for block, pairs in zip(blocks, found, strict=True) for i, j in pairs]
 
 
 def _wrong_pairs(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[tuple[int, int]]:
@@ -207,8 +206,10 @@ def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.nda
 
 def _telling(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[int]:
     """Returns the places of pairs where both have edges."""
-    pairs = enumerate(zip(images, masks, strict=True))
-    return [place for place, (image, mask) in pairs if mask.outline.any() and image.edges.any()]
+    if not len(images):
+        return []
+    edges, outlines = np.stack([image.edges for image in images]), np.stack([mask.outline for mask in masks])
+    return np.flatnonzero(edges.any(axis=(1, 2)) & outlines.any(axis=(1, 2))).tolist()
 
 
 def _edges(images: Sequence[ImageFacts]) -> np.ndarray:

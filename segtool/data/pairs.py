@@ -123,7 +123,7 @@ def list_files(folder: Path, suffixes: frozenset[str], *, without: Iterable[Path
         link = links.pop(0)
         if _identity(link) not in seen:
             links += sorted(_search(link, suffixes, found, seen))
-    return sorted(found, key=lambda path: os.fspath(path).split(os.sep))  # as paths compare, and ten times as fast
+    return sorted(found, key=lambda path: os.fspath(path).replace(os.sep, "\0"))  # as paths compare, much faster
 
 
 def _search(folder: Path, suffixes: frozenset[str], found: list[Path], seen: set[tuple[int, int]]) -> list[Path]:

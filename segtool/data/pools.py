@@ -38,6 +38,20 @@ def num_threads() -> int:
     return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
 
 
+def import_numpy() -> None:
+    """Imports NumPy for work on many files, in which its matrix products take one thread each.
+
+    They are small and many. OpenBLAS shares each out, and its threads wait for the next one without sleeping: checking
+    10,000 pairs took 0.9 s of processor time more on two cores, and not a moment less of the clock.
+    """
+    given = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = given or "1"
+    import numpy as numpy  # reads it, once
+
+    if given is None:
+        del os.environ["OPENBLAS_NUM_THREADS"]
+
+
 def in_threads(function: Callable[..., T], items: Sequence) -> list[T]:
     """Returns the function's value of each item, worked out in threads: decoding releases Python's lock.
 
