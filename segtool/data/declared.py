@@ -108,7 +108,7 @@ def fault_of_png(image: Image.Image, file: BinaryIO, bits: int, samples: int) ->
     They are unpacked once more to find out, but not where the last row is not empty, as what is missing is.
     """
     interlaced = "interlace" in image.info
-    if not interlaced and image.crop((0, image.height - 1, *image.size)).tobytes().strip(b"\0"):
+    if not interlaced and _has_last_row(image):
         return None
     expected = 0
     for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
@@ -120,6 +120,14 @@ def fault_of_png(image: Image.Image, file: BinaryIO, bits: int, samples: int) ->
         if found >= expected:
             return None
     return f"holds {found:,} of the {expected:,} bytes of its pixels, so that rows are missing; export it again"
+
+
+def _has_last_row(image: Image.Image) -> bool:
+    """Whether anything in the last row is not zero: first its middle, which is eight times as fast as the whole."""
+    middle = image.getpixel((image.width // 2, image.height - 1))
+    if any(middle) if isinstance(middle, tuple) else middle:
+        return True
+    return bool(image.crop((0, image.height - 1, *image.size)).tobytes().strip(b"\0"))
 
 
 def _unpacked(file: BinaryIO) -> Iterator[int]:

@@ -13,7 +13,6 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +94,17 @@ def encode(facts: Any) -> bytes:
     layout: list[str] = []
     values: list[Any] = []
     blobs = []
-    for name in _names(type(facts)):
-        value = getattr(facts, name)
-        if isinstance(value, np.ndarray):
+    _, *given = vars(facts).values()
+    for value in given:
+        form = type(value)
+        if form is np.ndarray:
             layout.append(_array(value.dtype, value.shape))
             blobs.append(value.tobytes())
-        elif isinstance(value, bytes):
+        elif form is bytes:
             layout.append(f"bytes {len(value)}")
             blobs.append(value)
         else:
-            layout.append("tuple" if isinstance(value, tuple) else "")
+            layout.append("tuple" if form is tuple else "")
             values.append(value)
     head = json.dumps([",".join(layout), *values]).encode()
     content = b"".join([len(head).to_bytes(4, "little"), head, *blobs])
@@ -115,7 +115,7 @@ def decode(kind: type, path: Path, content: bytes) -> Any:
     """Returns what was encoded, of a file at this path."""
     content = zlib.decompress(content[1:]) if content[:1] == b"z" else content[1:]
     end = 4 + int.from_bytes(content[:4], "little")
-    layout, *plain = json.loads(content[4:end])
+    layout, *plain = json.loads(content[4:end].decode("ascii"))
     others = iter(plain)
     facts: list[Any] = []
     for form, size, dtype, shape in _layout(layout):
@@ -129,11 +129,6 @@ def decode(kind: type, path: Path, content: bytes) -> Any:
         else:
             facts.append(tuple(next(others)) if form == "tuple" else next(others))
     return kind(path, *facts)
-
-
-@functools.cache
-def _names(kind: type) -> list[str]:
-    return [field.name for field in fields(kind)][1:]
 
 
 @functools.lru_cache(4096)

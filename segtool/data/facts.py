@@ -261,11 +261,12 @@ def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
     colored = stored.values.ndim == 3
     plain = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
     kind = {"mode": stored.mode, "lossy": stored.lossy, "colored": colored, "palette": stored.palette}
-    facts = replace(look_at_values(path, plain, **kind), step=stored.step)
+    facts = look_at_values(path, plain, **kind)
     if stored.alpha is None:
-        return facts
+        return facts if stored.step == 1 else replace(facts, step=stored.step)
     values, counts, solid = histogram(stored.alpha)
-    return replace(facts, veiled=stored.veiled, alpha_values=values, alpha_counts=counts, alpha_solid=solid)
+    kept = {"alpha_values": values, "alpha_counts": counts, "alpha_solid": solid}
+    return replace(facts, veiled=stored.veiled, step=stored.step, **kept)
 
 
 def look_at_values(
@@ -288,10 +289,12 @@ def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
     Masks have a thirtieth as many runs of equal pixels as pixels: runs are counted, and blocks where they are mixed.
     """
-    begins = np.ones(values.shape, bool)
-    np.not_equal(values[:, 1:], values[:, :-1], out=begins[:, 1:])
+    flat = values.ravel()
+    begins = np.empty(values.shape, bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins.ravel()[1:])
+    begins[:, 0] = True
     lower = values[1:] != values[:-1]
-    flat, starts = values.ravel(), begins.ravel().nonzero()[0]
+    starts = begins.ravel().nonzero()[0]
     lengths = np.append(starts[1:], flat.size) - starts
     distinct, counts = _count(flat[starts], lengths)
     solid, specks = np.zeros_like(counts), np.zeros_like(counts)

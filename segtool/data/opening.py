@@ -98,8 +98,7 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
     Raises:
         DataError: not a file, empty, not readable, of another format, broken in its header, too large, or animated.
     """
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_open_file(path))
+    with _open_file(path) as file:
         head = guarded(path, lambda: file.read(64))
         format_ = _sniff(path, head, formats)
         if format_ == "PNG" and len(head) >= 24:
@@ -107,12 +106,14 @@ def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iter
             _guard_pixels(path, (width, height), max_pixels)
         file.seek(0)
         image = guarded(path, lambda: _construct(format_, file, path))
-        stack.callback(image.close)
-        bits, samples = _sample_layout(format_, image, head)
-        _guard_pixels(path, image.size, max_pixels, samples)
-        _guard_frames(path, image)
-        _guard_declared(path, format_, image, file)
-        yield Opened(path, format_, image, bits, samples, file)
+        try:
+            bits, samples = _sample_layout(format_, image, head)
+            _guard_pixels(path, image.size, max_pixels, samples)
+            _guard_frames(path, image)
+            _guard_declared(path, format_, image, file)
+            yield Opened(path, format_, image, bits, samples, file)
+        finally:
+            image.close()
 
 
 def load_pixels(opened: Opened) -> Image.Image:

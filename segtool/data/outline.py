@@ -27,7 +27,10 @@ def picture_maps(pixels: np.ndarray, picture: Image.Image | None = None) -> tupl
     bands = np.ascontiguousarray(fine.transpose(2, 0, 1))
     steepest = _slopes(bands).max(axis=0)  # of the channels: red on blue may be equal in grey
     plain = not steepest.any() and bool((pixels == pixels[0, 0]).all())
-    thumbnail, pooled = _reduced(np.stack([_grey(bands), np.minimum(2 * steepest, 255)]))
+    maps = np.empty((2, *steepest.shape), np.uint16)
+    maps[0] = _grey(bands)
+    np.minimum(2 * steepest, 255, out=maps[1])
+    thumbnail, pooled = _reduced(maps)
     return thumbnail, _ROOTS[pooled], plain
 
 
@@ -67,7 +70,8 @@ def _reduced(maps: np.ndarray) -> np.ndarray:
 
 def outline_map(edges: np.ndarray) -> np.ndarray:
     """Returns the share of edge pixels in each cell, SIDE SIDE uint8, of H W bool."""
-    image = Image.fromarray(edges.view(np.uint8) * np.uint8(255))
+    height, width = edges.shape
+    image = Image.frombuffer("L", (width, height), edges.view(np.uint8) * np.uint8(255), "raw", "L", 0, 1)
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
