@@ -37,9 +37,10 @@ from segtool.data.images import image_size, read_image
 from segtool.data.lists import read_list
 from segtool.data.masks import read_mask
 from segtool.errors import CheckpointError, ConfigError, DataError
-from segtool.models.backbones import ResNet18, read_weights
+from segtool.models.backbones import ResNet18
 from segtool.models.encoders import Pretrained
 from segtool.models.segmenter import build_model
+from segtool.models.weights import read_weights
 from segtool.optim import build_optimizer
 from segtool.parsing import MAX_FAULTS
 from segtool.predict import build_predictor
