@@ -168,10 +168,10 @@ def init(
     from segtool.runs import typed
 
     out = out or Path(f"{data_dir.resolve().name}.yaml")
-    if out.exists() and not force:
-        raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
     if out.is_dir() or not out.parent.is_dir():
         raise SegtoolError(f"{out}: is not a file in an existing folder; choose another --out")
+    if out.exists() and not force:
+        raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
     text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
     _write_text(out, text)
     print(shown(f"wrote {out}"))

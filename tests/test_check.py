@@ -400,6 +400,17 @@ def test_a_split_without_its_folders_is_told_with_the_line_of_the_config(tmp_pat
         check(load_config(path), tmp_path)
 
 
+def test_a_pixel_format_that_predictions_cannot_have_is_told_with_the_line_of_the_config(tmp_path: Path) -> None:
+    make(tmp_path / "set", val=0, test=0)
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "data:\n  root: set/train\n  train: {images: images, masks: masks}\n  mask_mode: RGB\n"
+        "  classes: [{name: a, values: [0]}, {name: b, values: [1]}]\n"
+    )
+    with pytest.raises(ConfigError, match=r"c\.yaml:4: data\.mask_mode: RGB cannot hold data\.encoding index"):
+        check(load_config(path), tmp_path)
+
+
 def test_classes_that_never_occur_are_told_for_each_split(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     config = replace(config, data=replace(config.data, classes=(*CLASSES, ClassSpec("root", (3,)))))

@@ -217,6 +217,12 @@ def test_the_table_of_predictions_lies_beside_them_however_they_are_named(
     assert sorted(path.suffix for path in made.iterdir()) == [".png", ".png"]
 
 
+def test_init_does_not_offer_to_replace_a_folder(segtool: Command, data: Path, tmp_path: Path) -> None:
+    done = segtool("init", data, "--out", tmp_path)
+    assert done.code == 2
+    assert done.err == f"error: {tmp_path}: is not a file in an existing folder; choose another --out\n"
+
+
 def test_a_folder_of_images_with_a_folder_called_checkpoints_is_no_run(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path
 ) -> None:

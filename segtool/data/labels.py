@@ -58,7 +58,11 @@ class Labels:
 
     @classmethod
     def from_config(cls, data: Data) -> Labels:
-        """Returns the labels that `data.classes`, `data.ignore` and `data.encoding` describe, within the rules."""
+        """Returns the labels that `data.classes`, `data.ignore` and `data.encoding` describe, within the rules.
+
+        Raises:
+            ConfigError: `data.mask_mode` is given and cannot hold the classes' codes.
+        """
         by_class = [
             [code_interval(data, code) for code in (spec.colors if data.by_color else spec.values)]
             for spec in data.classes
@@ -68,7 +72,7 @@ class Labels:
         owned += [(low, high, IGNORE) for low, high in ignored]
         codes = Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True)))
         assert (codes.highest[:-1] < codes.lowest[1:]).all(), "one code of two classes"
-        return cls(
+        labels = cls(
             names=tuple(item.name for item in data.classes),
             colors=_display_colors(data),
             data=data,
@@ -77,6 +81,9 @@ class Labels:
             first_ignored=next((low for low, _ in ignored if _can_be_written(data, low)), None),
             order=tuple(low for low, _, _ in owned),
         )
+        if data.mask_mode:
+            labels._written(data.mask_mode)
+        return labels
 
     def read(self, path: Path, *, max_pixels: int = 200_000_000) -> np.ndarray:
         """Returns the class indices of a mask file, H W uint8. Raises DataError as `read_mask` and `decode` do."""
