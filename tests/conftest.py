@@ -92,6 +92,13 @@ def signals_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def check(config: Any, base: Path) -> list[Any]:
+    """Returns what `segtool check` finds in the data of a config that lies in a folder, the gravest first."""
+    from segtool.check.report import examine
+
+    return examine(config, base).findings
+
+
 def write_pair(root: Path, split: str, stem: str, image: np.ndarray, mask: np.ndarray) -> None:
     """Writes an image and its mask as PNG files."""
     for folder, array in (("images", image), ("masks", mask)):

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import check
 from PIL import Image
 from rich.console import Console
 
-from segtool.check.report import CHECKS, Finding, check, examine, render, summary, to_json
+from segtool.check.findings import CHECKS, Finding
+from segtool.check.report import examine, render, to_json
 from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split, load_config
 from segtool.errors import ConfigError
 
@@ -589,7 +591,7 @@ def test_the_summary_counts_as_a_slow_loop_counts(tmp_path: Path) -> None:
     large = truth(70, (30, 40))
     large[-2:] = 255
     Image.fromarray(large).save(tmp_path / "set/train/masks/train_0.png")
-    figures = summary(config, tmp_path)
+    figures = examine(config, tmp_path).summary
     masks = [np.array(Image.open(path)) for path in (tmp_path / "set/train/masks").iterdir()]
     train = figures.splits["train"]
     assert train.pixels == {n: sum(int((m == k).sum()) for m in masks) for k, n in enumerate(figures.classes)}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import check
 from PIL import Image
 from test_check import CLASSES, edit, found, make, picture, rename, truth
 
-from segtool.check.report import check
 from segtool.config import ClassSpec, Config, Folders, Split
 
 BLOCKS = (48, 64)

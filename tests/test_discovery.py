@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import check
 from PIL import Image
 from test_scaffold import init, make_set, regions, write_image, write_mask
 
-from segtool.check.report import check
 from segtool.config import Folders, Pairing
 from segtool.data.formats import split_records
 from segtool.errors import DataError

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import config_of
+from conftest import check, config_of
 from PIL import Image
 from scenes import Pair, Rng, Size, ellipse, finish, ground, lesion, paint, skyline
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
-from segtool.check.report import check
 
 SIZE = (48, 64)
 RED = (205, 70, 50)

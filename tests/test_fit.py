@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import config_of, write_pair
+from conftest import check, config_of, write_pair
 
 from segtool.check.fit import choose_grid, contrary, strangers, votes_for_upright, wrong_pairs
-from segtool.check.report import check
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 

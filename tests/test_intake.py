@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command, config_of
+from conftest import Command, check, config_of
 from PIL import Image
 from torch import Tensor, nn
 
 import segtool.data
 from segtool import evaluate as evaluation
 from segtool import session
-from segtool.check.report import check
 from segtool.config import Augment, Config
 from segtool.data.dataset import EvaluationSet, TrainingSet
 from segtool.data.formats import Record, split_records

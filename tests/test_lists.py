@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import check
 from test_formats import config, numbered, touch
 
-from segtool.check.report import check
 from segtool.config import ClassSpec, Config, Data, Folders
 from segtool.data import lists
 from segtool.data.formats import Places, Record, split_records

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import check
 from PIL import Image
 from test_scaffold import REAL, init, make_set, problems, regions, write_image, write_mask
 
-from segtool.check.report import check
 from segtool.data.facts import look_at_mask
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels

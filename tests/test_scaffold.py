@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import check
 from PIL import Image, ImageDraw, ImageFilter
 
-from segtool.check.report import check
 from segtool.config import Config, load_config
 from segtool.data.facts import histogram
 from segtool.data.formats import split_records

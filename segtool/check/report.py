@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segtool.check import of_files, of_masks, of_pictures, of_splits
-from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, Severity, num, percent, size_text
+from segtool.check import of_files, of_masks, of_pictures, of_splits  # noqa: F401 -- they enter their checks
+from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, num, percent, size_text
 from segtool.check.report_cache import ReportCache, fingerprint
 from segtool.check.survey import Summary, list_files, summarize, survey_files
 from segtool.config import Config, located
@@ -25,36 +25,6 @@ from segtool.data.opening import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-__all__ = [
-    "CHECKS",
-    "Finding",
-    "Report",
-    "Severity",
-    "check",
-    "examine",
-    "of_files",
-    "of_masks",
-    "of_pictures",
-    "of_splits",
-    "render",
-    "summary",
-    "to_json",
-]
-
-
-def check(config: Config, base: Path) -> list[Finding]:
-    """Returns everything that is wrong with the data of a config, the gravest first; nothing is raised for bad files.
-
-    Args:
-        base: directory of the config file.
-    """
-    return examine(config, base).findings
-
-
-def summary(config: Config, base: Path) -> Summary:
-    """Returns pairs, sizes and class pixels of each split, of the files that can be read."""
-    return examine(config, base).summary
 
 
 def examine(config: Config, base: Path, *, progress: Progress | None = None, places: Places | None = None) -> Report:
