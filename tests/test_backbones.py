@@ -191,6 +191,9 @@ def test_another_networks_file_is_a_config_error_with_a_name(tmp_path):
     mine = encoder("resnet50", weights="r34.pth")
     with pytest.raises(ConfigError, match=r"missing|shape"):
         load(mine, tmp_path)
+    mine = encoder("resnet18", weights="r34.pth")  # whose tensors are all there
+    with pytest.raises(ConfigError, match=r"tensors more, such as layer1\.2\.conv1\.weight: of a larger network"):
+        load(mine, tmp_path)
 
 
 @pytest.mark.parametrize(

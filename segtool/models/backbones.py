@@ -50,6 +50,8 @@ class Backbone(Encoder):
     """
 
     network: nn.Module
+    parts: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Dotted names of the modules that lead to each map from the one before, the first from the image."""
 
     def __init__(
         self, in_channels: int, *, weights: str | None = None, freeze: float = 0.0, lr_factor: float = 1.0
@@ -84,6 +86,10 @@ class Backbone(Encoder):
         missing = [name for name in wanted if name not in given]
         if missing:
             raise _unfit(pretrained, f"{len(missing)} of {len(state)} tensors are missing, such as {missing[0]}")
+        used = [part for parts in self.parts for part in parts]
+        beyond = [name for name in given if name not in state and any(_is_in(name, part) for part in used)]
+        if beyond:
+            raise _unfit(pretrained, f"it has {len(beyond)} tensors more, such as {beyond[0]}: of a larger network")
         tensors = {name: given[name] for name in wanted}
         words, first = "", next(iter(state))
         if self.in_channels != RGB and tensors[first].shape[1:2] == (RGB,):
@@ -108,8 +114,6 @@ class TorchvisionEncoder(Backbone):
 
     architecture: ClassVar[str]
     """torchvision's name of it."""
-    parts: ClassVar[tuple[tuple[str, ...], ...]]
-    """Dotted names of the modules that lead to each map from the one before, the first from the image."""
     unpoolable: ClassVar[bool] = False
     """Whether a 2x2 max pooling without overlap leads from each map to the next."""
 
