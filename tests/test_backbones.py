@@ -262,6 +262,19 @@ def test_a_timm_file_fits_and_another_does_not(tmp_path):
 
 
 @needs_timm
+def test_a_timm_file_may_have_a_head_of_other_classes_or_none(tmp_path):
+    import timm
+
+    for classes in (0, 7):
+        state = timm.create_model("test_efficientnet", num_classes=classes).state_dict()
+        torch.save(state, tmp_path / "own.pth")
+        mine = encoder("timm", model="test_efficientnet", weights="own.pth")
+        load(mine, tmp_path)
+        found = mine.network.state_dict()
+        assert all(torch.equal(found[name], state[name]) for name in found)
+
+
+@needs_timm
 @pytest.mark.parametrize(
     ("options", "path"),
     [

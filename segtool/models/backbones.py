@@ -406,8 +406,11 @@ class Timm(Backbone):
         import timm
 
         given = dict(pretrained.read())
-        whole = timm.create_model(self.model)
-        given = _without_prefix(given, next(iter(whole.state_dict())))
+        whole: Any = timm.create_model(self.model)
+        own, head = whole.state_dict(), f"{whole.pretrained_cfg.get('classifier')}.weight"
+        given = _without_prefix(given, next(iter(own)))
+        if head in own and (head not in given or len(given[head]) != len(own[head])):  # of other classes, or of none
+            whole = timm.create_model(self.model, num_classes=len(given.get(head, ())))
         try:
             whole.load_state_dict(given)
         except RuntimeError as error:
