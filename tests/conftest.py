@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,24 @@ def check(config: Any, base: Path) -> list[Any]:
     from segtool.check.report import examine
 
     return examine(config, base).findings
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """Returns what stays the same of a path that is only looked at."""
+    status = path.lstat()
+    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def age(path: Path, seconds: float = 3600) -> None:
+    """Makes a file one that was changed some time ago, at no whole second."""
+    moment = time.time_ns() - int(seconds * 1e9) + 7
+    os.utime(path, ns=(moment, moment))
+
+
+def random_image(size: tuple[int, int], dtype: type = np.uint8, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Returns noise, H W C; as float32 it lies between the whole numbers."""
+    image = np.random.default_rng(seed).integers(256, size=(*size, channels), dtype=np.uint8)
+    return image if dtype is np.uint8 else (image / np.float32(1.7)).astype(np.float32)
 
 
 def write_pair(root: Path, split: str, stem: str, image: np.ndarray, mask: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import random_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -49,11 +50,6 @@ def draw(size, crop, augment=None, *, seed=0) -> Geometry:
 
 def random_mask(size, seed=0, classes=5) -> np.ndarray:
     return np.random.default_rng(seed).integers(classes, size=size, dtype=np.uint8)
-
-
-def random_image(size, dtype: type = np.uint8, channels=3, seed=0) -> np.ndarray:
-    image = np.random.default_rng(seed).integers(256, size=(*size, channels), dtype=np.uint8)
-    return image if dtype is np.uint8 else (image / np.float32(1.7)).astype(np.float32)
 
 
 def marker(mask: np.ndarray) -> np.ndarray:

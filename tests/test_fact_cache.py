@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import age
 from PIL import Image
 
 from segtool.data import fact_cache, facts, pools, user_cache
@@ -48,11 +49,6 @@ def pictures(folder: Path, count: int = 3) -> list[Path]:
         Image.fromarray(values).save(path)
         age(path)
     return paths
-
-
-def age(path: Path, seconds: float = 3600) -> None:
-    moment = time.time_ns() - int(seconds * 1e9) + 7
-    os.utime(path, ns=(moment, moment))
 
 
 def same(one: ImageFacts | MaskFacts, other: ImageFacts | MaskFacts) -> bool:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import random_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,11 +27,6 @@ from segtool.data.photometry import (
 KINDS = [(np.uint8, 1), (np.uint8, 3), (np.uint8, 4), (np.uint8, 5), (np.float32, 1), (np.float32, 3), (np.float32, 4)]
 seeds = st.integers(0, 2**32)
 kinds = pytest.mark.parametrize(("dtype", "channels"), KINDS)
-
-
-def random_image(size, dtype: type = np.uint8, channels=3, seed=0) -> np.ndarray:
-    image = np.random.default_rng(seed).integers(256, size=(*size, channels), dtype=np.uint8)
-    return image if dtype is np.uint8 else (image / np.float32(1.7)).astype(np.float32)
 
 
 def colors(image: np.ndarray) -> np.ndarray:

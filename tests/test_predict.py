@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config_of
+from conftest import config_of, identity
 from PIL import Image
 from torch import Tensor, nn
 
@@ -285,12 +285,6 @@ def make_pipe(path: Path, _: Path) -> None:
 
 def make_folder(path: Path, _: Path) -> None:
     path.mkdir()
-
-
-def identity(path: Path) -> tuple[int, ...]:
-    """What stays the same of a path that is only looked at."""
-    status = path.lstat()
-    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 FOREIGN = [make_file, make_png, make_npy, make_link, make_dead_link, make_pipe, make_folder]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import age
 from PIL import Image
 
 from segtool.check import report_cache, survey
@@ -46,11 +47,6 @@ def config(tmp_path: Path) -> Config:
     folders = {split: Folders(images=f"{split}/images", masks=f"{split}/masks") for split in ("train", "val")}
     classes = (ClassSpec("soil", (0,)), ClassSpec("leaf", (1,)), ClassSpec("pod", (2,)))
     return Config(data=Data(root="set", classes=classes, **folders))
-
-
-def age(path: Path, seconds: float = 3600) -> None:
-    moment = time.time_ns() - int(seconds * 1e9) + 7
-    os.utime(path, ns=(moment, moment))
 
 
 def test_a_second_check_looks_at_no_file_and_tells_the_same(config: Config, tmp_path: Path, passes: list[int]) -> None:

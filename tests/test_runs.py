@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import config_of
+from conftest import config_of, identity
 
 from segtool import runs
 from segtool.config import load_config
@@ -164,12 +164,6 @@ def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path):
     name = "x" * 251 + ".png"
     write_atomically(tmp_path / name, b"image")
     assert (tmp_path / name).read_bytes() == b"image"
-
-
-def identity(path: Path) -> tuple[int, ...]:
-    """What stays the same of a path that is only looked at."""
-    status = path.lstat()
-    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @pytest.mark.parametrize("kind", ["link", "dead link", "pipe", "folder", "link to a folder"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_pair, write_pair
+from conftest import draw_pair, identity, write_pair
 from faults import command, done, tree
 
 from segtool import checkpoint
@@ -74,11 +74,6 @@ def plant(path: Path, kind: str, victim: Path) -> None:
 
 
 KINDS = ("link", "dead link", "pipe", "device", "folder")
-
-
-def identity(path: Path) -> tuple[int, ...]:
-    status = path.lstat()
-    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @pytest.mark.parametrize("kind", KINDS)
