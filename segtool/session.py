@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from segtool.config import Config
 from segtool.continuation import continue_run, restarted
-from segtool.disk import write_atomically
+from segtool.disk import make_folder, write_atomically
 from segtool.errors import CheckpointError, DivergedError, Interrupted, LostError, SegtoolError
 from segtool.execution import execute, follow, working_in
 from segtool.members import fold_runs
@@ -237,9 +237,9 @@ def _refuse_run(directory: Path) -> None:
 
 def _next_run(directory: Path) -> Run:
     """Returns the run of a directory that this process has made, with a later number where another was there first."""
+    make_folder(directory.parent)
     while True:
         try:
-            directory.parent.mkdir(parents=True, exist_ok=True)
             directory.mkdir()
         except FileExistsError:
             directory = next_free(directory.parent, directory.name.rpartition("-")[0])
@@ -286,7 +286,7 @@ def _say_plan(work: Prepared, reporter: Reporter) -> None:
 def _claimable(directory: Path) -> None:
     """Raises CheckpointError at once where the run directory cannot be made."""
     parent = directory
-    while not parent.exists():
+    while not os.path.lexists(parent):  # a link to nothing is in the way
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise CheckpointError(

@@ -289,6 +289,23 @@ def test_two_trainings_that_are_given_the_same_next_name_get_two_directories(tmp
     second.close()
 
 
+@pytest.mark.parametrize("place", ["runs", "runs/net-3"])
+def test_a_link_to_nothing_in_the_place_of_a_run_is_told_before_anything_is_looked_at(
+    bench, tmp_path, monkeypatch, segtool, place
+):
+    """As where the disk that holds all runs is not mounted."""
+    monkeypatch.chdir(tmp_path)
+    if place != "runs":
+        Path("runs").mkdir()
+    Path(place).symlink_to("nowhere")
+    ended = segtool("train", bench.config, *([] if place == "runs" else ["--run", place]))
+    assert ended.code == 4
+    assert f"cannot be made, since {place} is no folder that can be written; choose another --run" in ended.err
+    if place == "runs":  # gone between that look and the training
+        with pytest.raises(DiskError, match="runs: the folder cannot be made"):
+            session._next_run(Path("runs/net-3"))
+
+
 def test_a_training_that_waited_for_another_in_its_directory_does_not_train_into_its_run(bench, monkeypatch, segtool):
     """The other one had not begun when this one looked."""
     directory = bench.folder / "waited"
