@@ -129,10 +129,11 @@ def test_a_list_names_the_images_of_a_split_in_any_usual_way(tmp_path: Path, tex
     "text",
     ["my cat 1\ndog\n", "dog\nmy cat 1\n", "my cat 1.jpg\ndog.jpg\n", "images/my cat 1.jpg\nimages/dog.jpg\n"],
 )
-def test_names_in_a_list_of_images_may_hold_blanks(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("mark", [" ", ", ", ";"])
+def test_names_in_a_list_of_images_may_hold_blanks_and_commas(tmp_path: Path, text: str, mark: str) -> None:
     for kind in ("images", "masks"):
-        touch(tmp_path / kind, "my cat 1.jpg", "dog.jpg", "my.jpg", "1.jpg")
-    assert listed(tmp_path, text) == ["dog", "my cat 1"]
+        touch(tmp_path / kind, f"my{mark}cat{mark}1.jpg", "dog.jpg", "my.jpg", "1.jpg")
+    assert listed(tmp_path, text.replace(" ", mark)) == ["dog", f"my{mark}cat{mark}1"]
 
 
 def test_images_that_no_list_names_need_no_masks(tmp_path: Path) -> None:

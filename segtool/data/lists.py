@@ -213,8 +213,8 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
     """Returns the cells of the header, none where there is no header, and the other rows.
 
     Args:
-        header: given for a list of images: whether a first line is one. What blanks divide then has the whole line as
-            its first cell, for names that hold blanks.
+        header: given for a list of images: whether a first line is one. Of several cells the first is then the whole
+            line, for names that hold blanks or commas.
     """
     rows = _parse_rows(_list_text(path), whole=header is not None)
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
@@ -225,9 +225,8 @@ def _parse_rows(text: str, *, whole: bool) -> list[_Row]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     delimiter = next((mark for mark in "\t,;" if lines and mark in lines[0][1]), None)
-    if delimiter is None:
-        return [_Row(number, [line] * (whole and " " in line) + line.split()) for number, line in lines]
-    return [_Row(number, _cells(line, delimiter)) for number, line in lines]
+    rows = [(number, line, _cells(line, delimiter) if delimiter else line.split()) for number, line in lines]
+    return [_Row(number, [line, *cells] if whole and len(cells) > 1 else cells) for number, line, cells in rows]
 
 
 def says_image(cells: Sequence[str]) -> bool:
