@@ -17,7 +17,7 @@ from segtool.data.formats import SPLITS, Places, data_root
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, in_folder, keyed, list_files, sort_out, stem_of
+from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, apart, in_folder, keyed, list_files, sort_out, stem_of
 from segtool.data.pools import in_processes
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
@@ -65,7 +65,8 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path 
     """
     places = Places(config.data, data_root(config.data, base))
     left_out = places.left_out()
-    truth_files = [file for file in list_files(masks, MASK_SUFFIXES) if os.path.realpath(file) not in left_out]
+    listed = list_files(masks, MASK_SUFFIXES, without=apart(masks, predictions))
+    truth_files = [file for file in listed if os.path.realpath(file) not in left_out]
     if config.data.format == "list":
         truth, made = _by_list(places, truth_files, predictions)
     else:
@@ -74,6 +75,8 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path 
             (_by_rule(rule, predictions, masks, truth_files, mixed=mixed) for rule in _rules(config)),
             key=lambda found: len(found[0].keys() & found[1]),
         )
+    skipped = places.skipped_masks()
+    truth = {key: files for key, files in truth.items() if key in made or os.path.realpath(files[0]) not in skipped}
     problems = [
         f"{', '.join(shown(path) for path in files)}: {len(files)} files for one image; leave one"
         for files in (*truth.values(), *(made[key] for key in truth if key in made))

@@ -332,6 +332,24 @@ def test_what_the_config_leaves_out_is_not_scored(tmp_path, config, excluded):
     assert [image.stem for image in scores.images] == ["a", "c"]
 
 
+def test_a_mask_without_an_image_is_not_scored_where_such_are_left_out(tmp_path, config):
+    for name in ("images/a", "masks/a", "masks/b", "made/a"):
+        write(tmp_path / f"{name}.png", [[0]])
+    data = replace(config.data, root=".", train=Folders("images", "masks"), val=None, test=None)
+    with pytest.raises(DataError, match=r"b\.png: has no prediction"):
+        score_folders(replace(config, data=data), tmp_path / "made", tmp_path / "masks", tmp_path)
+    config = replace(config, data=replace(data, unpaired="skip"))
+    scores = score_folders(config, tmp_path / "made", tmp_path / "masks", tmp_path)
+    assert [image.stem for image in scores.images] == ["a"]
+
+
+def test_predictions_within_the_folder_of_the_masks_are_no_truth(tmp_path, config):
+    for name in ("a", "b", "made/a", "made/b"):
+        write(tmp_path / f"{name}.png", [[0]])
+    scores = score_folders(config, tmp_path / "made", tmp_path)
+    assert [image.stem for image in scores.images] == ["a", "b"]
+
+
 @pytest.mark.parametrize("made", ["photo_{}.png", "im/photo_{}.png"])
 @pytest.mark.parametrize("masks", ["labels", "copy"])
 def test_masks_that_a_list_pairs_are_scored_by_their_images_stems(tmp_path, config, made, masks):

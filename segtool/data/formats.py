@@ -130,6 +130,11 @@ class Places:
         partners = [r.mask for r in records if r.mask and os.path.abspath(r.image) in self._excluded]
         return frozenset(os.path.realpath(path) for path in (*self._excluded, *partners))
 
+    def skipped_masks(self) -> frozenset[str]:
+        """Returns the real paths of the masks without an image, where `data.unpaired` is skip."""
+        parts = self._folders() if self.data.unpaired == "skip" else []
+        return frozenset(os.path.realpath(mask) for part in parts for mask in self.search(part).masks_without_image)
+
     def _folders(self) -> list[Folders]:
         """Returns the splits whose two folders are there."""
         given = [part for split in SPLITS if (part := getattr(self.data, split)) is not None]

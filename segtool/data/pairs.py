@@ -75,8 +75,8 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
         DataError: one of the folders is not there or cannot be read.
     """
     one_folder = os.path.abspath(images) == os.path.abspath(masks)
-    image_files = list_files(images, MASK_SUFFIXES if one_folder else IMAGE_SUFFIXES, without=_apart(images, masks))
-    mask_files = list_files(masks, MASK_SUFFIXES, without=_apart(masks, images))
+    image_files = list_files(images, MASK_SUFFIXES if one_folder else IMAGE_SUFFIXES, without=apart(images, masks))
+    mask_files = list_files(masks, MASK_SUFFIXES, without=apart(masks, images))
     image_files, mask_files = sort_out(image_files, mask_files, images, masks, pairing)
     image_keys, unnamed_images = keyed(image_files, images, pairing, image=True)
     mask_keys, unnamed_masks = keyed(mask_files, masks, pairing, image=False)
@@ -105,7 +105,8 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     )
 
 
-def _apart(folder: Path, other: Path) -> tuple[Path, ...]:
+def apart(folder: Path, other: Path) -> tuple[Path, ...]:
+    """Returns what is no part of a folder where another one may lie within it: that one, if it is not the same."""
     return () if os.path.abspath(folder) == os.path.abspath(other) else (other,)
 
 
@@ -237,7 +238,7 @@ def sort_out(
     if pairing.image_folder or pairing.mask_folder:
         image_files = [file for file in image_files if _lies_in(file, images, pairing.image_folder, pairing)]
         return image_files, [file for file in mask_files if in_folder(file, masks, pairing.mask_folder)]
-    return tell_apart(mask_files, pairing) if _apart(images, masks) == () else (image_files, mask_files)
+    return tell_apart(mask_files, pairing) if apart(images, masks) == () else (image_files, mask_files)
 
 
 def _lies_in(file: Path, root: Path, folder: str, pairing: Pairing) -> bool:
