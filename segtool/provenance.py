@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -42,6 +43,7 @@ FIXED = (
     "data.std",
     "data.fold",
 )
+SHOWN_IN = re.compile(r"data\.classes\.\d+\.color")  # a colour of pictures, which no weight depends on
 
 
 def refuse_changes(before: Config, after: Config, where: Path) -> None:
@@ -51,7 +53,7 @@ def refuse_changes(before: Config, after: Config, where: Path) -> None:
         f"{where}: {key} was {old.get(key)!r} in the run and is {new.get(key)!r} now; its weights were made for the "
         "former: start a new run for this"
         for key in dict.fromkeys([*old, *new])
-        if key.startswith(FIXED) and old.get(key) != new.get(key)
+        if key.startswith(FIXED) and not SHOWN_IN.fullmatch(key) and old.get(key) != new.get(key)
     ]
     if changed:
         raise ConfigError(*changed)

@@ -655,6 +655,13 @@ def test_a_default_of_the_network_that_is_written_out_is_no_change_and_is_told_a
     assert "model.decoder.name" not in other.err
 
 
+def test_the_colour_that_a_class_is_drawn_in_may_change(bench, segtool):
+    color = '--set=data.classes.0.color="#123456"'
+    said = segtool("train", bench.whole, "--resume", "--dry-run", "--set=train.steps=90", color)
+    assert said.code == 0, said.err
+    assert "changed: data.classes.0.color" in said.err
+
+
 def test_everything_that_is_fixed_is_tested_above():
     assert {fixed for fixed in provenance.FIXED if not any(key.startswith(fixed) for key in FIXED)} == set()
     assert not any(key.startswith(provenance.FIXED) for key in HARMLESS)
