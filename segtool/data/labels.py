@@ -71,7 +71,7 @@ class Labels:
         owned = [(low, high, index) for index, own in enumerate(by_class) for low, high in own]
         owned += [(low, high, IGNORE) for low, high in ignored]
         codes = Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True)))
-        assert (codes.highest[:-1] < codes.lowest[1:]).all(), "one code of two classes"
+        assert all(codes.highest[:-1] < codes.lowest[1:]), "one code of two classes"
         labels = cls(
             names=tuple(item.name for item in data.classes),
             colors=_display_colors(data),
