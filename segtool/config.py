@@ -86,9 +86,9 @@ class Split:
     """How pairs are held out where no folder does it."""
 
     val: float = 0.2
-    """Share of the training pairs held out for validation when `data.val` is not given. 0 to below 1."""
+    """Share of the training pairs held out for validation when `data.val` is not given."""
     test: float = 0.0
-    """Share held out for the test when `data.test` is not given. 0 to below 1."""
+    """Share held out for the test when `data.test` is not given."""
     seed: int = 0
     """Seed of the permutation that decides."""
     group: str | None = None
@@ -287,7 +287,7 @@ class Train:
     """Whether BatchNorm takes its statistics over the images of all processes; false: over those of each process. CUDA
     only."""
     timeout: float = 600.0
-    """Seconds that processes which train together wait for one another before the job ends; above 0."""
+    """Seconds that processes which train together wait for one another before the job ends."""
     keep: int = 2
     """Checkpoints kept besides the best one."""
     samples: int = 4
@@ -424,16 +424,25 @@ def show(config: Config) -> list[tuple[str, Any, str]]:
 
 def schema() -> dict[str, Any]:
     """Returns the JSON Schema of a config file, for editors."""
+    from segtool.rules import BOUNDS
     from segtool.schema import json_schema
 
-    return {**json_schema(Sections, plain=plain), "title": "segtool config"}
+    whole: dict[str, Any] = {**json_schema(Sections, plain=plain), "title": "segtool config"}
+    for path, (_, limits) in BOUNDS.items():
+        *sections, key = path.split(".")
+        properties = whole["properties"]
+        for section in sections:
+            properties = properties[section]["properties"]
+        properties[key].update(limits)
+    return whole
 
 
 def reference() -> str:
     """Returns Markdown that lists every key with its type, default and meaning."""
+    from segtool.rules import BOUNDS
     from segtool.schema import reference
 
-    return reference(Sections, plain=plain)
+    return reference(Sections, plain=plain, expected={path: words for path, (words, _) in BOUNDS.items()})
 
 
 def _overridden(document: Document, name: str, overrides: Sequence[str]) -> Config:

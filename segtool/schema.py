@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -46,10 +46,16 @@ def json_schema(cls: type, *, plain: Any) -> dict[str, Any]:
     return head | _schema(cls, plain)
 
 
-def reference(cls: type, *, plain: Any) -> str:
-    """Returns Markdown with a table for each section of a dataclass: key, type, default and meaning."""
+def reference(cls: type, *, plain: Any, expected: Mapping[str, str]) -> str:
+    """Returns Markdown with a table for each section of a dataclass: key, type, default and meaning.
+
+    Args:
+        cls: The dataclass of the whole file.
+        plain: Turns a default into plain data.
+        expected: The values that a key takes, in words, by its dotted path.
+    """
     sections = _sections(cls, "", {}).items()
-    return "\n".join(line for section, paths in sections for line in _table(paths, section, plain))
+    return "\n".join(line for section, paths in sections for line in _table(paths, section, plain, expected))
 
 
 def _schema(annotation: Any, plain: Any) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def _section(annotation: Any) -> Any:
     return next((c for c in candidates if is_dataclass(c) and not issubclass(c, Component)), None)
 
 
-def _table(paths: Sequence[str], cls: type, plain: Any) -> list[str]:
+def _table(paths: Sequence[str], cls: type, plain: Any, expected: Mapping[str, str]) -> list[str]:
     hints = get_type_hints(cls)
     docs = field_docs(cls)
     title = ", ".join(f"`{path}`" for path in paths if path) or "Sections"
@@ -123,7 +129,9 @@ def _table(paths: Sequence[str], cls: type, plain: Any) -> list[str]:
     for field in settable(cls):
         default = _default(field, hints[field.name], plain)
         kind = _cell(_kind(hints[field.name]))
-        rows.append(f"| `{field.name}` | {kind} | {default} | {_cell(docs[field.name])} |")
+        words = expected.get(join(paths[0], field.name), "")
+        meaning = docs[field.name] + (f" Expected: {words}." if words else "")
+        rows.append(f"| `{field.name}` | {kind} | {default} | {_cell(meaning)} |")
     return [*rows, ""]
 
 

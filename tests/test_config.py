@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -34,13 +35,16 @@ from segtool.config import (
     load_config,
     located,
     parse_config,
+    parse_text,
     plain,
     reference,
     schema,
     show,
 )
 from segtool.errors import ConfigError, Problem
+from segtool.overrides import apply
 from segtool.registry import MODULES, Component, _registered, build, names, options, register
+from segtool.rules import BOUNDS
 from segtool.schema import field_docs
 from segtool.yaml_io import dump, load_file
 
@@ -821,6 +825,11 @@ def test_a_config_is_plain_json() -> None:
 
 def accepts(schema: dict[str, Any], value: Any) -> bool:
     """A slow and obvious validator of the few words of JSON Schema that `schema` uses."""
+    if isinstance(value, int | float):
+        least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+        above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
+        if not (least <= value <= most and above < value < below):
+            return False
     if "anyOf" in schema:
         return any(accepts(option, value) for option in schema["anyOf"])
     if "enum" in schema:
@@ -848,13 +857,26 @@ def test_the_schema_accepts_what_loads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_the_schema_refuses_what_does_not_load(path: str, tmp_path: Path) -> None:
-    from segtool.overrides import apply
     from segtool.yaml_io import load
 
     data = load_file(written(tmp_path, EVERYTHING)).data
     for text in misfits(FIELDS[path]):
         changed, _ = apply(data, {}, [f"{path}={text}"], defaults={})
         assert not accepts(schema(), changed), load(text, where=str).data
+
+
+@pytest.mark.parametrize("path", BOUNDS)
+def test_the_schema_has_the_ends_of_the_numbers_that_load_and_the_page_tells_them(path: str, tmp_path: Path) -> None:
+    data = load_file(written(tmp_path, STREETS)).data
+    for value in (-1, 0, 1, 181, 10**13):
+        changed, _ = apply(data, {}, [f"{path}={value}"], defaults={})
+        said = ""
+        try:
+            parse_text(STREETS, "c.yaml", [f"{path}={value}"])
+        except ConfigError as error:
+            said = str(error)
+        assert accepts(schema(), changed) is not (f"{path}: expected" in said), value
+    assert f"Expected: {BOUNDS[path][0]}." in reference()
 
 
 def test_the_schema_names_every_component_by_text_or_mapping() -> None:
