@@ -559,6 +559,19 @@ def test_bursts_of_nearly_equal_shots_are_held_out_in_blocks_of_their_numbers(tm
     assert sum(len(one & other) for one, other in itertools.combinations(parts, 2)) <= 2
 
 
+@pytest.mark.parametrize("step", [1, 30])
+def test_frames_of_which_some_resemble_the_next_are_held_out_in_blocks_that_hold_them(
+    step: int, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    for i in range(60):
+        scene = i - i % 2 if 20 <= i < 40 else i
+        write_image(root / f"images/v_{i * step:05}.png", scene)
+        write_mask(root / f"masks/v_{i * step:05}.png", regions(scene, [0, 1]))
+    config = init(root)
+    assert config.data.split.group == (r"^(.*?)\d$" if step == 1 else r"^(.*?)\d{1,2}$")
+
+
 def test_a_photograph_cut_out_on_black_is_no_mask(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for i in range(8):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +77,11 @@ def choose_split(
     rows = presence(records)
     stratify = bool((rows.mean(0) < 0.98).any() and rows.any(0).sum() > 1)
     split, divided, tried = _divide(records, shares, group, presence if stratify else None, rows, twins)
-    if divided.leak and not sequences and (blocks := _blocks(stems, len(shares) + 1)):
-        other = _divide(records, shares, blocks.pattern, presence if stratify else None, rows, twins)
-        if _rank(other[1]) > _rank(divided):
-            sequences, (split, divided, tried) = blocks, other
+    if divided.leak and not sequences:
+        for blocks in _blocks(stems, len(shares) + 1):
+            other = _divide(records, shares, blocks.pattern, presence if stratify else None, rows, twins)
+            if _rank(other[1]) > _rank(divided) and other[1].leaks <= divided.leaks / 2:
+                sequences, (split, divided, tried) = blocks, other
     chosen: dict[str, float | int | str | bool] = {**shares, "seed": split.seed}
     if split.group:
         chosen["group"] = split.group
@@ -90,14 +91,13 @@ def choose_split(
     return SplitChoice(len(divided.parts["train"]), chosen, reason, len(divided.parts["val"]))
 
 
-def _blocks(stems: Sequence[str], parts: int) -> Sequences | None:
-    """Returns blocks of ten consecutive numbers, for images whose equal neighbours no name tells."""
-    pattern = r"^(.*?)\d$"
-    groups = group_stems(stems, pattern)
-    if groups is None or len(groups) <= parts or max(map(len, groups.values())) > 0.7 * len(stems):
-        return None
-    why = "consecutive numbers, since neighbours show nearly the same"
-    return Sequences(pattern, len(groups), why)
+def _blocks(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
+    """Yields blocks of 10, 100 and 1000 consecutive numbers, for images whose equal neighbours no name tells."""
+    for digits in (1, 2, 3):
+        pattern = r"^(.*?)\d$" if digits == 1 else rf"^(.*?)\d{{1,{digits}}}$"
+        groups = group_stems(stems, pattern)
+        if groups and len(groups) > parts and max(map(len, groups.values())) <= 0.7 * len(stems):
+            yield Sequences(pattern, len(groups), "consecutive numbers, since neighbours show nearly the same")
 
 
 def _looks(records: Sequence[Record]) -> Looks:
