@@ -92,9 +92,11 @@ def test_half_of_the_masks_are_no_mistake_of_a_few() -> None:
 def test_where_shares_tell_nothing_colours_do_if_all_others_agree() -> None:
     by_color = [contrast_of(image, mask) for image, mask in exchanged(drawn(skyline), 5)]
     assert suspects(shares(exchanged(drawn(skyline), 5))).tolist() == []
-    assert exchanged_by_colors(by_color).tolist() == [5]
-    assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(skyline)]).tolist() == []
-    assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(any_color)]).tolist() == []
+    usual = shares(drawn(skyline))
+    assert exchanged_by_colors(by_color, usual).tolist() == [5]
+    assert exchanged_by_colors(by_color, usual / 10).tolist() == []  # a speck, which no exchange makes usual
+    assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(skyline)], usual).tolist() == []
+    assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(any_color)], usual).tolist() == []
 
 
 def test_grey_pictures_beside_coloured_ones_and_ignored_rims_are_compared_too(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import check, config_of, write_pair
 
-from segtool.check.fit import choose_grid, contrary, strangers, votes_for_upright, wrong_pairs
+from segtool.check.fit import choose_grid, contrary, strangers, turned_masks, votes_for_upright, wrong_pairs
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -120,6 +120,25 @@ def test_a_mask_of_few_edges_and_masks_that_fit_no_image_are_no_strangers() -> N
     speck[2:4, 2:4] = 1
     assert strangers(images, [*masks[:7], look_at_values(Path("7.png"), speck), *masks[8:]]) == []
     assert strangers(images, masks[1:] + masks[:1]) == []
+
+
+def road(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a street: busy above, below a smooth road of nearly one shape, whose edges are faint."""
+    rng = np.random.default_rng(seed)
+    image, mask = rng.normal(110, 2, (*SIZE, 3)), np.zeros(SIZE, np.uint8)
+    for _ in range(40):
+        y, x = rng.integers(0, 22), rng.integers(0, 58)
+        image[y : y + 6, x : x + 6] += rng.choice([-60, 60])
+    left = 20 + int(rng.integers(-8, 9))
+    mask[40:, left : left + 26] = 1
+    image[mask == 1] -= 14
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def test_roads_below_where_pictures_have_few_edges_are_not_taken_for_mirrored_ones() -> None:
+    both = [road(seed) for seed in range(30)]
+    images = [look_at_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)]
+    assert turned_masks(images, [look_at_values(Path("m.png"), mask) for _, mask in both]) == []
 
 
 def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_at(tmp_path: Path) -> None:

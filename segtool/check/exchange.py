@@ -80,14 +80,20 @@ def is_exchanged(one: Contrast, others: Sequence[Contrast]) -> bool:
     return bool(np.quantile(behind, 1 - AGREEING) >= FRAME_USUAL and cut <= FRAME_CUT)
 
 
-def exchanged_by_colors(contrasts: Sequence[Contrast]) -> np.ndarray:
-    """Returns the places of images whose two classes lie the other way round than in nearly all, by colour alone."""
+def exchanged_by_colors(contrasts: Sequence[Contrast], shares: np.ndarray) -> np.ndarray:
+    """Returns the places of images whose two classes lie the other way round than in nearly all, by colour alone.
+
+    Args:
+        shares: of class 1 in each mask; an exchange must bring it among those of the others, as it does not where a
+            small object looks like what others have around it.
+    """
     if len(contrasts) < MIN_MASKS:
         return np.zeros(0, int)
     colors = np.stack([contrast.colors for contrast in contrasts])
     usual = colors @ (np.median(colors, 0) / np.maximum(colors.var(0), 0.01))
     middle = float(np.median(usual))
     found = np.flatnonzero(usual <= -CLEARLY * middle)
-    others = np.delete(usual, found)
-    clear = middle > 0 and others.min() >= LEAST_USUAL * middle
-    return found if clear and len(found) <= max(1, MOST * len(usual)) else np.zeros(0, int)
+    others, known = np.delete(usual, found), np.delete(shares, found)
+    clear = middle > 0 and others.min() >= LEAST_USUAL * middle and len(found) <= max(1, MOST * len(usual))
+    likely = (1 - shares >= known.min() - APART / 2) & (1 - shares <= known.max() + APART / 2)
+    return found[likely[found]] if clear else np.zeros(0, int)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
-from segtool.check.fit import choose_grid, contrary, own_fits, strangers, turned_masks, votes_for_upright, wrong_pairs
+from segtool.check.fit import (
+    choose_grid,
+    contrary,
+    least_fitting,
+    own_fits,
+    strangers,
+    turned_masks,
+    votes_for_upright,
+    wrong_pairs,
+)
 from segtool.check.likeness import standing_out
+from segtool.check.seats import Laid, Seats, lay_over, look_closely
 from segtool.check.shift import REACH, common_shift, shift_surface
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
@@ -25,6 +35,8 @@ OWN_FIT = 0.15  # by which a mask fits one image better than another where it is
 LAID_OVER = 16  # pairs that are read again to see whether masks are shifted
 MOST_PIXELS = 40_000_000  # of all of them
 LOOKED_AT = 16  # suspected masks that are read again
+LEAST_CLOSELY, MOST_CLOSELY = 24, 64  # masks that are looked at closely, a twentieth of them in between
+USUAL = 10  # that they are compared with
 COMPARED_WITH = 24  # other pairs that they are compared with
 FEW_PAIRS = 64  # up to so many are all read again, where they are small, as shares do not suspect any
 FEW_PIXELS = 20_000_000
@@ -35,35 +47,100 @@ SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may hav
 
 @a_check
 def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
-    """SEG109, SEG111: masks whose outlines follow the edges of another image, or of none, in place of their own."""
+    """SEG109, SEG111, SEG209: masks that follow the edges of another image, of none, or of theirs when it is turned.
+
+    Small maps of all masks and images suspect some; these, and the masks that fit least, are then looked at closely.
+    """
     upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    wrong = wrong_pairs(images, masks)
+    wrong, strange = dict(wrong_pairs(images, masks)), strangers(images, masks)
+    plain = [place for place, image in enumerate(images) if image.orientation == 1]
+    turned = {
+        plain[place]: how
+        for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
+    }
+    order, low = least_fitting(images, masks)
+    if order and len(wrong) + len(turned) <= len(pairs) / 2:
+        seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned)
+        wrong = {place: j for place, j in wrong.items() if place not in seats.denied} | dict(seats.exchanged)
+        turned = {place: how for place, how in turned.items() if place not in {*seats.denied, *wrong}}
+        turned |= {place: how for place, how in seats.turned if images[place].orientation == 1}
+        strange = [place for place in {*strange, *(low & {*seats.strange})} if place not in turned]
+    yield from _tell_wrong(survey, pairs, sorted(wrong.items()))
+    yield from _tell_strange(survey, pairs, sorted({*strange} - {*wrong}))
+    yield from _tell_turned(survey, pairs, sorted(turned.items()), len(plain))
+
+
+def _look_closely(
+    survey: Survey, pairs: Sequence[Pair], order: Sequence[int], *, wrong: dict[int, int], turned: dict[int, str]
+) -> Seats:
+    """Returns what the masks that are suspected most are, laid over images pixel by pixel."""
+    suspected = list(dict.fromkeys([*wrong, *turned, *order]))
+    left = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8)
+
+    def look(places: Sequence[int]) -> list[Laid]:
+        nonlocal left
+        chosen = []
+        for place in places:
+            image, _ = pairs[place]
+            left -= image.size[0] * image.size[1]
+            if left >= 0 and image.channels in (1, 3):
+                chosen.append(place)
+        return [laid for laid in in_threads(lay, chosen) if laid]
+
+    def lay(place: int) -> Laid | None:
+        both = _read(survey, *pairs[place], channels=pairs[place][0].channels)
+        return lay_over(place, *both) if both else None
+
+    most = max(LEAST_CLOSELY, min(MOST_CLOSELY, len(suspected) // 20))
+    usual = sorted(suspected)[:: max(1, len(suspected) // USUAL)][:USUAL]
+    return look_closely(suspected[:most], usual, look, count=len(pairs), wrong=wrong, turned=turned)
+
+
+def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int, int]]) -> Iterator[Finding]:
     if wrong:
-        mask, fitting, own = masks[wrong[0][0]], images[wrong[0][1]], images[wrong[0][0]]
+        (own, mask), (fitting, _) = pairs[wrong[0][0]], pairs[wrong[0][1]]
         yield Finding(
             "SEG109",
             "warning",
-            f"{num(wrong, 'mask')} of {len(masks)} fit another image better than their own: is the pairing right?",
+            f"{num(wrong, 'mask')} of {len(pairs)} fit another image better than their own: is the pairing right?",
             len(wrong),
-            few_names(survey, [masks[i].path for i, _ in wrong], SHOWN_BROKEN),
+            few_names(survey, [pairs[place][1].path for place, _ in wrong], SHOWN_BROKEN),
             f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
             f"{survey.name(own.path)}",
             "look at these images and masks together, and give each mask the name of the image that it was drawn on",
         )
-    told = {place for place, _ in wrong}
-    strange = [place for place in strangers(images, masks) if place not in told]
+
+
+def _tell_strange(survey: Survey, pairs: Sequence[Pair], strange: Sequence[int]) -> Iterator[Finding]:
     if strange:
+        image, mask = pairs[strange[0]]
         yield Finding(
             "SEG111",
             "warning",
-            f"{num(strange, 'mask')} of {len(masks)} fit no edges of their image, as others do: of another picture?",
+            f"{num(strange, 'mask')} of {len(pairs)} fit no edges of their image, as others do: of another picture?",
             len(strange),
-            few_names(survey, [masks[place].path for place in strange], SHOWN_BROKEN),
-            f"{survey.name(masks[strange[0]].path)} follows the edges of {survey.name(images[strange[0]].path)} no "
-            "better than masks of other images do",
+            few_names(survey, [pairs[place][1].path for place in strange], SHOWN_BROKEN),
+            f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} no better than masks of other "
+            "images do",
             "look at these images and masks together, and put the masks there that were drawn on these images",
+        )
+
+
+def _tell_turned(
+    survey: Survey, pairs: Sequence[Pair], turned: Sequence[tuple[int, str]], among: int
+) -> Iterator[Finding]:
+    if turned:
+        (image, mask), how = pairs[turned[0][0]], turned[0][1]
+        yield Finding(
+            "SEG209",
+            "warning",
+            f"{num(turned, 'mask')} of {among} fit their image only when they are turned: another origin?",
+            len(turned),
+            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
+            f"{survey.name(mask.path)}: {how}, by the edges of {survey.name(image.path)}",
+            "look at these images and masks together, and mirror or turn the masks back",
         )
 
 
@@ -121,24 +198,6 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             f"{survey.name(image.path)}: EXIF orientation {image.orientation}; its mask is taken to be "
             f"drawn on the {grid} picture",
             f"look at one beside its mask; where the mask lies the other way up, set data.exif to {setting}",
-        )
-
-
-@a_check
-def masks_not_turned(survey: Survey) -> Iterator[Finding]:
-    """SEG209: masks that fit their image only when they are mirrored or turned."""
-    pairs = [(image, mask) for image, mask in fitting_pairs(survey) if image.orientation == 1]
-    turned = turned_masks([image for image, _ in pairs], [mask for _, mask in pairs])
-    if turned:
-        place, how = turned[0]
-        yield Finding(
-            "SEG209",
-            "warning",
-            f"{num(turned, 'mask')} of {len(pairs)} fit their image only when they are turned: another origin?",
-            len(turned),
-            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
-            f"{survey.name(pairs[place][1].path)}: {how}, by the edges of {survey.name(pairs[place][0].path)}",
-            "look at these images and masks together, and mirror or turn the masks back",
         )
 
 
@@ -265,5 +324,6 @@ def _exchanged(survey: Survey, pairs: list[Pair], shares: np.ndarray) -> list[in
         return [place for place, one in contrasts(suspected[:LOOKED_AT]).items() if is_exchanged(one, usual)]
     if len(pairs) <= FEW_PAIRS and sum(image.size[0] * image.size[1] for image, _ in pairs) <= FEW_PIXELS:
         every = contrasts(range(len(pairs)))
-        return [list(every)[place] for place in exchanged_by_colors(list(every.values()))]
+        places = np.array(list(every), int)
+        return places[exchanged_by_colors(list(every.values()), shares[places])].tolist()
     return []
