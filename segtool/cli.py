@@ -20,7 +20,7 @@ from segtool.signals import end_at_signals, end_where_asked
 if TYPE_CHECKING:
     from segtool.config import Config
     from segtool.metrics import Scores
-    from segtool.session import Session
+    from segtool.sources import Session
 
 LAUNCHER_SECONDS = 5  # in which a launcher has seen that a process ended
 
@@ -254,7 +254,8 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train: check the data, train, measure, save."""
-    from segtool.session import Session, train_session
+    from segtool.session import train_session
+    from segtool.sources import Session
 
     if max_restarts and gpus == 1:
         raise SegtoolError("--max-restarts goes with --gpus N, or is an option of torchrun; leave it out")

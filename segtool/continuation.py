@@ -22,13 +22,12 @@ from segtool.provenance import (
     timestamp,
 )
 from segtool.runs import CONFIG, Run, RunDirectory, holds_run, relocate, resume_command, typed
-from segtool.sources import load_any
+from segtool.sources import Session, load_any
 
 if TYPE_CHECKING:
     from segtool.checkpoint import Checkpoint
     from segtool.distributed import World
     from segtool.plan import Plan
-    from segtool.session import Session
     from segtool.terminal import Reporter
 
 

@@ -17,9 +17,9 @@ from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, S
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
 from segtool.runs import CONFIG, argument, holds_run, next_free
-from segtool.session import Session, train_session
+from segtool.session import train_session
 from segtool.signals import end_where_asked
-from segtool.sources import is_data, load_any, run_name
+from segtool.sources import Session, is_data, load_any, run_name
 from segtool.terminal import Reporter, duration, percent
 from segtool.use import evaluate_session
 from segtool.yaml_io import flow

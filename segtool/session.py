@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from segtool.preparation import (
 )
 from segtool.provenance import first_facts
 from segtool.runs import Run, RunDirectory, holds_run, next_free, relocate, resume_command
-from segtool.sources import is_data, load_any, load_text, run_name, scaffolded
+from segtool.sources import Session, is_data, load_any, load_text, run_name, scaffolded
 
 if TYPE_CHECKING:
     from segtool.check.findings import Report
@@ -37,24 +37,6 @@ if TYPE_CHECKING:
     from segtool.forecast import Forecast
     from segtool.terminal import Reporter
     from segtool.trial import Trial
-
-
-@dataclass(frozen=True)
-class Session:
-    """What `segtool train` was asked for."""
-
-    config: Path
-    overrides: tuple[str, ...] = ()
-    run: Path | None = None
-    resume: bool = False
-    budget: float | None = None
-    device: str = "auto"
-    quiet: bool = False
-    gpus: int = 1
-    """Processes to start for it; 1: this one, or those that torchrun has started."""
-    max_restarts: int = 0
-    preflight: bool = True
-    """Whether a new training is tried on small crops before its first step."""
 
 
 def train_session(session: Session, *, dry_run: bool = False) -> float | None:

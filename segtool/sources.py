@@ -1,14 +1,33 @@
-"""What the user names, read as a config: a file, a run, a checkpoint, or a data folder."""
+"""What the user asks a training for, and names, read as a config: a file, a run, a checkpoint, or a data folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segtool.config import Config, load_config, parse_text
 from segtool.errors import ConfigError
 from segtool.members import fold_runs
 from segtool.runs import CONFIG, holds_run, typed
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `segtool train` was asked for."""
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    run: Path | None = None
+    resume: bool = False
+    budget: float | None = None
+    device: str = "auto"
+    quiet: bool = False
+    gpus: int = 1
+    """Processes to start for it; 1: this one, or those that torchrun has started."""
+    max_restarts: int = 0
+    preflight: bool = True
+    """Whether a new training is tried on small crops before its first step."""
 
 
 def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:

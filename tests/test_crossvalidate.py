@@ -23,7 +23,7 @@ from segtool.config import load_config
 from segtool.demo import make_dataset
 from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
 from segtool.metrics import ImageScore, Scores
-from segtool.session import Session
+from segtool.sources import Session
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",

@@ -26,7 +26,8 @@ from segtool.data import loader
 from segtool.distributed import World, join_world, place, world_of
 from segtool.errors import ConfigError, DataError, LostError, SegtoolError
 from segtool.plan import parts_of, smallest_part
-from segtool.session import Session, train_session
+from segtool.session import train_session
+from segtool.sources import Session
 from segtool.use import evaluate_session, predict_session
 
 NORMLESS = {

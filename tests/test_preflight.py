@@ -27,6 +27,7 @@ from segtool.losses import CrossEntropy
 from segtool.models.decoders import UNet
 from segtool.plan import make_plan
 from segtool.runs import RunDirectory
+from segtool.sources import Session
 from segtool.terminal import Reporter
 from segtool.trial import Trial, Verdict
 
@@ -552,5 +553,5 @@ def test_a_launcher_hands_the_choice_on(config_file, monkeypatch):
     given = []
     monkeypatch.setattr(launch, "launch", lambda words, **_: given.append("--no-preflight" in words))
     for preflight_on in (True, False):
-        session.train_session(session.Session(config_file, device="cpu", gpus=2, preflight=preflight_on))
+        session.train_session(Session(config_file, device="cpu", gpus=2, preflight=preflight_on))
     assert given == [False, True]

@@ -33,6 +33,7 @@ from segtool.errors import ConfigError, DiskError
 from segtool.inference import fast_dtype
 from segtool.optim import learning_rate
 from segtool.runs import Run, RunDirectory, holds_run, relocate
+from segtool.sources import Session
 from segtool.terminal import Reporter
 
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
@@ -586,9 +587,7 @@ def test_a_budget_leaves_time_for_the_last_validation_where_a_run_is_continued(t
     monkeypatch.setattr(forecast, "_scoring", lambda *_: (30.0, 10.0))  # seconds of a validation, and its samples
     run = copy_of(bench.whole, tmp_path)
     began = time.monotonic()
-    session.train_session(
-        session.Session(run, ("train.steps=99",), resume=True, budget=900.0, device="cpu", quiet=True)
-    )
+    session.train_session(Session(run, ("train.steps=99",), resume=True, budget=900.0, device="cpu", quiet=True))
     assert ends[0] == pytest.approx(began + 900 - 1.5 * 40 - 2, abs=1)
 
 
