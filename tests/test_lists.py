@@ -147,6 +147,18 @@ def test_images_that_no_list_names_need_no_masks(tmp_path: Path) -> None:
         split_records(settings, tmp_path)
 
 
+@pytest.mark.parametrize("root", ["real", "link"])
+@pytest.mark.parametrize("named", ["real", "link"])
+def test_absolute_paths_in_lists_may_lead_through_links(tmp_path: Path, root: str, named: str) -> None:
+    numbered(tmp_path / "real", 3)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    images = [f"{tmp_path}/{named}/images/{name}.jpg" for name in ("000", "002")]
+    assert listed(tmp_path / root, "".join(f"{path}\n" for path in images)) == ["000", "002"]
+    path = tmp_path / "pairs.csv"
+    path.write_text("".join(f"{path},{tmp_path}/{named}/masks/001.png\n" for path in images))
+    assert [record.stem for record in read_list(path, tmp_path / root)] == ["images/000", "images/002"]
+
+
 def test_a_name_that_fits_two_images_names_none(tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         touch(tmp_path / kind, "s1/a.png", "s2/a.png", "s1/b.png")

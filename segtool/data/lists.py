@@ -140,6 +140,7 @@ class Names:
     def __init__(self, found: Pairs, images: Path, pairing: Pairing, root: Path) -> None:
         self._files: dict[str, set[Path]] = {}
         self._by_path: dict[Path, Path] = {}
+        self._by_real_path: dict[Path, Path] | None = None
         self._pairing = pairing
         self._bases = (root, images)
         for record in found.records:
@@ -168,8 +169,10 @@ class Names:
         cell = cell.replace("\\", "/").strip("\"' ")
         paths = [Path(os.path.abspath(base / cell)) for base in self._bases] if "/" in cell[:MAX_PATH] else []
         for path in paths:
-            if path in self._by_path or os.path.isfile(path):
-                return self._by_path.get(path)
+            if path in self._by_path:
+                return self._by_path[path]
+            if os.path.isfile(path):
+                return self._behind_links(path)
         parts = unicodedata.normalize("NFC", cell).split("/")
         for start in range(len(parts)):
             name = "/".join(parts[start:])
@@ -179,6 +182,11 @@ class Names:
                 if len(files) == 1:
                     return next(iter(files))
         return None
+
+    def _behind_links(self, path: Path) -> Path | None:
+        if self._by_real_path is None:
+            self._by_real_path = {_real(known): image for known, image in self._by_path.items()}
+        return self._by_real_path.get(_real(path))
 
     def _is_path(self, cell: str) -> bool:
         path = cell.replace("\\", "/")
@@ -296,7 +304,8 @@ def _parse_row(row: _Row, columns: tuple[int, int], width: int, bases: tuple[Pat
         return f"a cell of {max(map(len, row.cells)):,} characters, which is no path; correct the line"
     if not all(row.cells[column] for column in columns):
         return "an empty cell, expected an image and a mask; complete the line or remove it"
-    image, mask = (_locate(row.cells[column], base) for column, base in zip(columns, bases, strict=True))
+    located = (_locate(row.cells[column], base) for column, base in zip(columns, bases, strict=True))
+    image, mask = (_below(path, root) for path in located)
     missing = [shown(path) for path in (image, mask) if not os.path.exists(path)]  # False for a name too long
     if missing:
         return f"no such file: {', '.join(missing)}; paths are relative to data.root"
@@ -308,6 +317,19 @@ def _locate(cell: str, root: Path) -> Path:
     if "\\" in cell and not os.path.exists(path):  # a list written on Windows
         path = root / cell.replace("\\", "/")
     return Path(os.path.abspath(path))
+
+
+def _below(path: Path, root: Path) -> Path:
+    """Returns a path as one below the root, where it leads there by way of a link."""
+    if path.is_relative_to(root):
+        return path
+    real, real_root = _real(path), Path(os.path.realpath(root))
+    return root / real.relative_to(real_root) if real.is_relative_to(real_root) else path
+
+
+def _real(path: Path) -> Path:
+    """Returns a file's path without links in its folders; the file itself may be one, to a store of files."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _listed_stem(image: Path, root: Path) -> str:
