@@ -25,11 +25,17 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # that a launcher, torchrun too, gives e
 
 
 def launch(
-    arguments: Sequence[str], *, processes: int, max_restarts: int, patience: float, say: Callable[[str], object]
+    arguments: Callable[[], Sequence[str]],
+    *,
+    processes: int,
+    max_restarts: int,
+    patience: float,
+    say: Callable[[str], object],
 ) -> None:
     """Runs `segtool ARGUMENTS` in several processes, and returns when all are done.
 
     Args:
+        arguments: asked at each start, as of a budget less is left each time.
         max_restarts: how often all are started again when one was killed, hung or failed; not where its error is one of
             usage, of data or a divergence.
         patience: seconds that they have to save after SIGINT or SIGTERM.
@@ -41,7 +47,7 @@ def launch(
     """
     job = uuid.uuid4().hex
     for restart in range(max_restarts + 1):
-        failed = _run(arguments, processes, job, patience)
+        failed = _run(arguments(), processes, job, patience)
         if failed is None:
             return
         if restart == max_restarts or failed.exit_code in LASTING:

@@ -103,6 +103,26 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
         config, _ = load_any(directory if session.resume else session.config, session.overrides)
         require_shares(config, session.gpus)
         timeout = config.train.timeout
+    is_claimed = not (session.run or session.resume or dry_run)
+    if is_claimed:
+        directory = _claim(directory)
+    reporter = Reporter(quiet=session.quiet)
+    try:
+        launch(
+            lambda: _arguments(session, directory, began, dry_run=dry_run),
+            processes=session.gpus,
+            max_restarts=session.max_restarts,
+            patience=timeout,
+            say=reporter.warn,
+        )
+    finally:
+        if is_claimed:
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # where nothing came to lie in it
+
+
+def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool) -> list[str]:
+    """Returns what each process of a session is started with."""
     arguments = ["--debug"] if "--debug" in sys.argv else []
     arguments += ["train", "--run", str(directory), "--device", session.device]
     arguments += [word for override in session.overrides for word in ("--set", override)]
@@ -111,14 +131,7 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
     flags = {"--resume": session.resume, "--quiet": session.quiet, "--dry-run": dry_run}
     flags["--no-preflight"] = not session.preflight
     arguments += [flag for flag, given in flags.items() if given]
-    reporter = Reporter(quiet=session.quiet)
-    launch(
-        [*arguments, "--", str(session.config)],
-        processes=session.gpus,
-        max_restarts=session.max_restarts,
-        patience=timeout,
-        say=reporter.warn,
-    )
+    return [*arguments, "--", str(session.config)]
 
 
 def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
@@ -153,7 +166,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
             work, deadline = budgeted(work, forecast.times, session.budget, began, reporter)
         if dry_run:
             return _foretell(work, forecast, prepared, directory, reporter)
-    run = Run(directory) if session.run else _next_run(directory)
+    run = Run(directory if session.run else _claim(directory))
     with working_in(run, reporter, processes=world.size):
         _refuse_run(run.directory)  # that another process has made meanwhile
         checkpoint.remove_unfinished(run.checkpoints)
@@ -217,8 +230,8 @@ def _refuse_run(directory: Path) -> None:
         )
 
 
-def _next_run(directory: Path) -> Run:
-    """Returns the run of a directory that this process has made, with a later number where another was there first."""
+def _claim(directory: Path) -> Path:
+    """Returns a directory that this process has made, with a later number where another was there first."""
     make_folder(directory.parent)
     while True:
         try:
@@ -226,9 +239,9 @@ def _next_run(directory: Path) -> Run:
         except FileExistsError:
             directory = next_free(directory.parent, directory.name.rpartition("-")[0])
         except OSError:
-            return Run(directory)  # which tells why
+            return directory  # and whoever opens a run there tells why
         else:
-            return Run(directory)
+            return directory
 
 
 def _say_reasons(source: Path, text: str | None, config: Config, reporter: Reporter, *, dry_run: bool) -> None:

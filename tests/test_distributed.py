@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from conftest import config_of, draw_pair, write_pair
 from ranks import in_ranks, values_of
 from torch import nn
 
-from segtool import checkpoint, launch
+from segtool import checkpoint, launch, session
 from segtool.config import dump_config
 from segtool.data import loader
 from segtool.distributed import World, join_world, place, world_of
@@ -449,11 +451,34 @@ def test_all_start_again_unless_a_new_start_would_meet_the_same(monkeypatch, cod
 
     monkeypatch.setattr(launch, "_run", once)
     with pytest.raises(launch.JobError) if raised else contextlib.nullcontext() as ended:
-        launch.launch([], processes=2, max_restarts=max_restarts, patience=1.0, say=said.append)
+        launch.launch(list, processes=2, max_restarts=max_restarts, patience=1.0, say=said.append)
     assert len(jobs) == runs
     assert len(set(jobs)) == 1, "by which the run is known as the job's own"
     assert len(said) == runs - 1
     assert raised is None or ended.value.exit_code == raised
+
+
+def test_two_jobs_begun_together_get_two_directories_and_a_new_start_what_is_left_of_the_budget(
+    write_config, tmp_path, monkeypatch
+):
+    config, started, clock = write_config().rename(tmp_path / "net.yaml"), [], iter(range(100, 200, 7))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    asked = Session(config, device="cpu", gpus=2, max_restarts=1, budget=60.0, quiet=True)
+
+    def once(arguments: Any, *_: Any) -> Any:
+        started.append(arguments)
+        if len(started) == 1:  # while the first is starting, another begins
+            train_session(replace(asked, max_restarts=0, budget=None))
+            return launch.JobError("killed", 137)
+        return None
+
+    monkeypatch.setattr(launch, "_run", once)
+    train_session(asked)
+    given = [dict(pairwise(words)) for words in started]
+    assert [words["--run"] for words in given] == ["runs/net-1", "runs/net-2", "runs/net-1"]
+    assert [words.get("--budget") for words in given] == ["53s", None, "39s"]
+    assert list((tmp_path / "runs").iterdir()) == [], "where nothing came to lie in them"
 
 
 def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_config, tmp_path, monkeypatch):

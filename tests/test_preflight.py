@@ -551,7 +551,8 @@ def test_a_launcher_hands_the_choice_on(config_file, monkeypatch):
     from segtool import launch, session
 
     given = []
-    monkeypatch.setattr(launch, "launch", lambda words, **_: given.append("--no-preflight" in words))
+    monkeypatch.chdir(config_file.parent)
+    monkeypatch.setattr(launch, "launch", lambda words, **_: given.append("--no-preflight" in words()))
     for preflight_on in (True, False):
         session.train_session(Session(config_file, device="cpu", gpus=2, preflight=preflight_on))
     assert given == [False, True]

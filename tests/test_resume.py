@@ -284,10 +284,8 @@ def test_where_the_disk_of_several_processes_fails_the_command_that_continues_st
 
 def test_two_trainings_that_are_given_the_same_next_name_get_two_directories(tmp_path):
     """Started at the same moment, both have seen that no run is there."""
-    first, second = (session._next_run(tmp_path / "runs" / "net-3") for _ in range(2))
-    assert [run.directory.name for run in (first, second)] == ["net-3", "net-4"]
-    first.close()
-    second.close()
+    claimed = [session._claim(tmp_path / "runs" / "net-3") for _ in range(2)]
+    assert [directory.name for directory in claimed] == ["net-3", "net-4"]
 
 
 @pytest.mark.parametrize("place", ["runs", "runs/net-3"])
@@ -304,7 +302,7 @@ def test_a_link_to_nothing_in_the_place_of_a_run_is_told_before_anything_is_look
     assert f"cannot be made, since {place} is no folder that can be written; choose another --run" in ended.err
     if place == "runs":  # gone between that look and the training
         with pytest.raises(DiskError, match="runs: the folder cannot be made"):
-            session._next_run(Path("runs/net-3"))
+            session._claim(Path("runs/net-3"))
 
 
 def test_a_training_that_waited_for_another_in_its_directory_does_not_train_into_its_run(bench, monkeypatch, segtool):
