@@ -270,7 +270,8 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
             # Compared without case and in composed form, since some file systems know no other way.
             writers.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), []).append(job.image)
     problems = [
-        f"{', '.join(map(str, images))}: would all be written to one file; predict them into separate --out folders"
+        f"{', '.join(map(str, images))}: would all be written to one file; "
+        + ("predict them into separate --out folders" if len(set(images)) > 1 else "name the image once")
         for images in dict.fromkeys(tuple(images) for images in writers.values() if len(images) > 1)
     ]
     sources = {os.path.realpath(job.image) for job in jobs}

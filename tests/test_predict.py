@@ -122,7 +122,7 @@ def test_one_stem_from_two_folders_is_an_error_that_names_all_pairs(tmp_path):
     with pytest.raises(SegtoolError) as error:
         jobs_for([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
     assert len(error.value.problems) == 2
-    with pytest.raises(SegtoolError, match="written to one file"):
+    with pytest.raises(SegtoolError, match="written to one file; name the image once"):
         jobs_for([tmp_path / "one" / "a.png", tmp_path / "one" / "a.png"], tmp_path / "out")
 
 
