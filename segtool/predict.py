@@ -99,9 +99,9 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
     for given in inputs:
         if given.is_dir():
             # What an earlier prediction left in a folder within the images is not an image to predict.
-            left = Path(os.path.abspath(out)) if out.is_dir() and not out.samefile(given) else None
             listed = list_files(given, IMAGE_SUFFIXES)
-            found = [path for path in listed if not (left and path.is_relative_to(left) and _is_made(path))]
+            left = _folders_within(out, listed) if out.is_dir() and not out.samefile(given) else frozenset()
+            found = [path for path in listed if not (path.parent in left and _is_made(path))]
             images += [(path, Path(stem_of(path, given))) for path in found]
             if not found:
                 missing.append(f"{given}: holds no image; expected PNG, JPEG, TIFF, BMP or WebP files")
@@ -123,6 +123,12 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
     ]
     _check_collisions(jobs)
     return jobs
+
+
+def _folders_within(out: Path, files: Iterable[Path]) -> frozenset[Path]:
+    """Returns the folders of some files that are `out` or lie within it, by whatever links they are named."""
+    real = out.resolve()
+    return frozenset(folder for folder in {file.parent for file in files} if folder.resolve().is_relative_to(real))
 
 
 def predict(

@@ -584,8 +584,10 @@ def test_masks_written_into_a_folder_within_the_images_are_no_images_next_time(t
         folder.mkdir()
         Image.new("RGB", (4, 4)).save(folder / "a.png")
     (out / "a.png").write_bytes(_png(Image.new("L", (4, 4))))
-    jobs = list_jobs([images], out, overlays=False, probabilities=False)
-    assert [job.image for job in jobs] == [images / "a.png"]
+    (tmp_path / "link").symlink_to(images)
+    for named in (out, tmp_path / "link" / "masks"):
+        jobs = list_jobs([images], named, overlays=False, probabilities=False)
+        assert [job.image for job in jobs] == [images / "a.png"]
 
 
 def test_images_in_the_folder_that_is_written_into_are_predicted_too(tmp_path: Path) -> None:
