@@ -220,11 +220,17 @@ def best(directory: Path, *, warn: Callable[[str], object] | None = None) -> Che
     Raises:
         CheckpointError: it does not verify, or the score of another does not, which might then be the best.
     """
-    scored = [(score, path) for path in committed(directory) if (score := _verified_progress(path).score) is not None]
-    if not scored:
-        return last(directory, warn=warn)
-    top = max(score for score, _ in scored)
-    return load(next(path for score, path in scored if score == top))
+    paths = committed(directory)
+    try:
+        scored = [(score, path) for path in paths if (score := _verified_progress(path).score) is not None]
+        if not scored:
+            return last(directory, warn=warn)
+        top = max(score for score, _ in scored)
+        return load(next(path for score, path in scored if score == top))
+    except CheckpointError:
+        if set(paths) <= set(committed(directory)):
+            raise
+        return best(directory, warn=warn)  # the training that goes on has removed one meanwhile
 
 
 def committed(directory: Path) -> list[Path]:

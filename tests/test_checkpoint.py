@@ -511,6 +511,25 @@ def test_a_damaged_best_is_an_error_and_no_other_takes_its_place(two_steps, name
     assert last(two_steps).progress.step == 2  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("removed", ["step-00000000", "step-00000001"])
+def test_a_checkpoint_that_its_training_removes_while_the_best_is_sought_is_in_nobodys_way(
+    tmp_path, monkeypatch, removed
+):
+    save_scores(tmp_path, [0.1, 0.3])
+    read = checkpoint._read
+
+    def read_late(path: Path, **options: Any) -> bytes:
+        if path.parent.name == removed and path.exists():
+            save_scores(tmp_path, [0.1, 0.3, 0.5])
+            path.parent.rename(tmp_path / f".tmp-old-{removed}")
+        return read(path, **options)
+
+    monkeypatch.setattr(checkpoint, "_read", read_late)
+    found = best(tmp_path)
+    assert found is not None
+    assert found.progress.step == 2
+
+
 def test_a_run_is_its_best_checkpoint_and_a_checkpoint_is_itself(two_steps, tmp_path):
     directory = two_steps.rename(tmp_path / "checkpoints")
     named = {tmp_path: 1, directory: 1, directory / "step-00000002": 2, directory / "step-00000001": 1}
