@@ -77,7 +77,7 @@ def suggest(word: str, known: Iterable[str], *, elsewhere: Sequence[str] = ()) -
     return f"; known: {', '.join(names)}"
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Returns a found value for a message: text in quotes, long things cut."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -190,7 +190,7 @@ def _keys(annotation: Any, path: str = "") -> list[str]:
 
 
 def _mismatch(annotation: Any, value: Any) -> str:
-    return f"expected {describe(annotation)}, found {shown(value)}{_remedy(annotation, value)}"
+    return f"expected {describe(annotation)}, found {value_text(value)}{_remedy(annotation, value)}"
 
 
 def _remedy(annotation: Any, value: Any) -> str:

@@ -61,7 +61,7 @@ def few_names(survey: Survey, paths: Iterable[Path], limit: int = SHOWN_FILES) -
     return tuple(survey.name(path) for path in list(paths)[:limit])
 
 
-def percent(share: float) -> str:
+def share_text(share: float) -> str:
     """Returns a share for people: `12.3 %`; of one below a thousandth two digits, `0.042 %`."""
     return f"{100 * share:.1f} %" if share >= 1e-3 or not share else f"{100 * share:.2g} %"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
-from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
+from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.fit import (
     choose_grid,
     contrary,
@@ -303,8 +303,8 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
             f"{num(found, 'mask')} of {len(pairs)} in which the two classes look exchanged: object for background",
             len(found),
             few_names(survey, [pairs[place][1].path for place in found], SHOWN_BROKEN),
-            f"{survey.name(pairs[found[0]][1].path)}: {name} is {percent(shares[found[0]])} of the pixels, in the "
-            f"others {percent(float(usual))} (the median), and looks like what the others have as "
+            f"{survey.name(pairs[found[0]][1].path)}: {name} is {share_text(shares[found[0]])} of the pixels, in the "
+            f"others {share_text(float(usual))} (the median), and looks like what the others have as "
             f"{shown(survey.labels.names[0])}",
             "look at these images and masks together, and exchange the two values in the masks",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, percent
+from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.check.of_fits import fitting_pairs
 from segtool.check.survey import Survey
@@ -76,7 +76,7 @@ def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
             f"{num(found, 'picture')} that {'stands' if len(found) == 1 else 'stand'} twice, with masks that disagree",
             len(found),
             few_names(survey, [pair[1].path for row in found for pair in row[:2]]),
-            f"{survey.name(one[1].path)} and {survey.name(other[1].path)} differ in {percent(share)} of the pixels, "
+            f"{survey.name(one[1].path)} and {survey.name(other[1].path)} differ in {share_text(share)} of the pixels, "
             f"first at {place}; {survey.name(one[0].path)} = {survey.name(other[0].path)}",
             "keep the mask that is right, and each picture once",
         )

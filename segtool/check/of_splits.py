@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, percent, size_text
+from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
 from segtool.data.opening import shown
 
@@ -119,7 +119,7 @@ def splits_alike(survey: Survey) -> Iterator[Finding]:
         apart = [(index, before, now) for index, differs, before, now in rows if differs]
         if apart:
             parts = [
-                f"{shown(survey.labels.names[index])} {percent(before)} in train, {percent(now)} in {split}"
+                f"{shown(survey.labels.names[index])} {share_text(before)} in train, {share_text(now)} in {split}"
                 for index, before, now in apart
             ]
             yield Finding(
@@ -128,8 +128,8 @@ def splits_alike(survey: Survey) -> Iterator[Finding]:
                 f"{split} differs from train in {num(apart, 'class', 'classes')}: {'; '.join(parts[:4])}",
                 len(apart),
                 (),
-                f"{shown(survey.labels.names[apart[0][0]])}: mean share of a picture {percent(apart[0][1])} in train, "
-                f"{percent(apart[0][2])} in {split}",
+                f"{shown(survey.labels.names[apart[0][0]])}: mean share of a picture {share_text(apart[0][1])} in "
+                f"train, {share_text(apart[0][2])} in {split}",
                 f"see that {split} shows what the network is meant for: its score tells little of other pictures",
             )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool.check import of_files, of_masks, of_pictures, of_splits  # noqa: F401 -- they enter their checks
-from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, num, percent, size_text
+from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, num, share_text, size_text
 from segtool.check.report_cache import ReportCache, fingerprint
 from segtool.check.survey import Summary, list_files, summarize, survey_files
 from segtool.config import Config, located
@@ -100,7 +100,7 @@ def _render_summary(console: Console, summary: Summary) -> None:
     for label in ("smallest", "median", "largest"):
         table.add_row(f"{label} size", *(size_text(part.sizes[label]) if part.sizes else "-" for part in parts))
     for name in summary.classes:
-        table.add_row(Text(shown(name)), *(percent(part.share(name)) for part in parts))
+        table.add_row(Text(shown(name)), *(share_text(part.share(name)) for part in parts))
     if any(part.ignored for part in parts):
-        table.add_row("(ignored)", *(percent(part.share_ignored) for part in parts))
+        table.add_row("(ignored)", *(share_text(part.share_ignored) for part in parts))
     console.print(table)

@@ -21,8 +21,8 @@ from segtool.init.evidence import (
     hex_color,
     is_mixture,
     nearest_shares,
-    percent,
     refuse_picture,
+    rounded_share,
     snapped,
     total,
 )
@@ -66,13 +66,13 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
     reason = f"{what}: {len(totals.values)} distinct colours in {num(masks, 'mask')}"
     notes: tuple[str, ...] = ()
     if nearest:
-        moved = percent(1 - totals.share(exact))
+        moved = rounded_share(1 - totals.share(exact))
         reason = (
             f"{what}: {len(totals.values)} distinct colours, {len(exact)} of which hold all but {moved} of the pixels"
         )
         notes = (f"{moved} of the mask pixels have a colour of no class and count as the nearest one",)
         if noisy:
-            far = percent(1 - _held(totals, exact, noisy=noisy))
+            far = rounded_share(1 - _held(totals, exact, noisy=noisy))
             reason = f"{what}: {len(totals.values)} distinct colours, around {len(exact)} that were drawn"
             notes = (f"{moved} of the mask pixels count as the nearest class, {far} from more than {CLOSE} away",)
         exact = np.unique(pack(snapped(unpack(exact), CHROMA if lossy else ROUNDING))) if noisy else exact

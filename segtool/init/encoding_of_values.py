@@ -27,8 +27,8 @@ from segtool.init.evidence import (
     listed,
     modes,
     nearest_shares,
-    percent,
     refuse_picture,
+    rounded_share,
     snapped,
     total,
 )
@@ -114,7 +114,7 @@ def _guess_threshold(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
     kept = dominant(totals, totals.values[:, None].astype(float), distance=LOSSY_GAP if lossy else 16)
     if len(kept) < 2 or totals.share(kept) < 0.3:
         refuse_picture(masks, totals)
-    moved = percent(1 - totals.share(kept))
+    moved = rounded_share(1 - totals.share(kept))
     what = "JPEG" if lossy else "soft-edged"
     codes = snapped(kept) if lossy else kept
     halves = [f"from {-(-(low + high) // 2)} on" for low, high in itertools.pairwise(map(int, codes))]
@@ -139,8 +139,8 @@ def _guess_blurred(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
     if low >= SNAP or not 192 <= high <= 255 or background < 0.5 or any(mask.mode == "P" for mask in masks):
         refuse_picture(masks, totals)
     reason = (
-        f"values {low} to {high}, all but {percent(1 - background)} of the pixels near 0 or 255: taken as masks of 0 "
-        "and 255 with soft edges, each pixel as the nearer of the two; look at a mask to see that it is so"
+        f"values {low} to {high}, all but {rounded_share(1 - background)} of the pixels near 0 or 255: taken as masks "
+        "of 0 and 255 with soft edges, each pixel as the nearer of the two; look at a mask to see that it is so"
     )
     shares = nearest_shares(totals, totals.values[:, None], np.array([[0], [255]]))
     return Guess("threshold", reason, ((0,), (255,)), shares, totals)
@@ -174,12 +174,12 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
     """
     negative = tuple(int(value) for value in totals.values if value < 0)
     if negative and len(totals.values) - len(negative) >= 2:
-        return negative, f"negative values cover {percent(totals.share(negative))} of the pixels: taken as void"
+        return negative, f"negative values cover {rounded_share(totals.share(negative))} of the pixels: taken as void"
     others = totals.values[totals.values != VOID]
     if VOID not in totals.values or len(others) < 2 or others.max() >= MANY_VALUES or _two_spellings(masks, totals):
         return (), ""
     files = sum(VOID in mask.values for mask in masks)
-    share = percent(totals.share([VOID]))
+    share = rounded_share(totals.share([VOID]))
     return (VOID,), (
         f"255 covers {share} of the pixels in {files} of {num(masks, 'mask')} beside values {listed(others)}: "
         "taken as void"
@@ -245,7 +245,7 @@ def _instance_evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str |
         return what
     lone = float((files == 1).mean())
     if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8:
-        return f"{what}, {percent(lone)} of them in one file only"
+        return f"{what}, {rounded_share(lone)} of them in one file only"
     if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
     return None

@@ -167,7 +167,7 @@ def nearest_shares(totals: Totals, points: np.ndarray, centres: np.ndarray) -> t
 # ------------------------------------------------------------------------------------------------- words
 
 
-def percent(share: float) -> str:
+def rounded_share(share: float) -> str:
     """Returns a share for people: `5.2 %`, `0.03 %`, `<0.001 %`."""
     if share <= 0:
         return "0 %"

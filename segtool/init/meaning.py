@@ -14,7 +14,7 @@ from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
 from segtool.data.opening import shown
 from segtool.init.encoding_of_colors import CLOSE
-from segtool.init.evidence import Guess, hex_color, percent
+from segtool.init.evidence import Guess, hex_color, rounded_share
 from segtool.init.names import NamesFile, is_void
 from segtool.init.recipe import Row
 from segtool.init.shapes import Shapes
@@ -89,7 +89,7 @@ def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> li
         if codes[0] in colors:
             spec["color"] = hex_color(colors[codes[0]])
         where = _only_file(guess, codes, masks)
-        rows.append(Row(f"- {flow(spec)}  # {percent(share)} of the pixels{where}", "", 4))
+        rows.append(Row(f"- {flow(spec)}  # {rounded_share(share)} of the pixels{where}", "", 4))
     if guess.ignore:
         rows.append(Row(f"ignore: {flow([guess.text(code) for code in guess.ignore])}", f"{guess.ignore_reason}."))
     return rows
@@ -161,7 +161,7 @@ def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:
     front = low + high - behind
     texts = [str(guess.text(guess.codes[index][0])) for index in (front, behind)]
     figures = [
-        f"{percent(guess.shares[i])} of the pixels and {percent(shapes.border[i])} of the frame"
+        f"{rounded_share(guess.shares[i])} of the pixels and {rounded_share(shapes.border[i])} of the frame"
         for i in (front, behind)
     ]
     reason = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from segtool.check.findings import num
-from segtool.init.evidence import Guess, percent
+from segtool.init.evidence import Guess, rounded_share
 from segtool.init.shapes import Shapes
 from segtool.yaml_io import flow
 
@@ -183,7 +183,7 @@ def _model_rows(
 
 def _loss_rows(guess: Guess) -> list[Row]:
     rarest, codes = min(zip(guess.shares, guess.codes, strict=True))
-    what = f"The rarest class ({guess.text(codes[0])}) covers {percent(rarest)} of the pixels"
+    what = f"The rarest class ({guess.text(codes[0])}) covers {rounded_share(rarest)} of the pixels"
     if rarest >= WEIGHED_SHARE:
         first = Row("- cross_entropy", f"{what}: no class weights needed.")
     else:
