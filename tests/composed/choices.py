@@ -13,9 +13,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "two_folders", "splits", "splits_inside", "one_folder", "masks_within", "subject_folders", "nested_folders",
         "pair_lists", "pair_list", "pair_column", "split_lists", "split_column", "words",
     ),
-    "names": ("plain", "nested", "spaces", "accents", "brackets", "dots", "by_number"),
+    "names": ("plain", "nested", "spaces", "accents", "brackets", "dots", "by_number", "marks"),
     "affix": ("none", "mask_suffix", "mask_prefix", "image_suffix", "both", "only_val"),
-    "split": ("seed", "seed_test", "group", "group_test", "stratify", "none"),
+    "split": ("seed", "seed_test", "group", "group_test", "stratify", "fold", "none"),
     "own_test": ("test", "no_test"),
     "image": tuple(CHANNELS),
     "channels": ("first", "second", "third"),
@@ -23,8 +23,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mask": tuple(ENCODINGS),
     "mask_format": ("first", "second", "third", "fourth"),
     "mask_formats": ("alike", "alike", "mixed"),
+    "mask_modes": ("alike", "alike", "mixed"),
+    "size": ("usual", "usual", "tiny"),
+    "class_names": ("plain", "odd"),
+    "list_style": ("plain", "crlf", "backslashes", "absolute", "semicolons"),
     "ignore": ("ignored", "all_counts"),
-    "left_out": ("nothing", "exclude_image", "exclude_mask", "lone_image"),
+    "left_out": ("nothing", "exclude_image", "exclude_mask", "lone_image", "lone_mask"),
     "root": ("plain", "spaces", "accents", "brackets", "link", "deep_link"),
     "root_written": ("relative", "absolute"),
     "config": ("own", "init"),
@@ -41,6 +45,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "afterwards": ("nothing", "run_moved", "all_moved", "training_removed"),
     "inputs": ("folder", "tree", "files"),
     "members": ("one", "one", "two", "folds"),
+    "second": ("alike", "other_network", "other_channels"),
+    "out_place": ("elsewhere", "in_root", "in_images"),
     "tile": ("whole", "tiles"),
     "flip": ("plain", "flip"),
     "extras": ("masks", "overlay", "probabilities", "both"),
@@ -91,7 +97,7 @@ def _goes(name: str, option: str, chosen: Choices) -> bool:
             flat = layout in ("subject_folders", "nested_folders", "words")
             return not (
                 (flat and option == "nested") or (option == "by_number" and layout not in ("two_folders", "splits"))
-                or (option in ("accents", "spaces", "brackets", "dots") and layout == "words")
+                or (option in ("accents", "spaces", "brackets", "dots", "marks") and layout == "words")
             )  # fmt: skip
         case "affix":
             if layout == "one_folder":
@@ -122,12 +128,23 @@ def _goes(name: str, option: str, chosen: Choices) -> bool:
             return option == "alike" or not _by_kind(chosen)
         case "behind":
             return option != "linked_folder" or layout not in ("one_folder", "subject_folders")
+        case "mask_modes":
+            return option == "alike" or (
+                ENCODINGS[chosen["mask"]].encoding == "index" and ENCODINGS[chosen["mask"]].mode in ("L", "P", "1")
+                and mask_suffix(chosen) in (".png", ".tif") and chosen["mask_formats"] == "alike"
+            )  # fmt: skip
+        case "size":
+            return option == "usual" or not (ENCODINGS[chosen["mask"]].soft or mask_suffix(chosen) == ".jpg")
+        case "second":
+            return option != "other_channels" or len(CHANNELS[chosen["image"]]) > 1
         case "ignore":
             return option == "all_counts" or bool(ENCODINGS[chosen["mask"]].ignore)
         case "left_out":
             return option in ("nothing", "exclude_image", "exclude_mask") or layout not in LISTED
         case "afterwards":
             if option == "all_moved":
+                if layout in (*LISTED, "split_column") and chosen["list_style"] == "absolute":
+                    return False
                 return chosen["root_written"] == "relative" or chosen["config"] == "init"
             return option != "training_removed" or layout in ("splits", "splits_inside")
         case "inputs":

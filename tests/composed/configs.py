@@ -7,6 +7,8 @@ from typing import Any
 from composed.choices import LISTED, OWN_SPLITS, Choices, channels
 from composed.storing import Encoding
 
+NAMES = {"plain": "class {}", "odd": "=Stra\u00dfe, {}\"' #[x] %"}
+
 
 def data_section(choices: Choices, encoding: Encoding, order: tuple[int, ...]) -> dict[str, Any]:
     """Returns the section, without `root`; the classes come in the `order` of the drawing's."""
@@ -17,13 +19,14 @@ def data_section(choices: Choices, encoding: Encoding, order: tuple[int, ...]) -
         parts["val"]["pairing"] = {"mask_suffix": "_mask"}
     key = "colors" if encoding.colored else "values"
     shown = _hex if encoding.colored else _as_it_is
+    name = NAMES[choices["class_names"]]
     listed = encoding.listed or encoding.codes
     ignore = encoding.ignore if encoding.listed_ignore is None else encoding.listed_ignore
     data: dict[str, Any] = {
         **parts,
         "encoding": encoding.encoding,
         "nearest": encoding.nearest,
-        "classes": [{"name": f"class {index}", key: [shown(code) for code in listed[index]]} for index in order],
+        "classes": [{"name": name.format(index), key: [shown(code) for code in listed[index]]} for index in order],
         "ignore": [shown(code) for code in ignore],
         "channels": channels(choices),
         "exif": choices["exif"] if choices["exif"] != "none" else "apply",
@@ -40,6 +43,8 @@ def data_section(choices: Choices, encoding: Encoding, order: tuple[int, ...]) -
             data["split"]["group"] = r"(p\d+)"
         if split == "stratify":
             data["split"]["stratify"] = True
+    if split == "fold":
+        data["fold"] = "2/3"
     return data
 
 

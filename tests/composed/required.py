@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from composed.choices import mask_suffix
 from composed.oracle import UNKNOWN, Meaning, confusion
 from composed.sets import Composed, Pair
 from composed.storing import IGNORED
-from composed.way import Way
+from composed.way import Way, data_of
 from segtool.config import load_config
 from segtool.data.formats import split_records
 
@@ -78,8 +77,9 @@ def require_scores(scores: dict[str, Any], truths: Maps, predictions: Maps, num_
         rows = list(csv.DictReader(file))
     total = np.zeros((num_classes, num_classes), np.int64)
     for row in rows:
-        truth = truths[row["image"]]
-        counts = confusion(truth, predictions[row["image"]], num_classes)
+        stem = row["image"].removeprefix("'")  # that spreadsheets run nothing
+        truth = truths[stem]
+        counts = confusion(truth, predictions[stem], num_classes)
         assert int(row["pixels"]) == counts.sum()
         assert int(row["ignored_pixels"]) == (truth == IGNORED).sum()
         assert float(row["pixel_accuracy"]) == pytest.approx(counts.trace() / counts.sum(), abs=1e-6)
@@ -146,8 +146,3 @@ def require_drawn(made: Composed, pair: Pair, truth: np.ndarray) -> None:
 
 def _is_inexact(made: Composed) -> bool:
     return made.encoding.soft or mask_suffix(made.choices) == ".jpg"
-
-
-def data_of(config: Path) -> dict[str, Any]:
-    """Returns the section `data` of a config file."""
-    return yaml.safe_load(config.read_text(encoding="utf-8"))["data"]

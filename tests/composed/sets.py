@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,7 @@ def _stems(choices: Choices) -> list[tuple[str, str]]:
     form = {
         "plain": "p{group}_{number}", "nested": "p{group}_s/{within}", "spaces": "p{group}_an image {number}",
         "accents": "p{group}_é{number}ñ", "brackets": "p{group}_[{number}]#{{x}}", "dots": "p{group}_a.b.{number}",
+        "marks": "=p{group}_%s'{number}'\"&;$~",
         "by_number": "p{group}_{number:03d}",
     }[choices["names"]]  # fmt: skip
     return [
@@ -182,7 +184,8 @@ def _write_pair(
             (mask_place, mask_suffix(choices, number)),
         )
     )
-    size = (36 + int(rng.integers(0, 3)) * 4, 48 + int(rng.integers(0, 3)) * 4)
+    tiny = (18 + number % 3 * 3, 21 + number % 4 * 4)
+    size = tiny if choices["size"] == "tiny" else (36 + int(rng.integers(0, 3)) * 4, 48 + int(rng.integers(0, 3)) * 4)
     truth = draw(rng, size, len(encoding.codes), ignored=bool(encoding.ignore))
     pixels = paint(rng, truth)
     tagged = choices["exif"] != "none" and kind.partition("_")[0] != "bmp"
@@ -190,6 +193,9 @@ def _write_pair(
     save_image(image, stored_grid(pixels, orientation), kind, orientation)
     if choices["exif"] == "ignore":
         truth = stored_grid(truth, orientation)
+    if choices["mask_modes"] == "mixed":
+        modes = ["L", "P", "1"] if len(encoding.codes) == 2 and encoding.mode == "1" else ["L", "P"]
+        encoding = replace(encoding, mode=modes[number % len(modes)])
     save_mask(mask, to_codes(rng, truth, encoding), encoding, rng)
     return Pair(split, _stem_in_set(choices, image_place, split), image, mask, truth)
 
@@ -204,31 +210,37 @@ def _stem_in_set(choices: Choices, place: str, split: str) -> str:
 
 
 def _write_lists(choices: Choices, root: Path, pairs: list[Pair]) -> None:
-    layout = choices["layout"]
-    rows = [(p.image.relative_to(root).as_posix(), p.mask.relative_to(root).as_posix(), p.split) for p in pairs]
+    layout, style = choices["layout"], choices["list_style"]
+
+    def name(path: Path) -> str:
+        text = path.as_posix() if style == "absolute" else path.relative_to(root).as_posix()
+        return text.replace("/", "\\") if style == "backslashes" else text
+
+    rows = [(name(p.image), name(p.mask), p.split) for p in pairs]
     if layout == "split_lists":
         for split in dict.fromkeys(pair.split for pair in pairs):
             named = [pair.stem for pair in pairs if pair.split == split]
-            _write(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in named))
+            _write(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in named), style)
     elif layout == "split_column":
-        _write_csv(root / "split.csv", [("image", "split"), *((row[0], row[2]) for row in rows)])
+        _write_csv(root / "split.csv", [("image", "split"), *((row[0], row[2]) for row in rows)], style)
     elif layout == "pair_lists":
         for split in dict.fromkeys(pair.split for pair in pairs):
             text = "".join(f"{image}\t{mask}\n" for image, mask, other in rows if other == split)
-            _write(root / f"{split}.txt", text)
+            _write(root / f"{split}.txt", text, style)
     else:
         width = 3 if layout == "pair_column" else 2
-        _write_csv(root / "pairs.csv", [("image", "mask", "split")[:width], *(row[:width] for row in rows)])
+        _write_csv(root / "pairs.csv", [("image", "mask", "split")[:width], *(row[:width] for row in rows)], style)
 
 
-def _write_csv(path: Path, rows: list[tuple[str, ...]]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+def _write_csv(path: Path, rows: list[tuple[str, ...]], style: str) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", delimiter=";" if style == "semicolons" else ",").writerows(rows)
+    _write(path, text.getvalue(), style)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, style: str = "plain") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(("\ufeff" + text.replace("\n", "\r\n") if style == "crlf" else text).encode())
 
 
 def spoil(composed: Composed) -> tuple[Composed, tuple[str, ...]]:
@@ -237,8 +249,8 @@ def spoil(composed: Composed) -> tuple[Composed, tuple[str, ...]]:
     if choice == "nothing":
         return composed, ()
     left = replace(composed, pairs=tuple(other for other in composed.pairs if other is not pair))
-    if choice == "lone_image":
-        pair.mask.unlink()
+    if choice in ("lone_image", "lone_mask"):
+        (pair.mask if choice == "lone_image" else pair.image).unlink()
         return left, ("data.unpaired=skip",)
     Image.fromarray(np.full((9, 9), 77, np.uint8)).save(pair.mask)
     spoiled = pair.image if choice == "exclude_image" else pair.mask

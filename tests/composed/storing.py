@@ -20,10 +20,10 @@ PAINTS = np.array([[40, 40, 45], [220, 80, 40], [60, 200, 90], [90, 110, 240]])
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif", "bmp": ".bmp", "webp": ".webp", "gif": ".gif"}
 
 CHANNELS = {
-    "png_rgb": (3, 1, 4), "png_l": (1, 3), "png_p": (3, 1), "png_1": (1, 3), "png_16": (1, 3, 4), "png_la": (1, 3, 4),
+    "png_rgb": (3, 1, 4), "png_l": (1, 3), "png_p": (3, 1), "png_1": (1, 3), "png_16": (1, 3, 4),
     "png_rgba": (4,), "png_opaque": (3, 1, 4), "jpeg_rgb": (3, 1, 4), "jpeg_l": (1, 3), "tiff_rgb": (3, 1),
-    "tiff_l": (1, 3), "tiff_16": (1, 3), "tiff_rgba": (4,), "tiff_2": (2,), "tiff_5": (5,), "tiff_5x16": (5,),
-    "tiff_planes": (7,), "tiff_rgb16": (3,), "bmp_rgb": (3, 1), "bmp_l": (1, 3), "webp_rgb": (3, 4), "webp_rgba": (4,),
+    "tiff_l": (1, 3), "tiff_16": (1, 3), "tiff_2": (2,), "tiff_5": (5,), "tiff_5x16": (5,),
+    "tiff_planes": (7,), "tiff_rgb16": (3,), "bmp_rgb": (3, 1), "webp_rgb": (3, 4), "webp_rgba": (4,),
     "mixed": (3, 1, 4),
 }  # fmt: skip
 """The ways of storing a picture, and what `data.channels` may then be."""
@@ -105,7 +105,6 @@ def save_image(path: Path, pixels: np.ndarray, kind: str, orientation: int = 1) 
             "p": lambda: Image.fromarray(pixels).quantize(16),
             "1": lambda: Image.fromarray(grey > 100),
             "16": lambda: Image.fromarray(deep),
-            "la": lambda: Image.fromarray(np.stack([grey, np.full_like(grey, 255)], -1)),
             "opaque": lambda: Image.fromarray(np.dstack([pixels, np.full_like(grey, 255)])),
             "rgba": lambda: Image.fromarray(np.dstack([pixels, opacity])),
         }[depth]()

@@ -15,6 +15,7 @@ from conftest import Command, Result
 
 from composed.choices import LISTED, MIXED, Choices
 from composed.sets import Composed, Pair
+from composed.storing import CHANNELS
 
 NETWORKS = {
     "unet": ("model.encoder={name: conv, channels: [4, 8], norm: instance}", "model.decoder=unet"),
@@ -130,8 +131,20 @@ def train(way: Way) -> None:
     if choices["resumed"] == "resumed":
         way.do("train", way.said(way.runs[0]), "--resume", "--set=train.steps=3", *QUIET)
     if choices["members"] == "two":
-        way.do(*command, "--run", place / "second", "--set=train.seed=1")
+        way.do(*command, "--run", place / "second", "--set=train.seed=1", *_differences(way))
         way.runs += (place / "second",)
+
+
+def _differences(way: Way) -> list[str]:
+    """Returns what the second network has of its own."""
+    channels = data_of(way.first_run / "config.yaml")["channels"]
+    others = [count for count in CHANNELS[way.choices["image"]] if count != channels]
+    changed = {
+        "alike": (),
+        "other_network": NETWORKS["fcn" if way.choices["network"] == "unet" else "unet"],
+        "other_channels": tuple(f"data.channels={count}" for count in others[:1]),
+    }[way.choices["second"]]
+    return [f"--set={setting}" for setting in changed]
 
 
 def move(way: Way, monkeypatch: pytest.MonkeyPatch) -> Way:
@@ -174,7 +187,7 @@ def _all_moved(way: Way, monkeypatch: pytest.MonkeyPatch) -> Way:
 def score(way: Way) -> dict[str, Any] | None:
     """Returns what `eval` tells of the runs; None of folds without a test, which it refuses."""
     command = ["eval", *way.members, "--json", "--quiet", *_where(way), *way.how]
-    data = yaml.safe_load((way.first_run / "config.yaml").read_text(encoding="utf-8"))["data"]
+    data = data_of(way.first_run / "config.yaml")
     if way.choices["members"] == "folds" and not (data.get("test") or data.get("split", {}).get("test")):
         way.do(*command, code=3)
         return None
@@ -239,3 +252,8 @@ def copy_to(source: Path, target: Path) -> None:
     """Copies a file, with the folders that it needs."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
+
+
+def data_of(config: Path) -> dict[str, Any]:
+    """Returns the section `data` of a config file."""
+    return yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
