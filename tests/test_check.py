@@ -531,6 +531,18 @@ def test_jpeg_artefacts_in_images_of_16_bits_are_an_error(tmp_path: Path) -> Non
     assert "SEG602" not in found(replace(config, augment=Augment()), tmp_path)
 
 
+def test_a_class_that_no_prediction_can_be_written_with_is_an_error_before_training(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    *others, last = config.data.classes
+    large = replace(last, values=(70_000, *last.values))
+    finding = found(replace(config, data=replace(config.data, classes=(*others, large))), tmp_path)["SEG603"]
+    assert (finding.severity, finding.count) == ("error", 1)
+    assert "predictions would need 70000" in finding.example
+    assert "as in `values: [" in finding.remedy
+    small = replace(last, values=(*last.values, 70_000))
+    assert found(replace(config, data=replace(config.data, classes=(*others, small))), tmp_path) == {}
+
+
 def test_jpeg_artefacts_in_colour_of_16_bits_are_an_error_too(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     config = replace(make(tmp_path / "set"), augment=Augment(jpeg=50))

@@ -605,6 +605,15 @@ def test_ignored_values_that_no_file_of_predictions_can_hold_are_never_written(n
         labels.encode(np.array([[IGNORE]], np.uint8))
 
 
+def test_a_value_that_no_prediction_holds_is_told_with_a_config_that_works() -> None:
+    mask = stored([0, 1, 70_000], mode="I", dtype=np.int32)
+    with pytest.raises(ConfigError, match=r"I;16 holds 0 to 65535, .* 70000; list a .*`values: \[2, 70000\]`"):
+        resolve(data(0, 1, 70_000), mask)
+    labels = Labels.from_config(resolve(data(0, 1, (2, 70_000)), mask))
+    assert labels.decode(mask, Path("m.tif")).tolist() == [[0, 1, 2]]
+    assert np.asarray(labels.encode(np.array([[0, 1, 2]], np.uint8))).tolist() == [[0, 1, 2]]
+
+
 def test_classes_that_cannot_be_written_are_told_before_training() -> None:
     with pytest.raises(ConfigError, match=r"data\.mask_mode"):
         resolve(data(-1, 0), stored([0], mode="I", dtype=np.int32))

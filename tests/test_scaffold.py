@@ -557,3 +557,18 @@ def test_real_sets_give_a_config_that_loads_and_has_no_error(name: str, tmp_path
     if name == "samples/voc_palette":
         assert config.data.ignore == (255,)
         assert [spec.name for spec in config.data.classes][:2] == ["background", "bottle"]
+
+
+def test_values_that_no_prediction_holds_get_one_before_them_that_no_mask_has(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        picture = np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8)
+        mask = np.zeros((48, 64), np.int32)
+        mask[8:30, 8:20], mask[8:30, 30:50] = 1, 70_000
+        for kind, pixels in (("images", picture), ("masks", mask)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / kind / f"p{i}.tif")
+    (tmp_path / "config.yaml").write_text(scaffold(root, config_dir=tmp_path))
+    config = load_config(tmp_path / "config.yaml")
+    assert {spec.values for spec in config.data.classes} == {(0,), (1,), (2, 70_000)}
+    assert not [finding for finding in check(config, tmp_path) if finding.severity == "error"]

@@ -10,7 +10,9 @@ import numpy as np
 
 from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
+from segtool.data.labels import resolve
 from segtool.data.opening import shown
+from segtool.errors import ConfigError
 
 FEW_PAIRS = 5
 RARE_SHARE = 1e-3
@@ -220,4 +222,26 @@ def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
             few_names(survey, deep),
             f"{survey.name(deep[0])}: 16 bits a sample, which no JPEG file holds",
             "set augment.jpeg: null, or train on 8-bit copies",
+        )
+
+
+@a_check
+def predictions_can_be_written(survey: Survey) -> Iterator[Finding]:
+    """SEG603: classes whose first value no mask of a prediction can hold, such as one above 65535."""
+    records = survey.records.get("train", ())
+    first = next((survey.masks[record.mask] for record in records if record.mask in survey.uses), None)
+    if first is None or survey.uses[first.path].error:
+        return
+    try:
+        resolve(survey.data, first.stored(first.values))
+    except ConfigError as error:
+        told, _, remedy = error.problems[0].partition("; ")
+        yield Finding(
+            "SEG603",
+            "error",
+            "the classes cannot be written as the training masks are, with their first values",
+            len(error.problems),
+            (),
+            told,
+            remedy or "list first in each class's values one that such a mask can hold",
         )

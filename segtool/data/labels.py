@@ -240,11 +240,14 @@ class Labels:
             codes = codes if mode == "RGB" else self._palette_places(codes)
         elif min(codes) < 0 or max(codes) > _LARGEST[mode]:
             wrong = next(code for code in codes if not 0 <= code <= _LARGEST[mode])
+            wider = "choose a wider mode, or " if 0 <= wrong <= LARGEST else ""
+            free = next(value for value in range(256) if value not in codes)
             raise ConfigError(
                 Problem(
                     "data.mask_mode",
-                    f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; choose a wider mode, or "
-                    f"list a value within the range first in the class's values",
+                    f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; {wider}"
+                    f"list a value within the range that no mask has first in the class's values, as in "
+                    f"`values: [{free}, {wrong}]`: predictions are written with it",
                 )
             )
         table = np.zeros(256, np.int64)
@@ -374,7 +377,8 @@ _WRITABLE = {
     "rgb": ("RGB", "P"),
     "alpha": ("RGBA", "LA"),
 }
-_LARGEST = {"L": 255, "P": 255, "1": 1, "I;16": 65535, "LA": 255, "RGBA": 255}
+LARGEST = 65535  # value that a mask of a prediction can hold
+_LARGEST = {"L": 255, "P": 255, "1": 1, "I;16": LARGEST, "LA": 255, "RGBA": 255}
 _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
 
 

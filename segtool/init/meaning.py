@@ -12,6 +12,7 @@ import numpy as np
 from segtool import palette
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
+from segtool.data.labels import LARGEST
 from segtool.data.opening import shown
 from segtool.init.encoding_of_colors import CLOSE
 from segtool.init.evidence import Guess, hex_color, rounded_share
@@ -78,14 +79,16 @@ def arrange(guess: Guess, shapes: Shapes, meaning: Meaning) -> tuple[Guess, Shap
 
 def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> list[Row]:
     """Returns the rows `classes` and `ignore` of a config, of an arranged guess."""
-    rows = [Row("classes:", f"The order is the class index. {meaning.reason}")]
+    written = _written(guess)
+    why = " Predictions hold no value above 65535: there the value before it is written." if written else ""
+    rows = [Row("classes:", f"The order is the class index. {meaning.reason}{why}")]
     colors = _colors(guess, meaning, [codes[0] for codes in guess.codes])
     taken: Counter[str] = Counter()
     for codes, share in zip(guess.codes, guess.shares, strict=True):
         name = meaning.names.get(codes[0]) or _default_name(guess, codes[0])
         taken[name] += 1
         name = f"{name}_{taken[name]}" if taken[name] > 1 else name
-        spec: dict[str, object] = {"name": name, guess.key: [guess.text(code) for code in codes]}
+        spec: dict[str, object] = {"name": name, guess.key: [*written.get(codes[0], ()), *map(guess.text, codes)]}
         if codes[0] in colors:
             spec["color"] = hex_color(colors[codes[0]])
         where = _only_file(guess, codes, masks)
@@ -93,6 +96,16 @@ def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> li
     if guess.ignore:
         rows.append(Row(f"ignore: {flow([guess.text(code) for code in guess.ignore])}", f"{guess.ignore_reason}."))
     return rows
+
+
+def _written(guess: Guess) -> dict[int, tuple[int]]:
+    """Returns values that no mask has, by the first value of each class that is too large for a file of predictions."""
+    if guess.key == "colors":
+        return {}
+    spans = [range(low, high + 1) for low, high in guess.spans.items()]
+    known = {*guess.totals.values.tolist(), *guess.ignore}
+    free = (value for value in range(LARGEST) if value not in known and not any(value in span for span in spans))
+    return {codes[0]: (next(free),) for codes in guess.codes if codes[0] > LARGEST}
 
 
 def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files: Sequence[NamesFile]) -> Meaning:
