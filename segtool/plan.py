@@ -101,6 +101,7 @@ def make_plan(
     value_bytes: int = 1,
     device: torch.device,
     world: World = ALONE,
+    budget: float | None = None,
 ) -> tuple[Config, Plan]:
     """Returns the config with nothing left to decide that changes the result, and the plan.
 
@@ -110,6 +111,7 @@ def make_plan(
         value_bytes: of one channel of its pixels, 1 or 4.
         device: that it computes on.
         world: the processes that share a batch.
+        budget: seconds that the training may take at most; None: as long as its steps do.
 
     Raises:
         ConfigError: crop or batch do not suit the network, or the precision not the device.
@@ -122,7 +124,10 @@ def make_plan(
     steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
-    precision, compiled, why = arithmetic(train, Machine.of(device), 3.0 * forward * train.batch_size * steps)
+    machine, operations = Machine.of(device), 3.0 * forward * train.batch_size * steps
+    if budget is not None:
+        operations = min(operations, budget * _rate(machine))
+    precision, compiled, why = arithmetic(train, machine, operations)
     cached, why_cached = choose_cache(
         train.cache,
         images=images * world.local_size,
@@ -226,14 +231,19 @@ def _compile(train: Train, machine: Machine, operations: float) -> tuple[bool, s
         return False, "not tried on this kind of device"
     if machine.kind == "cpu" and (train.precision == "fp32" or not machine.fast_bf16):
         return False, "float32 convolutions on a CPU gain nothing from it, as measured"
-    rate, gain = (CPU_RATE * machine.threads, CPU_GAIN) if machine.kind == "cpu" else (GPU_RATE, GPU_GAIN)
-    seconds = operations / rate
+    gain = CPU_GAIN if machine.kind == "cpu" else GPU_GAIN
+    seconds = operations / _rate(machine)
     saves = f"of about {duration(seconds)} of steps it would save {100 * gain:.0f} %"
     if seconds * gain < COMPILE_SECONDS:
         return False, f"{saves}, less than the {duration(COMPILE_SECONDS)} that it takes"
     if machine.compiler is None:
         return False, f"{saves}, but torch.compile finds no compiler here; install {_needed(machine.kind)}"
     return True, f"{saves}, more than the {duration(COMPILE_SECONDS)} that it takes"
+
+
+def _rate(machine: Machine) -> float:
+    """Returns about how many operations a second of a training step a machine does."""
+    return CPU_RATE * machine.threads if machine.kind == "cpu" else GPU_RATE
 
 
 def _workers(setting: Literal["auto"] | int, device: torch.device, world: World) -> Choice:

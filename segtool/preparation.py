@@ -115,9 +115,18 @@ def _files(finding: Finding) -> str:
 
 
 def planned(
-    config: Config, records: Records, device: torch.device, world: World, pretrained: Pretrained | None = None
+    config: Config,
+    records: Records,
+    device: torch.device,
+    world: World,
+    pretrained: Pretrained | None = None,
+    *,
+    budget: float | None = None,
 ) -> tuple[Config, Plan]:
-    """Returns the config with nothing left open, by the data, the pretrained weights and the device, and the plan."""
+    """Returns the config with nothing left open, by the data, the pretrained weights and the device, and the plan.
+
+    `budget`: as `make_plan` takes it.
+    """
     from segtool.data.images import image_size, value_bytes
     from segtool.data.statistics import resolve_data
     from segtool.plan import Choice, make_plan
@@ -133,7 +142,9 @@ def planned(
     with located(config):
         config = resolve_data(config, records["train"])
         images = len(records["train"])
-        config, plan = make_plan(config, images=images, first_size=size, value_bytes=deep, device=device, world=world)
+        config, plan = make_plan(
+            config, images=images, first_size=size, value_bytes=deep, device=device, world=world, budget=budget
+        )
     return config, replace(plan, choices=choices + plan.choices)
 
 

@@ -152,7 +152,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     pretrained = verify_components(config, base)
     _say_reasons(session.config, text, config, reporter, dry_run=dry_run)
     records, report = checked_records(config, base, reporter)
-    config, plan = planned(config, records, device, world, pretrained)
+    config, plan = planned(config, records, device, world, pretrained, budget=session.budget)
     work = Prepared(config, plan, records, frequencies_of(config, records), world, device)
     _say_plan(work, reporter)
     if dry_run:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segtool import plan
-from segtool.config import Train
+from segtool.config import ClassSpec, Config, Data, Train
 from segtool.errors import ConfigError
 from segtool.plan import Machine, arithmetic
 
@@ -67,6 +67,15 @@ def test_a_compilation_pays_from_the_work_whose_saving_is_the_time_that_it_takes
     assert not chosen(SERVER, 0.99 * threshold)[1]
     assert chosen(SERVER, 1.01 * threshold)[1]
     assert not chosen(replace(SERVER, threads=4), 1.01 * threshold)[1]  # twice as fast, so half as much to save
+
+
+@pytest.mark.parametrize(("budget", "compiled"), [(60.0, False), (3600.0, True), (None, True)])
+def test_a_short_budget_is_not_spent_on_a_compilation(monkeypatch, budget, compiled):
+    monkeypatch.setattr(plan.Machine, "of", lambda _: SERVER)
+    classes = (ClassSpec("a", values=(0,)), ClassSpec("b", values=(1,)))
+    config = Config(data=Data(classes=classes), train=Train(steps=10**9))
+    made, _ = plan.make_plan(config, images=10, first_size=(32, 32), device=torch.device("cpu"), budget=budget)
+    assert (made.train.compile, made.train.precision) == (compiled, "bf16" if compiled else "fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
