@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reading import read_image, read_mask
 
 from segtool.data.declared import ADAM7
-from segtool.data.images import read_image
-from segtool.data.masks import read_mask
 from segtool.errors import DataError
 
 PICTURE = np.random.default_rng(0).integers(1, 256, (40, 48, 3), dtype=np.uint8)

@@ -28,14 +28,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from reading import image_size, read_image, read_mask
 from safetensors.torch import load_file, save_file
 
 from segtool import checkpoint
 from segtool.checkpoint import Progress, TrainState
 from segtool.config import Folders, Sections, dump_config, load_config
-from segtool.data.images import image_size, read_image
 from segtool.data.lists import read_list
-from segtool.data.masks import read_mask
 from segtool.errors import CheckpointError, ConfigError, DataError
 from segtool.models.backbones import ResNet18
 from segtool.models.encoders import Pretrained
@@ -360,8 +359,8 @@ def test_a_bug_shows_neither_the_environment_nor_what_variables_hold(segtool, co
 def peak_of(script: str, *arguments: str) -> int:
     """Returns by how many megabytes a process grows while it runs `script` after its imports."""
     head = (
-        "import sys\nfrom pathlib import Path\nfrom segtool.data.images import read_image\n"
-        "from segtool.data.masks import read_mask\nfrom segtool.errors import DataError\nimport tifffile\n"
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
+        "from reading import read_image, read_mask\nfrom segtool.errors import DataError\nimport tifffile\n"
         "def peak():\n    text = Path('/proc/self/status').read_text()\n"
         "    return int(text.partition('VmHWM:')[2].split()[0])\nbefore = peak()\n"
     )

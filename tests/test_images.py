@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reading import image_size, read_image
 
 import segtool.data
-from segtool.data.images import image_size, read_image
 from segtool.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

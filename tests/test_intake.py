@@ -24,6 +24,7 @@ import pytest
 import torch
 from conftest import Command, check, config_of
 from PIL import Image
+from reading import read_image
 from torch import Tensor, nn
 
 import segtool.data
@@ -32,7 +33,6 @@ from segtool import session
 from segtool.config import Augment, Config
 from segtool.data.dataset import EvaluationSet, TrainingSet
 from segtool.data.formats import Record, split_records
-from segtool.data.images import read_image
 from segtool.data.labels import IGNORE, Labels
 from segtool.data.loader import training_batches
 from segtool.data.reader import Reader

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reading import read_image
 
 from segtool.data import images
-from segtool.data.images import read_image
 from segtool.data.spool import release, spooled
 
 

@@ -36,7 +36,7 @@ INVERSE_ORIENTATION = {6: 8, 8: 6}
 """Orientations whose turn another one takes back; the others take back their own."""
 
 
-def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: int = 200_000_000) -> np.ndarray:
+def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: int) -> np.ndarray:
     """Returns the image as H W C, writable and contiguous; one of more than 33 megapixels lies in a temporary file.
 
     uint8, or float32 in 0..255 where the file holds 16 bits (`value * 255 / 65535`, nothing clipped, the scale
@@ -79,7 +79,7 @@ def read_opened(opened: Opened, *, channels: int, orientation: int, upright: boo
     return apply_orientation(pixels, orientation) if upright else pixels
 
 
-def image_size(path: Path, *, exif: str = "apply", max_pixels: int = 200_000_000) -> tuple[int, int]:
+def image_size(path: Path, *, exif: str = "apply", max_pixels: int) -> tuple[int, int]:
     """Returns height and width as `read_image` would give them, from the header alone.
 
     Raises:
@@ -94,7 +94,7 @@ def image_size(path: Path, *, exif: str = "apply", max_pixels: int = 200_000_000
     return (width, height) if turned else (height, width)
 
 
-def value_bytes(path: Path, *, max_pixels: int = 200_000_000) -> int:
+def value_bytes(path: Path, *, max_pixels: int) -> int:
     """Returns the bytes of each value that `read_image` gives: 4 where the file holds 16 bits, else 1.
 
     Raises:

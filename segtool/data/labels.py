@@ -85,7 +85,7 @@ class Labels:
             labels._written(data.mask_mode)
         return labels
 
-    def read(self, path: Path, *, max_pixels: int = 200_000_000) -> np.ndarray:
+    def read(self, path: Path, *, max_pixels: int) -> np.ndarray:
         """Returns the class indices of a mask file, H W uint8. Raises DataError as `read_mask` and `decode` do."""
         return self.decode(read_mask(path, max_pixels=max_pixels), path)
 

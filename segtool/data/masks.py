@@ -43,7 +43,7 @@ class StoredMask:
         return self.values if self.step == 1 else self.values * np.uint8(self.step)
 
 
-def read_mask(path: Path, *, max_pixels: int = 200_000_000) -> StoredMask:
+def read_mask(path: Path, *, max_pixels: int) -> StoredMask:
     """Returns the stored values of a PNG, BMP, TIFF, single-frame GIF or JPEG.
 
     Grey of 1, 2 and 4 bits comes as its small integers, 0 to 1, 3 or 15; whether JPEG is acceptable is the encoding's

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.config import ClassSpec, Data
+from segtool.config import ClassSpec, Data, Limits
 from segtool.data.facts import MaskFacts
 from segtool.data.labels import Labels
 from segtool.data.pools import in_threads
@@ -85,7 +85,7 @@ def labels_of(guess: Guess) -> Labels:
 
 def _look(path: Path, labels: Labels) -> _Mask | None:
     try:
-        indices = labels.read(path)
+        indices = labels.read(path, max_pixels=Limits().max_pixels)
     except DataError:  # left to `check`
         return None
     num = labels.num_classes
