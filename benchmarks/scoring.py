@@ -86,7 +86,7 @@ def ours(place: Path) -> Round:
 
     def work() -> float:
         began = time.perf_counter()
-        score_folders(config, place / "made", place / "truth")
+        score_folders(config, place / "made", place / "truth", Path())
         return time.perf_counter() - began
 
     return work

@@ -197,7 +197,7 @@ def validates(trial: Trial, records: Sequence[Record]) -> Verdict:
 # ------------------------------------------------------------------------------------------------- disk and memory
 
 
-def suffice(config: Config, plan: Plan, directory: Path, device: torch.device, world: World = ALONE) -> list[Verdict]:
+def suffice(config: Config, plan: Plan, directory: Path, device: torch.device, world: World) -> list[Verdict]:
     """Whether memory holds what a training step keeps, and the run's disk its checkpoints; counted, not measured."""
     share = -(-plan.batch_size // world.size)
     part = -(-share // parts_of(config.train, share))

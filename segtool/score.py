@@ -26,7 +26,7 @@ Matched = tuple[dict[str, list[Path]], dict[str, list[Path]]]
 """The masks and the predictions by the stem that is compared."""
 
 
-def score_folders(config: Config, predictions: Path, masks: Path, base: Path = Path()) -> Scores:
+def score_folders(config: Config, predictions: Path, masks: Path, base: Path) -> Scores:
     """Returns the scores of the masks in `predictions` against those in `masks`.
 
     They are paired as images and masks are, a prediction bearing its image's stem. What is ignored in the truth is not
@@ -54,7 +54,7 @@ def score_folders(config: Config, predictions: Path, masks: Path, base: Path = P
     return Scores.of(labels.names, [result for result in results if isinstance(result, ImageScore)])
 
 
-def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path = Path()) -> list[Record]:
+def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path) -> list[Record]:
     """Returns records whose `image` is the prediction for the mask, sorted by stem.
 
     Args:

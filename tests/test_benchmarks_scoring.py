@@ -38,7 +38,7 @@ def test_start_up_is_measured_in_seconds(tmp_path):
 
 def test_the_pairs_to_score_are_those_of_the_config(tmp_path):
     scoring.write_pairs(tmp_path / "none", tmp_path, 3)
-    scores = score_folders(load_config(tmp_path / "config.yaml"), tmp_path / "made", tmp_path / "truth")
+    scores = score_folders(load_config(tmp_path / "config.yaml"), tmp_path / "made", tmp_path / "truth", Path())
     assert len(scores.images) == 3
     assert scores.miou is not None
     assert 0.3 < scores.miou < 1

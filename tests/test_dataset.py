@@ -410,10 +410,10 @@ def test_an_image_whose_pixels_are_all_ignored_is_a_sample_like_any_other(tmp_pa
 
 
 def test_the_number_of_workers_is_what_the_config_says_else_by_device():
-    assert num_workers(5, torch.device("cpu")) == 5
-    assert num_workers(0, torch.device("cuda")) == 0
-    assert num_workers("auto", torch.device("cpu")) == 1
-    assert 1 <= num_workers("auto", torch.device("cuda")) <= 8
+    assert num_workers(5, torch.device("cpu"), World()) == 5
+    assert num_workers(0, torch.device("cuda"), World()) == 0
+    assert num_workers("auto", torch.device("cpu"), World()) == 1
+    assert 1 <= num_workers("auto", torch.device("cuda"), World()) <= 8
 
 
 def test_crops_centred_on_rare_classes_are_a_function_of_seed_epoch_and_index_too(records):

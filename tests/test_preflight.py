@@ -389,7 +389,7 @@ def test_a_disk_that_gives_back_something_else_is_a_fault(make_config, tmp_path,
 def test_the_disk_must_hold_the_checkpoints_that_are_kept_at_a_time(make_config, tmp_path, monkeypatch, free, grade):
     trial = tried(make_config(train={"steps": 7, "eval_every": 0.4}))
     monkeypatch.setattr(preflight, "free_disk", lambda _: free)
-    _, found = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU)
+    _, found = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU, World())
     assert (found.what, found.grade) == ("disk", grade)
     assert found.error is DiskError or grade != "fault"
 
@@ -401,7 +401,7 @@ def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):
     trial = tried(config)
     saved = trainer("run", config).final.path
     size = sum(path.stat().st_size for path in saved.iterdir() if path.suffix == ".safetensors")
-    _, found = preflight.suffice(replace(trial.training.config, train=config.train), trial.plan, tmp_path, CPU)
+    _, found = preflight.suffice(replace(trial.training.config, train=config.train), trial.plan, tmp_path, CPU, World())
     assert float(found.found.split()[0]) * 1e6 == pytest.approx(size, rel=0.2)
 
 
@@ -411,7 +411,7 @@ def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):
 def test_the_memory_must_hold_what_a_step_keeps(make_config, tmp_path, monkeypatch, free, grade):
     trial = tried(make_config())
     monkeypatch.setattr(preflight, "free_memory", lambda: free)
-    found, _ = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU)
+    found, _ = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU, World())
     assert (found.what, found.grade) == ("memory", grade)
     assert found.error is ShortageError or grade != "fault"
     assert ("--set train.accumulate=2" in found.found) == (grade in ("doubt", "fault"))

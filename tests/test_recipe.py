@@ -19,7 +19,7 @@ from segtool.data.splits import class_presence
 from segtool.errors import DataError
 from segtool.init.encoding import guess_encoding
 from segtool.init.evidence import snapped
-from segtool.init.recipe import choose_batch, choose_channels, choose_crop, choose_length
+from segtool.init.recipe import USUAL_CROP, choose_batch, choose_channels, choose_crop, choose_length
 from segtool.init.sequences import find_sequences
 from segtool.init.shapes import measure_shapes
 from segtool.init.standards import CITYSCAPES, voc_color
@@ -375,8 +375,8 @@ def test_classes_that_not_all_images_show_are_stratified(tmp_path: Path) -> None
     ],
 )
 def test_crop_and_depth_follow_the_median_size(size: tuple[int, int], crop: tuple[int, int], levels: int) -> None:
-    assert choose_crop(size) == crop
-    assert len(choose_channels(crop)) == levels
+    assert choose_crop(size, largest=USUAL_CROP) == crop
+    assert len(choose_channels(crop, 0)) == levels
     assert min(crop) % 2 ** (levels - 1) == 0
 
 
@@ -391,7 +391,7 @@ def test_long_regions_add_a_level_where_the_crop_has_room() -> None:
     [(367, (352, 384), 4), (2, (64, 64), 2), (24, (512, 512), 2), (24, (448, 448), 4), (1000, (96, 128), 16)],
 )
 def test_the_batch_follows_memory_and_the_number_of_crops(num: int, crop: tuple[int, int], batch: int) -> None:
-    assert choose_batch(num, crop) == batch
+    assert choose_batch(num, crop, 2) == batch
     assert choose_batch(num, crop, 150) <= batch
 
 
@@ -400,7 +400,7 @@ def test_the_batch_follows_memory_and_the_number_of_crops(num: int, crop: tuple[
     [(367, 4, 3000), (24, 4, 2400), (8, 8, 1000), (1, 1, 1000), (10_000, 4, 40_000), (40_000, 4, 40_000)],
 )
 def test_the_length_follows_the_number_of_images(num: int, batch: int, steps: int) -> None:
-    length = choose_length(num, batch)
+    length = choose_length(num, batch, val_share=0)
     assert abs(length.steps - steps) <= 0.05 * steps
     assert length.steps == -(-length.epochs * num // batch)
 

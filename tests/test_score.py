@@ -61,7 +61,7 @@ def count(made: Path, truth: Path) -> np.ndarray:
 
 def test_the_scores_are_those_of_an_independent_count(tmp_path, config):
     made, truth = random_folders(tmp_path, np.random.default_rng(0))
-    scores = score_folders(config, made, truth).to_json()
+    scores = score_folders(config, made, truth, Path()).to_json()
     matrix = count(made, truth)
     assert scores["confusion"] == matrix.tolist()
     assert scores["images"] == 5
@@ -83,7 +83,7 @@ def test_the_scores_are_those_of_an_independent_count(tmp_path, config):
 def test_two_masks_worked_out_by_hand(tmp_path, config):
     write(tmp_path / "truth" / "a.png", [[0, 0, 1], [1, 255, 255]])
     write(tmp_path / "made" / "a.png", [[0, 1, 1], [1, 0, 77]])
-    scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
+    scores = score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert scores.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert scores.miou == (1 / 2 + 2 / 3) / 2
     assert scores.ignored == 2
@@ -92,7 +92,7 @@ def test_two_masks_worked_out_by_hand(tmp_path, config):
 
 def test_the_truth_against_itself_is_perfect(tmp_path, config):
     write(tmp_path / "truth" / "a.png", [[0, 1, 2]])
-    scores = score_folders(config, tmp_path / "truth", tmp_path / "truth")
+    scores = score_folders(config, tmp_path / "truth", tmp_path / "truth", Path())
     assert set(scores.summary.values()) == {1.0}
 
 
@@ -104,7 +104,7 @@ def test_every_mask_without_a_prediction_is_named_with_the_stem_that_is_wanted(t
         write(tmp_path / "truth" / f"{name}.png", [[0]])
     write(tmp_path / "made" / "b.png", [[0]])
     with pytest.raises(DataError) as error:
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert error.value.exit_code == 3
     assert len(error.value.problems) == 2
     assert "a.png: has no prediction" in error.value.problems[0]
@@ -118,7 +118,7 @@ def test_files_that_belong_to_no_mask_are_passed_over(tmp_path, config):
     write(tmp_path / "made" / "overlays" / "a.png", [[99, 98]])
     (tmp_path / "made" / "notes.txt").write_text("x")
     (tmp_path / "made" / "broken.png").write_text("no image")
-    assert len(score_folders(config, tmp_path / "made", tmp_path / "truth").images) == 1
+    assert len(score_folders(config, tmp_path / "made", tmp_path / "truth", Path()).images) == 1
 
 
 @pytest.mark.parametrize("size", [(1, 3), (2, 2), (3, 1)])
@@ -126,28 +126,28 @@ def test_a_prediction_of_another_size_is_an_error_with_both_sizes(tmp_path, conf
     write(tmp_path / "truth" / "a.png", np.zeros((1, 2)))
     write(tmp_path / "made" / "a.png", np.zeros(size))
     with pytest.raises(DataError, match=rf"{size[1]}x{size[0]} pixels, but its mask .* has 2x1"):
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
 
 
 def test_a_value_that_is_no_class_is_an_error_where_the_truth_counts(tmp_path, config):
     write(tmp_path / "truth" / "a.png", [[0, 255, 1]])
     write(tmp_path / "made" / "a.png", [[0, 77, 78]])
     with pytest.raises(DataError, match=r"value 78 at \(2, 0\)") as error:
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert "value 77" not in str(error.value)
 
 
 def test_a_value_that_is_no_class_is_not_looked_at_where_the_truth_is_ignored(tmp_path, config):
     write(tmp_path / "truth" / "a.png", [[0, 255, 255]])
     write(tmp_path / "made" / "a.png", [[0, 77, 255]])
-    assert score_folders(config, tmp_path / "made", tmp_path / "truth").confusion.sum() == 1
+    assert score_folders(config, tmp_path / "made", tmp_path / "truth", Path()).confusion.sum() == 1
 
 
 def test_a_prediction_that_ignores_where_the_truth_counts_is_an_error(tmp_path, config):
     write(tmp_path / "truth" / "a.png", [[0, 1], [1, 255]])
     write(tmp_path / "made" / "a.png", [[0, 1], [255, 255]])
     with pytest.raises(DataError, match=r"ignored value at \(0, 1\) and 1 pixels"):
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
 
 
 def test_all_files_at_fault_are_told_at_once(tmp_path, config):
@@ -156,7 +156,7 @@ def test_all_files_at_fault_are_told_at_once(tmp_path, config):
         write(tmp_path / "made" / f"{name}.png", [[value]])
     (tmp_path / "made" / "b.png").write_bytes(b"no image")
     with pytest.raises(DataError) as error:
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert [Path(problem.split(":")[0]).name for problem in error.value.problems] == ["a.png", "b.png", "c.png"]
 
 
@@ -167,7 +167,7 @@ def test_of_a_pair_whose_files_are_both_at_fault_the_truth_is_told(tmp_path, con
     if prediction:
         (tmp_path / "made" / "a.png").write_bytes(prediction)
     with pytest.raises(DataError, match="value 50") as error:
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert len(error.value.problems) == 1
 
 
@@ -189,7 +189,7 @@ def test_masks_of_any_kind_count_as_pixels_do(tmp_path, dtype, colored):
     matrix = np.zeros((4, 3), int)
     for t, p in zip(indices[0].ravel(), indices[1].ravel(), strict=True):
         matrix[t, p] += 1
-    scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
+    scores = score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert scores.confusion.tolist() == matrix[:3].tolist()
     assert scores.ignored == matrix[3].sum()
 
@@ -203,9 +203,9 @@ def test_where_the_opacity_is_the_mask_it_is_what_is_counted(tmp_path, config, w
     alpha[1:3, 1:3] = 255
     for folder, opacity in (("truth", alpha), ("made", np.zeros_like(alpha)), ("same", alpha)):
         write(tmp_path / folder / "a.png", np.dstack([np.zeros((4, width, 3), np.uint8), opacity]))
-    wrong = score_folders(config, tmp_path / "made", tmp_path / "truth")
+    wrong = score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert wrong.confusion.tolist() == [[4 * width - 4, 0], [4, 0]]
-    right = score_folders(config, tmp_path / "same", tmp_path / "truth")
+    right = score_folders(config, tmp_path / "same", tmp_path / "truth", Path())
     assert right.confusion.tolist() == [[4 * width - 4, 0], [0, 4]]
 
 
@@ -220,7 +220,7 @@ def test_scores_and_errors_do_not_depend_on_the_number_of_processes(tmp_path, co
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
         monkeypatch.setattr(pools, "SHARE", share)
         try:
-            scores = score_folders(config, tmp_path / "made", tmp_path / "truth")
+            scores = score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
             found.append([(image.stem, image.confusion.tolist(), image.ignored) for image in scores.images])
         except DataError as error:
             found.append(error.problems)
@@ -233,7 +233,7 @@ def test_two_predictions_for_one_mask_are_an_error_and_two_for_none_are_not(tmp_
     for name in ("a.png", "a.bmp", "z.png", "z.bmp"):
         write(tmp_path / "made" / name, [[0]])
     with pytest.raises(DataError, match="2 files for one image") as error:
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
     assert len(error.value.problems) == 1
 
 
@@ -241,7 +241,7 @@ def test_a_folder_without_masks_is_an_error(tmp_path, config):
     (tmp_path / "truth").mkdir()
     write(tmp_path / "made" / "a.png", [[0]])
     with pytest.raises(DataError, match="holds no masks"):
-        score_folders(config, tmp_path / "made", tmp_path / "truth")
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
 
 
 # --- pairing
@@ -259,7 +259,7 @@ def test_a_folder_without_masks_is_an_error(tmp_path, config):
 def test_a_prediction_bears_its_images_stem_under_the_configs_rule(tmp_path, config, rule, made, truth):
     write(tmp_path / "made" / made, [[0]])
     write(tmp_path / "truth" / truth, [[0]])
-    (record,) = pair_predictions(with_pairing(config, **rule), tmp_path / "made", tmp_path / "truth")
+    (record,) = pair_predictions(with_pairing(config, **rule), tmp_path / "made", tmp_path / "truth", Path())
     assert record.image == tmp_path / "made" / made
     assert record.mask == tmp_path / "truth" / truth
 
@@ -269,14 +269,14 @@ def test_a_prediction_with_the_masks_suffix_is_not_taken_for_one_with_the_images
     write(tmp_path / "made" / "a_gt.png", [[0]])
     write(tmp_path / "truth" / "a_gt.png", [[0]])
     with pytest.raises(DataError, match="has no prediction"):
-        pair_predictions(with_pairing(config, **rule), tmp_path / "made", tmp_path / "truth")
+        pair_predictions(with_pairing(config, **rule), tmp_path / "made", tmp_path / "truth", Path())
 
 
 def test_masks_that_do_not_bear_the_rules_suffix_are_no_truth(tmp_path, config):
     for name in ("a_gt.png", "b.png"):
         write(tmp_path / "truth" / name, [[0]])
     write(tmp_path / "made" / "a.png", [[0]])
-    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
+    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth", Path())
     assert [record.stem for record in records] == ["a"]
 
 
@@ -290,7 +290,7 @@ def test_a_mask_that_lacks_the_suffix_counts_where_a_prediction_bears_its_name_a
     for name in ("a.png", "c.png"):
         write(tmp_path / "images" / name, [[0]])
     trained = find_pairs(tmp_path / "images", tmp_path / "truth", pairing).records
-    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
+    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth", Path())
     assert [record.mask for record in records] == [record.mask for record in trained]
     assert [record.stem for record in records] == ["a", "c"]
 
@@ -300,7 +300,7 @@ def test_a_photograph_beside_the_masks_is_never_a_truth(tmp_path, config):
         write(tmp_path / "truth" / name, [[0]])
     for name in ("a.png", "b.png"):
         write(tmp_path / "made" / name, [[0]])
-    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth")
+    records = pair_predictions(with_pairing(config, mask_suffix="_gt"), tmp_path / "made", tmp_path / "truth", Path())
     assert [record.stem for record in records] == ["a"]
 
 
@@ -346,7 +346,7 @@ def test_a_mask_without_an_image_is_not_scored_where_such_are_left_out(tmp_path,
 def test_predictions_within_the_folder_of_the_masks_are_no_truth(tmp_path, config):
     for name in ("a", "b", "made/a", "made/b"):
         write(tmp_path / f"{name}.png", [[0]])
-    scores = score_folders(config, tmp_path / "made", tmp_path)
+    scores = score_folders(config, tmp_path / "made", tmp_path, Path())
     assert [image.stem for image in scores.images] == ["a", "b"]
 
 
@@ -374,7 +374,7 @@ def test_scoring_folders_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds
     child = (
         "import sys\nfrom pathlib import Path\nfrom segtool.score import score_folders\n"
         "from segtool.sources import load_any\nfrom segtool.tables import per_image_csv\n"
-        "scores = score_folders(load_any(Path(sys.argv[1]))[0], Path(sys.argv[2]), Path(sys.argv[2]))\n"
+        "scores = score_folders(load_any(Path(sys.argv[1]))[0], Path(sys.argv[2]), Path(sys.argv[2]), Path())\n"
         "assert per_image_csv(scores)\n"
         "print(scores.miou)\n"
         "assert not {'torch', 'rich', 'tqdm', 'filelock'} & sys.modules.keys()"

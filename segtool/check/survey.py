@@ -115,7 +115,7 @@ class Survey:
         return sum((use.pixels for use in self.uses_of(split)), start)
 
 
-def survey_files(config: Config, base: Path, listing: Listing, *, progress: Progress | None = None) -> Survey:
+def survey_files(config: Config, base: Path, listing: Listing, *, progress: Progress | None) -> Survey:
     """Returns what one pass over all files finds; nothing is raised for bad files.
 
     Args:

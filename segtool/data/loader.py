@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.opening import shown
 from segtool.data.pools import num_cores
-from segtool.distributed import ALONE, World
+from segtool.distributed import World
 from segtool.errors import DataError
 from segtool.terminal import amount
 
@@ -115,7 +115,7 @@ def begin_worker(_worker: int) -> None:
         os.setpgid(0, 0)  # out of the group that a scheduler signals as a whole
 
 
-def num_workers(setting: Literal["auto"] | int, device: torch.device, world: World = ALONE) -> int:
+def num_workers(setting: Literal["auto"] | int, device: torch.device, world: World) -> int:
     """Returns the number of loading processes: on a CPU one, which leaves the cores to the network; else up to 8."""
     if setting != "auto":
         return setting

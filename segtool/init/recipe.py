@@ -70,7 +70,7 @@ class Length:
     """Epochs between two validations."""
 
 
-def choose_crop(size: tuple[int, int], *, largest: int = USUAL_CROP) -> tuple[int, int]:
+def choose_crop(size: tuple[int, int], *, largest: int) -> tuple[int, int]:
     """Returns height and width of the training crop: multiples of 32 within the median image, and a largest side.
 
     An image under 32 pixels a side keeps its size, rounded up to 8.
@@ -79,7 +79,7 @@ def choose_crop(size: tuple[int, int], *, largest: int = USUAL_CROP) -> tuple[in
     return height, width
 
 
-def choose_channels(crop: tuple[int, int], longest: float = 0.0) -> tuple[int, ...]:
+def choose_channels(crop: tuple[int, int], longest: float) -> tuple[int, ...]:
     """Returns the widths of the encoder's levels.
 
     There are five, six for large regions in large crops, fewer where the deepest map would be under 4 pixels a side.
@@ -93,14 +93,14 @@ def choose_channels(crop: tuple[int, int], longest: float = 0.0) -> tuple[int, .
     return CHANNELS[:levels]
 
 
-def choose_batch(num_crops: int, crop: tuple[int, int], num_classes: int = 2) -> int:
+def choose_batch(num_crops: int, crop: tuple[int, int], num_classes: int) -> int:
     """Returns the largest power of two that memory and the number of different crops allow, at most 16."""
     pixels = crop[0] * crop[1] * max(1.0, num_classes / MANY_CLASSES)
     largest = min(num_crops, int(BATCH_PIXELS / pixels), 16)
     return 1 << max(largest.bit_length() - 1, 0)
 
 
-def choose_length(num_train: int, batch: int, *, val_share: float = 0.0) -> Length:
+def choose_length(num_train: int, batch: int, *, val_share: float) -> Length:
     """Returns about 3000 steps: 20 epochs at least, within 1000 to 40,000 steps.
 
     Args:
