@@ -27,7 +27,7 @@ from benchmarks.whole_training import seconds_between
 from segtool.cli import app
 from segtool.config import Config, load_config
 from segtool.data.dataset import Sample
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.demo import make_dataset
 from segtool.distributed import World
 from segtool.inference import Normalize, Predictor, fast_dtype

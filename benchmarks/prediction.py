@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress, TrainState, load, save
-from segtool.config import ClassSpec, Component, Config, Data, Folders, Model, Train
+from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
 from segtool.demo import draw_scene
 from segtool.models.segmenter import assemble, build_model
 from segtool.optim import build_optimizer
 from segtool.predict import build_predictor, list_jobs, predict
+from segtool.registry import Component
 
 CONFIG = Path(__file__).parent.parent / "configs" / "camvid-unet.yaml"
 CHANNELS, QUICK_CHANNELS = (32, 64, 128, 256, 512), (4, 8)

@@ -21,10 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import machine, middle, versions
 from segtool.allocator import keep_freed_memory
-from segtool.config import ClassSpec, Component, Config, Data, Folders, Model, Train
+from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
 from segtool.data.dataset import Sample
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.distributed import World
+from segtool.registry import Component
 from segtool.training_step import Training, build_training, train_step
 
 CLASSES = 12

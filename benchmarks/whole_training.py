@@ -28,8 +28,9 @@ from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, repo
 from segtool.allocator import keep_freed_memory
 from segtool.config import Config, load_config
 from segtool.data.dataset import TrainingSet
-from segtool.data.formats import Record, split_records
+from segtool.data.formats import split_records
 from segtool.data.loader import training_batches
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, resolve_data
 from segtool.demo import make_dataset

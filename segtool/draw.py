@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Indices: TypeAlias = NDArray[np.integer]

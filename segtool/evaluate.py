@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from segtool.config import Config
+from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet
-from segtool.data.formats import Record
-from segtool.data.labels import IGNORE
 from segtool.data.loader import evaluation_batches
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.distributed import World
 from segtool.ensemble import read_views

@@ -21,8 +21,8 @@ from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data.cache import free_memory
 from segtool.data.dataset import EvaluationSet
-from segtool.data.formats import Record
 from segtool.data.loader import num_workers, training_batches
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies, evenly
 from segtool.distributed import ALONE, World

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from segtool.config import Config, located
-from segtool.data.formats import Record, split_records
+from segtool.data.formats import split_records
 from segtool.data.opening import shown
+from segtool.data.pairs import Record
 from segtool.data.structures import Structure, measure_structures
 from segtool.errors import ConfigError, DataError
 from segtool.layers import (

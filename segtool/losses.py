@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtool.config import LossTerm
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.registry import build, register
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 
 Confusion = NDArray[np.int64]
 SUMMARY = ("miou", "pixel_accuracy", "mean_accuracy", "mean_dice", "fw_iou")

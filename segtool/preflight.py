@@ -23,11 +23,11 @@ from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data.cache import free_memory
+from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
-from segtool.data.formats import Record
-from segtool.data.labels import IGNORE
 from segtool.data.loader import training_batches
 from segtool.data.opening import shown
+from segtool.data.pairs import Record
 from segtool.data.preview import SMALLEST
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from segtool.check.findings import Finding, Report
-    from segtool.data.formats import Record
+    from segtool.data.pairs import Record
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import World
     from segtool.forecast import Times

@@ -24,7 +24,7 @@ from segtool.runs import RunDirectory
 if TYPE_CHECKING:
     import torch
 
-    from segtool.data.formats import Record
+    from segtool.data.pairs import Record
     from segtool.distributed import World
     from segtool.plan import Plan
     from segtool.preparation import Prepared

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.losses import ImageLoss
 from segtool.registry import register

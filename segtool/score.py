@@ -13,12 +13,13 @@ import numpy as np
 
 from segtool.config import Config, Pairing
 from segtool.data.codes import IGNORE
-from segtool.data.formats import SPLITS, Places, data_root
+from segtool.data.formats import Places, data_root
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, apart, in_folder, keyed, list_files, sort_out, stem_of
 from segtool.data.pools import in_processes
+from segtool.data.words import SPLITS
 from segtool.errors import DataError
 from segtool.metrics import ImageScore, Scores, runs, weighted_confusion
 

@@ -20,9 +20,9 @@ from segtool.checkpoint import Progress
 from segtool.config import Config, located
 from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
-from segtool.data.formats import Record
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
 from segtool.data.opening import shown
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies, evenly
 from segtool.distributed import World

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from segtool.checkpoint import TrainState
 from segtool.config import Config, Train
 from segtool.data.dataset import Sample, stream_keys
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import World, apart, convolutions_by_trial, failed_together
 from segtool.divergence import NOWHERE, batch_files, first_appearance

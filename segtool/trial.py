@@ -12,10 +12,10 @@ from torch import Tensor
 
 from segtool import train, training_step
 from segtool.config import Config
+from segtool.data.codes import IGNORE
 from segtool.data.dataset import Sample
-from segtool.data.formats import Record
-from segtool.data.labels import IGNORE
 from segtool.data.loader import training_batches
+from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import ALONE
 from segtool.errors import ConfigError, SegtoolError

@@ -17,7 +17,7 @@ from segtool.runs import CONFIG
 
 if TYPE_CHECKING:
     from segtool.checkpoint import Checkpoint
-    from segtool.data.formats import Record
+    from segtool.data.pairs import Record
     from segtool.distributed import World
     from segtool.metrics import Scores
     from segtool.terminal import Reporter

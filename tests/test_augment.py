@@ -28,7 +28,7 @@ from segtool.data.augment import (
     warp_image,
     warp_mask,
 )
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 from segtool.data.photometry import change_colors
 
 FLIPS = ["none", "horizontal", "vertical", "both"]

@@ -17,7 +17,8 @@ from PIL import Image
 from published import PUBLISHED, UNSUPPORTED, Published
 
 from segtool.config import Config, load_config
-from segtool.data.formats import Record, split_records
+from segtool.data.formats import split_records
+from segtool.data.pairs import Record
 
 QUICK = ("model.encoder.channels=[4, 8]", "train.steps=1", "train.batch_size=2", "train.compile=false")
 QUICK = (*QUICK, "train.precision=fp32", "train.samples=0", "augment.crop=[32, 32]")

@@ -28,7 +28,7 @@ from segtool import training_step
 from segtool.checkpoint import last
 from segtool.config import dump_config
 from segtool.data.dataset import Sample
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
 from segtool.demo import make_dataset
 from segtool.distributed import World

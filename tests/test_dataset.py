@@ -18,8 +18,8 @@ from segtool import preparation
 from segtool.config import Augment, ClassSpec, Config, Data
 from segtool.data import cache as cache_module
 from segtool.data.cache import Cache, choose_cache, free_memory
+from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
-from segtool.data.labels import IGNORE
 from segtool.data.loader import StepSampler, collate, evaluation_batches, num_workers, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader

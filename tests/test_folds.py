@@ -18,8 +18,9 @@ from PIL import Image
 from segtool.check.report import examine
 from segtool.config import Data, Folders, Split
 from segtool.data import splits
-from segtool.data.formats import Record, hold_out, split_records
-from segtool.data.splits import Presence, divide, into_folds, stratify
+from segtool.data.formats import split_records
+from segtool.data.pairs import Record
+from segtool.data.splits import Presence, divide, hold_out, into_folds, stratify
 from segtool.errors import ConfigError, DataError
 
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from segtool.config import Config, Data, Folders, Pairing, Split
 from segtool.data.affixes import guess_pairing
-from segtool.data.formats import Record, find_layout, find_pairs, hold_out, split_records
-from segtool.data.pairs import name_twins
+from segtool.data.formats import split_records
+from segtool.data.layout import find_layout
+from segtool.data.pairs import Record, find_pairs, name_twins
+from segtool.data.splits import hold_out
 from segtool.errors import ConfigError, DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -31,10 +31,12 @@ import segtool.data
 from segtool import evaluate as evaluation
 from segtool import session
 from segtool.config import Augment, Config
+from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, TrainingSet
-from segtool.data.formats import Record, split_records
-from segtool.data.labels import IGNORE, Labels
+from segtool.data.formats import split_records
+from segtool.data.labels import Labels
 from segtool.data.loader import training_batches
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import measure_channels
 from segtool.distributed import World

@@ -22,9 +22,9 @@ from reading import read_mask
 from segtool.config import ClassSpec, Config, Data
 from segtool.data.codes import IGNORE
 from segtool.data.facts import look_at_masks
-from segtool.data.formats import find_pairs
 from segtool.data.labels import Labels, resolve
 from segtool.data.masks import StoredMask
+from segtool.data.pairs import find_pairs
 from segtool.data.uses import class_pixels
 from segtool.errors import ConfigError, DataError
 from segtool.init.encoding_of_colors import in_colors

@@ -11,7 +11,8 @@ from test_formats import config, numbered, touch
 
 from segtool.config import ClassSpec, Config, Data, Folders
 from segtool.data import lists
-from segtool.data.formats import Places, Record, split_records
+from segtool.data.formats import Places, split_records
+from segtool.data.pairs import Record
 from segtool.errors import DataError
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtool import registry
 from segtool.config import LossTerm
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import ConfigError
 from segtool.losses import Criterion, CrossEntropy, Focal, HardPixels, class_weight_values, needs_frequencies

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 from segtool.metrics import (
     ImageScore,
     Scores,

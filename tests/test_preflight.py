@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from segtool import checkpoint, disk, preflight, registry, rehearsal, training_step
 from segtool import trial as trial_of
 from segtool.data import augment, dataset, loader
+from segtool.data.codes import IGNORE
 from segtool.data.formats import split_records
-from segtool.data.labels import IGNORE
 from segtool.data.statistics import resolve_data
 from segtool.distributed import World
 from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, ShortageError

@@ -28,7 +28,7 @@ from killing import Ended, Server
 
 from segtool import __version__, checkpoint, continuation, execution, forecast, provenance, session
 from segtool.config import dump_config, load_config, show
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.errors import ConfigError, DiskError
 from segtool.inference import fast_dtype
 from segtool.optim import learning_rate

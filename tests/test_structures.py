@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.data.structures import MAX_MASKS, longest_runs, measure_structures
 
 

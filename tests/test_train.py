@@ -28,7 +28,8 @@ from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
 from segtool.data.dataset import EvaluationSet, Sample
-from segtool.data.formats import Record, split_records
+from segtool.data.formats import split_records
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.distributed import World
 from segtool.errors import ConfigError, DivergedError, Interrupted

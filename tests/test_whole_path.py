@@ -40,7 +40,8 @@ from composed.way import (
 )
 from conftest import Command
 
-from segtool.data.labels import IGNORE, Labels
+from segtool.data.codes import IGNORE
+from segtool.data.labels import Labels
 
 SEEDS = (
     1, 4, 14, 20, 23, 37, 56, 70, 76, 88, 109, 117, 151, 153, 164, 194, 195, 203, 209, 214, 215, 246, 265,

@@ -21,8 +21,9 @@ from conftest import config_of
 from segtool.config import Augment, dump_config
 from segtool.data import loader
 from segtool.data.dataset import EvaluationSet, TrainingSet
-from segtool.data.formats import Record, split_records
+from segtool.data.formats import split_records
 from segtool.data.loader import evaluation_batches, training_batches
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.distributed import World
 from segtool.doctor import facts

@@ -12,20 +12,13 @@ import numpy as np
 
 from segtool.config import Augment, Config, Data, Folders, Limits
 from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_images, look_at_masks
-from segtool.data.formats import (
-    SPLITS,
-    Places,
-    data_root,
-    empty_folders,
-    pairing_hint,
-    read_parts,
-    skip_unpaired,
-)
+from segtool.data.formats import Places, data_root, empty_folders, pairing_hint, read_parts, skip_unpaired
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
 from segtool.data.splits import divide
 from segtool.data.uses import Decoder, Use
+from segtool.data.words import SPLITS
 from segtool.errors import DataError
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtool.config import Augment
-from segtool.data.labels import IGNORE
+from segtool.data.codes import IGNORE
 from segtool.data.photometry import change_colors, mean_color
 
 SPACING = 64  # pixels of the crop between two control points of an elastic deformation

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from segtool.config import Augment
 from segtool.data.augment import augment_pair
 from segtool.data.cache import Cache
-from segtool.data.formats import Record
+from segtool.data.pairs import Record
 from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies

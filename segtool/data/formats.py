@@ -15,29 +15,13 @@ from pathlib import Path
 from segtool.config import Config, Data, Folders, Pairing
 from segtool.data.affixes import guess_pairing
 from segtool.data.images import IMAGE_SUFFIXES
-from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import FEW, Listed, few, limit, pick, read_list
 from segtool.data.opening import shown
 from segtool.data.pairs import MASK_SUFFIXES, Pairs, Record, find_pairs, list_files, name_twins, stem_of
-from segtool.data.splits import class_presence, divide, hold_out
+from segtool.data.splits import class_presence, divide
 from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem
 from segtool.yaml_io import flow
-
-__all__ = [
-    "SPLITS",
-    "Layout",
-    "Pairs",
-    "Places",
-    "Record",
-    "data_root",
-    "find_layout",
-    "find_pairs",
-    "hold_out",
-    "read_parts",
-    "records_to_score",
-    "split_records",
-]
 
 
 def split_records(config: Config, base: Path, places: Places | None = None) -> dict[str, list[Record]]:

@@ -24,14 +24,12 @@ from segtool.data.codes import (
     unpack,
     unpack_palette,
 )
-from segtool.data.masks import MASK_FORMATS, StoredMask, read_mask
+from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
 from segtool.errors import ConfigError, DataError, Problem
 from segtool.terminal import counted
 
 MaskMode = Literal["L", "P", "1", "I;16", "RGB", "LA", "RGBA"]
-
-__all__ = ["IGNORE", "MASK_FORMATS", "Labels", "StoredMask", "read_mask", "resolve"]
 
 
 @dataclass(frozen=True, eq=False)

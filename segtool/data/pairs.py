@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segtool.config import Pairing
-from segtool.data.images import IMAGE_SUFFIXES, shown
+from segtool.data.images import IMAGE_SUFFIXES
+from segtool.data.opening import shown
 from segtool.errors import DataError
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".gif"}

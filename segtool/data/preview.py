@@ -17,8 +17,9 @@ from PIL import Image
 from segtool import draw
 from segtool.config import Augment, Config, located, plain
 from segtool.data.augment import augment_pair, cut, draw_geometry
-from segtool.data.formats import Record, split_records
+from segtool.data.formats import split_records
 from segtool.data.labels import Labels
+from segtool.data.pairs import Record
 from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, evenly

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.formats import Record
 from segtool.data.images import read_image
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
+from segtool.data.pairs import Record
 from segtool.errors import DataError
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.formats import Record
 from segtool.data.images import read_image
-from segtool.data.labels import read_mask, resolve
+from segtool.data.labels import resolve
+from segtool.data.masks import read_mask
+from segtool.data.pairs import Record
 from segtool.data.pools import in_threads
 from segtool.data.uses import class_pixels
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.formats import Record
 from segtool.data.labels import Labels
+from segtool.data.pairs import Record
 from segtool.data.pools import in_threads
 from segtool.data.statistics import evenly
 
