@@ -153,6 +153,8 @@ def test_images_that_no_list_names_need_no_masks(tmp_path: Path) -> None:
 def test_absolute_paths_in_lists_may_lead_through_links(tmp_path: Path, root: str, named: str) -> None:
     numbered(tmp_path / "real", 3)
     (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real/images").rename(tmp_path / "elsewhere")
+    (tmp_path / "real/images").symlink_to(tmp_path / "elsewhere")
     images = [f"{tmp_path}/{named}/images/{name}.jpg" for name in ("000", "002")]
     assert listed(tmp_path / root, "".join(f"{path}\n" for path in images)) == ["000", "002"]
     path = tmp_path / "pairs.csv"

@@ -321,10 +321,10 @@ def _locate(cell: str, root: Path) -> Path:
 
 def _below(path: Path, root: Path) -> Path:
     """Returns a path as one below the root, where it leads there by way of a link."""
-    if path.is_relative_to(root):
+    if path.is_relative_to(root) or not os.path.exists(path):
         return path
-    real, real_root = _real(path), Path(os.path.realpath(root))
-    return root / real.relative_to(real_root) if real.is_relative_to(real_root) else path
+    same = next((folder for folder in path.parents if os.path.samefile(folder, root)), None)
+    return root / path.relative_to(same) if same else path
 
 
 def _real(path: Path) -> Path:
