@@ -424,6 +424,17 @@ def test_classes_that_never_occur_are_told_for_each_split(tmp_path: Path) -> Non
     assert {findings["SEG401"].severity, findings["SEG402"].severity} == {"warning"}
 
 
+def test_a_class_that_one_mask_alone_has_is_told_with_the_file(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    config = replace(config, data=replace(config.data, classes=(*CLASSES, ClassSpec("slip", (3,)))))
+    edit(tmp_path / "set/train/masks/train_4.png", lambda mask: mask[:1, :3].fill(3))
+    findings = check(config, tmp_path)
+    assert [finding.code for finding in findings] == ["SEG402", "SEG402", "SEG403"]
+    for finding in findings:
+        assert finding.files == ("train/masks/train_4.png",)
+        assert "all that there are in train/masks/train_4.png" in finding.example
+
+
 def test_a_rare_class_is_a_note_with_its_share(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     for split in ("train", "val", "test"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
 from segtool.data.opening import shown
+from segtool.data.specks import SLIP_MASKS
 from segtool.errors import ConfigError
 
 FEW_PAIRS = 5
@@ -34,7 +36,7 @@ def classes_occur(survey: Survey) -> Iterator[Finding]:
     if train.any():
         absent = [name for name, pixels in zip(survey.labels.names, train, strict=True) if not pixels]
         yield from _absent(
-            "SEG401", "train", absent, "the network cannot learn them; label some, or remove the classes"
+            survey, "SEG401", "train", absent, "the network cannot learn them; label some, or remove the classes"
         )
     for split in ("val", "test"):
         here = survey.class_pixels(split)
@@ -43,8 +45,8 @@ def classes_occur(survey: Survey) -> Iterator[Finding]:
             absent = [name for name, pixels, taught in rows if taught and not pixels]
             excused = [name for name in absent if split == "test" or _is_scarce(survey, name)]
             remedy = "their scores are null there; another split may hold them"
-            yield from _absent("SEG402", split, [name for name in absent if name not in excused], remedy)
-            yield from _absent("SEG402", split, excused, remedy, "note")
+            yield from _absent(survey, "SEG402", split, [name for name in absent if name not in excused], remedy)
+            yield from _absent(survey, "SEG402", split, excused, remedy, "note")
 
 
 def _is_scarce(survey: Survey, name: str) -> bool:
@@ -54,13 +56,29 @@ def _is_scarce(survey: Survey, name: str) -> bool:
     return survey.data.val is None and (having < SCARCE or len(survey.records["val"]) < FEW_PAIRS)
 
 
-def _absent(code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning") -> Iterator[Finding]:
+def _absent(
+    survey: Survey, code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning"
+) -> Iterator[Finding]:
     if absent:
         listed = ", ".join(shown(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")
         what = num(absent, "class", "classes")
         verb = "occurs" if len(absent) == 1 else "occur"
         message = f"{what} never {verb} in the {split} masks: {listed}"
-        yield Finding(code, severity, message, len(absent), (), f"{shown(absent[0])}: 0 pixels in {split}", remedy)
+        files, alone = _holders(survey, absent)
+        example = f"{shown(absent[0])}: 0 pixels in {split}{alone}"
+        yield Finding(code, severity, message, len(absent), files, example, remedy)
+
+
+def _holders(survey: Survey, names: list[str]) -> tuple[tuple[str, ...], str]:
+    """Returns the masks that alone hold one of these classes, which may be a slip, and a clause of the first class."""
+    holders: dict[str, list[Path]] = {name: [] for name in names}
+    for path, use in survey.uses.items():
+        for name in names:
+            if use.pixels[survey.labels.names.index(name)]:
+                holders[name].append(path)
+    single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
+    alone = f", and all that there are in {survey.name(single[names[0]])}" if names[0] in single else ""
+    return few_names(survey, list(dict.fromkeys(single.values()))), alone
 
 
 @a_check
@@ -71,13 +89,14 @@ def classes_not_rare(survey: Survey) -> Iterator[Finding]:
     rare = [index for index in range(len(shares)) if 0 < shares[index] < RARE_SHARE]
     if rare:
         parts = [f"{shown(survey.labels.names[index])} {100 * shares[index]:.2g} %" for index in rare]
+        files, alone = _holders(survey, [survey.labels.names[index] for index in rare])
         yield Finding(
             "SEG403",
             "note",
             f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {', '.join(parts[:8])}",
             len(rare),
-            (),
-            f"{shown(survey.labels.names[rare[0]])}: {int(train[rare[0]])} pixels",
+            files,
+            f"{shown(survey.labels.names[rare[0]])}: {num(int(train[rare[0]]), 'pixel')}{alone}",
             "class_weights of the cross_entropy loss and a dice loss help; more such images help most",
         )
 
