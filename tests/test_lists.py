@@ -74,6 +74,12 @@ def test_the_stem_of_a_listed_image_outside_the_root_stays_inside_any_folder(tmp
     assert ".." not in record.stem
 
 
+def test_a_list_of_absolute_paths_needs_no_root(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.png")
+    path = write_list(tmp_path, f"{tmp_path}/a.jpg,{tmp_path}/a.png\n")
+    assert [record.image for record in read_list(path, tmp_path / "gone")] == [tmp_path / "a.jpg"]
+
+
 def test_a_listed_training_set_is_split_too(tmp_path: Path) -> None:
     numbered(tmp_path, 10)
     (tmp_path / "all.txt").write_text("".join(f"images/{i:03}.jpg masks/{i:03}.png\n" for i in range(10)))

@@ -321,7 +321,7 @@ def _locate(cell: str, root: Path) -> Path:
 
 def _below(path: Path, root: Path) -> Path:
     """Returns a path as one below the root, where it leads there by way of a link."""
-    if path.is_relative_to(root) or not os.path.exists(path):
+    if path.is_relative_to(root) or not (os.path.exists(path) and os.path.exists(root)):
         return path
     same = next((folder for folder in path.parents if os.path.samefile(folder, root)), None)
     return root / path.relative_to(same) if same else path
