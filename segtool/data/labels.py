@@ -238,14 +238,14 @@ class Labels:
             codes = codes if mode == "RGB" else self._palette_places(codes)
         elif min(codes) < 0 or max(codes) > _LARGEST[mode]:
             wrong = next(code for code in codes if not 0 <= code <= _LARGEST[mode])
-            wider = "choose a wider mode, or " if 0 <= wrong <= LARGEST else ""
+            wider = ", or choose a wider mode" if 0 <= wrong <= LARGEST else ""
             free = next(value for value in range(256) if value not in codes)
             raise ConfigError(
                 Problem(
                     "data.mask_mode",
-                    f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; {wider}"
+                    f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; "
                     f"list a value within the range that no mask has first in the class's values, as in "
-                    f"`values: [{free}, {wrong}]`: predictions are written with it",
+                    f"`values: [{free}, {wrong}]`, by which predictions are written then{wider}",
                 )
             )
         table = np.zeros(256, np.int64)
