@@ -12,7 +12,7 @@ from segtool.config import Config, load_config, located
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 from segtool.execution import execute, working_in
 from segtool.members import fold_runs
-from segtool.preparation import Prepared, frequencies_of, last_step, planned, require_shares, verify_components
+from segtool.preparation import last_step, planned, prepared, require_shares, verify_components
 from segtool.provenance import (
     continued_facts,
     fingerprint,
@@ -79,10 +79,10 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
         if dry_run:
             return
+        work = prepared(config, plan, records, device, world)
         deadline = None
         if session.budget is not None:
-            deadline = last_step(began + session.budget, scored_seconds(config, records, world, device))
-        work = Prepared(config, plan, records, frequencies_of(config, records), world, device)
+            deadline = last_step(began + session.budget, scored_seconds(work))
         checkpoint.remove_unfinished(run.checkpoints)
         run.drop_after(step)
         run.write_config(config)

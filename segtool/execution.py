@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from segtool.config import parse_config, plain
 from segtool.errors import CheckpointError, DiskError, SegtoolError
-from segtool.preparation import Prepared
 from segtool.provenance import fingerprint, require_alike, timestamp
 from segtool.runs import RunDirectory, resume_command, typed
 
 if TYPE_CHECKING:
     from segtool.checkpoint import Checkpoint
     from segtool.distributed import World
+    from segtool.plan import Prepared
     from segtool.terminal import Reporter
 
 
@@ -46,18 +46,7 @@ def execute(
     reporter.say(f"run directory: {run.directory}")
     work.world.send(_orders(work, run, resumed))
     require_alike(work.world, fingerprint(work.records))
-    progress = train(
-        work.config,
-        work.records,
-        work.frequencies,
-        work.plan,
-        run,
-        world=work.world.limited(work.config.train.timeout),
-        device=work.device,
-        reporter=reporter,
-        resumed=resumed,
-        deadline=deadline,
-    )
+    progress = train(work, run, reporter=reporter, resumed=resumed, deadline=deadline)
     run.write_facts({**facts, "end": timestamp(), "steps_done": progress.step})
     if progress.step < work.plan.steps:
         reporter.say(f"ended at step {progress.step} of {work.plan.steps}")
@@ -83,7 +72,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
     from segtool.data.formats import split_records
     from segtool.data.statistics import ClassFrequencies
     from segtool.distributed import choose_device, place
-    from segtool.plan import Plan
+    from segtool.plan import Plan, Prepared
     from segtool.terminal import Mute
     from segtool.train import train
 
@@ -93,17 +82,9 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
     records = split_records(config, run.directory)
     require_alike(world, fingerprint(records))
     resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
-    train(
-        config,
-        records,
-        None if orders["frequencies"] is None else ClassFrequencies(**orders["frequencies"]),
-        replace(Plan(**orders["plan"]), crop=tuple(orders["plan"]["crop"])),
-        run,
-        world=world.limited(config.train.timeout),
-        device=mine,
-        reporter=Mute(),
-        resumed=resumed,
-    )
+    frequencies = None if orders["frequencies"] is None else ClassFrequencies(**orders["frequencies"])
+    plan = replace(Plan(**orders["plan"]), crop=tuple(orders["plan"]["crop"]))
+    train(Prepared(config, plan, records, frequencies, world, mine), run, reporter=Mute(), resumed=resumed)
 
 
 @contextlib.contextmanager

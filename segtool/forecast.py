@@ -24,12 +24,12 @@ from segtool.data.dataset import EvaluationSet
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.data.statistics import ClassFrequencies, evenly
-from segtool.distributed import ALONE, World
+from segtool.data.statistics import evenly
+from segtool.distributed import ALONE
 from segtool.evaluate import evaluate
 from segtool.inference import Predictor
 from segtool.optim import learning_rate
-from segtool.plan import Plan
+from segtool.plan import Plan, Prepared
 from segtool.terminal import Reporter, amount, duration
 
 T = TypeVar("T")
@@ -109,25 +109,17 @@ def most_checkpoints(config: Config, plan: Plan) -> int:
     return min(config.train.keep + 2, plan.steps + 1)
 
 
-def measure(
-    config: Config,
-    records: dict[str, list[Record]],
-    frequencies: ClassFrequencies | None,
-    plan: Plan,
-    world: World,
-    device: torch.device,
-    reporter: Reporter,
-) -> Forecast:
+def measure(work: Prepared, reporter: Reporter) -> Forecast:
     """Returns what a training takes, steps timed with the whole network in training, images with their decoding.
 
     Of several processes one measures its share of the work on its own; what they say to each other is left out.
     """
-    world = world.alone
+    config, plan, records, world, device = work.config, work.plan, work.records, work.world.alone, work.device
     keep_freed_memory()
     began = time.monotonic()
-    training = training_step.build_training(config, frequencies, device, world)
+    training = training_step.build_training(config, work.frequencies, device, world)
     make_step = training_step.start_compilation(training, reporter)
-    dataset = train.build_training_set(config, records["train"], plan, frequencies)
+    dataset = train.build_training_set(work)
     workers = num_workers(config.train.workers, device, world)
     first = training_step.held_steps(training, len(records["train"]))
     batches = training_batches(
@@ -161,10 +153,12 @@ def measure(
     return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
 
 
-def scored_seconds(config: Config, records: dict[str, list[Record]], world: World, device: torch.device) -> float:
+def scored_seconds(work: Prepared) -> float:
     """Returns what a validation with its samples and its checkpoint takes, as `Times.scored`, without any step."""
-    training = training_step.build_training(config, None, device, world.alone)
-    validation, samples = _scoring(training, records, num_workers(config.train.workers, device, world.alone))
+    world = work.world.alone
+    training = training_step.build_training(work.config, None, work.device, world)
+    workers = num_workers(work.config.train.workers, work.device, world)
+    validation, samples = _scoring(training, work.records, workers)
     saving, _ = _saving(training)
     return validation + samples + saving
 

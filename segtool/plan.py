@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from segtool.config import Config, Train
 from segtool.data.cache import choose_cache
 from segtool.data.loader import num_workers
+from segtool.data.pairs import Record
+from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import ALONE, World
 from segtool.errors import ConfigError, Problem, SegtoolError
 from segtool.inference import fast_dtype
@@ -91,6 +93,21 @@ class Plan:
     def epochs(self) -> float:
         """Passes over the training images."""
         return self.steps * self.batch_size / self.images
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training of which nothing is left open, as one of the processes makes it on its device."""
+
+    config: Config
+    """Resolved by `make_plan`: nothing in it is `auto` or measured any more."""
+    plan: Plan
+    records: dict[str, list[Record]]
+    """Of each split; `val` may be missing or empty, then nothing is scored."""
+    frequencies: ClassFrequencies | None
+    """Of the classes, where a loss or the augmentation asks for them."""
+    world: World
+    device: torch.device
 
 
 def make_plan(

@@ -31,13 +31,13 @@ from segtool.data.pairs import Record
 from segtool.data.preview import SMALLEST
 from segtool.data.reader import Reader
 from segtool.data.statistics import ClassFrequencies
-from segtool.distributed import ALONE, World
+from segtool.distributed import ALONE
 from segtool.errors import CheckpointError, DataError, DiskError, ShortageError
 from segtool.evaluate import evaluate
 from segtool.forecast import free_disk, most_checkpoints
 from segtool.layers import describe, training_memory
 from segtool.models.segmenter import verify
-from segtool.plan import Plan, parts_of
+from segtool.plan import Plan, Prepared, parts_of
 from segtool.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
 from segtool.runs import RunDirectory
 from segtool.terminal import Mute, Reporter, amount, percent
@@ -52,33 +52,23 @@ VALIDATED = 256  # largest side in pixels of the part of a validation image that
 SWAPPED = 1.5  # what a step takes as a multiple of the free memory, beyond which no swap makes up for it
 
 
-def look(
-    config: Config,
-    records: dict[str, list[Record]],
-    frequencies: ClassFrequencies | None,
-    plan: Plan,
-    *,
-    base: Path,
-    device: torch.device,
-    reporter: Reporter,
-) -> Trial:
+def look(work: Prepared, base: Path, reporter: Reporter) -> Trial:
     """Says what is found of the network, the loss, the augmentation and the validation; nothing is written.
 
     Args:
-        config: resolved, as `train.train` takes it.
         base: Folder that the path of a file of weights is relative to.
 
     Raises:
         SegtoolError: with every fault that no training comes through.
     """
     keep_freed_memory()
-    devices = [device] if device.type == "cuda" else []
+    devices = [work.device] if work.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        trial = make_trial(config, records, frequencies, plan, base, device)
+        trial = make_trial(work, base)
         verdicts = [starts_unsure(trial), *losses_hold(trial)]
         rehearsal = rehearse(trial)
         verdicts += [learns(trial, rehearsal), gradients_arrive(trial, rehearsal), stands_alone(trial)]
-        verdicts += [moves_together(config), validates(trial, records.get("val", []))]
+        verdicts += [moves_together(work.config), validates(trial, work.records.get("val", []))]
     tell(verdicts, reporter)
     return trial
 
@@ -197,8 +187,9 @@ def validates(trial: Trial, records: Sequence[Record]) -> Verdict:
 # ------------------------------------------------------------------------------------------------- disk and memory
 
 
-def suffice(config: Config, plan: Plan, directory: Path, device: torch.device, world: World) -> list[Verdict]:
+def suffice(work: Prepared, directory: Path) -> list[Verdict]:
     """Whether memory holds what a training step keeps, and the run's disk its checkpoints; counted, not measured."""
+    config, plan, world, device = work.config, work.plan, work.world, work.device
     share = -(-plan.batch_size // world.size)
     part = -(-share // parts_of(config.train, share))
     model = verify(config.model, len(config.data.classes), config.data.channels).train()

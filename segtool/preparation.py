@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,24 +20,10 @@ if TYPE_CHECKING:
     from segtool.distributed import World
     from segtool.forecast import Times
     from segtool.models.encoders import Pretrained
-    from segtool.plan import Plan
+    from segtool.plan import Plan, Prepared
     from segtool.terminal import Reporter
 
 Records = dict[str, "list[Record]"]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A training of which nothing is left open, as the main process of some on some device makes it."""
-
-    config: Config
-    plan: Plan
-    records: Records
-    """Of each split."""
-    frequencies: ClassFrequencies | None
-    """Of the classes, where a loss or the augmentation asks for them."""
-    world: World
-    device: torch.device
 
 
 def require_shares(config: Config, processes: int) -> None:
@@ -146,6 +132,13 @@ def planned(
             config, images=images, first_size=size, value_bytes=deep, device=device, world=world, budget=budget
         )
     return config, replace(plan, choices=choices + plan.choices)
+
+
+def prepared(config: Config, plan: Plan, records: Records, device: torch.device, world: World) -> Prepared:
+    """Returns the training of a plan, its classes counted where it asks for that."""
+    from segtool.plan import Prepared
+
+    return Prepared(config, plan, records, frequencies_of(config, records), world, device)
 
 
 def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:

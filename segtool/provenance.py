@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from segtool.data.pairs import Record
     from segtool.distributed import World
-    from segtool.plan import Plan
-    from segtool.preparation import Prepared
+    from segtool.plan import Plan, Prepared
     from segtool.terminal import Reporter
 
 

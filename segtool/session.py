@@ -19,11 +19,10 @@ from segtool.errors import CheckpointError, DivergedError, Interrupted, LostErro
 from segtool.execution import execute, follow, working_in
 from segtool.members import fold_runs
 from segtool.preparation import (
-    Prepared,
     budgeted,
     checked_records,
-    frequencies_of,
     planned,
+    prepared,
     require_shares,
     verify_components,
 )
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from segtool.check.findings import Report
     from segtool.distributed import World
     from segtool.forecast import Forecast
+    from segtool.plan import Prepared
     from segtool.terminal import Reporter
     from segtool.trial import Trial
 
@@ -153,19 +153,19 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     _say_reasons(session.config, text, config, reporter, dry_run=dry_run)
     records, report = checked_records(config, base, reporter)
     config, plan = planned(config, records, device, world, pretrained, budget=session.budget)
-    work = Prepared(config, plan, records, frequencies_of(config, records), world, device)
+    work = prepared(config, plan, records, device, world)
     _say_plan(work, reporter)
     if dry_run:
         _say_brief(work, report, reporter)
     trial = _preflight(work, base, directory, reporter) if session.preflight else None
     deadline = None
     if dry_run or session.budget is not None:
-        prepared = time.monotonic() - began
-        forecast = measure(config, records, work.frequencies, plan, world, device, reporter)
+        spent = time.monotonic() - began
+        forecast = measure(work, reporter)
         if session.budget is not None:
             work, deadline = budgeted(work, forecast.times, session.budget, began, reporter)
         if dry_run:
-            return _foretell(work, forecast, prepared, directory, reporter)
+            return _foretell(work, forecast, spent, directory, reporter)
     run = Run(directory if session.run else _claim(directory))
     with working_in(run, reporter, processes=world.size):
         _refuse_run(run.directory)  # that another process has made meanwhile
@@ -183,14 +183,14 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     return None
 
 
-def _foretell(work: Prepared, forecast: Forecast, prepared: float, directory: Path, reporter: Reporter) -> float:
+def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path, reporter: Reporter) -> float:
     """Says what a training would take, and returns its seconds, those of preparing it included."""
     from segtool.forecast import describe
 
-    for line in describe(forecast, work.config, work.plan, prepared=prepared, directory=directory):
+    for line in describe(forecast, work.config, work.plan, prepared=spent, directory=directory):
         reporter.say(line)
     reporter.say(f"would write {directory}; dry run: nothing was written")
-    return prepared + forecast.times.total(work.plan)
+    return spent + forecast.times.total(work.plan)
 
 
 def _preflight(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Trial:
@@ -198,10 +198,8 @@ def _preflight(work: Prepared, base: Path, directory: Path, reporter: Reporter) 
     from segtool.preflight import look, suffice, tell
 
     # First, since a trial takes memory itself.
-    tell(suffice(work.config, work.plan, directory, work.device, work.world), reporter)
-    return look(
-        work.config, work.records, work.frequencies, work.plan, base=base, device=work.device, reporter=reporter
-    )
+    tell(suffice(work, directory), reporter)
+    return look(work, base, reporter)
 
 
 def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:

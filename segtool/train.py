@@ -17,14 +17,13 @@ import torch
 from segtool import checkpoint, disk, training_step
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import Progress
-from segtool.config import Config, located
+from segtool.config import located
 from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
 from segtool.data.opening import shown
-from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.data.statistics import ClassFrequencies, evenly
+from segtool.data.statistics import evenly
 from segtool.distributed import World
 from segtool.divergence import not_finite
 from segtool.draw import png
@@ -33,7 +32,7 @@ from segtool.errors import DivergedError, Interrupted
 from segtool.evaluate import evaluate
 from segtool.inference import Predictor, fast_dtype
 from segtool.optim import learning_rate
-from segtool.plan import Plan
+from segtool.plan import Plan, Prepared
 from segtool.runs import RunDirectory, relocate, resume_command
 from segtool.shortage import shortage_told
 from segtool.signals import catch_signals, raised_at_signals
@@ -48,14 +47,9 @@ LONGEST_NAME = 251  # bytes of a sample's name before its suffix: file systems t
 
 
 def train(
-    config: Config,
-    records: dict[str, list[Record]],
-    frequencies: ClassFrequencies | None,
-    plan: Plan,
+    work: Prepared,
     run: RunDirectory,
     *,
-    world: World,
-    device: torch.device,
     reporter: Reporter,
     resumed: checkpoint.Checkpoint | None = None,
     deadline: float | None = None,
@@ -63,8 +57,6 @@ def train(
     """Trains to the end of the plan and returns where it stands then.
 
     Args:
-        config: resolved (`plan.make_plan`): nothing in it is `auto` or measured any more.
-        records: pairs by split; `val` may be missing or empty, then nothing is scored.
         resumed: the checkpoint to go on from.
         deadline: `time.monotonic()` after which no further step begins.
 
@@ -74,12 +66,14 @@ def train(
         DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
         Interrupted: a signal came; the step was finished and saved, or left out while its network was compiled.
     """
+    config, plan, records = work.config, work.plan, work.records
+    world = work.world.limited(config.train.timeout)
     keep_freed_memory()
-    training_set = build_training_set(config, records["train"], plan, frequencies)
+    training_set = build_training_set(work)
     validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
     start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
     with located(config):
-        training = training_step.build_training(config, frequencies, device, world, start=start)
+        training = training_step.build_training(config, work.frequencies, work.device, world, start=start)
     if resumed:
         restore(training, resumed, run, reporter)
         progress = replace(resumed.progress, steps=plan.steps)
@@ -87,7 +81,7 @@ def train(
         progress = Progress(steps=plan.steps)
         save(training, progress, run, reporter)
     make_step = training_step.start_compilation(training, reporter)
-    workers = num_workers(config.train.workers, device, world)
+    workers = num_workers(config.train.workers, work.device, world)
     logs = Logs(run, world, reporter, config, plan, workers)
     batches = logs.awaited(load(training, training_set, plan, start=progress.step, workers=workers, reporter=reporter))
     world.meet()
@@ -213,13 +207,12 @@ def require_finite(training: Training, step: int) -> None:
         )
 
 
-def build_training_set(
-    config: Config, records: list[Record], plan: Plan, frequencies: ClassFrequencies | None
-) -> TrainingSet:
+def build_training_set(work: Prepared) -> TrainingSet:
     """Returns the training images as they come to the network, kept in memory where the plan says so."""
+    config, plan, records = work.config, work.plan, work.records["train"]
     cache = make_cache(len(records)) if plan.cache else None
     return TrainingSet(
-        records, Reader.of(config), config.augment, plan.crop, config.train.seed, frequencies, cache=cache
+        records, Reader.of(config), config.augment, plan.crop, config.train.seed, work.frequencies, cache=cache
     )
 
 

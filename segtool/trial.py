@@ -11,15 +11,12 @@ import torch
 from torch import Tensor
 
 from segtool import train, training_step
-from segtool.config import Config
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import Sample
 from segtool.data.loader import training_batches
-from segtool.data.pairs import Record
-from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import ALONE
 from segtool.errors import ConfigError, SegtoolError
-from segtool.plan import Plan
+from segtool.plan import Plan, Prepared
 from segtool.terminal import Mute
 
 WINDOWS, SIDE = 4, 64  # of how many crops a part is taken, and its side in pixels, or twice the stride
@@ -60,20 +57,14 @@ class Trial:
         return int((self.windows.target != IGNORE).sum())
 
 
-def make_trial(
-    config: Config,
-    records: dict[str, list[Record]],
-    frequencies: ClassFrequencies | None,
-    plan: Plan,
-    base: Path,
-    device: torch.device,
-) -> Trial:
+def make_trial(work: Prepared, base: Path) -> Trial:
     """Returns the beginning of a training in float32, and its first crops."""
-    plain = replace(config.train, precision="fp32", accumulate=1, ema=None, sync_batch_norm=False)
-    config = replace(config, train=plain)
+    plan = work.plan
+    plain = replace(work.config.train, precision="fp32", accumulate=1, ema=None, sync_batch_norm=False)
+    config = replace(work.config, train=plain)
     start = partial(training_step.load_pretrained, base=base, reporter=Mute())
-    training = training_step.build_training(config, frequencies, device, ALONE, start=start)
-    dataset = train.build_training_set(config, records["train"], replace(plan, cache=False), frequencies)
+    training = training_step.build_training(config, work.frequencies, work.device, ALONE, start=start)
+    dataset = train.build_training_set(replace(work, config=config, plan=replace(plan, cache=False)))
     count = min(max(plan.batch_size, WINDOWS), SHOWN)
     crops = next(training_batches(dataset, ALONE, batch_size=count, start=0, steps=1, workers=0))
     training_step.hold_encoder(training, held=training_step.held_steps(training, plan.images) > 0)

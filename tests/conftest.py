@@ -227,7 +227,7 @@ class Trainer:
         from segtool.data.statistics import resolve_data
         from segtool.distributed import World
         from segtool.errors import Interrupted
-        from segtool.plan import make_plan
+        from segtool.plan import Prepared, make_plan
         from segtool.runs import Run
 
         records = split_records(config, Path("/"))
@@ -252,17 +252,8 @@ class Trainer:
                 patch.setattr(training_step, "train_step", stopped_step)
                 patch.setattr(signals, "os", SilentOs)
                 try:
-                    progress = train.train(
-                        config,
-                        records,
-                        None,
-                        plan,
-                        run,
-                        world=World(),
-                        device=where,
-                        reporter=reporter,
-                        resumed=resumed,
-                    )
+                    work = Prepared(config, plan, records, None, World(), where)
+                    progress = train.train(work, run, reporter=reporter, resumed=resumed)
                 except Interrupted:
                     if stop_after is None:
                         raise

@@ -69,7 +69,7 @@ def measured(config: Any) -> Forecast:
     records = split_records(config, Path("/"))
     config = resolve_data(config, records["train"])
     config, planned = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
-    return forecast.measure(config, records, None, planned, World(), CPU, Reporter(quiet=True))
+    return forecast.measure(plan.Prepared(config, planned, records, None, World(), CPU), Reporter(quiet=True))
 
 
 def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config, tmp_path: Path):

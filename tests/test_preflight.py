@@ -25,7 +25,7 @@ from segtool.distributed import World
 from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, ShortageError
 from segtool.losses import CrossEntropy
 from segtool.models.decoders import UNet
-from segtool.plan import make_plan
+from segtool.plan import Prepared, make_plan
 from segtool.runs import RunDirectory
 from segtool.sources import Session
 from segtool.terminal import Reporter
@@ -35,12 +35,22 @@ CPU = torch.device("cpu")
 MODEL = {"encoder": {"name": "conv", "channels": [4, 6, 8]}, "decoder": "unet"}
 
 
-def tried(config: Any) -> Trial:
-    """Returns the trial of a config whose crop is given."""
+def prepared(config: Any) -> Prepared:
+    """Returns the training of a config whose crop is given."""
     records = split_records(config, Path("/"))
     config = resolve_data(config, records["train"])
     config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=CPU)
-    return trial_of.make_trial(config, records, None, plan, Path("/"), CPU)
+    return Prepared(config, plan, records, None, World(), CPU)
+
+
+def tried(config: Any) -> Trial:
+    """Returns the trial of a config whose crop is given."""
+    return trial_of.make_trial(prepared(config), Path("/"))
+
+
+def work_of(trial: Trial, world: World | None = None) -> Prepared:
+    """Returns what a trial trains, to be counted and not done."""
+    return Prepared(trial.training.config, trial.plan, {}, None, world or World(), CPU)
 
 
 def grades(*verdicts: Verdict) -> dict[str, str]:
@@ -389,7 +399,7 @@ def test_a_disk_that_gives_back_something_else_is_a_fault(make_config, tmp_path,
 def test_the_disk_must_hold_the_checkpoints_that_are_kept_at_a_time(make_config, tmp_path, monkeypatch, free, grade):
     trial = tried(make_config(train={"steps": 7, "eval_every": 0.4}))
     monkeypatch.setattr(preflight, "free_disk", lambda _: free)
-    _, found = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU, World())
+    _, found = preflight.suffice(work_of(trial), tmp_path)
     assert (found.what, found.grade) == ("disk", grade)
     assert found.error is DiskError or grade != "fault"
 
@@ -398,10 +408,10 @@ def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):
     config = make_config(
         train={"steps": 1, "ema": 0.9}, model={**MODEL, "encoder": {"channels": [16, 32], "name": "conv"}}
     )
-    trial = tried(config)
+    work = work_of(tried(config))
     saved = trainer("run", config).final.path
     size = sum(path.stat().st_size for path in saved.iterdir() if path.suffix == ".safetensors")
-    _, found = preflight.suffice(replace(trial.training.config, train=config.train), trial.plan, tmp_path, CPU, World())
+    _, found = preflight.suffice(replace(work, config=replace(work.config, train=config.train)), tmp_path)
     assert float(found.found.split()[0]) * 1e6 == pytest.approx(size, rel=0.2)
 
 
@@ -411,11 +421,11 @@ def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):
 def test_the_memory_must_hold_what_a_step_keeps(make_config, tmp_path, monkeypatch, free, grade):
     trial = tried(make_config())
     monkeypatch.setattr(preflight, "free_memory", lambda: free)
-    found, _ = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU, World())
+    found, _ = preflight.suffice(work_of(trial), tmp_path)
     assert (found.what, found.grade) == ("memory", grade)
     assert found.error is ShortageError or grade != "fault"
     assert ("--set train.accumulate=2" in found.found) == (grade in ("doubt", "fault"))
-    two, _ = preflight.suffice(trial.training.config, trial.plan, tmp_path, CPU, World(0, 2, 2))
+    two, _ = preflight.suffice(work_of(trial, World(0, 2, 2)), tmp_path)
     assert two.found != found.found
 
 
@@ -497,12 +507,9 @@ def test_the_training_is_bit_for_bit_the_one_without(segtool: Command, config_fi
 
 @pytest.mark.preflight
 def test_the_state_of_the_generator_is_as_before(make_config):
-    config = make_config()
-    records = split_records(config, Path("/"))
-    config = resolve_data(config, records["train"])
-    config, plan = make_plan(config, images=8, first_size=(32, 32), device=CPU)
+    work = prepared(make_config())
     before = torch.get_rng_state()
-    preflight.look(config, records, None, plan, base=Path("/"), device=CPU, reporter=Told())
+    preflight.look(work, Path("/"), Told())
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -537,7 +537,7 @@ def test_times_are_measured_with_the_whole_network_in_training(make_config, froz
     config, _ = built(make_config())
     config, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
     records = {"train": split_records(config, Path("/"))["train"]}
-    forecast.measure(config, records, None, made, World(), CPU, Reporter(quiet=True))
+    forecast.measure(plan.Prepared(config, made, records, None, World(), CPU), Reporter(quiet=True))
     assert numbers == list(range(2, 2 + forecast.WARM_UP + forecast.MOST_STEPS))
 
 
