@@ -77,10 +77,10 @@ def brief(
     """Returns the lines that tell the data, the network, the loss, the augmentation and the learning rate of a plan.
 
     Args:
-        config: resolved.
-        summary: figures of the data.
-        counts: findings of the check, by severity.
-        frequencies: of the classes, where a loss asks for them.
+        config: Resolved.
+        summary: Figures of the data.
+        counts: Findings of the check, by severity.
+        frequencies: Of the classes, where a loss asks for them.
     """
     found = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts.get(severity))
     return [

@@ -34,7 +34,7 @@ def write_atomically(path: Path, content: bytes, *, sync_name: bool = True) -> N
     """Writes a file by one rename: at each moment there is what was there before, or all of `content`.
 
     Args:
-        sync_name: also have the rename on the disk. Without, a loss of power may take it back, which spares 8 ms of 18
+        sync_name: Also have the rename on the disk. Without, a loss of power may take it back, which spares 8 ms of 18
             for a small file (ext4): for what is made by the thousand and can be made again.
 
     Raises:

@@ -63,7 +63,7 @@ def sample(
     """Returns image, truth and prediction side by side, each with its caption below; ignored pixels are hatched.
 
     Args:
-        image: as in `overlay`.
+        image: As in `overlay`.
         truth: H W, class indices; 255 where ignored.
         prediction: H W, class indices.
         colors: K 3, 0 to 255.
@@ -136,7 +136,7 @@ def window(image: NDArray[np.generic]) -> Window:
     range it is the values that all pixels but a thousandth at each end lie between.
 
     Args:
-        image: as in `overlay`.
+        image: As in `overlay`.
     """
     if image.dtype.kind != "f":
         return 0.0, 255.0
@@ -158,7 +158,7 @@ def panel(
     Ignored pixels are hatched there.
 
     Args:
-        image: as in `overlay`.
+        image: As in `overlay`.
         indices: H W, class indices; 255 where ignored.
         colors: K 3, 0 to 255.
         scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.

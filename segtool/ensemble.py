@@ -18,8 +18,8 @@ class Ensemble(BandPredictor):
     It predicts as a `Predictor` does, from an image that holds what each member reads (`channels`, `read_views`).
 
     Args:
-        members: of the same classes on the same device; at least one.
-        flip: each member also predicts the image mirrored left to right, and its answer is mirrored back.
+        members: Of the same classes on the same device; at least one.
+        flip: Each member also predicts the image mirrored left to right, and its answer is mirrored back.
     """
 
     def __init__(self, members: Sequence[Predictor], *, flip: bool = False) -> None:

@@ -33,8 +33,8 @@ def execute(
     """Trains as the main process, after telling the others what was decided, and says what came of it.
 
     Args:
-        facts: what `run.json` holds; its end is added.
-        resumed: the checkpoint to go on from.
+        facts: What `run.json` holds; its end is added.
+        resumed: The checkpoint to go on from.
         deadline: `time.monotonic()` after which no further step begins.
 
     Raises:
@@ -62,8 +62,8 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
     """Trains along with the main process, which alone looks at the data before, speaks and writes.
 
     Args:
-        orders: what `execute` has sent.
-        device: as `--device` names it.
+        orders: What `execute` has sent.
+        device: As `--device` names it.
 
     Raises:
         DataError: the data here is not what the main process has.

@@ -35,11 +35,11 @@ def launch(
     """Runs `segtool ARGUMENTS` in several processes, and returns when all are done.
 
     Args:
-        arguments: asked at each start, as of a budget less is left each time.
-        max_restarts: how often all are started again when one was killed, hung or failed; not where its error is one of
+        arguments: Asked at each start, as of a budget less is left each time.
+        max_restarts: How often all are started again when one was killed, hung or failed; not where its error is one of
             usage, of data or a divergence.
-        patience: seconds that they have to save after SIGINT or SIGTERM.
-        say: told why they are started again.
+        patience: Seconds that they have to save after SIGINT or SIGTERM.
+        say: Told why they are started again.
 
     Raises:
         JobError: one of them failed.

@@ -47,7 +47,7 @@ def effective_field(model: nn.Module, images: Sequence[Tensor]) -> EffectiveFiel
     Source: Luo et al. 2016, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks".
 
     Args:
-        images: each C H W, normalised, on the network's device.
+        images: Each C H W, normalised, on the network's device.
     """
     generator = torch.Generator().manual_seed(0)
     longest = max(max(image.shape[-2:]) for image in images)
@@ -72,9 +72,9 @@ def shift_consistency(
     Source: Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", section 4, on consistency.
 
     Args:
-        images: each C H W, normalised, on the network's device, larger than any shift.
-        stride: the network's.
-        margin: pixels from the borders that `inside` leaves out.
+        images: Each C H W, normalised, on the network's device, larger than any shift.
+        stride: The network's.
+        margin: Pixels from the borders that `inside` leaves out.
     """
     counts = np.zeros((len(shifts), 2, 2))  # shift; everywhere, inside; same, all
     for image in images:

@@ -29,8 +29,8 @@ def confusion_matrix(target: NDArray[np.uint8], prediction: NDArray[np.uint8], n
     """Returns the K K int64 counts of (truth, prediction) over the pixels whose truth is not ignored.
 
     Args:
-        target: class indices of any shape, IGNORE where the truth does not count.
-        prediction: class indices of the same shape, each below `num_classes` wherever the truth counts.
+        target: Class indices of any shape, IGNORE where the truth does not count.
+        prediction: Class indices of the same shape, each below `num_classes` wherever the truth counts.
         num_classes: K.
     """
     truth, answer = target.ravel(), prediction.ravel()
@@ -47,8 +47,8 @@ def runs(target: np.ndarray, prediction: np.ndarray) -> tuple[NDArray[np.intp], 
     every pixel, and all that follows has a twentieth to do.
 
     Args:
-        target: values in row-major order, or colours N C.
-        prediction: values or colours of the same pixels.
+        target: Values in row-major order, or colours N C.
+        prediction: Values or colours of the same pixels.
     """
     last = np.empty(len(target), bool)
     last[-1:] = True

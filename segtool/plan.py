@@ -123,12 +123,12 @@ def make_plan(
     """Returns the config with nothing left to decide that changes the result, and the plan.
 
     Args:
-        images: number of training images.
-        first_size: height and width of the first of them.
-        value_bytes: of one channel of its pixels, 1 or 4.
-        device: that it computes on.
-        world: the processes that share a batch.
-        budget: seconds that the training may take at most; None: as long as its steps do.
+        images: Number of training images.
+        first_size: Height and width of the first of them.
+        value_bytes: Of one channel of its pixels, 1 or 4.
+        device: That it computes on.
+        world: The processes that share a batch.
+        budget: Seconds that the training may take at most; None: as long as its steps do.
 
     Raises:
         ConfigError: crop or batch do not suit the network, or the precision not the device.
@@ -209,7 +209,7 @@ def arithmetic(train: Train, machine: Machine, operations: float) -> tuple[Preci
     """Returns in which precision a training computes, whether it is compiled, and why.
 
     Args:
-        operations: floating-point operations of the whole training, a multiply-add being two.
+        operations: Floating-point operations of the whole training, a multiply-add being two.
 
     Raises:
         ConfigError: the device has no such arithmetic.

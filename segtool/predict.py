@@ -140,8 +140,8 @@ def predict(
     small ones: two large images at once would take twice the memory.
 
     Args:
-        tile: side in pixels of the tiles that every larger image is predicted in; None: only above 2 megapixels.
-        resume: leave what is there from before; else it is made anew.
+        tile: Side in pixels of the tiles that every larger image is predicted in; None: only above 2 megapixels.
+        resume: Leave what is there from before; else it is made anew.
 
     Raises:
         CheckpointError: an output cannot be written, or would replace what segtool did not make.

@@ -34,7 +34,7 @@ def score_folders(config: Config, predictions: Path, masks: Path, base: Path) ->
     looked at in the prediction.
 
     Args:
-        base: directory of the config file; its data is looked at for `data.format: list` and `data.exclude`.
+        base: Directory of the config file; its data is looked at for `data.format: list` and `data.exclude`.
 
     Raises:
         DataError: a mask has no prediction, their sizes differ, or a prediction holds a value that is no class where
@@ -59,7 +59,7 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
     """Returns records whose `image` is the prediction for the mask, sorted by stem.
 
     Args:
-        base: as in `score_folders`.
+        base: As in `score_folders`.
 
     Raises:
         DataError: there are no masks, one has no prediction, or two files claim one place; all are named.

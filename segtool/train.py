@@ -57,7 +57,7 @@ def train(
     """Trains to the end of the plan and returns where it stands then.
 
     Args:
-        resumed: the checkpoint to go on from.
+        resumed: The checkpoint to go on from.
         deadline: `time.monotonic()` after which no further step begins.
 
     Raises:

@@ -200,7 +200,7 @@ def predict_session(
     Of several processes each predicts its share.
 
     Args:
-        paths: one or more members (runs, checkpoints, directories of folds), then the images.
+        paths: One or more members (runs, checkpoints, directories of folds), then the images.
         overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
     """
     from segtool.allocator import keep_freed_memory

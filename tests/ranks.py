@@ -37,9 +37,9 @@ def in_ranks(size: int, work: Callable[[], Any], directory: Path, *, timeout: fl
     They are forked, so what is patched in this process is patched in them, and `work` may be a closure.
 
     Args:
-        work: looks at `RANK` where it is not the same for all; returns what JSON holds.
-        directory: for the results.
-        timeout: seconds after which the test fails, the processes killed.
+        work: Looks at `RANK` where it is not the same for all; returns what JSON holds.
+        directory: For the results.
+        timeout: Seconds after which the test fails, the processes killed.
     """
     environment = {
         "WORLD_SIZE": size,

@@ -84,7 +84,7 @@ def exchanged_by_colors(contrasts: Sequence[Contrast], shares: np.ndarray) -> np
     """Returns the places of images whose two classes lie the other way round than in nearly all, by colour alone.
 
     Args:
-        shares: of class 1 in each mask; an exchange must bring it among those of the others, as it does not where a
+        shares: Of class 1 in each mask; an exchange must bring it among those of the others, as it does not where a
             small object looks like what others have around it.
     """
     if len(contrasts) < MIN_MASKS:

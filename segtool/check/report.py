@@ -31,8 +31,8 @@ def examine(config: Config, base: Path, *, progress: Progress | None = None, pla
     """Returns findings and figures of one pass over all files, or those of the last pass where nothing changed since.
 
     Args:
-        progress: called with the number of files done and their total.
-        places: of this config, where they have been searched.
+        progress: Called with the number of files done and their total.
+        places: Of this config, where they have been searched.
 
     Raises:
         ConfigError: a split that names no folder or list, or a file to exclude that is not there.

@@ -28,8 +28,8 @@ def fingerprint(config: Config, root: Path, listing: Listing) -> bytes | None:
     """Returns a digest of all that a report tells of; None where a file is not there, or was changed just now.
 
     Args:
-        root: directory of the data.
-        listing: before any pair is held out.
+        root: Directory of the data.
+        listing: Before any pair is held out.
     """
     stamps = [stamp(path) for path in (*listing.images(), *listing.masks())]
     now = time.time()

@@ -99,12 +99,12 @@ def look_closely(
     """Returns how the suspected masks sit; of sets whose masks do not sit clearly on their images, only what is denied.
 
     Args:
-        suspected: places of pairs, those that fit least first.
-        usual: places of pairs as they come, which the others are compared with.
-        look: reads pairs; those that cannot be read, or whose masks have too few edges, are not returned.
-        count: of all pairs, in the order of their names.
-        wrong: masks and the images that they fit, by small maps.
-        turned: masks that lie otherwise, by small maps.
+        suspected: Places of pairs, those that fit least first.
+        usual: Places of pairs as they come, which the others are compared with.
+        look: Reads pairs; those that cannot be read, or whose masks have too few edges, are not returned.
+        count: Of all pairs, in the order of their names.
+        wrong: Masks and the images that they fit, by small maps.
+        turned: Masks that lie otherwise, by small maps.
     """
     laid = {one.place: one for one in look(suspected)}
     better = {i for i, j in wrong.items() if i in laid and j in laid and _prefers_own(laid[i], laid[j])}

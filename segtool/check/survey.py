@@ -112,9 +112,9 @@ def survey_files(config: Config, base: Path, listing: Listing, *, progress: Prog
     """Returns what one pass over all files finds; nothing is raised for bad files.
 
     Args:
-        base: directory of the config file.
-        listing: of these two; what it holds out is entered here.
-        progress: called with the number of files done and their total.
+        base: Directory of the config file.
+        listing: Of these two; what it holds out is entered here.
+        progress: Called with the number of files done and their total.
 
     Raises:
         ConfigError: a split that names no folder or list, or a file to exclude that is not there.
@@ -148,7 +148,7 @@ def list_files(config: Config, base: Path, places: Places | None = None) -> List
     """Returns the files of a config, nothing held out; where a training would stop, still all that can be found.
 
     Args:
-        places: of this config, where they have been searched.
+        places: Of this config, where they have been searched.
     """
     found = Listing({}, {}, {}, [], [])
     places = places or Places(config.data, data_root(config.data, base))

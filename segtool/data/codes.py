@@ -46,7 +46,7 @@ class Codes:
         """Returns the int16 index of the packed colour nearest to each; see `Labels.decode`.
 
         Args:
-            order: packed colours in the order in which they win ties.
+            order: Packed colours in the order in which they win ties.
         """
         distinct, inverse = np.unique(colors, return_inverse=True)
         known = np.array(order)

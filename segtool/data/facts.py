@@ -130,7 +130,7 @@ def look_at_images(
     """Returns the facts of images after decoding those that are not known, upright; see `as_read` for a config's.
 
     Args:
-        progress: called with the number of files done and their total after each.
+        progress: Called with the number of files done and their total after each.
     """
     return _look_again(paths, ImageFacts, lambda path: look_at_picture(path, max_pixels=max_pixels), progress)
 
@@ -139,7 +139,7 @@ def look_at_masks(paths: Iterable[Path], *, max_pixels: int, progress: Progress 
     """Returns the facts of masks after decoding those that are not known.
 
     Args:
-        progress: called with the number of files done and their total after each.
+        progress: Called with the number of files done and their total after each.
     """
     return _look_again(paths, MaskFacts, lambda path: look_at_mask(path, max_pixels=max_pixels), progress)
 

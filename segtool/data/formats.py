@@ -28,8 +28,8 @@ def split_records(config: Config, base: Path, places: Places | None = None) -> d
     """Returns the records of train, val and test, in that order and as far as there are any, each sorted by stem.
 
     Args:
-        base: directory of the config file, which `data.root` is relative to.
-        places: of this config, where they have been searched.
+        base: Directory of the config file, which `data.root` is relative to.
+        places: Of this config, where they have been searched.
 
     Raises:
         DataError: a folder or list that is not there, an image without a mask or the reverse, two files for one place,
@@ -57,8 +57,8 @@ def read_parts(
     """Returns the records of each split that the config gives, before any are held out; raises as `split_records`.
 
     Args:
-        places: of this config, where they have been searched.
-        only: the split that is read; None: all.
+        places: Of this config, where they have been searched.
+        only: The split that is read; None: all.
     """
     given = [(split, part) for split in SPLITS if (part := getattr(data, split)) is not None and only in (None, split)]
     _require_places(data, given)

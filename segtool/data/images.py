@@ -45,8 +45,8 @@ def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: in
     Args:
         channels: 1 (colour becomes ITU-R 601 luminance), 3 (grey becomes three equal channels), 4 (with alpha, 255
             where the file has none); any number for a TIFF that stores just that many samples.
-        exif: what becomes of an orientation tag: `apply`, `ignore` or `error`.
-        max_pixels: the limit on height times width, checked before the pixels are decoded.
+        exif: What becomes of an orientation tag: `apply`, `ignore` or `error`.
+        max_pixels: The limit on height times width, checked before the pixels are decoded.
 
     Raises:
         DataError: a file that cannot be read, or a format or mode that has no place above. Alpha that is not opaque is
@@ -67,8 +67,8 @@ def read_opened(opened: Opened, *, channels: int, orientation: int, upright: boo
     """Returns an image that is opened as H W C, perhaps a view, as `read_image` does.
 
     Args:
-        orientation: the one that its file tells, 1 to 8.
-        upright: apply it.
+        orientation: The one that its file tells, 1 to 8.
+        upright: Apply it.
     """
     if opened.format == "TIFF" and (not has_usual_samples(opened) or channels not in (1, 3, 4)):
         pixels = _read_samples(opened, channels)

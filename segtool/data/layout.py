@@ -66,7 +66,7 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     prefix or suffix (`a.jpg`, `a_mask.png`).
 
     Args:
-        without: folders of masks that are none, as their pixels say.
+        without: Folders of masks that are none, as their pixels say.
     """
     finder = _Finder(root, without)
     two_folders = finder.choose(finder.pairs_of_folders) or finder.across_splits()

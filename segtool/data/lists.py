@@ -221,7 +221,7 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
     """Returns the cells of the header, none where there is no header, and the other rows.
 
     Args:
-        header: given for a list of images: whether a first line is one. Of several cells the first is then the whole
+        header: Given for a list of images: whether a first line is one. Of several cells the first is then the whole
             line, for names that hold blanks or commas.
     """
     rows = _parse_rows(_list_text(path), whole=header is not None)

@@ -85,7 +85,7 @@ def training_batches(
     here, since torch's thread for it dies with a traceback of its own where a worker dies.
 
     Args:
-        device: that they are for.
+        device: That they are for.
 
     Raises:
         DataError: a file cannot be used, or a worker died or hung.

@@ -20,7 +20,7 @@ def picture_maps(pixels: np.ndarray, picture: Image.Image | None = None) -> tupl
     """Returns thumbnail and edge map of an image H W C, SIDE SIDE uint8 each, and whether all its pixels are equal.
 
     Args:
-        picture: the same in mode L or RGB, where there is one: Pillow takes rows and columns out of it sooner.
+        picture: The same in mode L or RGB, where there is one: Pillow takes rows and columns out of it sooner.
     """
     step = max(1, min(pixels.shape[:2]) // _ENOUGH)
     fine = np.atleast_3d(np.asarray(_small(pixels[::step, ::step] if picture is None else _every(picture, step))))

@@ -19,9 +19,9 @@ def count_specks(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lowe
     """Returns the number of specks of each value of a mask: regions of up to 6 pixels, diagonals connected.
 
     Args:
-        flat: its pixels, row by row.
-        starts: where its runs of equal pixels begin, each row's first one included.
-        lengths: of the runs.
+        flat: Its pixels, row by row.
+        starts: Where its runs of equal pixels begin, each row's first one included.
+        lengths: Of the runs.
         lower: H-1 W bool, whether a pixel differs from the one below.
     """
     short = np.flatnonzero(lengths <= SPECK_PIXELS)

@@ -38,8 +38,8 @@ def divide(found: Mapping[str, list[Record]], data: Data, presence: Presence) ->
     validate is divided anew (`into_folds`), so that the test is the same in all folds, and the same as without.
 
     Args:
-        found: what the folders or lists of the config hold; train at least.
-        presence: called where `data.split.stratify` asks for it.
+        found: What the folders or lists of the config hold; train at least.
+        presence: Called where `data.split.stratify` asks for it.
 
     Raises:
         DataError: too few records, or a stem that `data.split.group` does not match.
@@ -126,9 +126,9 @@ def stratify(groups: Sequence[Group], sizes: Sequence[int], presence: Presence) 
     Source: Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011, algorithm 1.
 
     Args:
-        groups: in the order in which they are dealt within a class; at least as many as parts.
-        sizes: the number of records of each part; their sum is at least that of all records.
-        presence: tells which classes occur in the records.
+        groups: In the order in which they are dealt within a class; at least as many as parts.
+        sizes: The number of records of each part; their sum is at least that of all records.
+        presence: Tells which classes occur in the records.
     """
     flat = presence([record for group in groups for record in group])
     starts = np.cumsum([0, *(len(group) for group in groups[:-1])])

@@ -24,8 +24,8 @@ def guess_words(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, i
     """Returns the words that tell images and masks, and the number of pairs; none where they are not certain.
 
     Args:
-        images: stems, within their folder.
-        masks: stems too; the same as `images` where both lie in one folder, where a word must say image or mask.
+        images: Stems, within their folder.
+        masks: Stems too; the same as `images` where both lie in one folder, where a word must say image or mask.
     """
     counted = [
         (_rank(pairing), count, pairing)

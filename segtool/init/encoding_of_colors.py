@@ -39,7 +39,7 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
 
     Args:
         encoding: `rgb` or `palette`.
-        what: the masks, for the reason.
+        what: The masks, for the reason.
 
     Raises:
         DataError: they hold one colour only, a colour for each object, or a continuous picture.

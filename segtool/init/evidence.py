@@ -137,7 +137,7 @@ def is_mixture(point: np.ndarray, ends: np.ndarray, *, gap: float = 12) -> bool:
     """Whether a point lies on the way between two of the ends, as the colours of a soft edge do.
 
     Args:
-        gap: distance to the way within which it does.
+        gap: Distance to the way within which it does.
     """
     starts, ways = ends[:, None], ends[None] - ends[:, None]  # n 1 d, n n d
     lengths = (ways**2).sum(-1)

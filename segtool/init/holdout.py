@@ -55,8 +55,8 @@ def choose_split(
     """Returns what is held out where folders or lists do not do it: a fifth; of many 15 %, and 15 % for a test.
 
     Args:
-        records: the training pairs.
-        given: splits that the data set has itself.
+        records: The training pairs.
+        given: Splits that the data set has itself.
     """
     num = len(records)
     if "val" in given:

@@ -112,8 +112,8 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
     """Returns what the classes mean: as a file says, a published data set, or, of two, how they lie in the images.
 
     Args:
-        masks: all of them, for the names of files.
-        files: class names that lie beside the data, the most telling first; the first that fits is taken.
+        masks: All of them, for the names of files.
+        files: Class names that lie beside the data, the most telling first; the first that fits is taken.
     """
     for file in files:
         if names := class_names(guess, file):

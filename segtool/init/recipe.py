@@ -85,7 +85,7 @@ def choose_channels(crop: tuple[int, int], longest: float) -> tuple[int, ...]:
     There are five, six for large regions in large crops, fewer where the deepest map would be under 4 pixels a side.
 
     Args:
-        longest: pixels of the longest region.
+        longest: Pixels of the longest region.
     """
     levels = USUAL_LEVELS + (longest >= LARGE and min(crop) >= 256)
     while levels > 2 and min(crop) < 4 * 2 ** (levels - 1):
@@ -104,7 +104,7 @@ def choose_length(num_train: int, batch: int, *, val_share: float) -> Length:
     """Returns about 3000 steps: 20 epochs at least, within 1000 to 40,000 steps.
 
     Args:
-        val_share: pixels of the validation images over those of a training step.
+        val_share: Pixels of the validation images over those of a training step.
     """
     steps = max(TARGET_STEPS, 20 * num_train // batch)
     if num_train * MOST_EPOCHS < steps * batch:
@@ -123,8 +123,8 @@ def training_rows(pictures: Pictures, guess: Guess, shapes: Shapes, model: str) 
     """Returns the sections model, loss, augment, optim and train.
 
     Args:
-        guess: with its classes in the config's order, as the shapes are.
-        model: decoder, one of MODELS.
+        guess: With its classes in the config's order, as the shapes are.
+        model: Decoder, one of MODELS.
     """
     longest = _longest(guess, shapes)
     size = pictures.median

@@ -32,9 +32,9 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     Files that cannot be read or have no partner are left to `check`.
 
     Args:
-        root: the data set.
-        model: decoder, `unet` or `fcn`.
-        config_dir: where the config will lie; `data.root` is written relative to it.
+        root: The data set.
+        model: Decoder, `unet` or `fcn`.
+        config_dir: Where the config will lie; `data.root` is written relative to it.
 
     Raises:
         DataError: no images and masks are found, or the masks are no class masks; says how to go on.

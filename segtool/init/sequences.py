@@ -55,9 +55,9 @@ def find_sequences(stems: Sequence[str], pictures: np.ndarray | None, *, parts: 
     """Returns how the images are kept together, or None where each stands alone.
 
     Args:
-        stems: of all images.
+        stems: Of all images.
         pictures: N D, each picture with mean 0 and length 1, all zero where it shows nothing; None: not known.
-        parts: number of splits that the groups are to be divided among.
+        parts: Number of splits that the groups are to be divided among.
     """
     for pattern in _PATTERNS:
         groups = group_stems(stems, pattern.text)

@@ -91,7 +91,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
     """Yields the lists that belong together, by split: of one folder and one name but for the word of the split.
 
     Args:
-        whole: also lists whose names tell no split, as the training set.
+        whole: Also lists whose names tell no split, as the training set.
     """
     groups: dict[tuple[str, str], dict[str, _Part]] = defaultdict(dict)
     for path in _list_files(root):

@@ -83,7 +83,7 @@ def weights_file(weights: str, base: Path, words: tuple[str, ...]) -> Path:
     """Returns the file that an option names, relative to `base`.
 
     Args:
-        words: what the option may be besides a file, for the message.
+        words: What the option may be besides a file, for the message.
 
     Raises:
         ConfigError: it is no name of a file of weights, or there is no such file.
