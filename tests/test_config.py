@@ -44,7 +44,7 @@ from segtool.config import (
 from segtool.errors import ConfigError, Problem
 from segtool.overrides import apply
 from segtool.registry import MODULES, Component, _registered, build, names, options, register
-from segtool.rules import BOUNDS
+from segtool.rules import BOUNDS, MAX_SEED
 from segtool.schema import field_docs
 from segtool.yaml_io import dump, load_file
 
@@ -877,6 +877,19 @@ def test_the_schema_has_the_ends_of_the_numbers_that_load_and_the_page_tells_the
             said = str(error)
         assert accepts(schema(), changed) is not (f"{path}: expected" in said), value
     assert f"Expected: {BOUNDS[path][0]}." in reference()
+
+
+@pytest.mark.parametrize("path", BOUNDS)
+def test_the_words_of_a_bound_tell_its_numbers(path: str) -> None:
+    words, ends = BOUNDS[path]
+    words = words.replace("a million", "1000000").replace("a trillion", "1000000000000").replace(",", "")
+    if closed := re.match(r"(?:from )?(\d+)(?: to (\d+))?", words):
+        told = {"minimum": float(closed[1]), "maximum": float(closed[2] or closed[1])}
+    else:
+        kinds = {"at least": "minimum", "above": "exclusiveMinimum", "at most": "maximum", "below": "exclusiveMaximum"}
+        told = {kinds[kind]: float(end) for kind, end in re.findall(rf"({'|'.join(kinds)}) (\d+)", words)}
+    untold = {"exclusiveMaximum": MAX_SEED}  # nobody's seed comes near
+    assert told == {kind: end for kind, end in ends.items() if (kind, end) not in untold.items()}
 
 
 def test_the_schema_names_every_component_by_text_or_mapping() -> None:
