@@ -36,11 +36,8 @@ def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
     if len(rows) < MIN_EDGES or slopes.std() == 0:
         return None
     chosen = np.random.default_rng(0).permutation(len(rows))[:MAX_EDGES]
-    rows, columns = rows[chosen], columns[chosen]
-    moves = np.arange(-REACH, REACH + 1)
-    width = slopes.shape[1]
-    flat, places = slopes.ravel(), rows * width + columns + moves[:, None]
-    surface = np.array([flat[places + y * width].mean(axis=1) for y in moves])
+    windows = np.lib.stride_tricks.sliding_window_view(slopes, (2 * REACH + 1, 2 * REACH + 1))
+    surface = windows[rows[chosen] - REACH, columns[chosen] - REACH].mean(axis=0)
     return (surface - slopes.mean()) / slopes.std()
 
 
