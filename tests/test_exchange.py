@@ -99,6 +99,11 @@ def test_where_shares_tell_nothing_colours_do_if_all_others_agree() -> None:
     assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(any_color)], usual).tolist() == []
 
 
+def test_pictures_that_show_nothing_tell_nothing() -> None:
+    plain = [contrast_of(np.full_like(image, 100), mask) for image, mask in drawn(skyline)]
+    assert exchanged_by_colors(plain, shares(drawn(skyline))).tolist() == []
+
+
 def test_grey_pictures_beside_coloured_ones_and_ignored_rims_are_compared_too(tmp_path: Path) -> None:
     for number, (image, mask) in enumerate(exchanged(drawn(lesion), 4)):
         for folder, array in (("images", image.mean(-1).astype(np.uint8) if number % 2 else image), ("masks", mask)):

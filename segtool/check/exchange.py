@@ -93,7 +93,8 @@ def exchanged_by_colors(contrasts: Sequence[Contrast], shares: np.ndarray) -> np
     usual = colors @ (np.median(colors, 0) / np.maximum(colors.var(0), 0.01))
     middle = float(np.median(usual))
     found = np.flatnonzero(usual <= -CLEARLY * middle)
+    if middle <= 0 or len(found) > max(1, MOST * len(usual)):
+        return np.zeros(0, int)
     others, known = np.delete(usual, found), np.delete(shares, found)
-    clear = middle > 0 and others.min() >= LEAST_USUAL * middle and len(found) <= max(1, MOST * len(usual))
     likely = (1 - shares >= known.min() - APART / 2) & (1 - shares <= known.max() + APART / 2)
-    return found[likely[found]] if clear else np.zeros(0, int)
+    return found[likely[found]] if others.min() >= LEAST_USUAL * middle else np.zeros(0, int)
