@@ -386,7 +386,7 @@ def interval(item: int | str) -> tuple[tuple[int, int], str]:
         return (0, 0), f"expected a whole number, or a range such as 1..65535, found {item!r}"
     if low > high:
         return (0, 0), f"an empty range, {item}; write the smaller end first, {high}..{low}"
-    if low <= -(2**31) or high >= 2**31:
+    if low < -(2**31) or high >= 2**32:
         return (0, 0), f"{item} is beyond the 32-bit integers that a mask can hold"
     return (low, high), ""
 

@@ -431,7 +431,8 @@ RULES = [
     (["data.ignore=[7..6]"], "an empty range, 7..6; write the smaller end first, 6..7"),
     (["data.ignore=[void]"], "expected a whole number, or a range such as 1..65535, found 'void'"),
     (["data.ignore=[1..]"], "found '1..'"),
-    (["data.ignore=[2147483648]"], "beyond the 32-bit integers"),
+    (["data.ignore=[4294967296]"], "beyond the 32-bit integers"),
+    (["data.ignore=[-2147483649]"], "beyond the 32-bit integers"),
     (["data.ignore=[12..99999999999]"], "found '12..99999999999'"),
     (
         ["data.encoding=rgb", "data.ignore=[]"],

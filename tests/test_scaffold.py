@@ -572,3 +572,21 @@ def test_values_that_no_prediction_holds_get_one_before_them_that_no_mask_has(tm
     config = load_config(tmp_path / "config.yaml")
     assert {spec.values for spec in config.data.classes} == {(0,), (1,), (2, 70_000)}
     assert not [finding for finding in check(config, tmp_path) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize(("dtype", "void"), [(np.int32, -(2**31)), (np.uint32, 2**32 - 1)])
+def test_the_ends_of_the_32_bit_integers_which_stand_for_no_data_make_a_config(
+    tmp_path: Path, dtype: type, void: int
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    root = tmp_path / "set"
+    (root / "masks").mkdir(parents=True)
+    for i in range(8):
+        write_image(root / "images" / f"p{i}.png", seed=i)
+        mask = np.zeros((48, 64), dtype)
+        mask[8:30, 8:20], mask[:4] = 1, void
+        tifffile.imwrite(root / "masks" / f"p{i}.tif", mask)
+    (tmp_path / "config.yaml").write_text(scaffold(root, config_dir=tmp_path))
+    config = load_config(tmp_path / "config.yaml")
+    assert void in {*config.data.ignore, *(value for spec in config.data.classes for value in spec.values)}
+    assert not [finding for finding in check(config, tmp_path) if finding.severity == "error"]
