@@ -68,9 +68,13 @@ def scaffolded(root: Path, config_dir: Path) -> str:
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint, nor holds folds."""
-    marks = ("run.json", "checkpoints", "state.json")
-    return path.is_dir() and not any((path / mark).exists() for mark in marks) and not fold_runs(path)
+    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint, nor holds folds.
+
+    What other programs keep in a folder `checkpoints` beside the images makes no run of it.
+    """
+    marks = ("run.json", "state.json")
+    written = any((path / mark).exists() for mark in marks) or any(path.glob("checkpoints/step-*"))
+    return path.is_dir() and not written and not fold_runs(path)
 
 
 def run_name(path: Path) -> str:

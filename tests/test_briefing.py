@@ -170,6 +170,18 @@ def test_a_data_folder_trains_without_a_config_and_the_run_keeps_the_one_that_wa
 SMALL_KEYS = [word.removeprefix("--set=") for word in SMALL]
 
 
+def test_a_data_folder_in_which_other_programs_keep_checkpoints_is_no_run(
+    segtool: Command, tiny_ds: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    (data / "checkpoints").mkdir(parents=True)
+    (data / "checkpoints" / "model.pth").write_bytes(b"of another program")
+    for split in ("train", "val"):
+        (data / split).symlink_to(tiny_ds / split)
+    checked = segtool("check", data)
+    assert checked.code == 0, checked.err
+
+
 def test_a_data_folder_with_errors_is_not_trained_on_and_nothing_is_written(
     segtool: Command, tiny_ds: Path, away: Path
 ) -> None:
