@@ -563,6 +563,18 @@ def test_a_mode_that_cannot_hold_the_classes_is_a_config_error(section: Data, ke
         Labels.from_config(section).encode(np.zeros((1, 1), np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("section", "remedy"),
+    [
+        (data(0, 300, mask_mode="L", ignore=(1, 2)), r"values, as in `values: \[3, 300\]`, by which"),
+        (data(0, 1, 2, mask_mode="1"), "first in the class's values, by which .*, or choose a wider mode"),
+    ],
+)
+def test_a_mode_too_narrow_is_told_with_a_value_that_nothing_means_if_there_is_one(section: Data, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        Labels.from_config(section)
+
+
 def test_ignored_pixels_need_a_value_to_be_written_with() -> None:
     with pytest.raises(ConfigError, match=r"data\.ignore"):
         Labels.from_config(data(0, 1)).encode(np.full((1, 1), IGNORE, np.uint8))

@@ -239,13 +239,16 @@ class Labels:
         elif min(codes) < 0 or max(codes) > _LARGEST[mode]:
             wrong = next(code for code in codes if not 0 <= code <= _LARGEST[mode])
             wider = ", or choose a wider mode" if 0 <= wrong <= LARGEST else ""
-            free = next(value for value in range(256) if value not in codes)
+            known = self._intervals()
+            inside = (value for value in range(_LARGEST[mode] + 1) if not any(a <= value <= b for a, b in known))
+            free = next(inside, None)
+            example = "" if free is None else f", as in `values: [{free}, {wrong}]`"
             raise ConfigError(
                 Problem(
                     "data.mask_mode",
                     f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; "
-                    f"list a value within the range that no mask has first in the class's values, as in "
-                    f"`values: [{free}, {wrong}]`, by which predictions are written then{wider}",
+                    f"list a value within the range that no mask has first in the class's values{example}, "
+                    f"by which predictions are written then{wider}",
                 )
             )
         table = np.zeros(256, np.int64)
