@@ -71,11 +71,11 @@ def _absent(
 
 def _holders(survey: Survey, names: list[str]) -> tuple[tuple[str, ...], str]:
     """Returns the masks that alone hold one of these classes, which may be a slip, and a clause of the first class."""
+    places = [survey.labels.names.index(name) for name in names]
     holders: dict[str, list[Path]] = {name: [] for name in names}
     for path, use in survey.uses.items():
-        for name in names:
-            if use.pixels[survey.labels.names.index(name)]:
-                holders[name].append(path)
+        for place in np.flatnonzero(use.pixels[places]).tolist():
+            holders[names[place]].append(path)
     single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
     alone = f", and all that there are in {survey.name(single[names[0]])}" if names[0] in single else ""
     return few_names(survey, list(dict.fromkeys(single.values()))), alone
