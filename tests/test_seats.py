@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import check, config_of, write_pair
 
+from segtool.check import of_fits
 from segtool.check.seats import Laid, Seats, lay_over, look_closely
 
 COUNT = 12
@@ -85,3 +88,33 @@ def test_nothing_is_told_of_masks_that_follow_no_edges(right: list[Pair]) -> Non
     rng = np.random.default_rng(1)
     noise = [(rng.integers(0, 256, image.shape, np.uint8), mask) for image, mask in right]
     assert looked_at(with_masks(noise, {2: right[5][1], 5: right[2][1]})) == Seats([], [], [], set())
+
+
+def found(pairs: Sequence[Pair], root: Path) -> dict[str, tuple[str, ...]]:
+    """Returns the files of each finding of a check of these pairs that are in the folder."""
+    for number, pair in enumerate(pairs):
+        write_pair(root, "train", f"{number:02}", *pair)
+    classes = [{"name": str(value), "values": [value]} for value in range(3)]
+    findings = check(config_of(root, data={"classes": classes, "val": None, "test": None}), Path("/"))
+    return {finding.code: finding.files for finding in findings}
+
+
+def test_a_check_tells_exchanged_turned_and_strange_masks_each_once(right: list[Pair], tmp_path: Path) -> None:
+    pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
+    assert found(pairs, tmp_path / "right") == {}
+    wrong = {2: pairs[5][1], 5: pairs[2][1], 7: np.fliplr(pairs[7][1]).copy(), 9: drawn(90)[1]}
+    assert found(with_masks(pairs, wrong), tmp_path / "wrong") == {
+        "SEG109": ("train/masks/02.png", "train/masks/05.png"),
+        "SEG111": ("train/masks/09.png",),
+        "SEG209": ("train/masks/07.png",),
+    }
+
+
+def test_of_what_small_maps_say_only_what_a_closer_look_leaves_is_told(
+    right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
+    monkeypatch.setattr(of_fits, "wrong_pairs", lambda *_: [(2, 5), (7, 3)])
+    monkeypatch.setattr(of_fits, "turned_masks", lambda *_: [(4, "mirrored top to bottom")])
+    mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
+    assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}

@@ -63,7 +63,8 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     order, low = least_fitting(images, masks)
     if order and len(wrong) + len(turned) <= len(pairs) / 2:
         seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned)
-        wrong = {place: j for place, j in wrong.items() if place not in seats.denied} | dict(seats.exchanged)
+        known = seats.denied | dict(seats.turned).keys()
+        wrong = {place: j for place, j in wrong.items() if place not in known} | dict(seats.exchanged)
         turned = {place: how for place, how in turned.items() if place not in {*seats.denied, *wrong}}
         turned |= {place: how for place, how in seats.turned if images[place].orientation == 1}
         strange = [place for place in {*strange, *(low & {*seats.strange})} if place not in turned]
