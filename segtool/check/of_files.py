@@ -62,9 +62,11 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
     paired = {split: pairs for split, pairs in survey.pairs.items() if pairs.records}
     hint = next((hint for split, hint in survey.listing.hints.items() if split in paired and hint), "")
     skipped = survey.data.unpaired == "skip"
-    for code, what, partner, files in (
-        ("SEG103", "image", "mask", [path for pairs in paired.values() for path in pairs.images_without_mask]),
-        ("SEG104", "mask", "image", [path for pairs in paired.values() for path in pairs.masks_without_image]),
+    images = [path for pairs in paired.values() for path in pairs.images_without_mask]
+    masks = [path for pairs in paired.values() for path in pairs.masks_without_image]
+    for code, what, partner, files, without in (
+        ("SEG103", "image", "mask", images, "not labelled yet"),
+        ("SEG104", "mask", "image", masks, "of other images or of another kind"),
     ):
         if files:
             article = "an" if partner == "image" else "a"
@@ -79,7 +81,7 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
                 len(files),
                 few_names(survey, files),
                 f"{survey.name(files[0])}: no {partner} of that stem",
-                "nothing, where they are not labelled yet" if skipped else hint or remedy,
+                f"nothing, where they are {without}" if skipped else hint or remedy,
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ class Listing:
         parts = self.pairs.values()
         paired = [record.mask for part in parts for record in part.records if record.mask]
         return paired + [path for part in parts for path in part.masks_without_image]
+
+    def without_unpaired(self) -> Listing:
+        """Returns the listing without the files that `data.unpaired: skip` leaves out, whatever they hold."""
+        return replace(self, pairs={split: skip_unpaired(pairs) for split, pairs in self.pairs.items()})
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ def survey_files(config: Config, base: Path, listing: Listing, *, progress: Prog
         ConfigError: a split that names no folder or list, or a file to exclude that is not there.
     """
     labels = Labels.from_config(config.data)
-    images, masks = listing.images(), listing.masks()
+    seen = listing.without_unpaired() if config.data.unpaired == "skip" else listing
+    images, masks = seen.images(), seen.masks()
     total = len(set(images)) + len(set(masks))
     data, max_pixels = config.data, config.limits.max_pixels
 
