@@ -62,6 +62,7 @@ def require_pairs(expected: Published, config: Config, records: dict[str, list[R
     found = {split: len(part) for split, part in records.items() if part}
     for split in ("val", "test"):
         if split not in expected.pairs:
+            assert getattr(config.data, split) is None
             found["train"] += found.pop(split, 0)
     assert found == expected.pairs
     assert config.data.exif == expected.exif

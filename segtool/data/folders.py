@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of
+from segtool.data.pairs import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
 from segtool.data.words import Meaning, mask_rank, meaning_of, roles_in
 
 MAX_UNKNOWN = 24
@@ -46,9 +46,13 @@ class Tree:
         self._stems: dict[tuple[Place, Place | None], list[str]] = {}
         for path in list_files(root, MASK_SUFFIXES):
             self.files[PurePosixPath(stem_of(path, root)).parent.as_posix()].append(path)
-        self.copies = _copies(self.files)
-        for copy in self.copies:
+        again = _in_other_formats(self.files, root)
+        for folder in [folder for folder in self.files if any(within(folder, copy) for copy in again)]:
+            del self.files[folder]
+        copies = _copies(self.files)
+        for copy in copies:
             del self.files[copy]
+        self.copies = [*again, *copies]
         self.hollow = _hollow(self.files)
         alone = _alone_in_masks(self.files)
         plain = {place for folder in self.files for place in _plain_places(folder, alone, self.hollow)}
@@ -241,6 +245,17 @@ def _alone_in_masks(folders: Collection[str]) -> set[str]:
 def parent_of(path: str) -> str:
     """Returns the folder around one; "." around the outermost."""
     return PurePosixPath(path).parent.as_posix()
+
+
+def _in_other_formats(files: dict[str, list[Path]], root: Path) -> list[str]:
+    """Returns the folders named after a file format that hold what a lossless one beside them does: `tiff`, `png`."""
+    paths = {"/".join(parts[:end]) for parts in map(_parts, files) for end in range(1, len(parts) + 1)}
+    named = {path for path in paths if _is_format(PurePosixPath(path).name)}
+    first: dict[tuple[str, frozenset[str]], str] = {}
+    for top in sorted(named, key=lambda path: (f".{PurePosixPath(path).name.lower()}" in JPEG_SUFFIXES, path)):
+        held = [stem_of(file, root / top) for folder in files if within(folder, top) for file in files[folder]]
+        first.setdefault((parent_of(top), frozenset(held)), top)
+    return sorted(named - set(first.values()))
 
 
 def _copies(files: dict[str, list[Path]]) -> list[str]:

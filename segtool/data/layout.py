@@ -185,10 +185,13 @@ class _Finder:
     def _alike(self, matches: list[_Match], like: _Match | None, seen: list[_Match]) -> list[_Match]:
         """Returns the matches whose masks are of the kind that was chosen, or of a kind that was not there to choose.
 
-        `test/mask` beside `train/1st_manual` is no truth where train has a `mask` too.
+        `test/mask` beside `train/1st_manual` is no truth where train has a `mask` too; nor is the `test` of another
+        set, with a training set of its own, that of the set that was chosen.
         """
         if like is None:
             return matches
+        others = {match.masks.rest for match in seen} - {like.masks.rest}
+        matches = [match for match in matches if match.masks.rest not in others]
         same = [match for match in matches if match.masks.kind == like.masks.kind]
         kinds = {match.masks.kind for match in seen}
         return same or [match for match in matches if match.masks.kind not in kinds]

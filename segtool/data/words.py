@@ -31,7 +31,8 @@ _OTHERS = {
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
 _KNOWN = _NEUTRAL | _MEANING.keys()
-_RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "mask": 1, "masks": 1, "maskes": 1}
+_RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3}
+_RANKS |= {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
 
 
 class Meaning(NamedTuple):
@@ -70,7 +71,7 @@ def mask_rank(name: str) -> int:
     """Returns how likely a name is that of the class masks, where several kinds lie side by side.
 
     What one person drew by hand comes first, `mask` after all other words for the truth (a mask beside a manual
-    segmentation is the field of view), and colours, overlays, instances and a second observer last.
+    segmentation is the field of view), then a trimap, and colours, overlays, instances and a second observer last.
     """
     words = words_of(name)
     if _SECOND_CHOICE & {*words, *re.findall(r"[a-z]+", name.lower())}:

@@ -42,6 +42,7 @@ class _Pattern:
 
 
 _PATTERNS = (
+    _Pattern(rf"(?i)^(.*?(?:{GROUP_WORDS})[_\-. ]?\d+)/.+/", "named"),
     _Pattern(r"^(.+)/", "folder"),
     _Pattern(r"^(.+?)(?:_jpe?g|_png)?\.rf\.[0-9A-Za-z]+$", "copies"),
     _Pattern(rf"(?i)^(.*?)[_\-. ]+(?:{FRAME_WORDS})[_\-. ]?\d+$", "frames"),
@@ -111,7 +112,7 @@ def _evidence(
         return "tiles of one picture, by the places in their names" if _on_grid(groups, stems) else None
     if kind == "named":
         return "one subject or scene each, by their names"
-    words = sum(bool(re.search(rf"(?i)(?:{GROUP_WORDS})[_\-. ]?\d+$", name)) for name in groups)
+    words = sum(bool(re.search(rf"(?i)(?:{GROUP_WORDS})[_\-. ]?\d+(?:_\d+)*$", name)) for name in groups)
     coded = sum(bool(re.search(r"\d", name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
     if kind == "folder" and words > len(groups) / 2:
         return "one scene or subject to a folder"

@@ -53,7 +53,7 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
     for group in [*groups, *_completed(groups, names)]:
         counts = {split: _named(part, names, paired) for split, part in group.items()}
         group = {split: part for split, part in group.items() if counts[split][0] >= max(1, ENOUGH * counts[split][1])}
-        if not _divides(group, counts, len(paired)):
+        if not _divides(group, counts, len(paired)) or _is_of_others(root, train, group):
             continue
         covered = sum(counts[split][0] for split in group)
         named = any("masks" in roles_in(part.path) for part in group.values())  # SegmentationContext beside Main
@@ -182,6 +182,18 @@ def _divides(group: Mapping[str, _Part], counts: Mapping[str, tuple[int, int]], 
     if set(group) == {"train"}:
         return False
     return bool(group) and ("train" in group or 2 * covered < num_paired)
+
+
+def _is_of_others(root: Path, train: Folders, group: Mapping[str, _Part]) -> bool:
+    """Whether lists are of images in folders of other splits, which bear the same names: `test.csv` beside `test`."""
+    for folder, files in _walk(root) if "train" not in group else ():
+        split = meaning_of(Path(folder).name).split
+        if split in group and not Path(folder).is_relative_to(root / str(train.images)):
+            stems = {os.path.splitext(name)[0] for name in files}
+            names = [{os.path.splitext(os.path.basename(cell))[0] for cell in row} for row in group[split].cells]
+            if sum(not stems.isdisjoint(row) for row in names) >= ENOUGH * len(names):
+                return True
+    return False
 
 
 def _of_one_base(root: Path, part: _Part) -> tuple[Folders, int]:

@@ -5,6 +5,7 @@ split (`train` alone where the set has no split of its own), the encoding, the s
 ignored.
 """
 
+from published import archives as archives
 from published import bodies as bodies
 from published import exports as exports
 from published import folders as folders
