@@ -566,8 +566,8 @@ def test_a_mode_that_cannot_hold_the_classes_is_a_config_error(section: Data, ke
 @pytest.mark.parametrize(
     ("section", "remedy"),
     [
-        (data(0, 300, mask_mode="L", ignore=(1, 2)), r"values, as in `values: \[3, 300\]`, by which"),
-        (data(0, 1, 2, mask_mode="1"), "first in the class's values, by which .*, or choose a wider mode"),
+        (data(0, 300, mask_mode="L", ignore=(1, 2)), r"no mask has, as in `values: \[3, 300\]`, which"),
+        (data(0, 1, 2, mask_mode="1"), "within the range that no mask has, which .*, or choose a wider mode"),
     ],
 )
 def test_a_mode_too_narrow_is_told_with_a_value_that_nothing_means_if_there_is_one(section: Data, remedy: str) -> None:
@@ -623,7 +623,7 @@ def test_ignored_values_that_no_file_of_predictions_can_hold_are_never_written(n
 
 def test_a_value_that_no_prediction_holds_is_told_with_a_config_that_works() -> None:
     mask = stored([0, 1, 70_000], mode="I", dtype=np.int32)
-    with pytest.raises(ConfigError, match=r"I;16 holds 0 to 65535, .* 70000; list a .*`values: \[2, 70000\]`"):
+    with pytest.raises(ConfigError, match=r"I;16 holds 0 to 65535, .* 70000; list first .*`values: \[2, 70000\]`"):
         resolve(data(0, 1, 70_000), mask)
     labels = Labels.from_config(resolve(data(0, 1, (2, 70_000)), mask))
     assert labels.decode(mask, Path("m.tif")).tolist() == [[0, 1, 2]]

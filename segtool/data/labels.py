@@ -247,8 +247,8 @@ class Labels:
                 Problem(
                     "data.mask_mode",
                     f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; "
-                    f"list a value within the range that no mask has first in the class's values{example}, "
-                    f"by which predictions are written then{wider}",
+                    f"list first in the class's values one within the range that no mask has{example}, "
+                    f"which predictions are written with then{wider}",
                 )
             )
         table = np.zeros(256, np.int64)
