@@ -118,3 +118,22 @@ def test_of_what_small_maps_say_only_what_a_closer_look_leaves_is_told(
     monkeypatch.setattr(of_fits, "turned_masks", lambda *_: [(4, "mirrored top to bottom")])
     mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
     assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}
+
+
+def test_a_picture_that_is_too_large_to_be_looked_at_takes_nothing_of_what_the_others_may(
+    right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (large, mask), *others = right
+    pairs = [(large.repeat(4, 0).repeat(4, 1), mask.repeat(4, 0).repeat(4, 1)), *others]
+    seen: list[int] = []
+
+    def look_at_some(*given: object, **_: object) -> Seats:
+        look = given[2]
+        assert callable(look)
+        seen.extend(one.place for one in look(range(COUNT)))
+        return Seats([], [], [], set())
+
+    monkeypatch.setattr(of_fits, "look_closely", look_at_some)
+    monkeypatch.setattr(of_fits, "MOST_PIXELS", len(others) * mask.size)
+    found(pairs, tmp_path)
+    assert len(seen) == len(others)

@@ -85,8 +85,9 @@ def _look_closely(
         chosen = []
         for place in places:
             image, _ = pairs[place]
-            left -= image.size[0] * image.size[1]
-            if left >= 0 and image.channels in (1, 3):
+            pixels = image.size[0] * image.size[1]
+            if pixels <= left and image.channels in (1, 3):
+                left -= pixels
                 chosen.append(place)
         return [laid for laid in in_threads(lay, chosen) if laid]
 
