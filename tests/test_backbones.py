@@ -275,6 +275,17 @@ def test_a_timm_file_may_have_a_head_of_other_classes_or_none(tmp_path):
 
 
 @needs_timm
+@pytest.mark.parametrize("shape", [(), (10**12, 0)])
+def test_a_timm_file_whose_head_is_no_head_is_refused_and_takes_no_memory(tmp_path, shape):
+    import timm
+
+    state = timm.create_model("test_efficientnet").state_dict()
+    torch.save({**state, "classifier.weight": torch.zeros(shape)}, tmp_path / "own.pth")
+    with pytest.raises((ConfigError, CheckpointError), match=r"size mismatch for classifier\.weight"):
+        load(encoder("timm", model="test_efficientnet", weights="own.pth"), tmp_path)
+
+
+@needs_timm
 @pytest.mark.parametrize(
     ("options", "path"),
     [

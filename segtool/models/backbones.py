@@ -409,8 +409,10 @@ class Timm(Backbone):
         whole: Any = timm.create_model(self.model)
         own, head = whole.state_dict(), f"{whole.pretrained_cfg.get('classifier')}.weight"
         given = _without_prefix(given, next(iter(own)))
-        if head in own and (head not in given or len(given[head]) != len(own[head])):  # of other classes, or of none
-            whole = timm.create_model(self.model, num_classes=len(given.get(head, ())))
+        if head in own:
+            last = given.get(head, own[head][:0])
+            if last.shape != own[head].shape and last.shape[1:] == own[head].shape[1:]:  # of other classes, or of none
+                whole = timm.create_model(self.model, num_classes=len(last))
         try:
             whole.load_state_dict(given)
         except RuntimeError as error:
