@@ -101,6 +101,18 @@ def test_specks_of_one_class_in_few_masks_are_noise_and_in_many_small_objects(tm
     assert "SEG308" not in found(blocks(tmp_path / "hardly", specks=15, strewn=(4, 9)), tmp_path)
 
 
+def test_a_mask_with_far_more_specks_than_all_others_is_noise_where_many_have_a_few(tmp_path: Path) -> None:
+    config = blocks(tmp_path / "set", specks=25, strewn=tuple(range(8, 14)))
+    picture(4, (96, 128)).save(tmp_path / "set/train/images/train_4.png")
+    mask = np.zeros((96, 128), np.uint8)
+    mask[2:50:4, 2:98:8] = 1
+    Image.fromarray(mask).save(tmp_path / "set/train/masks/train_4.png")
+    assert "SEG308" not in found(config, tmp_path)  # 144 small objects
+    mask[2::4, 2::8] = 1
+    Image.fromarray(mask).save(tmp_path / "set/train/masks/train_4.png")
+    assert found(config, tmp_path)["SEG308"].files == ("train/masks/train_4.png",)
+
+
 def test_a_scarce_class_that_chance_leaves_out_of_validation_is_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set", train=20, val=0, test=0)
     for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
