@@ -80,7 +80,7 @@ def arrange(guess: Guess, shapes: Shapes, meaning: Meaning) -> tuple[Guess, Shap
 def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> list[Row]:
     """Returns the rows `classes` and `ignore` of a config, of an arranged guess."""
     written = _written(guess)
-    why = " Predictions hold no value above 65535: what is listed before one is written in its place." if written else ""
+    why = " Predictions hold no value above 65535: the one before such a value is written." if written else ""
     rows = [Row("classes:", f"The order is the class index. {meaning.reason}{why}")]
     colors = _colors(guess, meaning, [codes[0] for codes in guess.codes])
     taken: Counter[str] = Counter()
