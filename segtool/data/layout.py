@@ -162,12 +162,20 @@ class _Finder:
         return {split: named[split] for split in SPLITS if split in named}
 
     def across_splits(self) -> dict[str, _Match]:
-        """Returns the best match of the images of one split with masks whose place tells no split."""
-        masks = [place for place in self.places[""] if place.role == "masks"]
+        """Returns the best match of the images of one split with masks whose place tells no split, or of the reverse.
+
+        `images` beside `labels/train` and `labels/val` is the reverse: the masks of a split tell which images are its.
+        """
+        masks = {split: [place for place in part if place.role == "masks"] for split, part in self.places.items()}
         images = [place for split in SPLITS for place in self.places[split] if place.role != "masks"]
-        pairs = [(one, other) for one, other in product(images, masks) if _apart(one, other)]
-        best = self._best([match for pair in pairs if (match := self._match(*pair)).pairs])
-        return {"train": best} if best else {}
+        if best := self._best_of(product(images, masks[""])):
+            return {"train": best}
+        images = [place for place in self.places[""] if place.role == "images"]
+        found = {split: best for split in SPLITS if (best := self._best_of(product(images, masks.get(split, ()))))}
+        return found if "train" in found else {}
+
+    def _best_of(self, pairs: Iterable[tuple[Place, Place]]) -> _Match | None:
+        return self._best([match for pair in pairs if _apart(*pair) and (match := self._match(*pair)).pairs])
 
     def by_words(self) -> dict[str, _Match]:
         """Returns the best match of images and masks whose names differ by words in their midst."""

@@ -63,6 +63,13 @@ class Found:
         return sum(len(p.images_without_mask) for p in pairs), sum(len(p.masks_without_image) for p in pairs)
 
     @property
+    def shares_images(self) -> bool:
+        """Whether splits share a folder of images: what has no mask in one has one in another."""
+        pairs = self.pairs.values()
+        paired = {record.image for part in pairs for record in part.records}
+        return any(not paired.isdisjoint(part.images_without_mask) for part in pairs)
+
+    @property
     def skips_unpaired(self) -> bool:
         """Whether so many files of one side have no partner that the set is one that is labelled in part.
 

@@ -84,13 +84,13 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
         rows.append(Row(f"{name}: {flow(_folders(folders))}", _pairs_comment(found.pairs[name])))
     if found.skips_unpaired:
         images, masks = found.alone
-        rows.append(
-            Row(
-                "unpaired: skip",
-                f"{images} images without a mask and {masks} masks without an image are left out: so many that the set "
-                "is taken as labelled in part. `error` (the default) refuses them.",
-            )
+        why = (
+            f"{images} images without a mask and {masks} masks without an image are left out: so many that the set is "
+            "taken as labelled in part."
         )
+        if found.shares_images:
+            why = "The masks of each split tell which of the images are its own; the others are left out of it."
+        rows.append(Row("unpaired: skip", f"{why} `error` (the default) refuses them."))
     if found.pairing != Pairing():
         by_number = " Numbers are compared by their value: 007 is 7." if found.pairing.by_number else ""
         how = "Taken off the file names before they are compared."

@@ -70,3 +70,11 @@ def wounds_repository(root: Path) -> None:
                 save(root / "data" / name / part / "images" / f"{index:04d}.png", image)
                 if (name[0], part) != ("F", "test"):
                     save(root / "data" / name / part / "labels" / f"{index:04d}.png", binary(mask))
+
+
+@published({"train": 12, "val": 4}, "index", range(6))
+def masks_of_each_split(root: Path) -> None:
+    """All images in one folder, and masks in one for each split, which tells the images of it."""
+    for index, (image, mask) in enumerate(pairs(street, 16, seed=964)):
+        save(root / "images" / f"{index:03d}.jpg", image)
+        save(root / "labels" / ("train" if index < 12 else "val") / f"{index:03d}.png", mask)
