@@ -152,7 +152,8 @@ def _goes(name: str, option: str, chosen: Choices) -> bool:
                 return option == "tree"
             return option != "files" or chosen["names"] != "nested"
         case "members":
-            return option != "folds" or chosen["layout"] not in ("pair_column",)
+            fold_set = chosen["split"] == "fold" and chosen["config"] == "own"  # a command of folds refuses that
+            return option != "folds" or not (layout == "pair_column" or fold_set)
     return True
 
 
