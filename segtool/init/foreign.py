@@ -20,6 +20,10 @@ MAX_NAME = 40
 MAX_BYTES = 1 << 26
 HEAD = 1 << 16
 _MASKS = "export or draw one PNG a picture, of its size, that holds each pixel's class"
+_MERGE = (
+    "segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, of the "
+    "image's name, in one folder"
+)
 _EXPECTED = (
     "Expected images/ and masks/, or train/images, train/masks, val/images, val/masks, with one stem for each pair "
     "(a.jpg, a.png); for other folders write `train: {images: FOLDER, masks: FOLDER}` under `data:` in a config by "
@@ -85,7 +89,7 @@ def _sentence(root: Path, look: _Look) -> str:
         return kind
     if look.by_suffix.get(".xml"):
         return f"outlines in XML files. segtool trains on masks: {_MASKS}"
-    if many := _masks_by_task(images) or _masks_by_class(root, images):
+    if many := _masks_by_task(images) or _masks_by_class(root, images) or _masks_by_image(images):
         return many
     if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
         for suffix, name in _OTHER_PICTURES.items():
@@ -190,10 +194,19 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
         if len(alike) > 1:
             return (
                 f"{shown(folder.name)} holds several masks of one image, a mask for each class or object "
-                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). segtool takes one mask an image: merge the masks of "
-                "each image into one whose pixels hold the class, of the image's name, in one folder"
+                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {_MERGE}"
             )
     return ""
+
+
+def _masks_by_image(images: list[Path]) -> str:
+    """Returns a sentence where the masks of each image lie in a folder of its name: `labels/7/7_hair.png`."""
+    stems = {path.stem for path in images}
+    held = Counter(folder for path in images for folder in path.parents if folder.name in stems)
+    several = [folder for folder, count in held.items() if count > 1]
+    if len(several) < 2:
+        return ""
+    return f"{shown(several[0].name)} holds several masks of one image, a mask for each class or object. {_MERGE}"
 
 
 def _stack(images: list[Path]) -> str:

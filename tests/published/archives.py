@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scenes import aerial, drive_along, lesion, portrait, soft, street
 
-from published.registry import SIZE, VOC_COLORS, binary, colored, pairs, published, rim, save, text
+from published.registry import SIZE, VOC_COLORS, binary, colored, pairs, published, rim, save, text, unsupported
 
 
 @published({"train": 12, "val": 3, "test": 4}, "rgb", ["#000000", "#ffffff"], masks="png/", names=["rest", "building"])
@@ -78,3 +78,13 @@ def masks_of_each_split(root: Path) -> None:
     for index, (image, mask) in enumerate(pairs(street, 16, seed=964)):
         save(root / "images" / f"{index:03d}.jpg", image)
         save(root / "labels" / ("train" if index < 12 else "val") / f"{index:03d}.png", mask)
+
+
+@unsupported("several masks of one image, a mask for each class")
+def helen(root: Path) -> None:
+    """HELEN of SmithCVPR2013: for each image a folder of its name, with a mask for each part of the face."""
+    for index, (image, mask) in enumerate(pairs(portrait, 4, seed=965)):
+        save(root / "images" / f"10003254{index}_1.jpg", image)
+        for part in range(2):
+            name = f"10003254{index}_1"
+            save(root / "labels" / name / f"{name}_lbl{part:02d}.png", binary(mask == part))
