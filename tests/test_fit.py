@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import check, config_of, write_pair
 
-from segtool.check.fit import choose_grid, contrary, strangers, turned_masks, votes_for_upright, wrong_pairs
+from segtool.check.fit import choose_grid, contrary, fits_of, strangers, turned_masks, votes_for_upright, wrong_pairs
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -35,6 +35,10 @@ def pairs(count: int = COUNT) -> tuple[list[ImageFacts], list[MaskFacts]]:
         [look_at_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)],
         [look_at_values(Path(f"{n}.png"), mask) for n, (_, mask) in enumerate(both)],
     )
+
+
+def strangers_of(images: list[ImageFacts], masks: list[MaskFacts]) -> list[int]:
+    return strangers(fits_of(images, masks), masks)
 
 
 def moved(masks: list[MaskFacts], places: list[int]) -> list[MaskFacts]:
@@ -109,17 +113,17 @@ def test_votes_that_say_nothing_choose_no_grid() -> None:
 
 def test_a_mask_of_a_picture_that_is_not_there_is_told_where_all_others_fit() -> None:
     images, masks = pairs(41)
-    assert strangers(images[:40], masks[:40]) == []
-    assert strangers(images[:40], [*masks[:7], masks[40], *masks[8:40]]) == [7]
-    assert strangers(images[:19], [*masks[:7], masks[40], *masks[8:19]]) == []  # too few to stand out
+    assert strangers_of(images[:40], masks[:40]) == []
+    assert strangers_of(images[:40], [*masks[:7], masks[40], *masks[8:40]]) == [7]
+    assert strangers_of(images[:19], [*masks[:7], masks[40], *masks[8:19]]) == []  # too few to stand out
 
 
 def test_a_mask_of_few_edges_and_masks_that_fit_no_image_are_no_strangers() -> None:
     images, masks = pairs(40)
     speck = np.zeros(SIZE, np.uint8)
     speck[2:4, 2:4] = 1
-    assert strangers(images, [*masks[:7], look_at_values(Path("7.png"), speck), *masks[8:]]) == []
-    assert strangers(images, masks[1:] + masks[:1]) == []
+    assert strangers_of(images, [*masks[:7], look_at_values(Path("7.png"), speck), *masks[8:]]) == []
+    assert strangers_of(images, masks[1:] + masks[:1]) == []
 
 
 def road(seed: int) -> tuple[np.ndarray, np.ndarray]:

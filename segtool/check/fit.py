@@ -8,7 +8,7 @@ deviations above those to other images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -156,7 +156,7 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
     outlines = _outlines([masks[place] for place in usable])
     square = np.array([images[place].size[0] == images[place].size[1] for place in usable])
     own = _overlap(outlines, edges)
-    own_alone = own - _overlap_of_others(outlines, edges)
+    own_alone = own - _overlaps_of_others(outlines, edges).mean(0)
     all_of_them = np.arange(len(usable))
     lying: dict[int, tuple[float, str]] = {}
     for how in list(TURNS)[: None if square.sum() >= MIN_PAIRS else 3]:
@@ -164,7 +164,10 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
         maps = TURNS[how](outlines[among])
         turned = _overlap(maps, edges[among])
         gains = turned - own[among]
-        usual, alone = float(np.median(gains)), turned - _overlap_of_others(maps, edges[among]) - own_alone[among]
+        usual, alone = (
+            float(np.median(gains)),
+            turned - _overlaps_of_others(maps, edges[among]).mean(0) - own_alone[among],
+        )
         error = max(GRID_SPREAD, float(alone.std())) / len(alone) ** 0.5
         if alone.mean() >= TURN_SURE * error:
             found = np.arange(len(gains))
@@ -178,38 +181,44 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
     return [(usable[place], lying[place][1]) for place in sorted(lying)]
 
 
-def strangers(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[int]:
+class Fits(NamedTuple):
+    """How masks fit their own images and others."""
+
+    places: list[int]
+    """Of the pairs where both have edges, N of them; none where there are too few to compare."""
+    order: np.ndarray
+    """N, the mask first that fits least for its image."""
+    own: np.ndarray
+    """How well each lies on its image, N."""
+    low: np.ndarray
+    """N, whether it lies there no better than most masks of other images do."""
+
+
+def fits_of(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Fits:
+    """Returns how masks fit their own images, beside what masks of other images give."""
+    places = _telling(images, masks)
+    if len(places) < MIN_PAIRS:
+        return Fits([], np.zeros(0, int), np.zeros(0), np.zeros(0, bool))
+    edges = _edges([images[place] for place in places])
+    outlines = _outlines([masks[place] for place in places])
+    own, others = _overlap(outlines, edges), _overlaps_of_others(outlines, edges)
+    order = np.argsort(own - others.mean(0), kind="stable")
+    return Fits(places, order, own, own <= np.quantile(others, 0.95))
+
+
+def strangers(fits: Fits, masks: Sequence[MaskFacts]) -> list[int]:
     """Returns the places of masks that fit their own image no better than others do, where all the rest fit clearly.
 
     Of 900 sets of 20 to 60 pairs drawn from CamVid, an EM stack and photographs of cracks none gives an alarm.
     """
-    usable = _telling(images, masks)
-    count = len(usable)
+    places, _, own, low = fits
+    count = len(places)
     if count < STRANGE_AMONG:
         return []
-    edges = _edges([images[place] for place in usable])
-    outlines = _outlines([masks[place] for place in usable])
-    own = _overlap(outlines, edges)
-    low = own <= np.quantile(_overlaps_of_others(outlines, edges), 0.95)
     if not 0 < low.sum() <= max(1, STRANGE_MOST * count) or own[~low].min() - own[low].max() < STRANGE_GAP:
         return []
-    length = np.array([int(masks[place].outline.sum(dtype=np.int64)) for place in usable])
-    return [usable[place] for place in np.flatnonzero(low & (length >= STRANGE_EDGES * np.median(length)))]
-
-
-def least_fitting(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> tuple[list[int], set[int]]:
-    """Returns the places of pairs where both have edges, the mask that fits least for its image first; and those whose
-    mask fits no better than most masks of other images do."""
-    usable = _telling(images, masks)
-    if len(usable) < MIN_PAIRS:
-        return [], set()
-    edges = _edges([images[place] for place in usable])
-    outlines = _outlines([masks[place] for place in usable])
-    own, others = _overlap(outlines, edges), _overlaps_of_others(outlines, edges)
-    low = own <= np.quantile(others, 0.95)
-    return [usable[place] for place in np.argsort(own - others.mean(0), kind="stable")], {
-        usable[place] for place in np.flatnonzero(low)
-    }
+    length = np.array([int(masks[place].outline.sum(dtype=np.int64)) for place in places])
+    return [places[place] for place in np.flatnonzero(low & (length >= STRANGE_EDGES * np.median(length)))]
 
 
 def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.ndarray:
@@ -252,10 +261,6 @@ def _overlaps_of_others(outlines: np.ndarray, edges: np.ndarray) -> np.ndarray:
         last, first = _overlap(outlines[-shift:], edges[:shift]), _overlap(outlines[:-shift], edges[shift:])
         rows.append(np.concatenate([last, first]))
     return np.stack(rows)
-
-
-def _overlap_of_others(outlines: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return _overlaps_of_others(outlines, edges).mean(0)
 
 
 # ------------------------------------------------------------------------------------------------- EXIF

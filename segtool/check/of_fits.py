@@ -12,7 +12,7 @@ from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, nu
 from segtool.check.fit import (
     choose_grid,
     contrary,
-    least_fitting,
+    fits_of,
     own_fits,
     strangers,
     turned_masks,
@@ -54,13 +54,15 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    wrong, strange = dict(wrong_pairs(images, masks)), strangers(images, masks)
+    fits = fits_of(images, masks)
+    wrong, strange = dict(wrong_pairs(images, masks)), strangers(fits, masks)
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
     turned = {
         plain[place]: how
         for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
     }
-    order, low = least_fitting(images, masks)
+    order = [fits.places[index] for index in fits.order]
+    low = {fits.places[index] for index in np.flatnonzero(fits.low)}
     if order and len(wrong) + len(turned) <= len(pairs) / 2:
         seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned)
         known = seats.denied | dict(seats.turned).keys()
