@@ -7,19 +7,19 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segtool import __version__, streams
-from segtool.disk import REMEDIES
+from segtool.disk import REMEDIES, write_atomically
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
 from segtool.shortage import is_shortage, reason
 from segtool.signals import end_at_signals, end_where_asked
 
 if TYPE_CHECKING:
     from segtool.config import Config
-    from segtool.metrics import Scores
+    from segtool.score_report import Scored
     from segtool.sources import Session
 
 LAUNCHER_SECONDS = 5  # in which a launcher has seen that a process ended
@@ -173,7 +173,7 @@ def init(
     if out.exists() and not force:
         raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
     text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
-    _write_text(out, text)
+    write_atomically(out, text.encode("utf-8", "surrogateescape"))
     print(shown(f"wrote {out}"))
     _tell_problems(out)
     print(f"next: segtool check {typed(out)}; segtool train {typed(out)}", file=sys.stderr)
@@ -310,7 +310,10 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a trained model on a split, or masks that any tool made."""
-    limits = _limits(fail_under)
+    from segtool.score_report import Scored, missed, parse_limits, show, write_table
+    from segtool.terminal import print_errors
+
+    limits = parse_limits(fail_under)
     if predictions is not None:
         if runs or split is not None or flip or tile is not None or device != "auto":
             raise SegtoolError(
@@ -330,10 +333,12 @@ def evaluate(
         result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
         if not result.is_main:
             return
-        found = _Scored(result.scores, result.title, result.facts, result.table)
-    table = _write_table(found, csv)
-    _show_scores(found, table, as_json=as_json)
-    _fail_under(found.scores, limits)
+        found = Scored(result.scores, result.title, result.facts, result.table)
+    table = write_table(found, csv)
+    show(found, table, as_json=as_json)
+    if problems := missed(found.scores, limits):
+        print_errors(problems)
+        raise typer.Exit(6)
 
 
 @app.command()
@@ -514,12 +519,6 @@ def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
     print(f"next, all folds as one: {scored}segtool predict {quoted} IMAGES --out MASKS", file=sys.stderr)
 
 
-def _write_text(path: Path, text: str) -> None:
-    from segtool.disk import write_atomically
-
-    write_atomically(path, text.encode("utf-8", "surrogateescape"))
-
-
 def _seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "min": 60}
     number = text.rstrip("smhin")
@@ -539,111 +538,33 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _limits(text: str | None) -> dict[str, float]:
-    """Returns the scores that must be reached, by name."""
-    from segtool.metrics import SUMMARY
-
-    limits = {}
-    for part in text.split(",") if text is not None else []:
-        name, _, value = part.partition("=")
-        try:
-            limits[name.strip()] = float(value)
-        except ValueError:
-            raise SegtoolError(f"--fail-under {part}: expected a score and a number, such as miou=0.8") from None
-        if name.strip() not in SUMMARY:
-            raise SegtoolError(f"--fail-under {part}: unknown score; expected one of {', '.join(SUMMARY)}")
-        if not 0 <= limits[name.strip()] <= 1:
-            raise SegtoolError(f"--fail-under {part}: expected a score from 0 to 1, such as miou=0.8")
-    return limits
-
-
-class _Scored(NamedTuple):
-    """What `eval` tells."""
-
-    scores: Scores
-    title: str
-    """What stands over the table of scores."""
-    facts: dict[str, Any]
-    """What `--json` tells beside the scores."""
-    table: Path
-    """Where the per-image table goes if --csv does not say."""
-
-
-def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: list[str] | None) -> _Scored:
+def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: list[str] | None) -> Scored:
+    """Returns the scores of the masks in one folder against those in another."""
     from segtool.score import score_folders
+    from segtool.score_report import Scored
 
     resolved, base = _load(config, overrides)
     scores = score_folders(resolved, _existing(predictions), _existing(masks), base)
     place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
     table = place.parent / f"{place.name}-per-image.csv"
-    return _Scored(scores, f"{predictions} against {masks}", {"split": None}, table)
-
-
-def _write_table(found: _Scored, csv: Path | None) -> Path | None:
-    """Returns where the per-image table was written; None where nobody asked for a place and the usual one fails."""
-    from segtool.tables import per_image_csv
-
-    table = csv or found.table
-    try:
-        _write_text(table, per_image_csv(found.scores))
-    except CheckpointError as error:
-        if csv:
-            raise
-        _print_errors([f"the per-image table was not written: {error}; --csv FILE puts it elsewhere"])
-        return None
-    return table
-
-
-def _show_scores(found: _Scored, table: Path | None, *, as_json: bool) -> None:
-    if as_json:
-        written = None if table is None else str(table)
-        print(json.dumps({**found.facts, **found.scores.to_json(), "per_image": written}, indent=1))
-        return
-    from rich.console import Console
-
-    from segtool.tables import definition, score_table
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    console.print(score_table(found.scores, found.title))
-    print(definition(found.scores))
-    if table is not None:
-        print(f"per image: {table}", file=sys.stderr)
-
-
-def _fail_under(scores: Scores, limits: dict[str, float]) -> None:
-    missed = [
-        f"--fail-under: {name} is {'undefined' if value is None else f'{value:.4f}'}, below {limit}"
-        for name, limit in limits.items()
-        if (value := scores.summary[name]) is None or value < limit
-    ]
-    if missed:
-        _print_errors(missed)
-        raise typer.Exit(6)
+    return Scored(scores, f"{predictions} against {masks}", {"split": None}, table)
 
 
 def _explain(error: Exception) -> int:
     """Prints what went wrong, without a traceback, and returns the exit code."""
+    from segtool.terminal import print_errors
+
     if isinstance(error, SegtoolError):
-        _print_errors(error.problems)
+        print_errors(error.problems)
         return error.exit_code
     if is_shortage(error):
-        _print_errors([f"out of memory ({reason(error)}); end what else runs here, or use a machine that has more"])
+        print_errors([f"out of memory ({reason(error)}); end what else runs here, or use a machine that has more"])
         return ShortageError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
-        _print_errors([f"{error.filename}: {error.strerror}; mend that, or choose another place"])
+        print_errors([f"{error.filename}: {error.strerror}; mend that, or choose another place"])
         return CheckpointError.exit_code
     if isinstance(error, OSError) and error.errno in REMEDIES:  # of memory that is shared by way of a file, say
-        _print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])
+        print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])
         return CheckpointError.exit_code
-    _print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
+    print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
     return 1
-
-
-def _print_errors(problems: list[str] | tuple[str, ...]) -> None:
-    from segtool.data.opening import shown
-
-    mark = "\x1b[31merror:\x1b[0m" if streams.is_styled(sys.stderr) else "error:"
-    for problem in problems:
-        # The lines that follow the first may be a config to paste: they are left as they are.
-        lines = [shown(line) for line in problem.splitlines()] or [""]
-        print(mark, "\n".join(lines), file=sys.stderr)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segtool import disk
+from segtool import disk, streams
 from segtool.data.opening import shown
 
 if TYPE_CHECKING:
@@ -141,6 +141,15 @@ class Mute(Reporter):
 
     def _print(self, text: str, style: str | None = None) -> None:
         pass
+
+
+def print_errors(problems: Sequence[str]) -> None:
+    """Prints what ends a command, or keeps it from a part of its work, on standard error."""
+    mark = "\x1b[31merror:\x1b[0m" if streams.is_styled(sys.stderr) else "error:"
+    for problem in problems:
+        # The lines that follow the first may be a config to paste: they are left as they are.
+        lines = [shown(line) for line in problem.splitlines()] or [""]
+        print(mark, "\n".join(lines), file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from conftest import Command
 from PIL import Image
 
-from segtool import cli
 from segtool.demo import make_dataset
 from segtool.metrics import Scores
+from segtool.score_report import missed
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",
@@ -299,12 +298,14 @@ def test_a_score_below_its_limit_exits_with_6(segtool: Command, run_directory: P
 
 def test_a_score_that_is_its_limit_reaches_it_and_one_that_is_undefined_does_not() -> None:
     limits = {"miou": 1.0, "pixel_accuracy": 1.0}
-    cli._fail_under(Scores(("one",), np.array([[5]]), 0), limits)
-    with pytest.raises(typer.Exit) as ended:
-        cli._fail_under(Scores(("one",), np.array([[0]]), 5), limits)
-    assert ended.value.exit_code == 6
-    with pytest.raises(typer.Exit):  # the last of several
-        cli._fail_under(Scores(("one", "two"), np.array([[1, 1], [0, 2]]), 0), {"miou": 0.0, "pixel_accuracy": 1.0})
+    assert missed(Scores(("one",), np.array([[5]]), 0), limits) == []
+    undefined = Scores(("one",), np.array([[0]]), 5)
+    assert [line.partition(",")[0] for line in missed(undefined, limits)] == [
+        "--fail-under: miou is undefined",
+        "--fail-under: pixel_accuracy is undefined",
+    ]
+    half = Scores(("one", "two"), np.array([[1, 1], [0, 2]]), 0)
+    assert missed(half, {"miou": 0.0, "pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.7500, below 1.0"]
 
 
 def test_a_run_is_not_scored_with_another_meaning_of_its_masks(segtool: Command, run_directory: Path) -> None:
