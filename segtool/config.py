@@ -150,7 +150,7 @@ class Data:
     opacity, 0 to 255, of masks whose colours tell nothing, each level taken as the nearest of the classes' values."""
     nearest: bool = False
     """With `palette` or `rgb`: a colour that is not listed counts as the nearest one that is (exact otherwise).
-    Needed for masks stored as JPEG."""
+    Needed for coloured masks stored as JPEG."""
     classes: tuple[ClassSpec, ...] = ()
     """The classes; the order is the class index."""
     ignore: tuple[int | str, ...] = ()
@@ -291,7 +291,7 @@ class Train:
     keep: int = 2
     """Checkpoints kept besides the best one."""
     samples: int = 4
-    """Validation images drawn as image, truth and prediction at each validation."""
+    """Validation images drawn as image, truth and prediction, at each validation that is the best so far."""
 
 
 @dataclass(frozen=True)
