@@ -137,3 +137,16 @@ def test_a_picture_that_is_too_large_to_be_looked_at_takes_nothing_of_what_the_o
     monkeypatch.setattr(of_fits, "MOST_PIXELS", len(others) * mask.size)
     found(pairs, tmp_path)
     assert len(seen) == len(others)
+
+
+def test_usual_pairs_are_looked_at_however_many_pixels_the_suspected_ones_take(
+    right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
+    monkeypatch.setattr(of_fits, "MOST_PIXELS", 5 * right[0][1].size)
+    monkeypatch.setattr(of_fits, "turned_masks", lambda *_: [])
+    mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
+    assert found(mirrored, tmp_path / "five") == {"SEG209": ("train/masks/07.png",)}
+    monkeypatch.setattr(of_fits, "MOST_PIXELS", 1)  # an eighth of all: 3 of each kind, and no fewer tell anything
+    assert found(mirrored, tmp_path / "eighth") == {"SEG209": ("train/masks/07.png",)}
+    assert "SEG209" not in found(mirrored[:23], tmp_path / "less")

@@ -80,11 +80,10 @@ def _look_closely(
 ) -> Seats:
     """Returns what the masks that are suspected most are, laid over images pixel by pixel."""
     suspected = list(dict.fromkeys([*wrong, *turned, *order]))
-    left = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8)
+    most_pixels = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8)
 
     def look(places: Sequence[int]) -> list[Laid]:
-        nonlocal left
-        chosen = []
+        left, chosen = most_pixels, []  # each time anew: what is suspected tells nothing without what is usual
         for place in places:
             image, _ = pairs[place]
             pixels = image.size[0] * image.size[1]

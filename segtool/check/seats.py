@@ -21,6 +21,7 @@ PEAK = 0.15  # least peak of a mask that sits; of masks over other images 1 in 5
 CLEAR = 3.0  # least clearness; of masks over other images 1 in 100 has a higher one, and hardly any both
 LOOSE = 1.5  # clearness from which on a mask is not said to lie wrong
 SLIGHT = 1.0  # the same where the peak is in the midst
+LEAST_USUAL = 3  # usual pairs, below which seats tell nothing of a set
 TELLING = 0.6  # share of usual pairs that must sit, for seats to tell anything of a set
 NONE_SIT = 0.2  # share of usual pairs up to which all masks may be those of the next images
 NOWHERE = 0.2  # of the usual peak, up to which a mask sits on nothing
@@ -114,7 +115,9 @@ def look_closely(
         return Seats([], [], [], denied)
     laid |= {one.place: one for one in look([place for place in usual if place not in laid])}
     seats = [laid[place].seat for place in usual if place in laid]
-    sitting = np.mean([_sits(seat) for seat in seats]) if seats else 0
+    if len(seats) < LEAST_USUAL:
+        return Seats([], [], [], denied)
+    sitting = np.mean([_sits(seat) for seat in seats])
     if sitting < TELLING:
         shift = _moved_on(usual, laid, look, count) if sitting < NONE_SIT else 0
         places = range(max(0, -shift), min(count, count - shift))
