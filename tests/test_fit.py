@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import check, config_of, write_pair
 
+from segtool.check import of_fits
 from segtool.check.fit import choose_grid, contrary, fits_of, strangers, turned_masks, votes_for_upright, wrong_pairs
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
@@ -154,3 +155,15 @@ def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_
     assert "SEG210" in {
         finding.code for finding in check(config_of(tmp_path, data={"val": None, "test": None}), tmp_path)
     }
+
+
+def test_no_pair_is_read_again_for_a_shift_where_too_few_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(COUNT):
+        write_pair(tmp_path, "train", f"p{number:02}", *drawn(number))
+    read: list[object] = []
+    monkeypatch.setattr(of_fits, "_surface", lambda *given: read.append(given))
+    monkeypatch.setattr(of_fits, "MOST_PIXELS", 7 * SIZE[0] * SIZE[1])
+    check(config_of(tmp_path, data={"val": None, "test": None}), tmp_path)
+    assert read == []

@@ -21,7 +21,7 @@ from segtool.check.fit import (
 )
 from segtool.check.likeness import standing_out
 from segtool.check.seats import Laid, Seats, lay_over, look_closely
-from segtool.check.shift import REACH, common_shift, shift_surface
+from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import read_image
@@ -216,6 +216,8 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
         if pixels > MOST_PIXELS:
             break
         chosen.append((image, mask))
+    if len(chosen) < MIN_PAIRS:  # as of photographs of 12 megapixels
+        return
     found = in_threads(lambda pair: _surface(survey, *pair), chosen)
     surfaces = [surface for surface in found if surface is not None]
     names = [mask.path for (_, mask), surface in zip(chosen, found, strict=True) if surface is not None]
