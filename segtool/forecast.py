@@ -30,7 +30,7 @@ from segtool.evaluate import evaluate
 from segtool.inference import Predictor
 from segtool.optim import learning_rate
 from segtool.plan import Plan, Prepared
-from segtool.terminal import Reporter, amount, duration
+from segtool.terminal import Reporter, amount, counted, duration
 
 T = TypeVar("T")
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
@@ -85,7 +85,7 @@ def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float,
         directory: Of the run.
     """
     times = forecast.times
-    validations = f"{num_validations(plan)} validations of {times.validation + times.samples:.3g} s, "
+    validations = f"{counted(num_validations(plan), 'validation')} of {times.validation + times.samples:.3g} s, "
     memory = "unknown" if forecast.memory is None else f"about {amount(forecast.memory)}"
     free = free_memory()
     left = "how much is free is unknown" if free is None else f"{amount(free)} are free"

@@ -13,6 +13,12 @@ from segtool.metrics import SUMMARY, Scores
 from segtool.tables import definition, per_image_csv, score_table
 from segtool.terminal import print_errors
 
+FLATTERED = {
+    "train": "The network was trained on these images, so the scores flatter.",
+    "val": "The val split chose the checkpoint, so the scores flatter; those of a test split (data.split.test) do not.",
+}
+"""What is said under the scores of a split that the training has seen."""
+
 
 class Scored(NamedTuple):
     """Scores, and what is told beside them."""
@@ -50,6 +56,8 @@ def show(found: Scored, table: Path | None, *, as_json: bool) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     console.print(score_table(found.scores, found.title))
     print(definition(found.scores))
+    if told := FLATTERED.get(found.facts["split"]):
+        print(told)
     if table is not None:
         print(f"per image: {table}", file=sys.stderr)
 

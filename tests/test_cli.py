@@ -296,6 +296,15 @@ def test_a_score_below_its_limit_exits_with_6(segtool: Command, run_directory: P
     assert "pixel_accuracy" not in failed.err
 
 
+def test_scores_of_images_that_a_training_has_seen_or_was_chosen_by_say_so(
+    segtool: Command, run_directory: Path
+) -> None:
+    seen = {split: segtool("eval", run_directory, "--split", split).out for split in ("train", "val", "test")}
+    assert "The network was trained on these images, so the scores flatter" in seen["train"]
+    assert "The val split chose the checkpoint, so the scores flatter" in seen["val"]
+    assert "flatter" not in seen["test"]
+
+
 def test_a_score_that_is_its_limit_reaches_it_and_one_that_is_undefined_does_not() -> None:
     limits = {"miou": 1.0, "pixel_accuracy": 1.0}
     assert missed(Scores(("one",), np.array([[5]]), 0), limits) == []
