@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,10 @@ def test_an_ordinary_array_is_left_alone_and_is_what_there_is_without_a_file(mon
     assert (array == [0, 1, 2]).all()
 
 
+@pytest.mark.parametrize("spool_pixels", [100, 10**9])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA"])
-def test_a_large_image_is_read_in_bands_as_a_small_one_is_at_once(tmp_path, monkeypatch, mode, channels):
+def test_a_large_image_is_read_in_bands_as_a_small_one_is_at_once(tmp_path, monkeypatch, mode, channels, spool_pixels):
     pixels = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
     if channels < 4:
         pixels[..., 3] = 255
@@ -67,10 +69,22 @@ def test_a_large_image_is_read_in_bands_as_a_small_one_is_at_once(tmp_path, monk
     picture.save(tmp_path / "a.png")
     expected = read_image(tmp_path / "a.png", channels=channels)
     assert expected.base is None or not hasattr(expected.base, "madvise")
-    monkeypatch.setattr(images, "SPOOL_PIXELS", 100)
+    monkeypatch.setattr(images, "SPOOL_PIXELS", spool_pixels)
     monkeypatch.setattr(images, "BAND_PIXELS", 5 * 31)
     found = read_image(tmp_path / "a.png", channels=channels)
-    assert hasattr(found.base, "madvise"), "it lies in a file"
+    assert hasattr(found.base, "madvise") == (spool_pixels == 100), "whether it lies in a file"
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     assert (found == expected).all()
     assert found.flags.writeable
+
+
+def test_reading_a_large_image_takes_the_memory_of_its_array_beside_what_pillow_holds(tmp_path):
+    Image.new("RGB", (2500, 1600), (9, 8, 7)).save(tmp_path / "a.png")
+    tracemalloc.start()
+    try:
+        array = read_image(tmp_path / "a.png", channels=3)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert array.nbytes == 12e6
+    assert peak < 1.6 * array.nbytes

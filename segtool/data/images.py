@@ -29,8 +29,8 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".
 
 SPOOL_PIXELS = 2**25
 """Images of more pixels (100 MB in colour) are decoded into a temporary file."""
-BAND_PIXELS = 2**22
-"""Of such an image as many are copied at a time."""
+BAND_PIXELS = 2**20
+"""As many are taken from Pillow at a time: an image of more is never held there and as bytes and as an array."""
 
 INVERSE_ORIENTATION = {6: 8, 8: 6}
 """Orientations whose turn another one takes back; the others take back their own."""
@@ -178,10 +178,12 @@ def _spread_8(image: Image.Image, channels: int, opened: Opened) -> np.ndarray:
 
 
 def _pixels(image: Image.Image, mode: str) -> np.ndarray:
-    """Returns an image as H W C in a mode; a large one by bands of rows, into a temporary file."""
-    if image.width * image.height <= SPOOL_PIXELS:
+    """Returns an image as H W C in a mode; a large one by bands of rows, a very large one into a temporary file."""
+    count = image.width * image.height
+    if count <= BAND_PIXELS:
         return np.atleast_3d(np.asarray(_in_mode(image, mode)))
-    pixels = spooled((image.height, image.width, len(mode)))
+    shape = image.height, image.width, len(mode)
+    pixels = spooled(shape) if count > SPOOL_PIXELS else np.empty(shape, np.uint8)
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
