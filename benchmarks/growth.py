@@ -47,8 +47,9 @@ class Amount:
     """Mask pairs."""
     steps: int = 160
     """Of the training whose memory is watched."""
-    sides: tuple[int, ...] = (512, 1024, 2048, 3072, 4096)
-    """Of square images in pixels; the last and the third from it give the slope."""
+    sides: tuple[int, ...] = (512, 1024, 1920, 3712, 5504)
+    """Of square images in pixels; the last and the third from it give the slope: these three fall into tiles of 1024,
+    where others fall into smaller ones, which take less."""
     scenes: int = 24
     """Different images; more are copies of them."""
     rounds: int = 3
