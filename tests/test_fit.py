@@ -10,7 +10,8 @@ import pytest
 from conftest import check, config_of, write_pair
 
 from segtool.check import of_fits
-from segtool.check.fit import choose_grid, contrary, fits_of, strangers, turned_masks, votes_for_upright, wrong_pairs
+from segtool.check.fit import choose_grid, contrary, fits_of, strangers, turned_masks, votes_for_upright
+from segtool.check.matches import match
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -52,22 +53,22 @@ def moved(masks: list[MaskFacts], places: list[int]) -> list[MaskFacts]:
 
 def test_masks_that_fit_their_images_are_no_finding() -> None:
     images, masks = pairs(40)
-    assert wrong_pairs(images, masks) == []
+    assert match(images, masks).wrong == []
     for start in range(0, 32, 4):
-        assert wrong_pairs(images[start : start + 9], masks[start : start + 9]) == []
+        assert match(images[start : start + 9], masks[start : start + 9]).wrong == []
 
 
 @pytest.mark.parametrize("places", [[3, 11], [1, 4, 9], [0, 2, 5, 8, 13, 15]])
 def test_masks_exchanged_in_pairs_and_rings_are_found_with_the_images_that_they_fit(places: list[int]) -> None:
     images, masks = pairs()
-    wrong = wrong_pairs(images, moved(masks, places))
+    wrong = match(images, moved(masks, places)).wrong
     assert wrong == list(zip(places, [*places[1:], places[0]], strict=True))
 
 
 @pytest.mark.parametrize("shift", [1, -1, 2])
 def test_all_masks_moved_on_are_found(shift: int) -> None:
     images, masks = pairs()
-    wrong = wrong_pairs(images, [masks[(place + shift) % COUNT] for place in range(COUNT)])
+    wrong = match(images, [masks[(place + shift) % COUNT] for place in range(COUNT)]).wrong
     assert len(wrong) >= COUNT - abs(shift)
     assert all((j - i) == shift for i, j in wrong)
 
@@ -76,16 +77,31 @@ def test_nothing_is_told_where_masks_follow_no_edges_or_are_few() -> None:
     images, masks = pairs()
     rng = np.random.default_rng(1)
     noise = [look_at_pixels(Path("x.png"), rng.integers(0, 256, (*SIZE, 3), np.uint8)) for _ in images]
-    assert wrong_pairs(noise, masks) == []
-    assert wrong_pairs(images[:7], moved(masks[:7], [1, 4])) == []
+    assert match(noise, masks).wrong == []
+    assert match(images[:7], moved(masks[:7], [1, 4])).wrong == []
     blank = [look_at_values(Path("x.png"), np.zeros(SIZE, np.uint8)) for _ in masks]
-    assert wrong_pairs(images, blank) == []
+    assert match(images, blank).wrong == []
 
 
 def test_a_mask_of_another_size_is_not_told_to_fit_there() -> None:
     images, masks = pairs()
     other = [replace(image, size=(128, 128)) if n == 11 else image for n, image in enumerate(images)]
-    assert wrong_pairs(other, moved(masks, [3, 11])) == []
+    assert match(other, moved(masks, [3, 11])).wrong == []
+
+
+def test_exchanged_masks_are_found_where_busy_and_quiet_parts_of_pictures_hide_their_edges() -> None:
+    images, masks = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        labelled, busy = rng.normal(0, 40, (2, 4, 4)).repeat(8, 1).repeat(8, 2)
+        lines = (labelled > 0) & (rng.random((32, 32)) < 0.2)
+        edges = (110 + busy + rng.normal(0, 15, (32, 32)) + 30 * lines).clip(0, 255).astype(np.uint8)
+        images.append(ImageFacts(Path("x.png"), size=SIZE, edges=edges))
+        masks.append(MaskFacts(Path("x.png"), size=SIZE, outline=np.uint8(60) * lines))
+    assert match(images, masks).wrong == []
+    assert match(images, moved(masks, [3, 11])).wrong == [(3, 11), (11, 3)]
+    wrong = match(images, moved(masks, [3, 11])).own
+    assert sorted(sorted(wrong, key=lambda place: wrong[place])[:2]) == [3, 11]
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])

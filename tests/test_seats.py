@@ -114,7 +114,8 @@ def test_of_what_small_maps_say_only_what_a_closer_look_leaves_is_told(
     right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
-    monkeypatch.setattr(of_fits, "wrong_pairs", lambda *_: [(2, 5), (7, 3)])
+    match = of_fits.match
+    monkeypatch.setattr(of_fits, "match", lambda *both: match(*both)._replace(wrong=[(2, 5), (7, 3)]))
     monkeypatch.setattr(of_fits, "turned_masks", lambda *_: [(4, "mirrored top to bottom")])
     mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
     assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}

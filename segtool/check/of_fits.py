@@ -17,9 +17,9 @@ from segtool.check.fit import (
     strangers,
     turned_masks,
     votes_for_upright,
-    wrong_pairs,
 )
 from segtool.check.likeness import standing_out
+from segtool.check.matches import match
 from segtool.check.seats import Laid, Seats, lay_over, look_closely
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
 from segtool.check.survey import Survey
@@ -54,14 +54,14 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    fits = fits_of(images, masks)
-    wrong, strange = dict(wrong_pairs(images, masks)), strangers(fits, masks)
+    fits, matches = fits_of(images, masks), match(images, masks)
+    wrong, strange = dict(matches.wrong), strangers(fits, masks)
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
     turned = {
         plain[place]: how
         for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
     }
-    order = [fits.places[index] for index in fits.order]
+    order = sorted(matches.own, key=lambda place: matches.own[place])
     low = {fits.places[index] for index in np.flatnonzero(fits.low)}
     if order and len(wrong) + len(turned) <= len(pairs) / 2:
         seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned)

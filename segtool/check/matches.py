@@ -1,0 +1,141 @@
+"""Which masks fit which images of a set, by where the edges of both lie on small maps.
+
+Told is what stands out among the fits of all masks to all images. Measured on CamVid, an EM stack and photographs of
+cracks, own fits lie 4 to 7 standard deviations above those to other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from segtool.check.fit import MIN_PAIRS, outlines_of, telling
+from segtool.check.likeness import standing_out
+from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.pools import in_threads
+
+BLOCK = 500  # most pairs, in the order of their names, that are compared with each other
+TELLING = 2.0  # deviations that the median own fit must lie above the others for fits to tell anything
+SWAP_GAIN = 4.5  # deviations that two masks win together by an exchange; right pairs of CamVid reach 0.4
+CHAIN_GAIN = 2.5  # mean gain of the masks of a chain, each of which fits the next one's image best
+LINK_GAIN = 1.0  # least gain of one of them
+SHIFTS = (1, -1, 2, -2, 3, -3)  # places by which all masks of a set may be off
+
+
+class Matches(NamedTuple):
+    """Which masks fit which images, of pairs in the order of their names."""
+
+    wrong: list[tuple[int, int]]
+    """Places (i, j) of masks i that fit image j, and not image i that they are paired with."""
+    own: dict[int, float]
+    """How well masks fit their own images, of the pairs where both have edges; none where these are few."""
+
+
+def match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
+    """Returns which masks fit which images.
+
+    Args:
+        images: Readable, sorted by name; `masks[i]` is the mask of `images[i]`.
+    """
+    ends = np.linspace(0, len(images), -(-len(images) // BLOCK) + 1).astype(int).tolist()
+    blocks = [slice(*block) for block in pairwise(ends)]
+    found = list(zip(blocks, in_threads(lambda block: _match(images[block], masks[block]), blocks), strict=True))
+    return Matches(
+        [(block.start + i, block.start + j) for block, matches in found for i, j in matches.wrong],
+        {block.start + i: fit for block, matches in found for i, fit in matches.own.items()},
+    )
+
+
+def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
+    places = telling(images, masks)
+    if len(places) < MIN_PAIRS:
+        return Matches([], {})
+    images, masks = [images[place] for place in places], [masks[place] for place in places]
+    outlines, edges = _apart(outlines_of(masks)), _apart(np.stack([image.edges for image in images]))
+    fits = outlines @ edges.T  # of mask i to image j
+    own = np.diag(fits).copy()
+    own_fits = dict(zip(places, own.tolist(), strict=True))
+    np.fill_diagonal(fits, 0)
+    num_others = fits.size - len(fits)
+    mean = fits.sum(dtype=np.float64) / num_others
+    deviation = (np.square(fits).sum(dtype=np.float64) / num_others - mean**2) ** 0.5
+    fits -= mean
+    fits /= max(deviation, 1e-6)
+    own = (own - mean) / max(deviation, 1e-6)
+    sizes = {size: number for number, size in enumerate({file.size for file in (*images, *masks)})}
+    of_image, of_mask = (np.array([sizes[file.size] for file in files]) for files in (images, masks))
+    if len(sizes) > 1:
+        fits[of_mask[:, None] != of_image] = -np.inf
+    np.fill_diagonal(fits, -np.inf)
+    if np.median(own) >= TELLING:
+        pairs = _chains(fits, own)
+        pairs |= {(i, j) for i, j in _swaps(fits, own) if not {i, j} & {i for link in pairs for i in link}}
+    else:
+        pairs = _shift(fits, own)
+    return Matches(sorted((places[i], places[j]) for i, j in pairs), own_fits)
+
+
+def _apart(maps: np.ndarray) -> np.ndarray:
+    """Returns what sets N maps apart from their mean, as they are and without what changes slowly, N D of norm 1.
+
+    Right masks of CamVid fit their images 2.9 deviations better than others as the maps are, 6.4 without their slow
+    changes; its cars, which are few cells, 1.9 and 2.0. Both together do well in all sets: 4.9 and 2.3.
+    """
+    every = np.ones(len(maps), bool)
+    return np.concatenate([standing_out(maps, every), standing_out(maps - _blurred(maps), every)], 1) * 0.5**0.5
+
+
+def _blurred(maps: np.ndarray) -> np.ndarray:
+    """Returns the mean of 3x3 cells around each, of maps N H W."""
+    padded = np.pad(maps.astype(np.float32), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
+def _swaps(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
+    """Returns the pairs of masks that fit better when they are exchanged, both ways."""
+    usual = float(np.median(own))
+    least = max(SWAP_GAIN + max(0.0, 0.5 * float(np.log10(len(own) / 300))), 1.5 * usual)
+    gains = fits - own[:, None]
+    together = gains + gains.T
+    if together.max() < least:
+        return set()
+    clear = (together >= least) & (np.minimum(gains, gains.T) >= LINK_GAIN) & (fits + fits.T >= 1.2 * usual)
+    clear &= together >= together.max(axis=1, keepdims=True)
+    clear &= together >= together.max(axis=0, keepdims=True)
+    return {(int(i), int(j)) for i, j in np.argwhere(clear)}
+
+
+def _chains(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
+    """Returns the links of chains and rings of three and more masks, each of which fits the next one's image best."""
+    best, claimed = fits.argmax(axis=1), fits.argmax(axis=0)
+    every = np.arange(len(own))
+    top = fits[every, best]
+    linked = (claimed[best] == every) & (top - own >= LINK_GAIN) & (top - own[best] >= LINK_GAIN)
+    following = {int(i): int(best[i]) for i in every[linked]}
+    found: set[tuple[int, int]] = set()
+    starts = sorted(following, key=lambda i: i in following.values())  # the beginnings of open chains first
+    while starts:
+        chain, place = [], starts[0]
+        while place in following:
+            chain.append((place, following[place]))
+            place = following.pop(place)
+        starts = [start for start in starts if start in following]
+        gains = [float(fits[i, j] - own[i]) for i, j in chain]
+        if len(chain) >= 3 and np.mean(gains) >= max(CHAIN_GAIN, 0.75 * float(np.median(own))):
+            found |= set(chain)
+    return found
+
+
+def _shift(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
+    """Returns all pairs where every mask is that of the image some places further on."""
+    count = len(own)
+    for shift in SHIFTS:
+        places = np.arange(max(0, -shift), min(count, count - shift))
+        moved = fits[places, places + shift]
+        if len(places) >= MIN_PAIRS and moved.mean() >= max(TELLING, own.mean() + 1.5):
+            return {(int(i), int(i + shift)) for i in places}
+    return set()
