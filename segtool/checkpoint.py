@@ -6,14 +6,12 @@ step-00001200/
   optimizer.safetensors  the optimizer's state, as `parameter.key`
   config.yaml            the resolved config
   state.json             format version, step, score and what else training needs to go on
-  manifest.json          size and sha256 of each of the above; written last
+  manifest.json          size and sha256 of each of the above, see `checkpoint_files`; written last
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -28,23 +26,23 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from segtool import disk
+from segtool.checkpoint_files import (
+    FORMAT,
+    OTHER,
+    NewerFormatError,
+    dump_json,
+    json_object,
+    verified,
+    verified_file,
+    with_manifest,
+)
 from segtool.config import Config, dump_config, load_config
 from segtool.errors import CheckpointError, ConfigError, DiskError
 
-FORMAT = 1
 STEP = re.compile(r"step-([0-9]{8,18})")
-MANIFEST = "manifest.json"
-REQUIRED = ("model.safetensors", "optimizer.safetensors", "config.yaml", "state.json")
-FILES = (*REQUIRED, "ema.safetensors")
 MOMENTS, COUNT = {"momentum_buffer", "exp_avg", "exp_avg_sq"}, "step"  # in an optimizer's state, by torch's names
 SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's state, by torch's names
 MAX_NUMBER = 1e300  # of a score or a scale
-MAX_JSON = 1 << 20  # bytes; ours have about a thousand
-OTHER = "use another checkpoint of the run"
-
-
-class NewerFormatError(CheckpointError):
-    """A checkpoint that a newer segtool wrote: not damaged, so no other takes its place."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: it is not a checkpoint, is damaged, or is of a newer format.
     """
-    contents = _verified(path)
+    contents = verified(path)
     progress = _progress(path, contents["state.json"])
     tensors = {
         Path(name).stem: _tensors(path / name, content)
@@ -302,19 +300,13 @@ def _contents(state: TrainState, config: Config, progress: Progress) -> dict[str
     files["optimizer.safetensors"] = _dump(_optimizer_tensors(state))
     files["config.yaml"] = dump_config(config).encode()
     scaler = {} if state.scaler is None else {"scaler": {key: state.scaler.state_dict()[key] for key in SCALER}}
-    files["state.json"] = _dump_json({"format": FORMAT, **dataclasses.asdict(progress), **scaler})
-    sums = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    files[MANIFEST] = _dump_json({"format": FORMAT, "files": sums})
-    return files
+    files["state.json"] = dump_json({"format": FORMAT, **dataclasses.asdict(progress), **scaler})
+    return with_manifest(files)
 
 
 def _dump(tensors: Mapping[str, Tensor]) -> bytes:
     # safetensors refuses tensors in channels_last memory; the layout is a matter of the training that loads them.
     return dump_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-
-
-def _dump_json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
@@ -352,53 +344,9 @@ def _not_written(target: Path, files: Mapping[str, bytes], error: OSError) -> Di
     return disk.not_written(target, sum(map(len, files.values())), error, before)
 
 
-def _verified(path: Path) -> dict[str, bytes]:
-    """Returns the content of each file that the manifest lists."""
-    if not (path / MANIFEST).is_file():
-        raise CheckpointError(
-            f"{path}: has no {MANIFEST}, so nothing can be verified by sha256; it is no whole checkpoint: {OTHER}"
-        )
-    entries = _entries(path)
-    contents = {name: _verified_file(path / name, entry) for name, entry in entries.items()}
-    if missing := [name for name in REQUIRED if name not in contents]:
-        raise CheckpointError(
-            f"{path / MANIFEST}: lists no {', '.join(missing)} with its sha256, as a training writes; {OTHER}"
-        )
-    return contents
-
-
-def _entries(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns what the manifest says of each file, by name. No other name is ever made a path of."""
-    manifest = _json_object(path / MANIFEST, _read(path / MANIFEST))
-    _check_format(path, manifest)
-    files = manifest.get("files")
-    if not isinstance(files, dict):
-        raise CheckpointError(f"{path / MANIFEST}: lists no files with their sha256; it is damaged: {OTHER}")
-    for name, entry in files.items():
-        if name not in FILES or not isinstance(entry, dict):
-            raise CheckpointError(
-                f"{path / MANIFEST}: lists {name[:80]!r}, no file of a checkpoint (sha256 not checked); {OTHER}"
-            )
-    return files
-
-
-def _check_format(path: Path, value: Mapping[str, Any]) -> None:
-    found = value.get("format")
-    if type(found) is int and found > FORMAT:
-        raise NewerFormatError(
-            f"{path}: checkpoint format {found}, but this segtool reads up to {FORMAT}; upgrade segtool"
-        )
-    if type(found) is not int or found < 1:
-        raise CheckpointError(
-            f"{path}: checkpoint format {repr(found)[:20]}; expected a whole number from 1 to {FORMAT}: the manifest "
-            f"or state is damaged, or was not written by segtool; {OTHER}"
-        )
-
-
 def _progress(path: Path, content: bytes) -> Progress:
     """Returns what `state.json` holds, each value of its type and within its range."""
-    state = _json_object(path / "state.json", content)
-    _check_format(path, state)
+    state = json_object(path, "state.json", content)
     progress = Progress(**{f.name: state[f.name] for f in dataclasses.fields(Progress) if f.name in state})
     counts = (progress.step, progress.steps, progress.stale)
     whole = all(type(count) is int and 0 <= count < 10**18 for count in counts)
@@ -409,7 +357,7 @@ def _progress(path: Path, content: bytes) -> Progress:
 
 def _scaler(path: Path, content: bytes) -> dict[str, float] | None:
     """Returns what `state.json` holds of the loss's scaler; None where it holds nothing of it."""
-    saved = _json_object(path / "state.json", content).get("scaler")
+    saved = json_object(path, "state.json", content).get("scaler")
     if saved is None:
         return None
     if not isinstance(saved, dict) or set(saved) != set(SCALER) or not all(map(_is_number, saved.values())):
@@ -426,28 +374,6 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
-def _verified_file(path: Path, entry: Mapping[str, Any]) -> bytes:
-    content = _read(path, size=entry.get("size"))
-    if len(content) != entry.get("size") or hashlib.sha256(content).hexdigest() != entry.get("sha256"):
-        raise CheckpointError(
-            f"{path}: {len(content)} bytes whose sha256 is not the one in {MANIFEST} ({entry.get('size')} bytes); "
-            f"the file is damaged: {OTHER}"
-        )
-    return content
-
-
-def _json_object(path: Path, content: bytes) -> dict[str, Any]:
-    if len(content) > MAX_JSON:
-        raise CheckpointError(f"{path}: {len(content):,} bytes; the sha256 manifest or state is damaged: {OTHER}")
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON; the sha256 manifest or state is damaged: {OTHER}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object; the sha256 manifest or state is damaged: {OTHER}")
-    return value
-
-
 def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load_tensors(content)
@@ -456,7 +382,7 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 def _verified_progress(path: Path) -> Progress:
-    return _progress(path, _verified_file(path / "state.json", _entries(path).get("state.json", {})))
+    return _progress(path, verified_file(path, "state.json"))
 
 
 def _progress_if_whole(path: Path) -> Progress | None:
@@ -465,24 +391,3 @@ def _progress_if_whole(path: Path) -> Progress | None:
         return _verified_progress(path)
     except CheckpointError:
         return None
-
-
-def _read(path: Path, *, size: Any = None) -> bytes:
-    """Returns what is in a file of `size` bytes, else of at most `MAX_JSON`; no other is read."""
-    try:
-        if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path}: is no regular file, so its sha256 cannot be verified; {OTHER}")
-        found = path.stat().st_size
-        if size is None and found > MAX_JSON:
-            raise CheckpointError(f"{path}: {found:,} bytes; the sha256 manifest or state is damaged; {OTHER}")
-        if size is not None and found != size:
-            raise CheckpointError(
-                f"{path}: {found} bytes, whose sha256 cannot be the one in {MANIFEST} ({repr(size)[:20]} bytes); the "
-                f"file is damaged: {OTHER}"
-            )
-        return path.read_bytes()
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or "no memory for so large a file"
-        raise CheckpointError(
-            f"{path}: cannot be read ({reason}), so its sha256 cannot be verified; {OTHER}"
-        ) from error

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segtool.checkpoint_files import MANIFEST
 from segtool.config import Config, load_config, located
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 from segtool.execution import execute, working_in
@@ -105,12 +106,10 @@ def restarted(session: Session) -> Session:
 
 def _require_run(directory: Path) -> None:
     """Raises SegtoolError where a directory is not a run that has saved something."""
-    from segtool import checkpoint
-
     if folds := len(fold_runs(directory)):
         command = f"segtool train CONFIG --folds N --run {typed(directory)} --resume"
         raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
-    if (directory / checkpoint.MANIFEST).is_file():
+    if (directory / MANIFEST).is_file():
         run = Path(os.path.normpath(directory.absolute().parent.parent))
         raise CheckpointError(
             f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: "

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segtool.checkpoint_files import MANIFEST
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def is_member(path: Path) -> bool:
 
     marked = path.name == "checkpoints" or checkpoint.STEP.fullmatch(path.resolve().name)
     run = bool(checkpoint.committed(path / "checkpoints")) or (path / "run.json").is_file()
-    held = run or (path / checkpoint.MANIFEST).is_file() or bool(fold_runs(path))
+    held = run or (path / MANIFEST).is_file() or bool(fold_runs(path))
     return path.is_dir() and (bool(marked) or held)
 
 
@@ -77,7 +78,7 @@ def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     if not path.is_dir():
         found = "is a file" if path.exists() else "no such run"
         raise CheckpointError(f"{path}: {found}; expected a run directory or a checkpoint directory")
-    if (path / checkpoint.MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
+    if (path / MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
         return checkpoint.load(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
     found = checkpoint.best(directory, warn=reporter.warn)

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segtool import checkpoint, cli, plan, predict, train
+from segtool import checkpoint, checkpoint_files, cli, plan, predict, train
 from segtool.yaml_io import dump
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -230,4 +230,4 @@ def write_data(root: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    make(GOLDEN / f"format-{checkpoint.FORMAT}")
+    make(GOLDEN / f"format-{checkpoint_files.FORMAT}")

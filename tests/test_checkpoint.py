@@ -28,7 +28,7 @@ from safetensors.torch import load as read_tensors
 from torch import nn
 
 import segtool
-from segtool import checkpoint
+from segtool import checkpoint, checkpoint_files
 from segtool.checkpoint import Progress, TrainState, best, committed, last, load, remove_old, save
 from segtool.config import Config, Optim, parse_config
 from segtool.errors import CheckpointError
@@ -176,7 +176,7 @@ def test_a_checkpoint_is_committed_by_one_rename_after_everything_in_it_is_on_th
 
     def note(source: Any, target: Any) -> None:
         names = {path.name for path in Path(source).iterdir()}
-        assert names == {*checkpoint.FILES, "manifest.json"}
+        assert names == {*FILES, "manifest.json"}
         events.append("rename")
         rename(source, target)
 
@@ -406,7 +406,8 @@ def remove(path: Path) -> None:
     path.unlink()
 
 
-DAMAGE = [(damage, name) for damage in (flip_bit, truncate, zero_tail, empty, remove) for name in checkpoint.FILES]
+FILES = checkpoint_files.FILES
+DAMAGE = [(damage, name) for damage in (flip_bit, truncate, zero_tail, empty, remove) for name in FILES]
 DAMAGE += [(damage, "manifest.json") for damage in (truncate, empty, remove, zero_tail)]
 
 
@@ -516,7 +517,7 @@ def test_a_checkpoint_that_its_training_removes_while_the_best_is_sought_is_in_n
     tmp_path, monkeypatch, removed
 ):
     save_scores(tmp_path, [0.1, 0.3])
-    read = checkpoint._read
+    read = checkpoint_files._read
 
     def read_late(path: Path, **options: Any) -> bytes:
         if path.parent.name == removed and path.exists():
@@ -524,7 +525,7 @@ def test_a_checkpoint_that_its_training_removes_while_the_best_is_sought_is_in_n
             path.parent.rename(tmp_path / f".tmp-old-{removed}")
         return read(path, **options)
 
-    monkeypatch.setattr(checkpoint, "_read", read_late)
+    monkeypatch.setattr(checkpoint_files, "_read", read_late)
     found = best(tmp_path)
     assert found is not None
     assert found.progress.step == 2
@@ -678,7 +679,7 @@ def test_a_forged_checkpoint_that_is_in_order_loads(two_steps):
     assert load(forge(two_steps / "step-00000001", {})).progress.step == 1
 
 
-@pytest.mark.parametrize("name", checkpoint.REQUIRED)
+@pytest.mark.parametrize("name", checkpoint_files.REQUIRED)
 def test_a_manifest_that_lists_no_such_file_is_refused(two_steps, name):
     with pytest.raises(CheckpointError, match=f"no {name}"):
         load(forge(two_steps / "step-00000001", {name: None}))
@@ -801,7 +802,7 @@ def pickles(sentinel: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["raw", "zip", "tar", "torch"])
-@pytest.mark.parametrize("name", [*checkpoint.FILES, "manifest.json"])
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_a_pickle_in_place_of_any_file_is_refused_and_never_run(two_steps, tmp_path, kind, name):
     sentinel = tmp_path / "owned"
     content = pickles(sentinel)[kind]
@@ -966,14 +967,14 @@ def test_a_config_that_cannot_be_read_is_a_checkpoint_error(two_steps):
 
 def test_the_config_is_the_one_that_was_verified_whatever_the_file_becomes_meanwhile(two_steps, monkeypatch):
     path = two_steps / "step-00000001"
-    config, verified = load(path).config, checkpoint._verified
+    config, verified = load(path).config, checkpoint.verified
 
     def replaced(where: Path) -> dict[str, bytes]:
         contents = verified(where)
         (where / "config.yaml").write_bytes(b"data: [\n")
         return contents
 
-    monkeypatch.setattr(checkpoint, "_verified", replaced)
+    monkeypatch.setattr(checkpoint, "verified", replaced)
     assert load(path).config == config
 
 

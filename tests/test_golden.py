@@ -17,7 +17,7 @@ from make_golden import GOLDEN, STOPPED, logits_of, segtool
 from PIL import Image
 from torch import nn
 
-from segtool import checkpoint, continuation, predict
+from segtool import checkpoint, checkpoint_files, continuation, predict
 from segtool.config import Config, load_config
 from segtool.errors import CheckpointError
 from segtool.inference import Normalize
@@ -27,7 +27,7 @@ from segtool.registry import Component
 
 IMAGE = Path("data", "test", "images", "0.png")
 RUNS = sorted(path.parent for path in GOLDEN.glob("format-*/*/config.yaml"))
-OURS = GOLDEN / f"format-{checkpoint.FORMAT}"
+OURS = GOLDEN / f"format-{checkpoint_files.FORMAT}"
 
 every_run = pytest.mark.parametrize("golden", RUNS, ids=lambda run: f"{run.parent.name}-{run.name}")
 
@@ -104,7 +104,7 @@ def test_there_are_golden_runs_of_the_format_that_is_written() -> None:
     assert sorted(path.parent.name for path in OURS.glob("*/config.yaml")) == sorted(make_golden.CASES)
     for path in OURS.glob("*/checkpoints/step-*"):
         for name in ("manifest.json", "state.json"):
-            assert json.loads((path / name).read_text())["format"] == checkpoint.FORMAT
+            assert json.loads((path / name).read_text())["format"] == checkpoint_files.FORMAT
         for config in (path / "config.yaml", path.parent.parent / "config.yaml"):
             assert config.read_text().startswith(f"format: {Config.format}\n")
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import draw_pair, identity, write_pair
 from faults import command, done, tree
 
-from segtool import checkpoint
+from segtool import checkpoint, checkpoint_files
 from segtool.errors import DiskError
 from segtool.runs import FILES, Run
 
@@ -195,7 +195,7 @@ def lengthen(content: bytes, _: random.Random) -> bytes:
 
 
 DAMAGES = (flip, cut, zero_tail, lengthen, None)
-NAMES = (*checkpoint.FILES, checkpoint.MANIFEST)
+NAMES = (*checkpoint_files.FILES, checkpoint_files.MANIFEST)
 
 
 def damage(path: Path, kind: int, seed: int) -> bool:
@@ -206,7 +206,7 @@ def damage(path: Path, kind: int, seed: int) -> bool:
         return True
     changed = how(content, rng)
     path.write_bytes(changed)
-    if path.name != checkpoint.MANIFEST:
+    if path.name != checkpoint_files.MANIFEST:
         return changed != content
     try:  # white space may change where it means nothing
         return json.loads(changed) != json.loads(content)
@@ -224,7 +224,7 @@ def assert_damage_is_never_used(copied: Path, name: str, kind: int, seed: int) -
         code, err = command(*words)
         assert code == 4, err
         assert "sha256" in err or "upgrade segtool" in err, err
-        assert name in err or checkpoint.MANIFEST in err or "format" in err, err
+        assert name in err or checkpoint_files.MANIFEST in err or "format" in err, err
     assert not (copied / "p").exists()
     code, err = command("train", run, "--resume", "--quiet")
     if "upgrade segtool" in err:  # the format is checked first, and a newer one is never passed over
@@ -269,7 +269,8 @@ def test_no_bit_of_a_checkpoint_that_is_flipped_goes_unseen(folder, tmp_path):
             pass
         else:
             unseen += 1
-            assert path.name == checkpoint.MANIFEST  # what it says is the same: white space, or a digit of another kind
+            # What it says is the same: white space, or a digit of another kind.
+            assert path.name == checkpoint_files.MANIFEST
             assert found.progress == expected.progress
         path.write_bytes(content)
     assert unseen < 10
