@@ -11,8 +11,9 @@ from torch import Tensor
 from segtool.config import Config
 from segtool.data.statistics import ClassFrequencies
 from segtool.losses import Criterion
+from segtool.models.operations import Operation
 from segtool.models.segmenter import Segmenter
-from segtool.models.trace import Operation, trace
+from segtool.models.trace import trace
 from segtool.terminal import amount, counted
 
 if TYPE_CHECKING:
