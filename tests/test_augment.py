@@ -16,20 +16,11 @@ from PIL import Image
 
 from segtool.config import Augment
 from segtool.data import augment as augmentation
-from segtool.data.augment import (
-    SPACING,
-    Geometry,
-    augment_pair,
-    draw_centre,
-    draw_displacement,
-    draw_geometry,
-    draw_rectangle,
-    erase,
-    warp_image,
-    warp_mask,
-)
+from segtool.data.augment import augment_pair, draw_centre, draw_rectangle, erase
 from segtool.data.codes import IGNORE
+from segtool.data.geometry import SPACING, Geometry, draw_displacement, draw_geometry
 from segtool.data.photometry import change_colors
+from segtool.data.warp import warp_image, warp_mask
 
 FLIPS = ["none", "horizontal", "vertical", "both"]
 KINDS = [(np.uint8, 1), (np.uint8, 3), (np.uint8, 4), (np.uint8, 5), (np.float32, 1), (np.float32, 3)]

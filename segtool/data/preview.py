@@ -16,8 +16,9 @@ from PIL import Image
 
 from segtool import draw
 from segtool.config import Augment, Config, located, plain
-from segtool.data.augment import augment_pair, cut, draw_geometry
+from segtool.data.augment import augment_pair, cut
 from segtool.data.formats import split_records
+from segtool.data.geometry import draw_geometry
 from segtool.data.labels import Labels
 from segtool.data.pairs import Record
 from segtool.data.photometry import require_jpeg_holds
