@@ -500,7 +500,7 @@ def test_what_is_written_reads_back_as_it_was(tmp_path: Path, name: str) -> None
     for shape in ((1, 1), (5, 9), (64, 48)):
         indices = rng.choice(choices, shape).astype(np.uint8)
         image = labels.encode(indices)
-        assert image.mode == labels.mask_mode
+        assert image.mode == labels.writer.mode
         again = through_file(image, io.BytesIO(), tmp_path / "m.png")
         assert np.array_equal(labels.decode(again, tmp_path / "m.png"), indices)
 

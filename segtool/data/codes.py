@@ -27,6 +27,10 @@ class Codes:
     highest: np.ndarray
     indices: np.ndarray
 
+    def intervals(self) -> list[tuple[int, int]]:
+        """Returns the lowest and the highest code of each interval."""
+        return list(zip(self.lowest.tolist(), self.highest.tolist(), strict=True))
+
     def exact(self, values: np.ndarray) -> np.ndarray:
         """Returns the int16 index of each value, UNKNOWN outside of all intervals."""
         place = np.searchsorted(self.lowest, values, side="right") - 1

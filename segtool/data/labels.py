@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -22,14 +21,16 @@ from segtool.data.codes import (
     code_interval,
     pack,
     unpack,
-    unpack_palette,
 )
+from segtool.data.mask_writer import MaskWriter, can_be_written
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
-from segtool.errors import ConfigError, DataError, Problem
+from segtool.errors import DataError
 from segtool.terminal import counted
 
-MaskMode = Literal["L", "P", "1", "I;16", "RGB", "LA", "RGBA"]
+_NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
+_Kind = tuple[str, int, bytes | None]
+"""Of a mask of bytes: mode, step and palette, by which its bytes mean the same as those of another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,14 @@ class Labels:
     """K 3 uint8, for display."""
     data: Data = field(repr=False)
     codes: Codes = field(repr=False)
-    first: tuple[int, ...]
-    """The stored value or packed colour that predictions of each class are written with."""
-    first_ignored: int | None
-    """What ignored pixels are written with: the first of `data.ignore` that a file can hold, which -9999 is not."""
     order: tuple[int, ...] = field(repr=False)
     """Packed colours of the classes in their order, then the ignored ones."""
-    _tables: dict[object, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    writer: MaskWriter = field(repr=False)
+    """Of predictions."""
+    # Made when they are first needed, and kept: the index, the byte and the place of each value that a mask can hold.
+    _indices: dict[np.dtype | bytes, np.ndarray] = field(default_factory=dict, repr=False)
+    _bytes: dict[_Kind, bytes] = field(default_factory=dict, repr=False)
+    _places: dict[_Kind, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -70,18 +72,14 @@ class Labels:
         owned += [(low, high, IGNORE) for low, high in ignored]
         codes = Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True)))
         assert all(codes.highest[:-1] < codes.lowest[1:]), "one code of two classes"
-        labels = cls(
-            names=tuple(item.name for item in data.classes),
-            colors=_display_colors(data),
-            data=data,
-            codes=codes,
-            first=tuple(own[0][0] for own in by_class),
-            first_ignored=next((low for low, _ in ignored if _can_be_written(data, low)), None),
-            order=tuple(low for low, _, _ in owned),
-        )
+        first = tuple(own[0][0] for own in by_class)
+        first_ignored = next((low for low, _ in ignored if can_be_written(data, low)), None)
+        colors = _display_colors(data)
+        writer = MaskWriter(data, codes, colors, first, first_ignored)
         if data.mask_mode:
-            labels._written(data.mask_mode)
-        return labels
+            _ = writer.table  # raises where the mode cannot hold them
+        names, order = tuple(item.name for item in data.classes), tuple(low for low, _, _ in owned)
+        return cls(names, colors, data, codes, order, writer)
 
     def read(self, path: Path, *, max_pixels: int) -> np.ndarray:
         """Returns the class indices of a mask file, H W uint8. Raises DataError as `read_mask` and `decode` do."""
@@ -117,11 +115,10 @@ class Labels:
         spare = IGNORE - 1
         if not self._by_byte(stored) or self.num_classes > spare:
             return None
-        key = ("bytes", stored.mode, stored.step, stored.palette)
-        if key not in self._tables:
+        if (kind := _kind(stored)) not in self._bytes:
             every = self.look_up(_every_byte(stored))
-            self._tables[key] = np.where(every == UNKNOWN, spare, every).astype(np.uint8)
-        indices = bytearray(stored.values).translate(self._tables[key].tobytes())
+            self._bytes[kind] = np.where(every == UNKNOWN, spare, every).astype(np.uint8).tobytes()
+        indices = bytearray(stored.values).translate(self._bytes[kind])
         return None if spare in indices else np.frombuffer(indices, np.uint8).reshape(stored.values.shape)
 
     def misfit(self, stored: StoredMask) -> str:
@@ -172,111 +169,8 @@ class Labels:
         return found
 
     def encode(self, indices: np.ndarray) -> Image.Image:
-        """Returns a mask in the training encoding: each class as its first value or colour, in `data.mask_mode`.
-
-        Where that is null: L (I;16 above 255), P for `palette`, RGB for `rgb`, RGBA for `alpha`.
-
-        Args:
-            indices: H W, class indices; IGNORE becomes the first of `data.ignore` that can be written.
-
-        Raises:
-            ConfigError: the mode cannot hold the classes' codes, or indices hold IGNORE and nothing is ignored.
-        """
-        mode = self.mask_mode
-        codes = self._written(mode)
-        if (indices == IGNORE).any():
-            if self.first_ignored is None:
-                raise ConfigError(
-                    Problem("data.ignore", "lists nothing that ignored pixels can be written with; list such a value")
-                )
-        elif indices.size and int(indices.max()) >= self.num_classes:
-            raise ValueError(f"index {int(indices.max())} of {self.num_classes} classes")
-        if mode == "RGB":
-            return Image.fromarray(unpack(codes)[indices])  # of 256 codes: those of all pixels would take 28 bytes each
-        stored = codes[indices]
-        if mode == "P":
-            image = Image.fromarray(stored)
-            image.putpalette(self._palette())  # turns L into P
-            return image
-        if mode == "1":
-            return Image.fromarray(stored.astype(bool))
-        if mode in ("LA", "RGBA"):  # black, more and less opaque
-            black = [np.zeros_like(stored)] * (len(mode) - 1)
-            return Image.fromarray(np.stack([*black, stored], axis=-1))
-        return Image.fromarray(stored.astype(np.uint16 if mode == "I;16" else np.uint8, copy=False))
-
-    @property
-    def mask_mode(self) -> str:
-        """Pillow's name of the mode that `encode` writes."""
-        if self.data.mask_mode:
-            return self.data.mask_mode
-        if self.data.by_color:
-            return "P" if self.data.encoding == "palette" else "RGB"
-        if self.data.encoding == "alpha":
-            return "RGBA"
-        return "L" if max(self.first_codes()) <= 255 else "I;16"
-
-    def first_codes(self) -> list[int]:
-        """Returns what each class is written with, then what ignored pixels are, if any are."""
-        return [*self.first, *([] if self.first_ignored is None else [self.first_ignored])]
-
-    def _written(self, mode: str) -> np.ndarray:
-        """Returns what each of the 256 indices is written as: values, palette indices or packed colours."""
-        key = ("written", mode)
-        if key not in self._tables:
-            self._tables[key] = self._make_written(mode)
-        return self._tables[key]
-
-    def _make_written(self, mode: str) -> np.ndarray:
-        encoding, codes = self.data.encoding, self.first_codes()
-        if mode not in _WRITABLE[encoding]:
-            expected = " or ".join(_WRITABLE[encoding])
-            raise ConfigError(
-                Problem("data.mask_mode", f"{mode} cannot hold data.encoding {encoding}; expected {expected}")
-            )
-        if self.data.by_color:
-            codes = codes if mode == "RGB" else self._palette_places(codes)
-        elif min(codes) < 0 or max(codes) > _LARGEST[mode]:
-            wrong = next(code for code in codes if not 0 <= code <= _LARGEST[mode])
-            wider = ", or choose a wider mode" if 0 <= wrong <= LARGEST else ""
-            known = self._intervals()
-            inside = (value for value in range(_LARGEST[mode] + 1) if not any(a <= value <= b for a, b in known))
-            free = next(inside, None)
-            example = "" if free is None else f", as in `values: [{free}, {wrong}]`"
-            raise ConfigError(
-                Problem(
-                    "data.mask_mode",
-                    f"{mode} holds 0 to {_LARGEST[mode]}, but predictions would need {wrong}; "
-                    f"list first in the class's values one within the range that no mask has{example}, "
-                    f"which predictions are written with then{wider}",
-                )
-            )
-        table = np.zeros(256, np.int64)
-        table[: self.num_classes] = codes[: self.num_classes]
-        if self.first_ignored is not None:
-            table[IGNORE] = codes[-1]
-        return table.astype(np.int32 if table.max() > 65535 else np.uint16 if table.max() > 255 else np.uint8)
-
-    def _palette_places(self, colors: Sequence[int]) -> list[int]:
-        if self.data.palette is None:
-            return list(range(len(colors)))
-        known = unpack_palette(self.data.palette)
-        missing = [f"#{color:06x}" for color in colors if color not in known]
-        if missing:
-            raise ConfigError(Problem("data.palette", f"lacks {', '.join(missing)}, the colour of a class; add it"))
-        return [known.index(color) for color in colors]
-
-    def _palette(self) -> bytes:
-        """Returns the RGB triples that a mask of mode P is written with; an entry for each value that is written."""
-        if self.data.by_color:
-            colors = unpack_palette(self.data.palette) if self.data.palette else self.first_codes()
-            return unpack(np.array(colors)).tobytes()
-        given = unpack_palette(self.data.palette) if self.data.palette else []
-        length = max(len(given), *(code + 1 for code in self.first_codes()))
-        table = np.zeros((length, 3), np.uint8)
-        table[list(self.first)] = self.colors
-        table[: len(given)] = unpack(np.array(given, np.int64))
-        return table.tobytes()
+        """Returns class indices H W as a mask in the training encoding; see `MaskWriter.encode`."""
+        return self.writer.encode(indices)
 
     def look_up(self, stored: StoredMask) -> np.ndarray:
         """Returns the class indices of a mask that the encoding reads, H W int16: IGNORE, UNKNOWN among them."""
@@ -290,12 +184,11 @@ class Labels:
     def places(self, stored: StoredMask) -> np.ndarray:
         """Returns rows of a matrix of K + 2 that counts pixels, H W intp: the index of a class, K where ignored, K + 1
         where it is neither. The mask must be of a kind that the encoding reads."""
-        key = ("places", stored.mode, stored.step, stored.palette)
         if not self._by_byte(stored):
             return self._place(self.look_up(stored))
-        if key not in self._tables:
-            self._tables[key] = self._place(self.look_up(_every_byte(stored))[0])
-        return self._tables[key][stored.values]
+        if (kind := _kind(stored)) not in self._places:
+            self._places[kind] = self._place(self.look_up(_every_byte(stored))[0])
+        return self._places[kind][stored.values]
 
     def _place(self, indices: np.ndarray) -> np.ndarray:
         special = [indices == IGNORE, indices == UNKNOWN]
@@ -305,10 +198,10 @@ class Labels:
         """Whether a pixel's index follows from one byte of it."""
         return stored.values.dtype == np.uint8 and stored.values.ndim == 2 and self.data.encoding != "alpha"
 
-    def _table(self, key: object, values: np.ndarray) -> np.ndarray:
-        if key not in self._tables:
-            self._tables[key] = self._match(values)
-        return self._tables[key]
+    def _table(self, key: np.dtype | bytes, values: np.ndarray) -> np.ndarray:
+        if key not in self._indices:
+            self._indices[key] = self._match(values)
+        return self._indices[key]
 
     def _match(self, values: np.ndarray) -> np.ndarray:
         if self.data.encoding in ("threshold", "alpha"):
@@ -339,14 +232,11 @@ class Labels:
         (value, (count, (x, y))), *others = unknown.items()
         what = "colour" if self.data.by_color else "value"
         more = f", and {_listed(self._name(code) for code, _ in others)} elsewhere" if others else ""
-        known = f"{what}s {_listed(self._name(low, high) for low, high in self._intervals())}"
+        known = f"{what}s {_listed(self._name(low, high) for low, high in self.codes.intervals())}"
         return (
             f"{what} {self._name(value)} at ({x}, {y}) and {counted(count, 'pixel')} in all{more}, but data.classes "
             f"and data.ignore have {known}; {self._remedy(stored, list(unknown))}"
         )
-
-    def _intervals(self) -> list[tuple[int, int]]:
-        return list(zip(self.codes.lowest.tolist(), self.codes.highest.tolist(), strict=True))
 
     def _name(self, low: int, high: int | None = None) -> str:
         if self.data.by_color:
@@ -359,7 +249,7 @@ class Labels:
         if self.data.by_color:
             soft = "; for soft or lossy edges set data.nearest: true" if len(unknown) > 8 else ""
             return usual + soft
-        if unknown == [255] and {low for low, _ in self._intervals()} == {0, 1}:
+        if unknown == [255] and {low for low, _ in self.codes.intervals()} == {0, 1}:
             return f"a 0/255 mask? give class '{self.names[-1]}' values: [255]; or put 255 in data.ignore"
         if len(unknown) > 8 and stored.mode in ("I;16", "I"):
             return "these look like instance ids: give the object class a range, such as values: [1..65535]"
@@ -371,23 +261,6 @@ class Labels:
         return usual
 
 
-_WRITABLE = {
-    "index": ("L", "P", "1", "I;16"),
-    "threshold": ("L", "I;16"),
-    "palette": ("P",),
-    "rgb": ("RGB", "P"),
-    "alpha": ("RGBA", "LA"),
-}
-LARGEST = 65535  # value that a mask of a prediction can hold
-_LARGEST = {"L": 255, "P": 255, "1": 1, "I;16": LARGEST, "LA": 255, "RGBA": 255}
-_NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
-
-
-def _can_be_written(data: Data, code: int) -> bool:
-    """Whether some mode of mask can hold a code; colours always are."""
-    return data.by_color or 0 <= code <= max(_LARGEST.values())
-
-
 def resolve(data: Data, first: StoredMask) -> Data:
     """Returns `data` with `mask_mode` and `palette` filled in where null, after the first training mask.
 
@@ -397,39 +270,13 @@ def resolve(data: Data, first: StoredMask) -> Data:
     Raises:
         ConfigError: predictions cannot be written in this encoding, such as a class whose first value is negative.
     """
-    labels = Labels.from_config(data)
-    if data.mask_mode is None:
-        data = replace(data, mask_mode=_choose_mode(labels, first))
-    if data.mask_mode == "P" and data.palette is None and first.palette:
-        data = replace(data, palette=_choose_palette(labels, first.palette))
-    labels = Labels.from_config(data)
-    labels.encode(np.arange(labels.num_classes, dtype=np.uint8)[None])
-    return data
+    resolved = Labels.from_config(data).writer.like(first)
+    Labels.from_config(resolved)  # raises
+    return resolved
 
 
-def _choose_mode(labels: Labels, first: StoredMask) -> MaskMode:
-    """Returns the mode of the first mask, or the narrowest that holds all codes where it cannot."""
-    if labels.data.encoding == "palette":
-        return "P"
-    if labels.data.encoding == "rgb":
-        return "RGB"
-    if labels.data.encoding == "alpha":
-        return "LA" if first.mode == "L" else "RGBA"
-    largest = max(labels.first_codes())
-    if first.mode == "P" and labels.data.encoding == "index" and largest <= 255:
-        return "P"
-    if first.mode == "1" and labels.data.encoding == "index" and largest <= 1:
-        return "1"
-    return "L" if largest <= 255 and first.mode not in ("I", "I;16") else "I;16"
-
-
-def _choose_palette(labels: Labels, palette: bytes) -> str | None:
-    colors = [int(color) for color in pack(np.frombuffer(palette, np.uint8).reshape(-1, 3))]
-    if labels.data.by_color:
-        colors += [color for color in dict.fromkeys(labels.first_codes()) if color not in colors]
-    if len(colors) > 256:
-        return None
-    return "".join(f"{color:06x}" for color in colors)
+def _kind(stored: StoredMask) -> _Kind:
+    return stored.mode, stored.step, stored.palette
 
 
 def _every_byte(stored: StoredMask) -> StoredMask:

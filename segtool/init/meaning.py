@@ -12,7 +12,7 @@ import numpy as np
 from segtool import palette
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
-from segtool.data.labels import LARGEST
+from segtool.data.mask_writer import LARGEST
 from segtool.data.opening import shown
 from segtool.init.encoding_of_colors import CLOSE
 from segtool.init.evidence import Guess, hex_color, rounded_share
