@@ -15,7 +15,8 @@ from itertools import permutations
 from pathlib import Path
 
 from segtool.config import Folders, Pairing
-from segtool.data.lists import Names, is_image_name, pairs_there, read_rows, says_image, split_column
+from segtool.data.listed_images import ImageNames
+from segtool.data.lists import is_image_name, pairs_there, read_rows, says_image, split_column
 from segtool.data.pairs import Pairs
 from segtool.data.words import SPLITS, meaning_of, roles_in
 from segtool.errors import DataError
@@ -45,7 +46,7 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
 
     A split that no list names is what the others leave over, where that is less than half.
     """
-    names = Names(pairs, root / str(train.images), pairing, root)
+    names = ImageNames(pairs, root / str(train.images), pairing, root)
     paired = {record.image for record in pairs.records}
     best: tuple[float, ...] = (0.0,)
     chosen: dict[str, _Part] = {}
@@ -154,7 +155,7 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 # --- evidence
 
 
-def _completed(groups: Sequence[dict[str, _Part]], names: Names) -> Iterator[dict[str, _Part]]:
+def _completed(groups: Sequence[dict[str, _Part]], names: ImageNames) -> Iterator[dict[str, _Part]]:
     """Yields lists of training alone with what others of their folder hold out: `train_aug.txt` with `val.txt`."""
     for group in (group for group in groups if set(group) == {"train"}):
         train = _files(group["train"], names)
@@ -165,13 +166,13 @@ def _completed(groups: Sequence[dict[str, _Part]], names: Names) -> Iterator[dic
                 yield {**held, **group}
 
 
-def _files(part: _Part, names: Names) -> set[Path]:
+def _files(part: _Part, names: ImageNames) -> set[Path]:
     """Returns the images that the lines name."""
     column = names.column(part.cells)
     return {file for row in part.cells if column < len(row) and (file := names.find(row[column]))}
 
 
-def _named(part: _Part, names: Names, paired: set[Path]) -> tuple[int, int]:
+def _named(part: _Part, names: ImageNames, paired: set[Path]) -> tuple[int, int]:
     """Returns how many images with masks the lines name, and the number of lines."""
     return len(_files(part, names) & paired), len(part.cells)
 
