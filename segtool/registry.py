@@ -17,7 +17,7 @@ from segtool.errors import ConfigError, Problem
 from segtool.parsing import parse, suggest
 
 MODULES = {
-    "encoder": ("segtool.models.encoders", "segtool.models.backbones"),
+    "encoder": ("segtool.models.encoders", "segtool.models.torchvision_encoders", "segtool.models.timm_encoder"),
     "decoder": ("segtool.models.decoders",),
     "upsampler": ("segtool.models.upsamplers",),
     "loss": ("segtool.losses", "segtool.region_losses"),

@@ -15,9 +15,9 @@ from segtool import registry
 from segtool.config import Config, Model
 from segtool.errors import CheckpointError, ConfigError, Problem
 from segtool.layers import describe, rows_table
-from segtool.models.backbones import TorchvisionEncoder
 from segtool.models.encoders import Encoder
 from segtool.models.segmenter import build_model, verify
+from segtool.models.torchvision_encoders import TorchvisionEncoder
 from segtool.models.weights import read_weights
 from segtool.registry import Component
 from segtool.runs import relocate

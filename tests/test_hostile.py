@@ -36,9 +36,9 @@ from segtool.checkpoint import Progress, TrainState
 from segtool.config import Folders, Sections, dump_config, load_config
 from segtool.data.lists import read_list
 from segtool.errors import CheckpointError, ConfigError, DataError
-from segtool.models.backbones import ResNet18
 from segtool.models.encoders import Pretrained
 from segtool.models.segmenter import build_model
+from segtool.models.torchvision_encoders import ResNet18
 from segtool.models.weights import read_weights
 from segtool.optim import build_optimizer
 from segtool.parsing import MAX_FAULTS
