@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +38,68 @@ class SplitChoice:
 
 
 @dataclass(frozen=True)
-class _Divided:
-    """What a seed makes of the pairs."""
+class _Division:
+    """One way to divide the pairs."""
 
+    split: Split
     parts: dict[str, list[Record]]
     leaks: int
     """Pairs of equal pictures with one in each of two parts."""
+    leak: tuple[int, int] | None
+    """One of them, by the places of their records."""
     classes: tuple[int, int]
     """Classes that occur in train, and in the other parts together."""
-    leak: tuple[int, int] | None
-    """One of them."""
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """The better division has the higher one."""
+        return self.classes[0], -self.leaks, self.classes[1]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The pairs that are divided, and what their divisions are judged by."""
+
+    records: Sequence[Record]
+    shares: dict[str, float]
+    """Of what is held out, by the name of its part."""
+    presence: Presence
+    rows: NDArray[np.bool_]
+    """Whether each class occurs in the mask of each record, N K."""
+    twins: NDArray[np.intp]
+    """Places of two records with nearly equal pictures, T 2."""
+
+    @cached_property
+    def _places(self) -> dict[Record, int]:
+        return {record: place for place, record in enumerate(self.records)}
+
+    def best(self, sequences: Sequences | None) -> tuple[_Division, int]:
+        """Returns the first division that puts the most classes into train, the fewest equal pictures on two sides, and
+        the most classes into the other parts, and how many were tried.
+
+        Those with `stratify` come first, if classes are rare; one without has to be better, as with two images of a
+        class.
+        """
+        num_classes = int(self.rows.any(0).sum())
+        most = num_classes, num_classes * len(self.shares)
+        ways = [Split(seed=seed, group=sequences.pattern if sequences else None) for seed in range(NUM_SEEDS)]
+        if (self.rows.mean(0) < 0.98).any() and num_classes > 1:
+            ways = [replace(way, stratify=True) for way in ways[:NUM_STRATIFIED]] + ways
+        best, tried = self._divided(ways[0]), 1
+        while (best.leaks or best.classes != most) and tried < len(ways):
+            best = max(best, self._divided(ways[tried]), key=lambda division: division.rank)
+            tried += 1
+        return best, tried
+
+    def _divided(self, split: Split) -> _Division:
+        parts = hold_out(self.records, self.shares, split, self.presence)
+        part_of = np.zeros(len(self.records), int)
+        for index, part in enumerate(parts.values()):
+            part_of[[self._places[record] for record in part]] = index
+        crossing = self.twins[part_of[self.twins[:, 0]] != part_of[self.twins[:, 1]]]
+        seen = [int(self.rows[part_of == index].any(0).sum()) for index in range(len(parts))]
+        leak = (int(crossing[0, 0]), int(crossing[0, 1])) if len(crossing) else None
+        return _Division(split, parts, len(crossing), leak, (seen[0], sum(seen[1:])))
 
 
 def choose_split(
@@ -66,29 +119,25 @@ def choose_split(
     shares = {"val": 0.2}
     if num >= MANY_PAIRS and "test" not in given:
         shares = {"val": 0.15, "test": 0.15}
-    looks = _looks(records)
+    looks, stems = _looks(records), [record.stem for record in records]
     pictures = np.where(looks.usable[:, None], looks.thumbnails, 0)
-    stems = [record.stem for record in records]
     sequences = find_sequences(stems, pictures, parts=len(shares) + 1)
-    group = sequences.pattern if sequences else None
-    every = np.arange(num)
-    twins = near_duplicates(looks, every, every)
     presence = _presence(masks, guess)
-    rows = presence(records)
-    stratify = bool((rows.mean(0) < 0.98).any() and rows.any(0).sum() > 1)
-    split, divided, tried = _divide(records, shares, group, presence if stratify else None, rows, twins)
-    if divided.leak and not sequences:
+    every = np.arange(num)
+    pool = _Pool(records, shares, presence, presence(records), near_duplicates(looks, every, every))
+    best, tried = pool.best(sequences)
+    if best.leak and not sequences:
         for blocks in _blocks(stems, len(shares) + 1):
-            other = _divide(records, shares, blocks.pattern, presence if stratify else None, rows, twins)
-            if _rank(other[1]) > _rank(divided) and other[1].leaks <= divided.leaks / 2:
-                sequences, (split, divided, tried) = blocks, other
-    chosen: dict[str, float | int | str | bool] = {**shares, "seed": split.seed}
-    if split.group:
-        chosen["group"] = split.group
-    if split.stratify:
+            other, tried_too = pool.best(blocks)
+            if other.rank > best.rank and other.leaks <= best.leaks / 2:
+                sequences, best, tried = blocks, other, tried_too
+    chosen: dict[str, float | int | str | bool] = {**shares, "seed": best.split.seed}
+    if best.split.group:
+        chosen["group"] = best.split.group
+    if best.split.stratify:
         chosen["stratify"] = True
-    reason = _reason(records, divided, sequences, split, tried=tried, twins=twins)
-    return SplitChoice(len(divided.parts["train"]), chosen, reason, len(divided.parts["val"]))
+    reason = _reason(pool, best, sequences, tried)
+    return SplitChoice(len(best.parts["train"]), chosen, reason, len(best.parts["val"]))
 
 
 def _blocks(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
@@ -129,71 +178,11 @@ def _presence(masks: dict[Path, MaskFacts], guess: Guess) -> Presence:
     return presence
 
 
-def _divide(
-    records: Sequence[Record],
-    shares: dict[str, float],
-    group: str | None,
-    presence: Presence | None,
-    rows: NDArray[np.bool_],
-    twins: NDArray[np.intp],
-) -> tuple[Split, _Divided, int]:
-    """Returns the first division that puts the most classes into train, the fewest equal pictures on two sides, and
-    the most classes into the other parts; without `stratify` only where that is better, as with two images of a class.
-    """
-    places = {record: place for place, record in enumerate(records)}
-    possible = int(rows.any(0).sum())
-    ways = [Split(seed=seed, group=group) for seed in range(NUM_SEEDS)]
-    if presence:
-        ways = [replace(way, stratify=True) for way in ways[:NUM_STRATIFIED]] + ways
-    best: tuple[Split, _Divided] | None = None
-    tried = 0
-    for split in ways:
-        divided = _divided(hold_out(records, shares, split, presence), places, rows, twins)
-        tried += 1
-        if best is None or _rank(divided) > _rank(best[1]):
-            best = split, divided
-        if not best[1].leaks and best[1].classes == (possible, possible * len(shares)):
-            break
-    assert best is not None
-    return *best, tried
-
-
-def _rank(divided: _Divided) -> tuple[int, int, int]:
-    return divided.classes[0], -divided.leaks, divided.classes[1]
-
-
-def _divided(
-    parts: dict[str, list[Record]],
-    places: dict[Record, int],
-    rows: NDArray[np.bool_],
-    twins: NDArray[np.intp],
-) -> _Divided:
-    part_of = np.zeros(len(places), int)
-    for index, part in enumerate(parts.values()):
-        part_of[[places[record] for record in part]] = index
-    crossing = twins[part_of[twins[:, 0]] != part_of[twins[:, 1]]]
-    seen = [int(rows[part_of == index].any(0).sum()) for index in range(len(parts))]
-    return _Divided(
-        parts,
-        len(crossing),
-        (seen[0], sum(seen[1:])),
-        (int(crossing[0, 0]), int(crossing[0, 1])) if len(crossing) else None,
-    )
-
-
-def _reason(
-    records: Sequence[Record],
-    divided: _Divided,
-    sequences: Sequences | None,
-    split: Split,
-    *,
-    tried: int,
-    twins: NDArray[np.intp],
-) -> str:
-    counts = ", ".join(f"{len(part)} to {name}" for name, part in divided.parts.items())
+def _reason(pool: _Pool, best: _Division, sequences: Sequences | None, tried: int) -> str:
+    stems = [record.stem for record in pool.records]
+    counts = ", ".join(f"{len(part)} to {name}" for name, part in best.parts.items())
     told = [f"No folder for validation: {counts}."]
     if sequences:
-        stems = [record.stem for record in records]
         groups = group_stems(stems, sequences.pattern) or {}
         example = next(iter(groups))
         told.append(
@@ -202,17 +191,16 @@ def _reason(
         )
     else:
         told.append("Where several images show one thing (a video, a patient), `group` keeps them together.")
-    if split.stratify:
+    if best.split.stratify:
         told.append("`stratify` gives each part its share of the images with each class.")
-    if split.seed:
-        told.append(f"Seed {split.seed} is the best of {tried} tries, by the classes in each part.")
-    if divided.leak:
-        one, other = divided.leak
+    if best.split.seed:
+        told.append(f"Seed {best.split.seed} is the best of {tried} tries, by the classes in each part.")
+    if best.leak:
+        one, other = best.leak
         told.append(
-            f"LOOK: {divided.leaks} pairs of nearly equal pictures are in two parts, such as "
-            f"{shown(records[one].stem)} and {shown(records[other].stem)}; give such images names that `group` can "
-            "hold together."
+            f"LOOK: {best.leaks} pairs of nearly equal pictures are in two parts, such as "
+            f"{shown(stems[one])} and {shown(stems[other])}; give such images names that `group` can hold together."
         )
-    elif len(twins) and not sequences:
-        told.append(f"{len(twins)} pairs of nearly equal pictures are in one part each.")
+    elif len(pool.twins) and not sequences:
+        told.append(f"{len(pool.twins)} pairs of nearly equal pictures are in one part each.")
     return " ".join(told)
