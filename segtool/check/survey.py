@@ -35,7 +35,9 @@ class Listing:
     list_problems: list[str]
     """Lines of lists that name no pair."""
     split_problems: list[str]
-    """What a training would say of the splits."""
+    """What a training would say of how the pairs are to be divided."""
+    complete: bool
+    """Whether a training gets as far as that: no file is missing, without a partner or doubled."""
     hints: dict[str, str] = field(default_factory=dict)
     """Of a split with files that have no partner: what would pair more, where that is known."""
     empty: dict[str, list[str]] = field(default_factory=dict)
@@ -155,18 +157,17 @@ def list_files(config: Config, base: Path, places: Places | None = None) -> List
     Args:
         places: Of this config, where they have been searched.
     """
-    found = Listing({}, {}, {}, [], [])
     places = places or Places(config.data, data_root(config.data, base))
     try:
         read_parts(config.data, base, places)
-        trouble: list[str] = []
-    except DataError as error:
-        trouble = list(error.problems)
+        complete = True
+    except DataError:  # whose problems are told file by file
+        complete = False
+    found = Listing({}, {}, {}, [], [], complete=complete)
     for split in SPLITS:
         part = getattr(config.data, split)
         if part is not None:
             _list_part(places, part, split, found)
-    found.split_problems.extend(trouble if not _explained(found, config) else [])
     return found
 
 
@@ -219,16 +220,8 @@ def _divide(config: Config, found: Listing, uses: dict[Path, Use]) -> None:
     try:
         found.records.update(divide(given, config.data, presence))
     except DataError as error:
-        if not found.split_problems and not _explained(found, config):
+        if found.complete:
             found.split_problems.extend(error.problems)
-
-
-def _explained(found: Listing, config: Config) -> bool:
-    """Whether files missing, unpaired or doubled are why a training would stop."""
-    pairs = [skip_unpaired(p) if config.data.unpaired == "skip" else p for p in found.pairs.values()]
-    unpaired = any(p.images_without_mask or p.masks_without_image or p.ambiguous for p in pairs)
-    empty = any(not pairs.records for pairs in found.pairs.values())
-    return bool(unpaired or empty or found.missing or found.list_problems)
 
 
 # ------------------------------------------------------------------------------------------------- figures
