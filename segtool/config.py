@@ -424,25 +424,25 @@ def show(config: Config) -> list[tuple[str, Any, str]]:
 
 def schema() -> dict[str, Any]:
     """Returns the JSON Schema of a config file, for editors."""
-    from segtool.rules import BOUNDS
+    from segtool.bounds import BOUNDS
     from segtool.schema import json_schema
 
     whole: dict[str, Any] = {**json_schema(Sections, plain=plain), "title": "segtool config"}
-    for path, (_, limits) in BOUNDS.items():
+    for path, bounds in BOUNDS.items():
         *sections, key = path.split(".")
         properties = whole["properties"]
         for section in sections:
             properties = properties[section]["properties"]
-        properties[key].update(limits)
+        properties[key].update(bounds.ends)
     return whole
 
 
 def reference() -> str:
     """Returns Markdown that lists every key with its type, default and meaning."""
-    from segtool.rules import BOUNDS
+    from segtool.bounds import BOUNDS
     from segtool.schema import reference
 
-    return reference(Sections, plain=plain, expected={path: words for path, (words, _) in BOUNDS.items()})
+    return reference(Sections, plain=plain, expected={path: bounds.words for path, bounds in BOUNDS.items()})
 
 
 def _overridden(document: Document, name: str, overrides: Sequence[str]) -> Config:

@@ -1,4 +1,4 @@
-"""What must hold between the values of a config beyond their types; each rule says which keys it reads.
+"""What must hold of the values of a config beyond their types; each rule says which keys it reads.
 
 A rule is left out when one of its keys could not be read, so that one typing error does not raise a second complaint.
 """
@@ -6,12 +6,12 @@ A rule is left out when one of its keys could not be read, so that one typing er
 from __future__ import annotations
 
 import math
-import operator
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from segtool.bounds import BOUNDS
 from segtool.errors import Problem
 from segtool.yaml_io import flow
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from segtool.config import ClassSpec, Config, Folders
 
 MAX_CLASSES = 255
-MAX_SEED = 2**63
 MAX_CROP = 200_000_000
 MAX_PATH = 1024
 MAX_NAME = 255
@@ -28,51 +27,6 @@ _RANGE = re.compile(r"(-?[0-9]{1,10})\.\.(-?[0-9]{1,10})")
 
 Rule = Callable[["Config"], Iterator[Problem]]
 _rules: list[tuple[tuple[str, ...], Rule]] = []
-
-BOUNDS: dict[str, tuple[str, dict[str, float]]] = {
-    "format": ("1, the version of this segtool's configs", {"minimum": 1, "maximum": 1}),
-    "data.split.val": ("at least 0 and below 1", {"minimum": 0, "exclusiveMaximum": 1}),
-    "data.split.test": ("at least 0 and below 1", {"minimum": 0, "exclusiveMaximum": 1}),
-    "data.split.seed": ("at least 0", {"minimum": 0, "exclusiveMaximum": MAX_SEED}),
-    "data.channels": ("at least 1 and at most 65,535", {"minimum": 1, "maximum": 65535}),
-    "augment.rotate": ("from 0 to 180 degrees", {"minimum": 0, "maximum": 180}),
-    "augment.color": ("from 0 to 1", {"minimum": 0, "maximum": 1}),
-    "augment.gamma": ("at least 0", {"minimum": 0}),
-    "augment.blur": ("at least 0 and at most 1,000 pixels", {"minimum": 0, "maximum": 1000}),
-    "augment.noise": ("from 0 to 1", {"minimum": 0, "maximum": 1}),
-    "augment.jpeg": ("from 1 to 100, or null for none", {"minimum": 1, "maximum": 100}),
-    "augment.elastic": ("at least 0 and at most 10,000 pixels", {"minimum": 0, "maximum": 10**4}),
-    "augment.erase": ("at least 0 and below 1", {"minimum": 0, "exclusiveMaximum": 1}),
-    "augment.rare": ("from 0 to 1", {"minimum": 0, "maximum": 1}),
-    "optim.lr": ("above 0", {"exclusiveMinimum": 0}),
-    "optim.weight_decay": ("at least 0", {"minimum": 0}),
-    "optim.momentum": ("at least 0 and below 1", {"minimum": 0, "exclusiveMaximum": 1}),
-    "optim.power": ("above 0", {"exclusiveMinimum": 0}),
-    "optim.warmup": ("at least 0", {"minimum": 0}),
-    "optim.layer_decay": ("above 0 and at most 1", {"exclusiveMinimum": 0, "maximum": 1}),
-    "optim.clip": ("above 0, or null for no clipping", {"exclusiveMinimum": 0}),
-    "train.epochs": ("above 0 and at most a trillion", {"exclusiveMinimum": 0, "maximum": 1e12}),
-    "train.steps": ("at least 1 and at most a trillion", {"minimum": 1, "maximum": 10**12}),
-    "train.batch_size": ("at least 1 and at most a million", {"minimum": 1, "maximum": 10**6}),
-    "train.accumulate": ("at least 1", {"minimum": 1}),
-    "train.eval_every": ("above 0 and at most a trillion", {"exclusiveMinimum": 0, "maximum": 1e12}),
-    "train.patience": ("at least 1, or null for never", {"minimum": 1}),
-    "train.ema": ("above 0 and below 1, or null for none", {"exclusiveMinimum": 0, "exclusiveMaximum": 1}),
-    "train.seed": ("at least 0", {"minimum": 0, "exclusiveMaximum": MAX_SEED}),
-    "train.workers": ("auto, or at least 0 and at most 1,024", {"minimum": 0, "maximum": 1024}),
-    "train.timeout": ("above 0 and at most 1,000,000 seconds", {"exclusiveMinimum": 0, "maximum": 1e6}),
-    "train.keep": ("at least 1", {"minimum": 1}),
-    "train.samples": ("at least 0 and at most a million", {"minimum": 0, "maximum": 10**6}),
-    "limits.max_pixels": ("at least 1", {"minimum": 1}),
-}
-"""What a key takes, in words, and the ends of its numbers by the names that JSON Schema gives them."""
-
-_HOLDS = {
-    "minimum": operator.ge,
-    "exclusiveMinimum": operator.gt,
-    "maximum": operator.le,
-    "exclusiveMaximum": operator.lt,
-}
 
 
 class _Stored(NamedTuple):
@@ -94,11 +48,10 @@ def problems(config: Config, *, unread: Iterable[str] = ()) -> list[Problem]:
     patterns = [_pattern(key) for key in unread]
     held = [rule for keys, rule in _rules if not any(_touch(key, pattern) for key in keys for pattern in patterns)]
     found = [problem for rule in held for problem in rule(config)]
-    for path, (expected, limits) in BOUNDS.items():
+    for path, bounds in BOUNDS.items():
         value = _value(config, path)
-        holds = not isinstance(value, int | float) or all(_HOLDS[name](value, end) for name, end in limits.items())
-        if not holds and not any(_touch(path, pattern) for pattern in patterns):
-            found.append(Problem(path, f"expected {expected}, found {flow(value)}"))
+        if isinstance(value, int | float) and not bounds.hold(value) and not any(_touch(path, p) for p in patterns):
+            found.append(Problem(path, f"expected {bounds.words}, found {flow(value)}"))
     return found
 
 
