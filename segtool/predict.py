@@ -21,9 +21,9 @@ from PIL import Image, PngImagePlugin
 
 from segtool.checkpoint import Checkpoint
 from segtool.config import Config
+from segtool.data.files import list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES, image_size
 from segtool.data.labels import Labels
-from segtool.data.pairs import list_files, stem_of
 from segtool.data.spool import release
 from segtool.disk import make_folder, remove_abandoned, write_atomically
 from segtool.draw import overlay

@@ -13,11 +13,12 @@ import numpy as np
 
 from segtool.config import Config, Pairing
 from segtool.data.codes import IGNORE
+from segtool.data.files import MASK_SUFFIXES, apart, list_files, stem_of
 from segtool.data.formats import Places, data_root
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Record, adopt, apart, in_folder, keyed, list_files, sort_out, stem_of
+from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
 from segtool.data.pools import in_processes
 from segtool.data.words import SPLITS
 from segtool.errors import DataError

@@ -885,8 +885,8 @@ def test_a_large_image_that_is_cut_is_a_data_error_and_leaves_no_file(tmp_path, 
 
 
 def test_loops_of_links_end(tmp_path):
+    from segtool.data.files import list_files
     from segtool.data.images import IMAGE_SUFFIXES
-    from segtool.data.pairs import list_files
 
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "below").mkdir()

@@ -11,7 +11,8 @@ from itertools import product
 from pathlib import Path
 
 from segtool.config import Pairing
-from segtool.data.pairs import image_key, mask_key, stem_of, strip, tell_apart
+from segtool.data.files import stem_of
+from segtool.data.pairs import image_key, mask_key, strip, tell_apart
 from segtool.data.words import mask_rank, roles_in
 
 _MASK_AFFIXES = (

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from segtool.data.pairs import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
+from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
 from segtool.data.words import Meaning, mask_rank, meaning_of, roles_in
 
 MAX_UNKNOWN = 24

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of, telling
+from segtool.data.files import JPEG_SUFFIXES, stem_of
 from segtool.data.folders import Place, Tree, looks_like_masks, within
-from segtool.data.pairs import JPEG_SUFFIXES, stem_of, tell_apart
+from segtool.data.pairs import tell_apart
 from segtool.data.wording import guess_words
 from segtool.data.words import SPLITS
 

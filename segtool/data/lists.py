@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segtool.config import Folders
+from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, Record, stem_of
+from segtool.data.pairs import Record
 from segtool.errors import DataError
 
 FEW = 5

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.opening import shown
-from segtool.data.pairs import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.words import meaning_of, roles_in
 
 MAX_FOLDERS = 6
