@@ -28,7 +28,8 @@ from benchmarks.prediction import plain_network, untrained
 from segtool.allocator import keep_freed_memory
 from segtool.checkpoint import load
 from segtool.demo import draw_scene
-from segtool.predict import build_predictor, list_jobs, predict
+from segtool.predict import build_predictor, predict
+from segtool.predicted_files import list_jobs
 
 CLASSES = 12
 WINDOW, WINDOW_OVERLAP = 1024, 0.25

@@ -30,7 +30,8 @@ from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
 from segtool.demo import draw_scene
 from segtool.models.segmenter import assemble, build_model
 from segtool.optim import build_optimizer
-from segtool.predict import build_predictor, list_jobs, predict
+from segtool.predict import build_predictor, predict
+from segtool.predicted_files import list_jobs
 from segtool.registry import Component
 
 CONFIG = Path(__file__).parent.parent / "configs" / "camvid-unet.yaml"

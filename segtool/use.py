@@ -205,7 +205,8 @@ def predict_session(
     """
     from segtool.allocator import keep_freed_memory
     from segtool.distributed import choose_device, join_world, place
-    from segtool.predict import build_ensemble, list_jobs, predict
+    from segtool.predict import build_ensemble, predict
+    from segtool.predicted_files import list_jobs
 
     keep_freed_memory()
     with join_world() as world:

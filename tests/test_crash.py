@@ -31,7 +31,8 @@ from segtool.config import Optim
 from segtool.errors import CheckpointError
 from segtool.inference import Normalize, Predictor
 from segtool.optim import build_optimizer
-from segtool.predict import list_jobs, predict
+from segtool.predict import predict
+from segtool.predicted_files import list_jobs
 from segtool.runs import Run
 
 # --- SIGKILL

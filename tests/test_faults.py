@@ -27,7 +27,8 @@ from segtool.cli import _explain
 from segtool.config import Augment, load_config
 from segtool.errors import CheckpointError, DiskError
 from segtool.inference import Normalize, Predictor
-from segtool.predict import list_jobs, predict
+from segtool.predict import predict
+from segtool.predicted_files import list_jobs
 from segtool.runs import Run
 from segtool.terminal import Reporter
 

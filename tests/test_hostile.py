@@ -477,7 +477,7 @@ def test_the_measure_of_memory_sees_what_is_held():
 
 
 def test_a_name_of_an_image_cannot_leave_the_folder_of_predictions(tmp_path):
-    from segtool.predict import list_jobs
+    from segtool.predicted_files import list_jobs
 
     out = tmp_path / "masks"
     folder = tmp_path / "images"

@@ -44,7 +44,8 @@ from segtool.draw import overlay
 from segtool.errors import DataError
 from segtool.inference import Normalize, Predictor
 from segtool.metrics import ImageScore, Scores, iou, mean
-from segtool.predict import list_jobs, predict
+from segtool.predict import predict
+from segtool.predicted_files import list_jobs
 from segtool.sources import load_any
 from segtool.terminal import Reporter
 
@@ -712,7 +713,8 @@ from PIL import Image
 from conftest import config_of
 from segtool.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
-from segtool.predict import list_jobs, predict
+from segtool.predict import predict
+from segtool.predicted_files import list_jobs
 
 torch.set_num_threads(1)
 root = Path(sys.argv[1])

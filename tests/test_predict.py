@@ -25,7 +25,8 @@ from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
 from segtool.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
 from segtool.optim import build_optimizer
-from segtool.predict import MADE_BY, _png, build_ensemble, build_predictor, list_jobs, predict
+from segtool.predict import build_ensemble, build_predictor, predict
+from segtool.predicted_files import MADE_BY, list_jobs, write_png
 
 CPU = torch.device("cpu")
 
@@ -383,7 +384,7 @@ class Spy:
 def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves_no_half_of_it(
     tmp_path, predictor, config, monkeypatch
 ):
-    from segtool import predict as module
+    from segtool import predicted_files as module
 
     real = module.write_atomically
 
@@ -454,7 +455,7 @@ def test_an_image_that_cannot_be_read_keeps_its_place_among_small_and_large_ones
 
 
 def test_a_mask_is_written_after_everything_else_of_its_image(tmp_path, predictor, config, monkeypatch):
-    from segtool import predict as module
+    from segtool import predicted_files as module
 
     written: list[str] = []
     real = module.write_atomically
@@ -583,7 +584,7 @@ def test_masks_written_into_a_folder_within_the_images_are_no_images_next_time(t
     for folder in (images, out):
         folder.mkdir()
         Image.new("RGB", (4, 4)).save(folder / "a.png")
-    (out / "a.png").write_bytes(_png(Image.new("L", (4, 4))))
+    write_png(out / "a.png", Image.new("L", (4, 4)))
     (tmp_path / "link").symlink_to(images)
     for named in (out, tmp_path / "link" / "masks"):
         jobs = list_jobs([images], named, overlays=False, probabilities=False)

@@ -37,7 +37,8 @@ from segtool.evaluate import evaluate
 from segtool.metrics import Scores
 from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.optim import build_optimizer, learning_rate
-from segtool.predict import build_predictor, list_jobs, predict
+from segtool.predict import build_predictor, predict
+from segtool.predicted_files import list_jobs
 from segtool.preparation import verify_components
 from segtool.runs import RunDirectory
 from segtool.terminal import Reporter
