@@ -141,7 +141,9 @@ def demo(
         ["predict", run, f"{data}/test/images", "--out", predictions, "--overlay", *common],
     ):
         print(f"\n$ segtool {shlex.join(command)}", file=sys.stderr)
-        if code := app(command, prog_name="segtool", standalone_mode=False):
+        code = app(command, prog_name="segtool", standalone_mode=False)
+        sys.stdout.flush()  # so that a log has the commands and what they print in their order
+        if code:
             raise typer.Exit(code)
         end_where_asked()
     print(f"\nLook at  {predictions}/overlays  (image and predicted classes)")

@@ -196,3 +196,17 @@ def test_a_folder_whose_name_begins_with_a_dash_is_taken_for_no_option(monkeypat
     cli.demo(Path("-x"))
     assert commands[0] == ["init", "./-x/data", "--out", "./-x/config.yaml"]
     assert not [word for words in commands for word in words if word.startswith("-") and not word.startswith("--")]
+
+
+def test_what_a_command_of_the_demo_prints_stands_below_it_in_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    with log.open("a") as results, log.open("a", buffering=1) as told:  # as `segtool demo > log 2>&1` opens them
+        monkeypatch.setattr(sys, "stdout", results)
+        monkeypatch.setattr(sys, "stderr", told)
+        monkeypatch.setattr(demo, "make_dataset", lambda _: None)
+        monkeypatch.setattr(cli, "app", lambda arguments, **_: print(f"result of {arguments[0]}"))
+        cli.demo(tmp_path / "demo")
+    words = [line.split()[2] for line in log.read_text().splitlines() if line.startswith(("$", "result"))]
+    assert words == [word for command in ("init", "check", "train", "eval", "predict") for word in [command] * 2]
