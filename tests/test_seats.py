@@ -151,3 +151,12 @@ def test_usual_pairs_are_looked_at_however_many_pixels_the_suspected_ones_take(
     monkeypatch.setattr(of_fits, "MOST_PIXELS", 1)  # an eighth of all: 3 of each kind, and no fewer tell anything
     assert found(mirrored, tmp_path / "eighth") == {"SEG209": ("train/masks/07.png",)}
     assert "SEG209" not in found(mirrored[:23], tmp_path / "less")
+
+
+def test_a_turn_that_small_maps_speak_against_is_not_told(
+    right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [(4, "mirrored left to right"), (7, "mirrored left to right")]
+    monkeypatch.setattr(of_fits, "look_closely", lambda *_, **__: Seats([], turns, [], set()))
+    mirrored = with_masks(right, {7: np.fliplr(right[7][1]).copy()})
+    assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}

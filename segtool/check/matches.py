@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtool.check.fit import MIN_PAIRS, outlines_of, telling
+from segtool.check.fit import MIN_PAIRS, TURNS, outlines_of, telling
 from segtool.check.likeness import standing_out
 from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.outline import SIDE
 from segtool.data.pools import in_threads
 
 BLOCK = 500  # most pairs, in the order of their names, that are compared with each other
@@ -47,6 +48,15 @@ def match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
         [(block.start + i, block.start + j) for block, matches in found for i, j in matches.wrong],
         {block.start + i: fit for block, matches in found for i, fit in matches.own.items()},
     )
+
+
+def gain_of_turn(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], place: int, how: str) -> float:
+    """Returns how much better a mask fits its image when it is turned, as in `TURNS`, among the pairs around it."""
+    block = slice(max(0, place - BLOCK // 2), place + BLOCK // 2)
+    outlines, edges = _apart(outlines_of(masks[block])), _apart(np.stack([image.edges for image in images[block]]))
+    outline, edge = outlines[place - block.start], edges[place - block.start]
+    turned = TURNS[how](outline.reshape(2, SIDE, SIDE)).ravel()
+    return float((turned - outline) @ edge)
 
 
 def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
