@@ -15,10 +15,9 @@ from PIL import Image, PngImagePlugin
 
 from segtool.data.files import list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
+from segtool.data.predictions import MADE_BY, is_prediction
 from segtool.disk import make_folder, remove_abandoned, write_atomically
 from segtool.errors import CheckpointError, DataError, SegtoolError
-
-MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
             # What an earlier prediction left in a folder within the images is not an image to predict.
             listed = list_files(given, IMAGE_SUFFIXES)
             left = _folders_within(out, listed) if out.is_dir() and not out.samefile(given) else frozenset()
-            found = [path for path in listed if not (path.parent in left and _is_made(path))]
+            found = [path for path in listed if not (path.parent in left and is_prediction(path))]
             images += [(path, Path(stem_of(path, given))) for path in found]
             if not found:
                 missing.append(f"{given}: holds no image; expected PNG, JPEG, TIFF, BMP or WebP files")
@@ -97,7 +96,7 @@ def require_replaceable(path: Path, out: Path) -> None:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path}: is a link, a folder or a device, and is not replaced; choose another --out")
-    if not _is_made(path):
+    if not is_prediction(path):
         raise CheckpointError(f"{path}: was not made by segtool, and is not replaced; choose another --out")
 
 
@@ -157,14 +156,3 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
     ]
     if problems:
         raise SegtoolError(*problems)
-
-
-def _is_made(path: Path) -> bool:
-    """Whether a file holds what was predicted; False where it cannot be read."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with open(path, "rb") as file:
-            return MADE_BY.encode() in file.read(4096)
-    except OSError:
-        return False

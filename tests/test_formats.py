@@ -240,6 +240,26 @@ def test_pictures_of_a_run_within_the_folder_of_images_are_no_images(tmp_path: P
     assert len(find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_mask")).images_without_mask) == 3
 
 
+def test_predictions_within_a_folder_of_images_and_masks_are_neither(tmp_path: Path) -> None:
+    """Of the same files that segtool has not made, each is told."""
+    touch(tmp_path, "a.jpg", "a.png", "b.jpg", "out/a.png", "out/overlays/a.png", "own/a.png", "own/c.jpg")
+    for name in ("out/a.png", "out/overlays/a.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG segtool predict")
+    pairs = find_pairs(tmp_path, tmp_path, NONE)
+    assert [record.stem for record in pairs.records] == ["a"]
+    assert pairs.images_without_mask == (tmp_path / "b.jpg", tmp_path / "own/c.jpg")
+    assert pairs.masks_without_image == (tmp_path / "own/a.png",)
+
+
+def test_predictions_among_the_masks_are_masks_without_an_image_and_among_the_images_nothing(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("a.jpg", "out/a.png"), ("a.png", "b.png"))
+    for path in (images / "out/a.png", masks / "b.png"):
+        path.write_bytes(b"\x89PNG segtool predict")
+    pairs = find_pairs(images, masks, NONE)
+    assert pairs.images_without_mask == ()
+    assert pairs.masks_without_image == (masks / "b.png",)
+
+
 def test_files_without_the_configured_suffix_are_told_apart(tmp_path: Path) -> None:
     images, masks = folders(tmp_path, ("a.jpg",), ("a_labelIds.png", "a_color.png"))
     pairs = find_pairs(images, masks, Pairing(mask_suffix="_labelIds"))

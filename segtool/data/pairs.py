@@ -18,6 +18,7 @@ from segtool.config import Pairing
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, apart, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.opening import shown
+from segtool.data.predictions import without_predictions
 from segtool.errors import DataError
 
 _KINDS = (JPEG_SUFFIXES, {".webp"}, {".tif", ".tiff"}, {".bmp", ".dib"}, {".png", ".gif"})
@@ -68,7 +69,7 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     suffix still finds the one whose name it bears. `masks` may lie within `images`, or be the same folder: then the
     files that carry the mask's prefix and suffix are the masks; where neither side has any, JPEG files (without any,
     WebP, then TIFF, then BMP) are the images and the others the masks. Further files of a paired image in such a
-    folder (`a_mask_1.png`) are nobody's.
+    folder (`a_mask_1.png`) are nobody's, and so is what was predicted into a folder among the images.
 
     Raises:
         DataError: one of the folders is not there or cannot be read.
@@ -93,11 +94,12 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
         for key, files in image_keys.items()
         if len(files) == 1 and len(mask_keys.get(key, ())) == 1
     ]
+    alone = (_partnerless(image_keys, mask_keys), _partnerless(mask_keys, image_keys))
     kinds, unnamed = _kinds([*unnamed_images, *unnamed_masks], image_keys.keys() & mask_keys.keys(), pairing)
     return Pairs(
         records=tuple(sorted(records, key=lambda record: record.stem)),
-        images_without_mask=_partnerless(image_keys, mask_keys),
-        masks_without_image=_partnerless(mask_keys, image_keys),
+        images_without_mask=without_predictions(alone[0]),
+        masks_without_image=without_predictions(alone[1]) if one_folder else alone[1],
         ambiguous=tuple(map(tuple, both)),
         unnamed=tuple(unnamed),
         kinds=tuple(kinds),
