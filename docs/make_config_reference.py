@@ -85,7 +85,7 @@ are reported in one pass.
 | `"3"`, `8.0`, `true` where a whole number is wanted | an error: nothing is converted |
 | `color: #804080` | an error: without quotes it would be a comment |
 | a repeated key, an anchor or alias (`&a`, `*a`), a merge key (`<<`), a tag (`!!str`), a second document | an error |
-| numbers beyond 64 bits, control characters in text, more than 32 levels, more than 1 MiB | an error |
+| numbers beyond 64 bits, control characters in text, more than 32 levels, 20,000 values or 1 MiB | an error |
 
 A file is UTF-8, with or without byte order mark, with any line endings.
 
