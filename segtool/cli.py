@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -570,3 +571,9 @@ def _explain(error: Exception) -> int:
         return CheckpointError.exit_code
     print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
     return 1
+    if (isinstance(error, OSError) and error.errno == errno.EAGAIN) or str(error) == "can't start new thread":
+        remedy = (
+            "raise the limit (ulimit -u, or that of the container), or start fewer: OMP_NUM_THREADS=1, and in training"
+        )
+        print_errors([f"no further process or thread can be started ({reason(error)}); {remedy} --set train.workers=0"])
+        return ShortageError.exit_code

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from segtool.data.pools import num_threads
 from segtool.errors import HungError, LostError, SegtoolError
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -258,9 +259,12 @@ def failed_together(error: Exception, world: World) -> SegtoolError | None:
 def choose_device(name: str) -> torch.device:
     """Returns the device that `--device` names; `auto` takes CUDA, else Apple's MPS, else the CPU.
 
+    From then on torch has no more threads than there are processors for this process.
+
     Raises:
         SegtoolError: the device is unknown, or this machine or this torch build has none.
     """
+    _fit_threads()
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there()))
@@ -269,6 +273,15 @@ def choose_device(name: str) -> torch.device:
     if not available[name]():
         raise SegtoolError(f"--device {name}: torch {torch.__version__} finds no such device here; use --device cpu")
     return torch.device(name)
+
+
+def _fit_threads() -> None:
+    """Lowers the number of torch's threads to the processors that a container, say, gives the time of.
+
+    Of its own torch starts one for each that there is. They wait for each other without sleeping, and use up the time.
+    """
+    if num_threads() < torch.get_num_threads():
+        torch.set_num_threads(num_threads())
 
 
 def place(world: World, device: torch.device) -> torch.device:

@@ -12,6 +12,7 @@ import torchvision
 from PIL import Image
 
 from segtool import __version__
+from segtool.data.pools import num_cores
 
 SMALL_SHARED_MEMORY = 512 * 2**20  # bytes under which loading processes may run out of it
 
@@ -24,7 +25,7 @@ def facts() -> list[tuple[str, str]]:
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", f"{torch.__version__}, torchvision {torchvision.__version__}, Pillow {Image.__version__}"),
         ("devices", ", ".join(_devices())),
-        ("processor", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {_instructions()}"),
+        ("processor", f"{_cores()}, {torch.get_num_threads()} threads, {_instructions()}"),
         ("compiler", next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), "none")),
         ("memory", _memory()),
         ("disk", f"{disk.free / 2**30:.1f} GiB free here"),
@@ -35,6 +36,11 @@ def facts() -> list[tuple[str, str]]:
 def _devices() -> list[str]:
     cuda = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def _cores() -> str:
+    count, mine = os.cpu_count(), num_cores()
+    return f"{count} cores" if count == mine else f"{count} cores, {mine} of them for this process"
 
 
 def _instructions() -> str:

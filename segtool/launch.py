@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from segtool.data.pools import num_cores
 from segtool.errors import ConfigError, DataError, DivergedError, JobError, LostError, SegtoolError
 
 LASTING = {error.exit_code for error in (ConfigError, DataError, DivergedError)}  # a new start meets them again
@@ -79,7 +80,7 @@ def _run(arguments: Sequence[str], processes: int, job: str, patience: float) ->
         raise SegtoolError(
             f"--gpus: this build of torch cannot start several processes ({error}); leave it out"
         ) from error
-    share = max(1, len(os.sched_getaffinity(0)) // processes) if hasattr(os, "sched_getaffinity") else 1
+    share = max(1, num_cores() // processes)
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share))}
     environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(patience) + 1)
     # Found where this process has found it: in the current folder only where that is looked at anyway.

@@ -41,13 +41,12 @@ def memory_bounded(extra: int) -> Iterator[None]:
 
     For a reader of files from anywhere, which may name any size. Does nothing but on Linux.
     """
-    try:
-        import resource
-
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):
+    size = _address_space()
+    if size is None:
         yield
         return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limits = (limit for limit in (soft, hard, size + extra) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
@@ -55,6 +54,27 @@ def memory_bounded(extra: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def left_of_address_space() -> int | None:
+    """Returns the bytes that `ulimit -v` leaves, as which some schedulers set the memory of a job; None without one."""
+    size = _address_space()
+    if size is None:
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit - size
+
+
+def _address_space() -> int | None:
+    """Returns the bytes of addresses that this process has; None on other systems than Linux."""
+    try:
+        import resource
+
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        return None
 
 
 def reason(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -198,17 +200,28 @@ def test_images_are_kept_where_they_take_at_most_a_quarter_of_the_free_memory():
     assert choose_cache(False, **facts, free=10**12)[0] is False
 
 
-def test_the_free_memory_is_the_lesser_of_the_system_s_and_the_control_group_s(tmp_path):
+def test_the_free_memory_is_the_lesser_of_the_system_s_and_the_control_group_s(tmp_path, monkeypatch):
     system = tmp_path / "meminfo"
     system.write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
     assert cache_module._available(system) == [5 * 1024]
     assert cache_module._available(tmp_path / "none") == []
-    for name, text in (("memory.max", "1000"), ("memory.current", "700"), ("memory.stat", "anon 5\ninactive_file 50")):
-        (tmp_path / name).write_text(text)
-    assert cache_module._left_in_group(tmp_path) == [350]
-    (tmp_path / "memory.max").write_text("max")
-    assert cache_module._left_in_group(tmp_path) == []
     assert 0 < (free_memory() or 0) < 10**14
+    monkeypatch.setattr(cache_module.control_group, "free_memory", lambda: 350)
+    assert free_memory() == 350
+    monkeypatch.setattr(cache_module, "left_of_address_space", lambda: 40)
+    assert free_memory() == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is not held elsewhere")
+def test_a_cache_is_no_larger_than_a_limit_on_the_address_space_allows():
+    """It could not be made at all, where the machine has far more memory than the job was given."""
+    code = (
+        "import resource\nfrom segtool.data.cache import free_memory, make_cache\n"
+        "from segtool.shortage import _address_space\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (_address_space() + 2**28, resource.RLIM_INFINITY))\n"
+        "assert 0 < free_memory() <= 2**28\nmake_cache(3)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_where_the_free_memory_is_unknown_nothing_is_kept_unasked_and_little_when_asked(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import subprocess
@@ -430,3 +431,14 @@ def test_memory_that_runs_out_anywhere_else_is_exit_4_and_no_bug(capsys):
     assert _explain(RuntimeError(CPU_ALLOCATOR)) == 4
     assert "out of memory" in capsys.readouterr().err
     assert _explain(RuntimeError("size mismatch")) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), RuntimeError("can't start new thread")]
+)
+def test_a_limit_on_processes_is_exit_4_with_what_starts_fewer_and_no_bug(capsys, error):
+    """As fork and the threads of Python meet it, in a container say."""
+    assert _explain(error) == 4
+    said = capsys.readouterr().err
+    assert "no further process or thread can be started" in said
+    assert "OMP_NUM_THREADS=1, and in training --set train.workers=0" in said

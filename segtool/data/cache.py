@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from segtool import control_group
+from segtool.shortage import left_of_address_space
 from segtool.terminal import amount
 
 AUTO_SHARE = 0.25  # of the free memory, which `auto` lets all images take
@@ -115,11 +117,12 @@ def choose_cache(
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that can be taken without swapping: what the system or the control group has left.
+    """Returns the bytes that can be taken without swapping: what the system, the control group and `ulimit -v` leave.
 
-    None where neither says so (it is not Linux).
+    None where none says so (it is not Linux).
     """
-    found = [*_available(), *_left_in_group()]
+    limits = (control_group.free_memory(), left_of_address_space())
+    found = [*_available(), *(limit for limit in limits if limit is not None)]
     return max(0, min(found)) if found else None
 
 
@@ -128,16 +131,3 @@ def _available(path: Path = Path("/proc/meminfo")) -> list[int]:
         lines = path.read_text().splitlines()
         return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return []
-
-
-def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Returns what the limit of the control group leaves, its page cache counted as free; empty without a limit."""
-    left = []
-    for limit, current, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        with contextlib.suppress(OSError, ValueError):  # no such file, or the limit is `max`
-            cached = dict(line.split() for line in (root / stat).read_text().splitlines()).get("inactive_file", "0")
-            left.append(int((root / limit).read_text()) - int((root / current).read_text()) + int(cached))
-    return left

@@ -12,6 +12,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from segtool import control_group
 from segtool.allocator import keep_freed_memory
 from segtool.errors import ShortageError
 
@@ -24,8 +25,9 @@ _items: Sequence
 
 
 def num_cores() -> int:
-    """Returns the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of processors that this process may use: those that it may run on, or the time of fewer."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, control_group.processors() or count)
 
 
 def num_threads() -> int:
