@@ -324,6 +324,14 @@ def test_timm_networks_with_layer_norms_and_with_attention_can_be_used(model, fi
     assert column[-1] == field
 
 
+@needs_timm
+@pytest.mark.parametrize("sides", [(32, 32), (5, 96)])
+def test_images_go_padded_through_a_timm_network_whose_patches_need_even_maps(sides):
+    with torch.device("meta"):
+        network = build_model(Model(encoder=Component("timm", {"model": "mobilevitv2_050"})), 3)
+        assert network(torch.empty(1, 3, *sides)).shape == (1, 3, *sides)
+
+
 @pytest.mark.parametrize(("option", "value"), [("freeze", -1.0), ("lr_factor", 0.0)])
 def test_an_option_out_of_range_is_a_config_error_at_its_path(option, value):
     with pytest.raises(ConfigError) as error:

@@ -76,13 +76,15 @@ class Encoder(nn.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    multiple: int = 1
+    """What the sides of its images must be multiples of beside the last stride."""
     freeze: float = 0.0
     """Epochs in which its weights stay as they are and its norms do not follow the batches."""
     lr_factor: float = 1.0
     """Factor of the learning rate of its weights."""
 
     def forward(self, images: Tensor) -> Features:
-        """Returns the feature maps of images N C H W, H and W multiples of the last stride."""
+        """Returns the feature maps of images N C H W, H and W multiples of the last stride and of `multiple`."""
         raise NotImplementedError
 
     def keep_indices(self) -> None:

@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
         self.margin = _unpadded(encoder) + decoder.margin if decoder.valid else 0
         self.in_channels = in_channels
         self.num_classes = num_classes
-        self.stride = math.lcm(*encoder.strides)
+        self.stride = math.lcm(*encoder.strides, encoder.multiple)
 
     def forward(self, images: Tensor, rows: Sides = (0, 0), columns: Sides = (0, 0)) -> Tensor | list[Tensor]:
         """Returns logits N K H W for images N C H W, H and W from 1 up.

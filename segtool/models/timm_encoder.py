@@ -62,6 +62,8 @@ class Timm(Backbone):
         if any(b <= a or b % a for a, b in pairwise(self.strides)):
             message = f"the maps of {model} have strides {list(self.strides)}; each must divide the next: use another"
             raise ConfigError(Problem(f"{PATH}.model", message))
+        if any(type(module).__name__ == "MobileVitV2Block" for module in network.modules()):
+            self.multiple = 2 * self.strides[-1]  # timm enlarges maps of odd sides there, to patches of 2x2
 
     def forward(self, images: Tensor) -> Features:
         """Raises ConfigError on the meta device, where a network is tried, for one that segtool cannot use."""
