@@ -313,10 +313,12 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a trained model on a split, or masks that any tool made."""
-    from segtool.score_report import Scored, missed, parse_limits, show, write_table
+    from segtool.score_report import Scored, missed, parse_limits, require_place, show, write_table
     from segtool.terminal import print_errors
 
     limits = parse_limits(fail_under)
+    if csv is not None and os.environ.get("RANK", "0") == "0":  # of several processes the main one writes
+        require_place(csv)  # before what may take hours
     if predictions is not None:
         if runs or split is not None or flip or tile is not None or device != "auto":
             raise SegtoolError(
@@ -342,6 +344,8 @@ def evaluate(
     if problems := missed(found.scores, limits):
         print_errors(problems)
         raise typer.Exit(6)
+    if table is None and csv is not None:
+        raise typer.Exit(CheckpointError.exit_code)
 
 
 @app.command()

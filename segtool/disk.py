@@ -153,6 +153,12 @@ def require_plain(path: Path) -> None:
         raise DiskError(f"{path}: is a link, a folder or a device, and is not replaced; choose another place")
 
 
+def require_folder(path: Path) -> None:
+    """Raises DiskError where something else than a folder that can be written stands in a folder's place."""
+    if os.path.lexists(path) and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
+        raise DiskError(f"{path}: is no folder that can be written; move it away, or choose another place")
+
+
 def sync_folder(path: Path) -> None:
     """Has the names in a folder written to the disk."""
     if os.name != "posix":

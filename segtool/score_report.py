@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segtool.disk import write_atomically
+from segtool.disk import require_folder, require_plain, write_atomically
 from segtool.errors import CheckpointError, SegtoolError
 from segtool.metrics import SUMMARY, Scores
 from segtool.tables import definition, per_image_csv, score_table
@@ -32,14 +32,20 @@ class Scored(NamedTuple):
     """Where the per-image table goes if --csv does not say."""
 
 
+def require_place(csv: Path) -> None:
+    """Raises CheckpointError where the per-image table cannot be written to the place that the user names."""
+    if not csv.parent.is_dir():
+        raise CheckpointError(f"{csv}: its folder is not there; make it, or choose another place")
+    require_folder(csv.parent)
+    require_plain(csv)
+
+
 def write_table(found: Scored, csv: Path | None) -> Path | None:
-    """Returns where the per-image table was written; None where nobody asked for a place and the usual one fails."""
+    """Returns where the per-image table was written; None, and says why, where it could not be."""
     table = csv or found.table
     try:
         write_atomically(table, per_image_csv(found.scores).encode("utf-8", "surrogateescape"))
     except CheckpointError as error:
-        if csv:
-            raise
         print_errors([f"the per-image table was not written: {error}; --csv FILE puts it elsewhere"])
         return None
     return table

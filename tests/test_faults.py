@@ -21,7 +21,7 @@ from faults import Disk, broken_promises, command, done, every_fault, put_back, 
 from PIL import Image
 from torch import Tensor, nn
 
-from segtool import disk, runs
+from segtool import disk, runs, score_report
 from segtool.checkpoint import committed
 from segtool.cli import _explain
 from segtool.config import Augment, load_config
@@ -521,12 +521,13 @@ def test_a_prediction_whose_disk_fails_tells_how_many_masks_are_whole_and_is_res
     assert tree(out) == whole
 
 
-def test_scores_are_shown_where_their_table_cannot_be_written_unless_it_was_asked_for(
-    tmp_path: Path, run: Path
+def test_scores_are_shown_where_their_table_cannot_be_written(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    before = tree(copy)
+    before, tables = tree(copy), []
+    monkeypatch.setattr(score_report, "show", lambda _, table, **__: tables.append(table))
     with Disk(copy, 1).installed():
         code, err = command("eval", copy, "--quiet")
     assert code == 0, err
@@ -535,7 +536,14 @@ def test_scores_are_shown_where_their_table_cannot_be_written_unless_it_was_aske
     with Disk(copy, 1).installed():
         code, err = command("eval", copy, "--quiet", "--csv", copy / "table.csv")
     assert code == 4, err
+    assert tables == [None, None]
     assert tree(copy) == before
+
+
+def test_a_table_that_cannot_be_where_it_is_asked_for_is_told_before_anything_is_scored(tmp_path: Path) -> None:
+    code, err = command("eval", tmp_path / "no-run", "--csv", tmp_path / "missing" / "table.csv")
+    assert code == 4
+    assert err.startswith(f"error: {tmp_path / 'missing' / 'table.csv'}: its folder is not there; make it")
 
 
 def test_folds_whose_disk_fails_tell_how_all_of_them_continue(tmp_path: Path, config: Path) -> None:
