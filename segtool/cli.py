@@ -276,6 +276,7 @@ def train(
     )
     if folds is None:
         train_session(session, dry_run=dry_run)
+        end_where_asked()
     else:
         _train_folds(session, folds, dry_run=dry_run)
 
@@ -570,14 +571,14 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         print_errors([f"{error.filename}: {error.strerror}; mend that, or choose another place"])
         return CheckpointError.exit_code
-    if isinstance(error, OSError) and error.errno in REMEDIES:  # of memory that is shared by way of a file, say
-        print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])
-        return CheckpointError.exit_code
-    print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
-    return 1
     if (isinstance(error, OSError) and error.errno == errno.EAGAIN) or str(error) == "can't start new thread":
         remedy = (
             "raise the limit (ulimit -u, or that of the container), or start fewer: OMP_NUM_THREADS=1, and in training"
         )
         print_errors([f"no further process or thread can be started ({reason(error)}); {remedy} --set train.workers=0"])
         return ShortageError.exit_code
+    if isinstance(error, OSError) and error.errno in REMEDIES:  # of memory that is shared by way of a file, say
+        print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])
+        return CheckpointError.exit_code
+    print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
+    return 1

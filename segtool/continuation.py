@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ from segtool.members import fold_runs
 from segtool.preparation import last_step, planned, prepared, require_shares, verify_components
 from segtool.provenance import (
     continued_facts,
+    differences,
     fingerprint,
     is_of_this_job,
     refuse_changes,
-    say_differences,
     timestamp,
 )
 from segtool.runs import CONFIG, Run, RunDirectory, holds_run, relocate, resume_command, typed
@@ -50,9 +50,9 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
     from segtool.models.segmenter import outline
 
     directory = session.run or session.config
-    _require_run(directory)
+    _require_run(directory, session.device)
     device = place(world, choose_device(session.device))
-    run = RunDirectory(directory) if dry_run else Run(directory)
+    run = (RunDirectory if dry_run else Run)(directory, device=session.device)
     with working_in(run, reporter, processes=world.size):
         resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
         if resumed is None:
@@ -67,15 +67,17 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         with located(config):
             records = split_records(config, directory)
         config, plan = planned(config, records, device, world)
-        say_differences(load_config(directory / CONFIG), config, reporter)
-        _say_rate(resumed, config, plan, reporter)
+        changes = differences(load_config(directory / CONFIG), config)
         facts = run.read_facts()
         if facts.get("data") not in (None, fingerprint(records)):
             reporter.warn("the data is not what the run began with: its files have other names or sizes")
-        if _is_over(run, resumed, config, plan, reporter):
+        if _is_over(run, resumed, config, plan, changes, reporter):
             if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
                 _end(run, resumed, config, facts, reporter)
             return
+        for change in changes:
+            reporter.say(f"changed: {change}")
+        _say_rate(resumed, config, plan, reporter)
         step = resumed.progress.step
         reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
         if dry_run:
@@ -85,7 +87,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         if session.budget is not None:
             deadline = last_step(began + session.budget, scored_seconds(work))
         checkpoint.remove_unfinished(run.checkpoints)
-        run.drop_after(step)
+        run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, reporter)
         run.write_facts(facts)
@@ -104,7 +106,7 @@ def restarted(session: Session) -> Session:
     return replace(session, config=run, overrides=(), resume=True)
 
 
-def _require_run(directory: Path) -> None:
+def _require_run(directory: Path, device: str) -> None:
     """Raises SegtoolError where a directory is not a run that has saved something."""
     if folds := len(fold_runs(directory)):
         command = f"segtool train CONFIG --folds N --run {typed(directory)} --resume"
@@ -113,10 +115,10 @@ def _require_run(directory: Path) -> None:
         run = Path(os.path.normpath(directory.absolute().parent.parent))
         raise CheckpointError(
             f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: "
-            f"{resume_command(run, 1)}; or give --run DIR in place of --resume to train its config anew"
+            f"{resume_command(run, 1, device)}; or give --run DIR in place of --resume to train its config anew"
         )
     if directory.name == CONFIG and holds_run(directory.parent):
-        command = resume_command(directory.parent, 1)
+        command = resume_command(directory.parent, 1, device)
         raise CheckpointError(f"{directory}: is the config of a run; continue it with: {command}")
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))
@@ -156,22 +158,28 @@ def _resolved_like(given: Config, before: Config) -> Config:
     return replace(given, data=data)
 
 
-def _is_over(run: RunDirectory, resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> bool:
+def _is_over(
+    run: RunDirectory, resumed: Checkpoint, config: Config, plan: Plan, changes: Sequence[str], reporter: Reporter
+) -> bool:
     """Whether a run has come to its end, which is said; ConfigError where it is beyond the length that is given now."""
     progress, patience = resumed.progress, config.train.patience
+    left = f"; nothing is left that this would change: {', '.join(changes)}" if changes else ""
     if progress.step >= plan.steps:
-        if not progress.finished:
+        before, now = ((train.epochs, train.steps) for train in (resumed.config.train, config.train))
+        if not progress.finished or (progress.step > plan.steps and before != now):
             raise ConfigError(
                 f"{run.directory}: stands at step {progress.step}, and the length given is {plan.steps} steps; give a "
                 "longer one"
             )
         reporter.say(
             f"{run.directory}: is done at step {progress.step}; extend it with --set train.epochs=… or train.steps=…"
+            f"{left}"
         )
         return True
     if progress.finished and patience is not None and progress.stale >= patience:
         reporter.say(
             f"{run.directory}: ended at step {progress.step} for want of improvement; raise train.patience to go on"
+            f"{left}"
         )
         return True
     return False

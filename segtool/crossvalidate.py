@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtool.config import load_config
-from segtool.disk import write_atomically
+from segtool.disk import require_plain, write_atomically
 from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.folds import FoldScore, to_json
 from segtool.members import fold_runs
-from segtool.runs import CONFIG, argument, holds_run, next_free
+from segtool.runs import CONFIG, argument, holds_run, next_free, require_writable, typed
 from segtool.session import train_session
 from segtool.signals import end_where_asked
 from segtool.sources import Session, is_data, load_any, run_name
@@ -49,6 +49,9 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     if dry_run:
         _dry_run(session, directory, count, left, began, reporter)
         return directory, []
+    require_plain(directory / SCORES)
+    for number in left:
+        require_writable(directory / f"fold-{number}")
     scores: list[FoldScore] = []
     seconds = 0.0  # that the scoring of the last fold took
     for number in range(1, count + 1):
@@ -72,6 +75,12 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
 
 def _directory(session: Session, count: int) -> Path:
     """Returns the directory of all folds, after what could be wrong with it and with the config is looked at."""
+    if begun := fold_runs(session.config):
+        raise SegtoolError(
+            f"{session.config}: holds {len(begun)} folds and is no config; name the one that they were begun with: "
+            f"segtool train CONFIG --folds {count} --run {typed(session.config)} --resume ({begun[0] / 'run.json'} "
+            "tells the command)"
+        )
     fold = None if is_data(session.config) else load_any(session.config, session.overrides)[0].data.fold
     if fold is not None or any(override.startswith("data.fold=") for override in session.overrides):
         raise SegtoolError(f"--folds {count}: data.fold is set, which is one fold of several; leave one of the two out")
@@ -169,6 +178,9 @@ def _continued_by(session: Session, directory: Path, count: int, began: float, r
     words += ["--run", argument(directory), "--resume"]
     words += [word for override in session.overrides for word in ("--set", override)]
     words += ["--gpus", str(session.gpus)] if session.gpus > 1 else []
+    words += ["--max-restarts", str(session.max_restarts)] if session.max_restarts else []
+    words += ["--device", session.device] if session.device != "auto" else []
+    words += [] if session.preflight else ["--no-preflight"]
     try:
         yield
     except DiskError as error:

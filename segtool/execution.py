@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool.config import parse_config, plain
-from segtool.errors import CheckpointError, DiskError, SegtoolError
+from segtool.errors import CheckpointError, DataError, DiskError, HungError, SegtoolError
 from segtool.provenance import fingerprint, require_alike, timestamp
-from segtool.runs import RunDirectory, resume_command, typed
+from segtool.runs import RunDirectory, typed
 
 if TYPE_CHECKING:
     from segtool.checkpoint import Checkpoint
@@ -89,7 +89,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
 
 @contextlib.contextmanager
 def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iterator[None]:
-    """Keeps why a run ends in its log, tells how to go on where its disk failed, and lets go of its directory."""
+    """Keeps why a run ends in its log, tells how to go on where disk or data failed, and lets go of its directory."""
     try:
         yield
     except DiskError as error:
@@ -97,6 +97,8 @@ def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iter
     except SegtoolError as error:
         with contextlib.suppress(DiskError):
             reporter.note(f"error: {error}")
+        if isinstance(error, DataError | HungError):  # as of a disk with images that is gone for a while
+            raise type(error)(*error.problems, _how_to_go_on(run, processes)) from error
         raise
     finally:
         reporter.close()
@@ -104,12 +106,17 @@ def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iter
 
 
 def _how_to_go_on(run: RunDirectory, processes: int) -> str:
-    """Says what a run whose disk failed has saved, after looking, and the command that continues it."""
+    """Says what a run has saved whose disk, data or other processes failed, and the command that continues it."""
     from segtool import checkpoint
 
+    if not run.directory.is_dir():
+        return (
+            f"{run.directory}: was moved or removed, or its disk is not there; what is saved lies where that is now, "
+            "and goes on with: segtool train DIR --resume"
+        )
     with contextlib.suppress(CheckpointError):
         if saved := checkpoint.last(run.checkpoints):
-            command = resume_command(run.directory, processes)
+            command = run.resume_command(processes)
             return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
     return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
 

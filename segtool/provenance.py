@@ -65,12 +65,11 @@ def _filled(config: Config) -> Config:
     return replace(config, model=replace(model, encoder=encoder, decoder=decoder))
 
 
-def say_differences(before: Config, after: Config, reporter: Reporter) -> None:
-    """Says every value of the config that has changed."""
+def differences(before: Config, after: Config) -> list[str]:
+    """Returns every value of the config that has changed, in words."""
     old, new = dict(_values(before)), dict(_values(after))
-    for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key):
-            reporter.say(f"changed: {key} {old.get(key)!r} -> {new.get(key)!r}")
+    keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys]
 
 
 def _values(config: Config) -> list[tuple[str, Any]]:

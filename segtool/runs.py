@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ from segtool.errors import CheckpointError, DataError, DiskError
 LOCK_SECONDS = 15
 CONFIG = "config.yaml"
 FILES = (CONFIG, "run.json", "metrics.jsonl", "timing.jsonl", "train.log", ".holder", ".lock")
+FOLDERS = ("checkpoints", "samples")
 
 
 class RunDirectory:
-    """Where things lie in a run directory."""
+    """Where things lie in a run directory, and how its training was asked for."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, device: str = "auto") -> None:
         self.directory = directory
+        self.device = device
+        """As the user named it."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -47,6 +50,15 @@ class RunDirectory:
     def log(self) -> Path:
         """The file that keeps what the terminal showed."""
         return self.directory / "train.log"
+
+    def require_there(self) -> None:
+        """Raises DiskError where the directory was moved away, which would be made anew with what comes from now on."""
+        if not self.directory.is_dir():
+            raise DiskError(f"{self.directory}: is not there any more; put it back, or continue it where it is now")
+
+    def resume_command(self, processes: int) -> str:
+        """Returns what continues the run with as many processes, where the user had it computed."""
+        return resume_command(self.directory, processes, self.device)
 
     def write_config(self, config: Config) -> None:
         """Writes the resolved config, as one that trains again from where it lies."""
@@ -75,36 +87,43 @@ class RunDirectory:
         disk.append(self.directory / name, text.encode())
 
     def validations(self) -> list[dict[str, Any]]:
-        """Returns the rows of `metrics.jsonl` that tell of validations."""
-        rows = [json.loads(line) for line in _read_text(self.directory / "metrics.jsonl").splitlines()]
-        return [row for row in rows if row.get("split") == "val"]
+        """Returns the rows of `metrics.jsonl` that tell of validations, those aside that were edited out of shape."""
+        rows = map(_row, _read_bytes(self.directory / "metrics.jsonl").splitlines())
+        return [row for row in rows if _is_validation(row)]
 
-    def drop_after(self, step: int) -> None:
-        """Drops the log lines of steps after `step`, and a torn last line, from both `.jsonl` files."""
+    def drop_after(self, step: int, *, warn: Callable[[str], object] = lambda _: None) -> None:
+        """Drops the log lines of steps after `step`, and a torn last line, from both `.jsonl` files.
+
+        Args:
+            warn: Told of lines before the last one that are no rows, as where somebody edited them; these go too.
+        """
         for name in ("metrics.jsonl", "timing.jsonl"):
             path = self.directory / name
             if path.exists():
-                kept = [line for line in path.read_bytes().splitlines() if _is_up_to(line, step)]
+                lines = path.read_bytes().splitlines()
+                steps = [_step_of(_row(line)) for line in lines]
+                if None in steps[:-1]:
+                    warn(f"{path}: line {steps.index(None) + 1} is no row that segtool wrote; such lines are left out")
+                kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
                 write_atomically(path, b"".join(line + b"\n" for line in kept))
 
 
 class Run(RunDirectory):
     """A run directory that this process has to itself until `close`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, device: str = "auto") -> None:
         """Makes the directory where there is none and locks it.
 
         Raises:
-            CheckpointError: it cannot be made or written, a link or a pipe is in the place of one of its files, or
-                another process has held it for 15 s.
+            CheckpointError: it cannot be made or written, something else is in the place of one of its files or
+                folders, or another process has held it for 15 s.
         """
         from filelock import FileLock, Timeout  # here, since whoever reads a config looks for runs
 
-        super().__init__(directory)
+        super().__init__(directory, device=device)
         self.lock = FileLock(directory / ".lock")
         disk.make_folder(directory)
-        for name in FILES:
-            disk.require_plain(directory / name)
+        _require_places(directory)
         try:
             self.lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
@@ -128,6 +147,18 @@ class Run(RunDirectory):
         self.lock.release()
 
 
+def require_writable(directory: Path) -> None:
+    """Raises CheckpointError where a run directory cannot be made, or something is in the way of what a run writes."""
+    parent = directory
+    while not os.path.lexists(parent):  # a link to nothing is in the way
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise CheckpointError(
+            f"{directory}: cannot be made, since {parent} is no folder that can be written; choose another --run"
+        )
+    _require_places(directory)
+
+
 def holds_run(directory: Path) -> bool:
     """Whether a directory holds a run that has saved something, or a config that no run has written.
 
@@ -138,9 +169,10 @@ def holds_run(directory: Path) -> bool:
     return saved or (directory / "metrics.jsonl").exists() or ((directory / CONFIG).exists() and not begun)
 
 
-def resume_command(directory: Path, processes: int) -> str:
-    """Returns what continues a run with as many processes."""
-    return f"segtool train {typed(directory)} --resume" + (f" --gpus {processes}" if processes > 1 else "")
+def resume_command(directory: Path, processes: int, device: str = "auto") -> str:
+    """Returns what continues a run with as many processes, on a device as the user named it."""
+    where = f" --device {device}" if device != "auto" else ""
+    return f"segtool train {typed(directory)} --resume{where}" + (f" --gpus {processes}" if processes > 1 else "")
 
 
 def typed(path: Path) -> str:
@@ -205,15 +237,46 @@ def _are_facts(value: Any) -> bool:
     return shaped and all(map(_are_facts, value.get("resumed", [])))
 
 
-def _is_up_to(line: bytes, step: int) -> bool:
+def _require_places(directory: Path) -> None:
+    """Raises DiskError where something else is in the place of a file or a folder of a run."""
+    for name in FILES:
+        disk.require_plain(directory / name)
+    for name in FOLDERS:
+        disk.require_folder(directory / name)
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """Returns the JSON object that a line is; an empty one where it is none."""
     try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError, RecursionError):
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _step_of(row: Mapping[str, Any]) -> float | None:
+    step = row.get("step")
+    return step if type(step) in (int, float) else None
+
+
+def _is_validation(row: Mapping[str, Any]) -> bool:
+    """Whether a row tells all that a training writes of a validation."""
+    classes = row.get("iou")
+    if row.get("split") != "val" or type(row.get("step")) is not int or not isinstance(classes, dict):
         return False
+    return all(map(_is_score, (row.get("miou", ""), row.get("pixel_accuracy", ""), *classes.values())))
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
 
 
 def _read_text(path: Path) -> str:
+    return _read_bytes(path).decode(errors="replace")
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError:
-        return ""
+        return b""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from segtool.config import Config
 from segtool.continuation import continue_run, restarted
 from segtool.disk import make_folder, write_atomically
-from segtool.errors import CheckpointError, DivergedError, Interrupted, LostError, SegtoolError
+from segtool.errors import DivergedError, Interrupted, LostError, SegtoolError
 from segtool.execution import execute, follow, working_in
 from segtool.members import fold_runs
 from segtool.preparation import (
@@ -27,7 +27,7 @@ from segtool.preparation import (
     verify_components,
 )
 from segtool.provenance import first_facts
-from segtool.runs import Run, RunDirectory, holds_run, next_free, relocate, resume_command
+from segtool.runs import Run, RunDirectory, holds_run, next_free, relocate, require_writable, resume_command
 from segtool.sources import Session, is_data, load_any, load_text, run_name, scaffolded
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
             work, deadline = budgeted(work, forecast.times, session.budget, began, reporter)
         if dry_run:
             return _foretell(work, forecast, spent, directory, reporter)
-    run = Run(directory if session.run else _claim(directory))
+    run = Run(directory if session.run else _claim(directory), device=session.device)
     with working_in(run, reporter, processes=world.size):
-        _refuse_run(run.directory)  # that another process has made meanwhile
+        _refuse_run(run.directory, session.device)  # that another process has made meanwhile
         checkpoint.remove_unfinished(run.checkpoints)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
@@ -212,19 +212,20 @@ def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
 def _new_directory(session: Session, *, dry_run: bool) -> Path:
     """Returns where a new run goes, after what could be wrong with it is looked at, without torch."""
     directory = session.run or next_free(Path("runs"), run_name(session.config))
-    _refuse_run(directory)
+    _refuse_run(directory, session.device)
     if fold_runs(directory):
         raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
     if not dry_run:
-        _claimable(directory)
+        require_writable(directory)
     return directory
 
 
-def _refuse_run(directory: Path) -> None:
+def _refuse_run(directory: Path, device: str) -> None:
     """Raises SegtoolError where a directory holds a run."""
     if holds_run(directory):
         raise SegtoolError(
-            f"{directory}: holds a run; continue it with: {resume_command(directory, 1)}, or choose another --run"
+            f"{directory}: holds a run; continue it with: {resume_command(directory, 1, device)}, or choose another "
+            "--run"
         )
 
 
@@ -274,14 +275,3 @@ def _say_plan(work: Prepared, reporter: Reporter) -> None:
     )
     for choice in plan.choices:
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
-
-
-def _claimable(directory: Path) -> None:
-    """Raises CheckpointError at once where the run directory cannot be made."""
-    parent = directory
-    while not os.path.lexists(parent):  # a link to nothing is in the way
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise CheckpointError(
-            f"{directory}: cannot be made, since {parent} is no folder that can be written; choose another --run"
-        )

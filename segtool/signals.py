@@ -23,8 +23,8 @@ def end_at_signals() -> None:
 class catch_signals:  # noqa: N801 -- a context manager, used like a function
     """Collects signals in a list, so that the step at hand can be finished; a second one ends at once.
 
-    One that comes when nothing is left to be ended, as in the last step of a training, ends what would follow:
-    `end_where_asked`.
+    One that comes when nothing is left to be ended, as in the last step of a training, ends what would follow, and the
+    program with its code: `end_where_asked`.
     """
 
     def __enter__(self) -> list[int]:
@@ -48,7 +48,9 @@ class catch_signals:  # noqa: N801 -- a context manager, used like a function
 def end_where_asked() -> None:
     """Ends the program where a signal came while something ended by itself; before something else is begun."""
     if _late:
-        sys.exit(128 + _late.pop())
+        number = _late.pop()
+        _tell(f"stopped by {signal.Signals(number).name}; the training that it came in is done and whole")
+        sys.exit(128 + number)
 
 
 @contextlib.contextmanager

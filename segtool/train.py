@@ -22,6 +22,7 @@ from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
 from segtool.data.opening import shown
+from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import evenly
 from segtool.distributed import World
@@ -33,7 +34,7 @@ from segtool.evaluate import evaluate
 from segtool.inference import Predictor, fast_dtype
 from segtool.optim import learning_rate
 from segtool.plan import Plan, Prepared
-from segtool.runs import RunDirectory, relocate, resume_command
+from segtool.runs import RunDirectory, relocate
 from segtool.shortage import shortage_told
 from segtool.signals import catch_signals, raised_at_signals
 from segtool.terminal import Reporter
@@ -71,6 +72,8 @@ def train(
     keep_freed_memory()
     training_set = build_training_set(work)
     validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
+    for _, name in sampled(validation_set, config.train.samples):
+        disk.require_plain(run.samples / name)  # which is written where a validation is the best
     start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
     with located(config):
         training = training_step.build_training(config, work.frequencies, work.device, world, start=start)
@@ -124,7 +127,7 @@ def train(
             if last:
                 break
             if stop:
-                raise Interrupted(stop, resume_command(run.directory, world.size), progress.step)
+                raise Interrupted(stop, run.resume_command(world.size), progress.step)
     return progress
 
 
@@ -139,6 +142,7 @@ def restore(training: Training, resumed: checkpoint.Checkpoint, run: RunDirector
 def save(training: Training, progress: Progress, run: RunDirectory, reporter: Reporter) -> None:
     """Commits a checkpoint, and removes those that are not kept; the main process does."""
     if training.world.is_main:
+        run.require_there()
         config = relocate(training.config, run.directory, run.checkpoints / "step")
         checkpoint.save(run.checkpoints, training.state, config, progress)
         checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
@@ -166,14 +170,14 @@ def load(
 def stopped_at(run: RunDirectory, world: World, step: int, number: int) -> BaseException:
     """Returns what ends a training at a signal where its last step is saved; the main process tells how to go on."""
     if world.is_main:
-        return Interrupted(number, resume_command(run.directory, world.size), step)
+        return Interrupted(number, run.resume_command(world.size), step)
     return SystemExit(128 + number)
 
 
 def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
     """Returns, where a training ran out of memory, what is saved and the command to try next."""
     config, train = training.config, training.config.train
-    resume = resume_command(run.directory, training.world.size)
+    resume = run.resume_command(training.world.size)
     found = lighter(config, training.model, plan.crop)
     if found and plan.cache and training.device.type == "cpu":
         found = f"{found[0]} --set train.cache=false", found[1]
@@ -187,13 +191,13 @@ def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
 
 
 def validation_shortage(
-    directory: Path, world: World, _: object, image: Path, size: tuple[int, int], __: object
+    run: RunDirectory, world: World, _: object, image: Path, size: tuple[int, int], __: object
 ) -> str:
     """Returns, where a validation ran out of memory, the image and what to try; it has no other size or tile."""
     return (
         f"in validation, at {shown(image)}, {size[1]}x{size[0]} pixels, which goes through the network as a whole "
         "up to 2 megapixels; make the images of the validation split smaller, or leave more memory free: "
-        f"{resume_command(directory, world.size)} --set train.cache=false --set train.workers=0"
+        f"{run.resume_command(world.size)} --set train.cache=false --set train.workers=0"
     )
 
 
@@ -225,11 +229,12 @@ def validate(
     training.world.spread(training.scored.buffers())  # those of BatchNorm have seen each process's images only
     predictor = build_predictor(training)
     began = time.monotonic()
-    advise = partial(validation_shortage, run.directory, training.world)
+    advise = partial(validation_shortage, run, training.world)
     scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter, advise=advise)
     score = scores.miou
     better = score is not None and (progress.best is None or score > progress.best)
     if better and training.world.is_main:
+        run.require_there()
         draw_samples(predictor, dataset, run.samples, training.config.train.samples)
     progress = replace(
         progress,
@@ -256,12 +261,17 @@ def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, 
 
 def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:
     """Yields name and PNG file of evenly spaced images."""
-    chosen = [dataset.records[index] for index in evenly(len(dataset), count)]
-    for record, name in zip(chosen, sample_names([record.stem for record in chosen]), strict=True):
+    for record, name in sampled(dataset, count):
         image, truth = dataset.reader.pair(record)
         prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
         picture = draw_sample(image, truth, prediction, dataset.reader.labels.colors)
         yield name, png(picture)
+
+
+def sampled(dataset: EvaluationSet, count: int) -> list[tuple[Record, str]]:
+    """Returns evenly spaced images with the names of their pictures."""
+    chosen = [dataset.records[index] for index in evenly(len(dataset), count)]
+    return list(zip(chosen, sample_names([record.stem for record in chosen]), strict=True))
 
 
 def sample_names(stems: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from segtool.distributed import World
 from segtool.errors import DivergedError
 from segtool.metrics import Scores, iou
 from segtool.plan import Plan
-from segtool.runs import RunDirectory, resume_command
+from segtool.runs import RunDirectory
 from segtool.terminal import Reporter, duration, percent
 from segtool.training_step import Outcome
 from segtool.watchdogs import Validations, Waiting, waiting_warning
@@ -91,7 +91,7 @@ class Logs:
         except DivergedError as error:
             self.flush()
             saved = checkpoint.committed(self.run.checkpoints)[-1]
-            resume = resume_command(self.run.directory, self.world.size)
+            resume = self.run.resume_command(self.world.size)
             clip = " --set optim.clip=1" if config.optim.clip is None else ""
             fp32 = " --set train.precision=fp32" if config.train.precision == "fp16" else ""
             raise DivergedError(

@@ -154,12 +154,13 @@ def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
     with monkeypatch.context() as patch:
         patch.setattr(training_step, "train_step", stopped)
         patch.setattr(signals, "os", SilentOs)
-        code, _, err = segtool("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
+        asked = ("--folds", "2", "--run", directory, "--device", "cpu", "--no-preflight", *QUICK)
+        code, _, err = segtool("train", directory.parent / "config.yaml", *asked)
     assert code == 130
     assert not (directory / "folds.json").exists()
     words = shlex.split(err.rsplit("Continue with: ", 1)[1])
     assert words[:2] == ["segtool", "train"]
-    assert {"--folds", "--resume", str(directory), "train.steps=3"} <= set(words)
+    assert {"--folds", "--resume", str(directory), "train.steps=3", "--device", "cpu", "--no-preflight"} <= set(words)
     code, _, err = segtool(*words[1:])
     assert code == 0, err
     assert "from step 1 of 3" in err
@@ -205,6 +206,24 @@ def test_a_dry_run_tells_the_plan_of_one_fold_and_the_total_and_writes_nothing(c
     assert "plan of fold 1/4" in err
     assert "4 folds: about" in err
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["fold-2", "folds.json"])
+def test_what_is_in_the_way_of_a_later_fold_or_of_the_scores_is_told_before_the_first(
+    config: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "missing").symlink_to(tmp_path / "nowhere")
+    (tmp_path / name).symlink_to(tmp_path / "missing")
+    code, _, err = segtool("train", config, "--folds", "2", "--run", tmp_path, *QUICK)
+    assert code == 4
+    assert str(tmp_path / name) in err
+    assert not (tmp_path / "fold-1").exists()
+
+
+def test_folds_that_are_named_in_the_place_of_their_config_lead_to_the_command(trained: tuple[Path, str]) -> None:
+    code, _, err = segtool("train", trained[0], "--folds", "2", "--resume")
+    assert code == 2
+    assert f"segtool train CONFIG --folds 2 --run {trained[0]} --resume ({trained[0]}/fold-1/run.json tells" in err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from segtool.cli import app
 from segtool.config import dump_config
 from segtool.distributed import World
 from segtool.errors import DivergedError
+from segtool.runs import RunDirectory
 from segtool.training_step import Outcome, Training
 
 STEP = 4  # counted from 0: nothing is written and nothing validated after it
@@ -218,8 +219,9 @@ def test_the_same_batch_comes_again_on_resume_and_the_command_that_is_told_goes_
     assert texts[0] == texts[1]  # batch, layer, numbers and all
     assert "The last checkpoint, step-00000000, is intact" in texts[0]
     command = shlex.split(texts[0].split("another learning rate: ")[1])
-    assert command == ["segtool", "train", str(run), "--resume", "--set", "optim.lr=0.005", "--set", "optim.clip=1"]
-    app([*command[1:], "--quiet", "--device", "cpu"], standalone_mode=False)
+    settings = ["--set", "optim.lr=0.005", "--set", "optim.clip=1"]
+    assert command == ["segtool", "train", str(run), "--resume", "--device", "cpu", *settings]
+    app([*command[1:], "--quiet"], standalone_mode=False)
     assert checkpoint.last(run / "checkpoints").progress.step == 7  # type: ignore[union-attr]
 
 
@@ -228,7 +230,7 @@ def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(
     text = message(trainer, make_config(train=LONG, optim={"clip": 0.5}))
     assert text.endswith("--set optim.lr=0.005")
     log = train.Logs.__new__(train.Logs)
-    log.run = type("Run", (), {"checkpoints": trainer.directory / "run" / "checkpoints", "directory": Path("r")})()
+    log.run = RunDirectory(trainer.directory / "run")
     log.world = World()
     log.flush = lambda: None  # type: ignore[method-assign]
     config = make_config(train={"precision": "fp16"})

@@ -23,13 +23,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config_of
+from conftest import SilentOs, config_of
 from killing import Ended, Server
 
-from segtool import __version__, checkpoint, continuation, execution, forecast, provenance, session
+from segtool import (
+    __version__,
+    checkpoint,
+    continuation,
+    execution,
+    forecast,
+    provenance,
+    session,
+    signals,
+    train,
+    training_step,
+)
 from segtool.config import dump_config, load_config, show
 from segtool.data.pairs import Record
-from segtool.errors import ConfigError, DiskError
+from segtool.errors import ConfigError, DataError, DiskError
 from segtool.inference import fast_dtype
 from segtool.optim import learning_rate
 from segtool.runs import Run, RunDirectory, holds_run, relocate
@@ -170,7 +181,7 @@ def test_a_run_killed_at_random_again_and_again_is_the_run_that_was_not(bench, s
 
 
 BROKEN = {
-    "rows of steps that are not saved are kept": "from segtool.runs import Run; Run.drop_after = lambda *_: None",
+    "rows of steps that are not saved are kept": "from segtool.runs import Run; Run.drop_after = lambda *_, **__: None",
     "the optimizer is forgotten": "from segtool import checkpoint; checkpoint._restore_optimizer = lambda *_: None",
     "the averages are forgotten": """
 from dataclasses import replace
@@ -273,13 +284,32 @@ def test_a_folder_with_a_config_of_the_users_own_or_anything_saved_is_never_begu
     assert holds_run(tmp_path)
 
 
-def test_where_the_disk_of_several_processes_fails_the_command_that_continues_starts_as_many(bench):
-    run = RunDirectory(bench.whole)
+def test_where_the_disk_of_several_processes_fails_the_command_that_continues_starts_as_many_where_they_were(bench):
+    run = RunDirectory(bench.whole, device="cpu")
+    command = r"segtool train \S+ --resume --device cpu --gpus 2"
     with (
-        pytest.raises(DiskError, match=r"^the disk is full\nstep \d+ is saved and whole; .* --resume --gpus 2$"),
+        pytest.raises(DiskError, match=rf"^the disk is full\nstep \d+ is saved and whole; .*: {command}$"),
         execution.working_in(run, Reporter(quiet=True), processes=2),
     ):
         raise DiskError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("moved", "told"),
+    [
+        (False, r"no mask is there\nstep 6 is saved and whole; when that is mended, continue with: segtool train \S+"),
+        (True, r"no mask is there\n\S+run: was moved or removed, or its disk is not there; .* segtool train DIR"),
+    ],
+)
+def test_what_ends_a_run_from_outside_tells_how_it_goes_on(tmp_path, bench, moved, told):
+    run = RunDirectory(copy_of(bench.whole, tmp_path))
+    if moved:
+        run.directory.rename(tmp_path / "there")
+    with (
+        pytest.raises(DataError, match=rf"^{told} --resume$"),
+        execution.working_in(run, Reporter(quiet=True), processes=1),
+    ):
+        raise DataError("no mask is there")
 
 
 def test_two_trainings_that_are_given_the_same_next_name_get_two_directories(tmp_path):
@@ -308,10 +338,10 @@ def test_a_link_to_nothing_in_the_place_of_a_run_is_told_before_anything_is_look
 def test_a_training_that_waited_for_another_in_its_directory_does_not_train_into_its_run(bench, monkeypatch, segtool):
     """The other one had not begun when this one looked."""
     directory = bench.folder / "waited"
-    monkeypatch.setattr(session, "Run", lambda path: (shutil.copytree(bench.whole, path), Run(path))[1])
-    refused = segtool("train", bench.config, "--run", directory)
+    monkeypatch.setattr(session, "Run", lambda path, **_: (shutil.copytree(bench.whole, path), Run(path))[1])
+    refused = segtool("train", bench.config, "--run", directory, "--device", "cpu")
     assert refused.code == 2
-    assert "holds a run; continue it with" in refused.err
+    assert f"holds a run; continue it with: segtool train {directory} --resume --device cpu, or" in refused.err
     assert differences(directory, bench.whole) == []
 
 
@@ -344,6 +374,41 @@ def test_a_signal_to_the_whole_group_finishes_the_step_saves_it_and_ends_with_ho
     # Of the last two checkpoints that are kept, the one of the signal may be one.
     kept = {Path(name).parts[1] for name in differences(bench.part, bench.whole)}
     assert kept == (set() if saved == 3 else {"step-00000003", "step-00000004"})
+
+
+def test_what_continues_a_training_that_was_put_on_a_device_puts_it_there_again(tmp_path, bench, segtool, monkeypatch):
+    """The GPU may be full, which is why the user named another."""
+    step = training_step.train_step
+    monkeypatch.setattr(signals, "os", SilentOs)
+    monkeypatch.setattr(
+        training_step, "train_step", lambda *args: (signal.raise_signal(signal.SIGTERM), step(*args))[1]
+    )
+    begun = ("train", bench.config, "--run", tmp_path / "run", "--device", "cpu")
+    for saved, words in ((1, begun), (2, ("train", tmp_path / "run", "--resume", "--device", "cpu"))):
+        told = f"step {saved} is saved. Continue with: segtool train {tmp_path / 'run'} --resume --device cpu\n"
+        assert segtool(*words).err.endswith(told)
+
+
+def test_a_signal_in_the_last_validation_ends_what_would_follow_and_the_run_is_done(
+    tmp_path, bench, segtool, monkeypatch
+):
+    """Else `segtool train … && segtool eval …` would go on after Ctrl-C."""
+    run, validate = tmp_path / "run", train.validate
+
+    def stopped(training: Any, dataset: Any, progress: Any, *rest: Any) -> Any:
+        if progress.step == progress.steps:
+            signal.raise_signal(signal.SIGINT)
+        return validate(training, dataset, progress, *rest)
+
+    SilentOs.written.clear()
+    monkeypatch.setattr(signals, "os", SilentOs)
+    monkeypatch.setattr(train, "validate", stopped)
+    ended = segtool("train", bench.config, "--run", run)
+    assert ended.code == 130
+    assert f"next: segtool eval {run}" in ended.err
+    assert SilentOs.written[-1] == b"\nstopped by SIGINT; the training that it came in is done and whole\n"
+    assert "end" in facts_of(run)
+    assert "is done at step 6" in segtool("train", run, "--resume").err
 
 
 @pytest.mark.parametrize(
@@ -545,6 +610,18 @@ def test_a_run_is_not_cut_short_by_a_resume(bench, cut, segtool):
     refused = segtool("train", cut, "--resume", "--dry-run", "--set=train.steps=2")
     assert refused.code == 2
     assert "stands at step 3, and the length given is 2 steps; give a longer one" in refused.err
+
+
+def test_a_run_that_is_done_is_told_once_with_what_is_not_taken_up(bench, segtool):
+    shorter = segtool("train", bench.whole, "--resume", "--set=train.steps=4")
+    assert shorter.code == 2
+    assert "stands at step 6, and the length given is 4 steps; give a longer one" in shorter.err
+    other = segtool("train", bench.whole, "--resume", "--set=optim.lr=0.5")
+    assert other.code == 0
+    assert "is done at step 6; extend it with --set train.epochs=… or train.steps=…; nothing is left" in other.err
+    assert other.err.endswith("nothing is left that this would change: optim.lr 0.01 -> 0.5\n")
+    assert "changed: " not in shorter.err + other.err
+    assert load_config(bench.whole / "config.yaml").optim.lr == 0.01
 
 
 def test_a_run_that_ended_for_want_of_improvement_goes_on_with_more_patience_only(tmp_path, bench, segtool):

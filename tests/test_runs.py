@@ -73,8 +73,30 @@ def test_a_last_line_cut_off_anywhere_is_dropped_and_the_next_rows_stand_on_line
 )
 def test_lines_that_are_no_rows_are_dropped(run, garbage):
     (run.directory / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + garbage + b'\n{"step": 2}\n')
-    run.drop_after(5)
+    told: list[str] = []
+    run.drop_after(5, warn=told.append)
     assert [row["step"] for row in rows(run)] == [1, 2]
+    assert told == [f"{run.directory / 'metrics.jsonl'}: line 2 is no row that segtool wrote; such lines are left out"]
+
+
+SCORES = {"step": 2, "split": "val", "miou": 0.5, "pixel_accuracy": 1, "iou": {"sky": 0.5, "sea": None}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(json.dumps({key: value for key, value in SCORES.items() if key != left}) for left in SCORES),
+        *(json.dumps({**SCORES, key: value}) for key, value in {
+            "step": "2", "miou": "high", "pixel_accuracy": 10**400, "iou": [0.5],
+        }.items()),
+        json.dumps({**SCORES, "iou": {"sky": "blue"}}), "{", "[]", "7", "[" * 100_000, "", "\x85", b'{"step": "\xc3"}',
+    ],
+)  # fmt: skip
+def test_rows_of_validations_that_somebody_edited_are_passed_over(run, line):
+    content = line if isinstance(line, bytes) else line.encode()
+    good = json.dumps(SCORES).encode()
+    (run.directory / "metrics.jsonl").write_bytes(b"\n".join([good, content, b'{"step": 3, "loss": 1}', good]))
+    assert run.validations() == [SCORES, SCORES]
 
 
 def test_dropping_makes_no_log_where_there_is_none(run):

@@ -18,7 +18,7 @@ from faults import command, done, tree
 
 from segtool import checkpoint, checkpoint_files
 from segtool.errors import DiskError
-from segtool.runs import FILES, Run
+from segtool.runs import FILES, FOLDERS, Run
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",
@@ -89,6 +89,18 @@ def test_a_run_refuses_what_is_no_file_in_the_place_of_one_before_it_reads_or_wr
     assert [path.name for path in run.iterdir()] == [name]
     assert (tmp_path / "victim").read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_file_in_the_place_of_a_folder_of_a_run_is_told_before_the_data_is_looked_at(copied, name):
+    run = copied / "other"
+    run.mkdir()
+    (run / name).write_text("precious")
+    code, err = command("train", copied / "config.yaml", "--run", run, *QUICK[:-1])
+    assert code == 4, err
+    assert f"{run / name}: is no folder that can be written; move it away, or choose another place" in err
+    assert "checking the data" not in err
+    assert (run / name).read_text() == "precious"
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

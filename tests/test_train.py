@@ -32,7 +32,7 @@ from segtool.data.formats import split_records
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.distributed import World
-from segtool.errors import ConfigError, DivergedError, Interrupted
+from segtool.errors import ConfigError, DiskError, DivergedError, Interrupted
 from segtool.evaluate import evaluate
 from segtool.metrics import Scores
 from segtool.models.encoders import ConvEncoder, Pretrained
@@ -1126,6 +1126,30 @@ def test_samples_show_image_truth_and_prediction_of_evenly_spaced_validation_ima
     with Image.open(run.directory / "samples" / "val0.png") as picture:
         assert picture.height >= 32
         assert picture.width >= 3 * 32
+
+
+@pytest.mark.parametrize("function", ["validate", "save"])
+def test_a_run_that_is_moved_away_while_it_trains_is_not_begun_anew_where_it_was(
+    trainer, make_config, tmp_path, monkeypatch, function
+):
+    real = getattr(train, function)
+
+    def moved(*arguments: Any) -> Any:
+        if (tmp_path / "run" / "checkpoints").exists():
+            (tmp_path / "run").rename(tmp_path / "there")
+        return real(*arguments)
+
+    monkeypatch.setattr(train, function, moved)
+    with pytest.raises(DiskError, match="run: is not there any more; put it back, or continue it where it is now"):
+        trainer("run", make_config(train={"samples": 1}))
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_picture_that_could_not_be_written_is_told_before_the_first_step(trainer, make_config, tmp_path):
+    (tmp_path / "run" / "samples" / "val2.png").mkdir(parents=True)
+    with pytest.raises(DiskError, match=r"samples/val2\.png: is a link, a folder or a device"):
+        trainer("run", make_config(train={"samples": 2}))
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_samples_of_deep_folders_have_names_that_can_be_written_and_are_told_apart(tmp_path):
