@@ -13,7 +13,7 @@ from segtool.config import Config, load_config, located
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 from segtool.execution import execute, working_in
 from segtool.members import fold_runs
-from segtool.preparation import last_step, planned, prepared, require_shares, verify_components
+from segtool.preparation import planned, prepared, require_shares, verify_components
 from segtool.provenance import (
     continued_facts,
     differences,
@@ -44,6 +44,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         SegtoolError: of the kind that tells what is wrong.
     """
     from segtool import checkpoint
+    from segtool.budget import Budget
     from segtool.data.formats import split_records
     from segtool.distributed import choose_device, place
     from segtool.forecast import scored_seconds
@@ -83,15 +84,15 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         if dry_run:
             return
         work = prepared(config, plan, records, device, world)
-        deadline = None
+        budget = None
         if session.budget is not None:
-            deadline = last_step(began + session.budget, scored_seconds(work))
+            budget = Budget(began + session.budget, scored=scored_seconds(work))
         checkpoint.remove_unfinished(run.checkpoints)
         run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, reporter)
         run.write_facts(facts)
-        execute(work, run, reporter, facts, resumed=resumed, deadline=deadline)
+        execute(work, run, reporter, facts, resumed=resumed, budget=budget)
 
 
 def restarted(session: Session) -> Session:

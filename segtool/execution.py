@@ -15,6 +15,7 @@ from segtool.provenance import fingerprint, require_alike, timestamp
 from segtool.runs import RunDirectory, typed
 
 if TYPE_CHECKING:
+    from segtool.budget import Budget
     from segtool.checkpoint import Checkpoint
     from segtool.distributed import World
     from segtool.plan import Prepared
@@ -28,14 +29,14 @@ def execute(
     facts: Mapping[str, Any],
     *,
     resumed: Checkpoint | None = None,
-    deadline: float | None = None,
+    budget: Budget | None = None,
 ) -> None:
     """Trains as the main process, after telling the others what was decided, and says what came of it.
 
     Args:
         facts: What `run.json` holds; its end is added.
         resumed: The checkpoint to go on from.
-        deadline: `time.monotonic()` after which no further step begins.
+        budget: The time that it has, where it is limited.
 
     Raises:
         SegtoolError: as `train.train`; DataError also where another process finds other files.
@@ -46,10 +47,10 @@ def execute(
     reporter.say(f"run directory: {run.directory}")
     work.world.send(_orders(work, run, resumed))
     require_alike(work.world, fingerprint(work.records))
-    progress = train(work, run, reporter=reporter, resumed=resumed, deadline=deadline)
-    run.write_facts({**facts, "end": timestamp(), "steps_done": progress.step})
-    if progress.step < work.plan.steps:
-        reporter.say(f"ended at step {progress.step} of {work.plan.steps}")
+    progress = train(work, run, reporter=reporter, resumed=resumed, budget=budget)
+    run.write_facts({**facts, "steps": progress.steps, "end": timestamp(), "steps_done": progress.step})
+    if progress.step < progress.steps:
+        reporter.say(f"ended at step {progress.step} of {progress.steps}")
     quoted = typed(run.directory)
     if progress.best is not None:
         reporter.say(

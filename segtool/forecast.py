@@ -36,6 +36,7 @@ T = TypeVar("T")
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
 LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 40, 15.0  # how many steps are timed: as many as go into that time
 LEAST_IMAGES, MOST_IMAGES, IMAGE_SECONDS = 3, 24, 8.0
+AMPLE = 600.0  # seconds of a budget that leave room for all of that
 DISK_RATE = 200e6  # bytes a second that a disk is taken to write
 
 
@@ -109,11 +110,15 @@ def most_checkpoints(config: Config, plan: Plan) -> int:
     return min(config.train.keep + 2, plan.steps + 1)
 
 
-def measure(work: Prepared, reporter: Reporter) -> Forecast:
+def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) -> Forecast:
     """Returns what a training takes, steps timed with the whole network in training, images with their decoding.
 
     Of several processes one measures its share of the work on its own; what they say to each other is left out.
+
+    Args:
+        within: Seconds of a budget that this is a part of: measuring takes less of a short one.
     """
+    share = 1.0 if within is None else min(1.0, within / AMPLE)
     config, plan, records, world, device = work.config, work.plan, work.records, work.world.alone, work.device
     keep_freed_memory()
     began = time.monotonic()
@@ -138,13 +143,13 @@ def measure(work: Prepared, reporter: Reporter) -> Forecast:
         _wait(device)
         ends.append(time.monotonic())
         timed = len(ends) - 1 - WARM_UP
-        if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > STEP_SECONDS:
+        if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > share * STEP_SECONDS:
             break
     del batches  # and with it the processes that load
     spans = [after - before for before, after in itertools.pairwise(ends)]
     per_step = statistics.median(spans[WARM_UP:])
     starting = max(sum(spans[:WARM_UP]) - WARM_UP * per_step, 0.0)
-    validation, samples = _scoring(training, records, workers)
+    validation, samples = _scoring(training, records, workers, share * IMAGE_SECONDS)
     saving, num_bytes = _saving(training)
     memory = peak_memory(device)
     if memory is not None and dataset.cache is not None and device.type != "cuda":
@@ -158,7 +163,7 @@ def scored_seconds(work: Prepared) -> float:
     world = work.world.alone
     training = training_step.build_training(work.config, None, work.device, world)
     workers = num_workers(work.config.train.workers, work.device, world)
-    validation, samples = _scoring(training, work.records, workers)
+    validation, samples = _scoring(training, work.records, workers, IMAGE_SECONDS)
     saving, _ = _saving(training)
     return validation + samples + saving
 
@@ -184,14 +189,20 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _scoring(training: training_step.Training, records: dict[str, list[Record]], workers: int) -> tuple[float, float]:
-    """Returns the seconds of scoring all of the validation split, and of drawing the samples."""
+def _scoring(
+    training: training_step.Training, records: dict[str, list[Record]], workers: int, seconds: float
+) -> tuple[float, float]:
+    """Returns the seconds of scoring all of the validation split, and of drawing the samples.
+
+    Args:
+        seconds: To measure for, about.
+    """
     dataset = EvaluationSet(records.get("val", []), Reader.of(training.config))
     if not len(dataset):
         return 0.0, 0.0
     predictor = train.build_predictor(training)
     few = _score(training, predictor, _part(dataset, LEAST_IMAGES), workers)
-    count = int(np.clip(IMAGE_SECONDS / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
+    count = int(np.clip(seconds / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
     clock = _score(training, predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
     began = time.monotonic()
     list(train.sample_pictures(predictor, dataset, training.config.train.samples))

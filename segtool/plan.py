@@ -88,6 +88,8 @@ class Plan:
     choices: tuple[Choice, ...] = ()
     cache: bool = False
     """Whether decoded training images and masks are kept in memory."""
+    most_steps: int = 0
+    """What a budget may lengthen the run to, once its steps are seen; 0: its length is given."""
 
     @property
     def epochs(self) -> float:
@@ -165,6 +167,11 @@ def steps_of(epochs: float, images: int, batch_size: int) -> int:
     """Returns the steps that epochs of so many images take, rounded up."""
     # As a fraction: 1.1 * 10 is a little more than 11 in binary.
     return math.ceil(Fraction(str(epochs)) * images / batch_size)
+
+
+def of_length(config: Config, plan: Plan, steps: int) -> tuple[Config, Plan]:
+    """Returns config and plan of a training as they are for one of so many steps."""
+    return replace(config, train=replace(config.train, epochs=None, steps=steps)), replace(plan, steps=steps)
 
 
 def parts_of(train: Train, images: int) -> int:

@@ -14,6 +14,7 @@ from segtool.yaml_io import flow
 if TYPE_CHECKING:
     import torch
 
+    from segtool.budget import Budget
     from segtool.check.findings import Finding, Report
     from segtool.data.pairs import Record
     from segtool.data.statistics import ClassFrequencies
@@ -151,16 +152,19 @@ def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:
     return None
 
 
-def budgeted(work: Prepared, times: Times, budget: float, began: float, reporter: Reporter) -> tuple[Prepared, float]:
-    """Returns the training with the number of steps that fits the budget, and the time at which to stop.
+def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporter: Reporter) -> tuple[Prepared, Budget]:
+    """Returns the training with the number of steps that fits a budget of so many seconds, as measured, and the budget.
 
-    The rest of the budget is shared between steps and validations as measured; a twentieth of it is left over for what
-    varies, and from the deadline on only the last validation and checkpoint are made.
+    Raises:
+        SegtoolError: not one step goes into it.
     """
-    plan = work.plan
-    left = max(0.0, budget - (time.monotonic() - began))
-    per_step = times.step + times.scored / plan.eval_steps
-    steps = int((0.95 * left - times.starting - times.saving - times.scored) / per_step)
+    from segtool.budget import MOST, Budget
+    from segtool.plan import of_length
+
+    plan, budget = work.plan, Budget(began + seconds, scored=times.scored, per_step=times.step)
+    now = time.monotonic()
+    left = max(0.0, budget.end - now)
+    steps = budget.length(plan, 0, now=now + times.starting + times.saving)
     if steps < 1:
         raise SegtoolError(
             f"--budget: a step takes {times.step:.1f} s and a validation {times.scored:.1f} s, and {left:.0f} s "
@@ -168,13 +172,7 @@ def budgeted(work: Prepared, times: Times, budget: float, began: float, reporter
         )
     reporter.say(
         f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
-        f"validations of {times.validation:.1f} s included"
+        f"validations of {times.validation:.1f} s included; decided again by the steps of the training itself"
     )
-    config = replace(work.config, train=replace(work.config.train, epochs=None, steps=steps))
-    shorter = replace(work, config=config, plan=replace(plan, steps=steps))
-    return shorter, last_step(began + budget, times.scored)
-
-
-def last_step(end: float, scored: float) -> float:
-    """Returns when the last step must have begun, so that `scored` seconds of validation and checkpoint end in time."""
-    return end - 1.5 * scored - 2
+    config, plan = of_length(work.config, replace(plan, most_steps=MOST * steps), steps)
+    return replace(work, config=config, plan=plan), budget

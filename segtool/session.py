@@ -158,12 +158,12 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     if dry_run:
         _say_brief(work, report, reporter)
     trial = _preflight(work, base, directory, reporter) if session.preflight else None
-    deadline = None
+    budget = None
     if dry_run or session.budget is not None:
         spent = time.monotonic() - began
-        forecast = measure(work, reporter)
+        forecast = measure(work, reporter, within=session.budget)
         if session.budget is not None:
-            work, deadline = budgeted(work, forecast.times, session.budget, began, reporter)
+            work, budget = budgeted(work, forecast.times, session.budget, began, reporter)
         if dry_run:
             return _foretell(work, forecast, spent, directory, reporter)
     run = Run(directory if session.run else _claim(directory), device=session.device)
@@ -179,7 +179,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
         facts = first_facts(work)
         run.write_facts(facts)  # before the config, which without them counts as the user's own
         run.write_config(work.config)
-        execute(work, run, reporter, facts, deadline=deadline)
+        execute(work, run, reporter, facts, budget=budget)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 import zlib
@@ -16,6 +17,7 @@ import torch
 
 from segtool import checkpoint, disk, training_step
 from segtool.allocator import keep_freed_memory
+from segtool.budget import Budget
 from segtool.checkpoint import Progress
 from segtool.config import located
 from segtool.data.cache import make_cache
@@ -33,7 +35,7 @@ from segtool.errors import DivergedError, Interrupted
 from segtool.evaluate import evaluate
 from segtool.inference import Predictor, fast_dtype
 from segtool.optim import learning_rate
-from segtool.plan import Plan, Prepared
+from segtool.plan import Plan, Prepared, of_length
 from segtool.runs import RunDirectory, relocate
 from segtool.shortage import shortage_told
 from segtool.signals import catch_signals, raised_at_signals
@@ -53,13 +55,13 @@ def train(
     *,
     reporter: Reporter,
     resumed: checkpoint.Checkpoint | None = None,
-    deadline: float | None = None,
+    budget: Budget | None = None,
 ) -> Progress:
     """Trains to the end of the plan and returns where it stands then.
 
     Args:
         resumed: The checkpoint to go on from.
-        deadline: `time.monotonic()` after which no further step begins.
+        budget: The time that it has, where it is limited; the plan's length is then decided again on the way.
 
     Raises:
         ConfigError: the encoder's pretrained weights are not there, or of another network.
@@ -69,6 +71,7 @@ def train(
     """
     config, plan, records = work.config, work.plan, work.records
     world = work.world.limited(config.train.timeout)
+    budget = budget or Budget(math.inf)
     keep_freed_memory()
     training_set = build_training_set(work)
     validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
@@ -104,30 +107,39 @@ def train(
             progress = replace(progress, step=progress.step + 1, score=None)
             logs.step(progress, outcome, late=LATE_STEPS if training.runs_ahead else 0)
 
-            # Once in a while: validate, save, end.
-            out_of_time = bool(world.largest(deadline is not None and time.monotonic() > deadline))
-            last = progress.step == plan.steps or out_of_time
-            if last or progress.step % plan.eval_steps == 0:
+            # Once in a while: look at the time that is left, validate, save, end.
+            steps = world.largest(budget.stepped(plan, progress.step) if world.is_main else 0)
+            if resized := steps != plan.steps:
+                training.config, plan = of_length(training.config, plan, steps)
+                progress = replace(progress, steps=steps)
+                logs.resize(plan)
+            last = progress.step == plan.steps or bool(world.largest(budget.is_up))
+            scored = last or progress.step % plan.eval_steps == 0
+            if scored:
                 logs.settle()
                 progress = validate(training, validation_set, progress, run, logs, workers)
                 patience = config.train.patience
                 if patience is not None and progress.stale >= patience and not last:
                     reporter.say(f"no better mean IoU in {patience} validations: training ends here")
                     last = True
+                last = last or bool(world.largest(budget.is_up))  # where that took longer than was foretold
             # Looked at once: a signal that comes later ends the next step, after its save.
             stop = world.largest(signals[0] if signals else 0)
             due = world.largest(time.monotonic() - saved_at > CHECKPOINT_SECONDS)
-            if last or stop or due or progress.score is not None:
+            if last or stop or due or resized or progress.score is not None:
                 logs.settle()  # a step that was not made must not be saved as one
                 require_finite(training, progress.step)
                 logs.flush()
                 progress = replace(progress, finished=last)
                 save(training, progress, run, reporter)
                 saved_at = time.monotonic()
+            if resized and world.is_main:
+                run.write_config(training.config)
             if last:
                 break
             if stop:
                 raise Interrupted(stop, run.resume_command(world.size), progress.step)
+            budget.goes_on(scored=scored)
     return progress
 
 
@@ -161,7 +173,7 @@ def load(
         world,
         batch_size=config.train.batch_size,
         start=start,
-        steps=plan.steps,
+        steps=max(plan.steps, plan.most_steps),
         workers=workers,
         device=training.device,
     )

@@ -51,6 +51,11 @@ class Logs:
         self.validations = Validations(config, plan.steps, run.validations())
         self.waiting: deque[tuple[Progress, Outcome]] = deque()
 
+    def resize(self, plan: Plan) -> None:
+        """Says that the run is of another length from now on."""
+        self.reporter.say(f"budget: {plan.steps} steps in place of {self.plan.steps}, by the time of those up to here")
+        self.plan, self.validations.steps = plan, plan.steps
+
     def awaited(self, batches: Iterator[Sample]) -> Iterator[Sample]:
         """Yields the batches, and warns where the steps mostly wait for them."""
         while True:

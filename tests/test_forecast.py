@@ -50,6 +50,19 @@ def test_the_steps_that_warm_up_count_as_start_up_and_not_in_the_time_of_a_step(
     assert times.starting == 30 + 2 + 2 - 3 * 1
 
 
+@pytest.mark.parametrize(("within", "steps"), [(60.0, 3 + 4), (240.0, 3 + 7), (None, 3 + 16)])
+def test_measuring_takes_less_of_a_short_budget(make_config, monkeypatch, within, steps):
+    clock = [0.0]
+
+    def step(*_: Any) -> None:
+        clock[0] += 1.0
+
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(training_step, "train_step", step)
+    measured(make_config(), within=within)
+    assert clock[0] == steps
+
+
 def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
     make_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -65,11 +78,12 @@ def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
     assert found.checkpoint == pytest.approx(on_disk, rel=0.02)
 
 
-def measured(config: Any) -> Forecast:
+def measured(config: Any, within: float | None = None) -> Forecast:
     records = split_records(config, Path("/"))
     config = resolve_data(config, records["train"])
     config, planned = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
-    return forecast.measure(plan.Prepared(config, planned, records, None, World(), CPU), Reporter(quiet=True))
+    work = plan.Prepared(config, planned, records, None, World(), CPU)
+    return forecast.measure(work, Reporter(quiet=True), within=within)
 
 
 def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config, tmp_path: Path):

@@ -24,6 +24,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segtool import checkpoint, forecast, plan, train, training_log, training_step
+from segtool.budget import Budget
 from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data import formats
@@ -1292,7 +1293,7 @@ def test_a_run_ends_with_a_validation_and_a_checkpoint_when_its_time_is_up(tmp_p
     real = train.train
 
     def late(*args: Any, **options: Any) -> Any:
-        return real(*args, **options, deadline=-1.0)
+        return real(*args, **options, budget=Budget(-1.0))
 
     monkeypatch.setattr(train, "train", late)
     run = Trainer(tmp_path, monkeypatch)("run", make_config())

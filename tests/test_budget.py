@@ -1,0 +1,130 @@
+"""A budget is a promise: a training ends within it and little before, and its learning rate goes down to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import Trained, Trainer
+
+from segtool import budget, train, training_step
+from segtool.budget import ENDING, LEFT_OVER, SLACK, Budget
+from segtool.config import load_config
+from segtool.optim import learning_rate
+from segtool.plan import Plan, of_length
+
+SCORED = 3.0  # seconds of a validation
+
+
+class Clock:
+    """Stands for the time, which goes by in steps and validations only."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, step: float, validation: float = SCORED) -> None:
+        self.now = 0.0
+        self.validated: list[float] = []
+        patch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: self.now))
+        make_step, validate = training_step.train_step, train.validate
+
+        def stepped(*arguments: Any) -> Any:
+            self.now += step
+            return make_step(*arguments)
+
+        def validated(*arguments: Any) -> Any:
+            self.now += validation
+            self.validated.append(self.now)
+            return validate(*arguments)
+
+        patch.setattr(training_step, "train_step", stepped)
+        patch.setattr(train, "validate", validated)
+
+
+def plan_of(steps: int, every: int) -> Plan:
+    return Plan(images=8, crop=(16, 16), steps=steps, eval_steps=every, batch_size=3, most_steps=10 * steps)
+
+
+@pytest.mark.parametrize("done", [0, 1, 6, 7, 11])
+@pytest.mark.parametrize("every", [1, 3, 7, 50])
+@pytest.mark.parametrize("end", [0.0, 8.0, 9.0, 27.3, 100.0])
+def test_a_length_is_the_longest_whose_steps_and_validations_go_into_the_time(done, every, end):
+    limit = (1 - LEFT_OVER) * (end - SLACK * 1.5 - ENDING)
+    made, now = done, 0.0
+    while True:
+        now += 1.5 if made and made % every == 0 else 0.0
+        now += 0.4
+        if now > limit:
+            break
+        made += 1
+    assert Budget(end, scored=1.5, per_step=0.4).length(plan_of(1, every), done, now=0.0) == made
+
+
+def trained(
+    trainer: Trainer, patch: pytest.MonkeyPatch, config: Any, *, end: float, foretold: float, **options: Any
+) -> Trained:
+    """Trains with a budget up to `end`, of which so many seconds a step were foretold."""
+    real = train.train
+
+    def limited(work: Any, run: Any, **given: Any) -> Any:
+        limit = Budget(end, scored=SCORED, per_step=foretold)
+        steps = limit.length(work.plan, 0, now=0.0)
+        assert steps
+        config, plan = of_length(work.config, replace(work.plan, most_steps=10 * steps), steps)
+        run.write_config(config)
+        return real(replace(work, config=config, plan=plan), run, **given, budget=limit)
+
+    with patch.context() as context:
+        context.setattr(train, "train", limited)
+        return trainer("run", config, **options)
+
+
+@pytest.fixture
+def config(make_config: Callable[..., Any]) -> Any:
+    return make_config(train={"eval_every": 15 * 3 / 8})  # a validation every 15 steps
+
+
+@pytest.mark.parametrize(("foretold", "step"), [(2.0, 1.0), (1.0, 2.0), (1.0, 1.0), (9.0, 9.0)])
+def test_a_budget_is_used_up_and_never_passed_whatever_was_foretold(trainer, monkeypatch, config, foretold, step):
+    clock = Clock(monkeypatch, step=step)
+    run = trained(trainer, monkeypatch, config, end=100.0, foretold=foretold)
+    assert 100 - SLACK * SCORED - ENDING - LEFT_OVER * 100 - step < clock.now <= 100
+    assert run.progress.finished
+    assert run.progress.step == run.progress.steps, "it was cut short, before its learning rate came to the end"
+    rates = {row["step"]: row["lr"] for row in run.metrics if "lr" in row}
+    for made in range(3 * run.progress.steps // 4 + 1, run.progress.steps + 1):
+        assert rates[made] == learning_rate(config.optim, made - 1, run.progress.steps)
+    for written in (run.final.config, load_config(run.directory / "config.yaml")):
+        assert (written.train.epochs, written.train.steps) == (None, run.progress.steps)
+    assert foretold == step or any("in place of" in line for line in run.said)
+
+
+def test_a_run_whose_length_a_budget_has_changed_goes_on_to_what_it_would_have_become(trainer, monkeypatch, config):
+    Clock(monkeypatch, step=1.0)
+    whole = trained(trainer, monkeypatch, config, end=60.0, foretold=2.0)
+    Clock(monkeypatch, step=1.0)
+    part = trained(Trainer(trainer.directory / "part", monkeypatch), monkeypatch, config, end=60.0, foretold=2.0,
+                   stop_after=40)  # fmt: skip
+    assert part.final.progress.step == 40 < part.final.progress.steps == whole.progress.steps
+    again = Trainer(trainer.directory / "part", monkeypatch)(
+        "run", load_config(part.directory / "config.yaml"), resume=True
+    )
+    assert again.metrics == whole.metrics
+    for name, value in whole.final.tensors["model"].items():
+        assert torch.equal(again.final.tensors["model"][name], value)
+
+
+def test_a_validation_that_takes_up_the_rest_of_the_time_is_the_last_one(trainer, monkeypatch, config):
+    clock = Clock(monkeypatch, step=1.0, validation=20.0)
+    run = trained(trainer, monkeypatch, config, end=45.0, foretold=1.0)
+    assert clock.validated == [35.0]
+    assert run.progress.finished
+    assert run.final.progress.score is not None
+
+
+def test_a_length_that_is_given_stays_whatever_time_is_left(trainer, monkeypatch, config):
+    Clock(monkeypatch, step=1.0)
+    real = train.train
+    monkeypatch.setattr(train, "train", lambda *args, **options: real(*args, **options, budget=Budget(1000.0)))
+    assert trainer("run", replace(config, train=replace(config.train, steps=30))).progress.step == 30
