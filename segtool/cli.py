@@ -69,6 +69,10 @@ def main() -> None:
             _require_current_folder()
             _require_words(arguments)
             app(arguments, prog_name="segtool")
+        except SystemExit as ended:
+            if ended.code == SegtoolError.exit_code:
+                _tell_keys(arguments)
+            raise
         finally:
             sys.stdout.flush()
     except Exception as error:
@@ -97,6 +101,24 @@ def _require_words(arguments: list[str]) -> None:
         if not argument or (option.startswith("--") and equals and not value):
             after = option or " ".join(["segtool", *arguments[:position]])
             raise SegtoolError(f"{after}: an empty argument; give it a value: a variable of the shell may be unset")
+
+
+def _tell_keys(arguments: list[str]) -> None:
+    """Says how a key of the config is set where one was given as an option, as other programs have them."""
+    from segtool.config import Sections
+    from segtool.parsing import dotted_keys
+    from segtool.terminal import print_errors
+
+    commands = typer.main.get_group(app).commands.values()
+    options = {name for command in commands for parameter in command.params for name in parameter.opts}
+    for position, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        keys = [key for key in dotted_keys(Sections) if key.rpartition(".")[2] == name]
+        if keys and option.startswith("--") and option not in options:
+            value = value or next(iter(arguments[position + 1 :]), "VALUE")
+            settings = " or ".join(f"--set {key}={value}" for key in keys)
+            print_errors([f"{option}: no option; a key of the config is set with {settings}"])
 
 
 def _show_version(wanted: bool) -> None:

@@ -123,7 +123,7 @@ def _fault(path: str, keys: Sequence[Any], message: str) -> Fault:
 def _unknown(annotation: Any, path: str, keys: Sequence[Any]) -> Fault:
     *parents, word = keys
     names = _field_names(_dataclass_of(_annotation_at(annotation, parents)))
-    elsewhere = [key for key in _keys(annotation) if key.rpartition(".")[2] == word]
+    elsewhere = [key for key in dotted_keys(annotation) if key.rpartition(".")[2] == word]
     hint = suggest(word, names, elsewhere=elsewhere)
     fault = _fault(path, keys, f"unknown key{hint}")
     meant = hint.removeprefix("; did you mean '").removesuffix("'?") if "did you mean" in hint else word
@@ -181,12 +181,12 @@ def _field_names(cls: Any) -> list[str]:
     return [field.name for field in fields(cls)]
 
 
-def _keys(annotation: Any, path: str = "") -> list[str]:
+def dotted_keys(annotation: Any, path: str = "") -> list[str]:
     """Returns the dotted keys of nested dataclasses, those inside lists and optional sections aside."""
     if not is_dataclass(annotation):
         return [path]
     hints = _hints(annotation)
-    return [key for name in _field_names(annotation) for key in _keys(hints[name], join(path, name))]
+    return [key for name in _field_names(annotation) for key in dotted_keys(hints[name], join(path, name))]
 
 
 def _mismatch(annotation: Any, value: Any) -> str:

@@ -124,6 +124,26 @@ def test_wrong_usage_exits_with_2_and_says_why(segtool: Command, arguments: list
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["train", "x.yaml", "--epochs", "10"], "--set train.epochs=10"),
+        (["train", "x.yaml", "--batch-size=4"], "--set train.batch_size=4"),
+        (["train", "x.yaml", "--lr"], "--set optim.lr=VALUE"),
+        (["train", "x.yaml", "--seed", "1"], "--set data.split.seed=1 or --set train.seed=1"),
+    ],
+)
+def test_a_key_given_as_an_option_is_told_as_it_is_set(segtool: Command, arguments: list[str], settings: str) -> None:
+    result = segtool(*arguments)
+    assert result.code == 2
+    assert result.err.endswith(f"no option; a key of the config is set with {settings}\n")
+
+
+def test_what_is_an_option_or_no_key_is_told_as_no_key(segtool: Command) -> None:
+    told = segtool("eval", "--masks", "--polish").err + segtool("train", "x.yaml", "--shine", "1").err
+    assert "key of the config" not in told
+
+
 def test_the_path_from_a_folder_to_masks_writes_everything_where_it_belongs(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path
 ) -> None:
