@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from segtool.check.findings import num
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.opening import shown
 from segtool.data.words import meaning_of, roles_in
@@ -103,7 +104,7 @@ def _sentence(root: Path, look: _Look) -> str:
     if stack := _stack(images):
         return stack
     if images and not any("masks" in roles_in(stem_of(path, root)) for path in images):
-        return f"{len(images)} images, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
+        return f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
     return ""
 
 
