@@ -15,6 +15,7 @@ from segtool.errors import DataError
 from segtool.init.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
 from segtool.init.encoding_of_values import guess_values
 from segtool.init.evidence import SOFT, Guess, Totals, modes, total
+from segtool.init.numbered import guess_numbered_colors
 
 ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
 
@@ -43,7 +44,7 @@ def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:
 
 def _guess_of_one_kind(masks: Sequence[MaskFacts]) -> Guess:
     if any(mask.colored for mask in masks):
-        return guess_colors(masks, "rgb", f"masks of mode {modes(masks)}")
+        return guess_numbered_colors(masks) or guess_colors(masks, "rgb", f"masks of mode {modes(masks)}")
     if palettes_disagree(masks):
         encoding = "palette" if all(mask.mode == "P" for mask in masks) else "rgb"
         return guess_colors(masks, encoding, "the same index has different colours in different masks' palettes")

@@ -1,9 +1,8 @@
-"""What single values in masks stand for: class indices, the grey levels of soft edges, or counted objects."""
+"""What single values in masks stand for: class indices, or the grey levels of soft edges."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,6 +31,7 @@ from segtool.init.evidence import (
     snapped,
     total,
 )
+from segtool.init.numbered import guess_numbered
 from segtool.rules import MAX_CLASSES
 
 DARK = 20  # grey that nobody tells from black
@@ -50,7 +50,8 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
             f"all masks hold the one value {totals.values[0]}: there is nothing to tell apart; "
             "expected at least two values. Is this the right folder of masks?"
         )
-    if instances := _guess_instances(masks):
+    void, why = _find_void(masks, totals)
+    if instances := guess_numbered(masks, void, why):
         return instances
     lossy = [mask for mask in masks if mask.lossy]
     if lossy and (exact := _without_lossy(masks, lossy)):
@@ -198,66 +199,3 @@ def _merge_binary(
     if values == [0, 1, VOID] and _two_spellings(masks, totals):
         return ((0,), (1, VOID)), ("some masks write the object as 1, others as 255: both are one class",)
     return tuple((value,) for value in values), ()
-
-
-# ------------------------------------------------------------------------------------------------- instances
-
-
-def _guess_instances(masks: Sequence[MaskFacts]) -> Guess | None:
-    """Returns background and object where values count objects instead of naming classes."""
-    totals = total(masks)
-    void, why = _find_void(masks, totals)
-    evidence = _instance_evidence(masks, void)
-    if evidence is None or 0 not in totals.values:
-        return None
-    wide = any(mask.mode.startswith("I") for mask in masks)
-    top = VOID - 1 if VOID in void else max(65535, int(totals.values.max())) if wide else 255
-    background = totals.share([0])
-    return Guess(
-        "index",
-        f"THE VALUES LOOK LIKE INSTANCE IDS, one number for each object ({evidence})",
-        ((0,), (1,)),
-        (background, 1 - background - totals.share(void)),
-        totals,
-        ignore=void,
-        ignore_reason=why,
-        spans={1: top},
-        notes=(
-            "every number above 0 counts as the one class `object`, and objects that touch become one area",
-            "predictions hold 0 and 1",
-            "where the numbers are classes after all, list each as `{name: NAME, values: [NUMBER]}`",
-        ),
-    )
-
-
-def _instance_evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str | None:
-    totals = total(masks)
-    counted = (totals.values > 0) & ~np.isin(totals.values, void)
-    ids, files = totals.values[counted], totals.files[counted]
-    num = len(ids)
-    if not num:
-        return None
-    what = f"{num} distinct values besides 0, up to {ids.max()}"
-    if all(re.match(r"man_(seg|track)\d", mask.path.name) for mask in masks):
-        return f"{what}; `man_seg` numbers cells, as the Cell Tracking Challenge does"
-    wide = ids.max() > 255 or any(mask.mode.startswith("I") for mask in masks)
-    if num > MANY_VALUES and wide:
-        return what
-    lone = float((files == 1).mean())
-    if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8:
-        return f"{what}, {rounded_share(lone)} of them in one file only"
-    if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
-        return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
-    return None
-
-
-def _counts_up(held: Sequence[np.ndarray]) -> bool:
-    """Whether masks hold exactly 1..n, n differing: objects were counted. Classes leave gaps in some masks."""
-    tops = [len(ids) for ids in held if len(ids)]
-    gaps = sum(bool(len(ids)) and (ids[0] != 1 or ids[-1] != len(ids)) for ids in held)
-    if not tops or gaps > len(tops) // 20:
-        return False
-    if len(tops) == 1:
-        return tops[0] > MANY_VALUES
-    distinct = len(set(tops))
-    return (max(tops) >= 10 and distinct >= len(tops) / 2) or (len(tops) >= 6 and max(tops) >= 6 and distinct >= 4)
