@@ -131,11 +131,14 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
 
 
 def telling(pairing: Pairing) -> int:
-    """Returns -1 where what is taken off a mask says overlay, colour, instance or second observer; 1 for train ids."""
+    """Returns -1 where what is taken off a mask says overlay, colour, instance or second observer.
+
+    Returns 1 where it says train ids or semantic, which stands beside ids of instances.
+    """
     mask = f"{pairing.mask_prefix} {pairing.mask_suffix}"
     if mask_rank(mask) < 0 or _SECOND.search(mask):
         return -1
-    return int("trainids" in re.sub(r"[^a-z]", "", mask.lower()))
+    return int(any(word in re.sub(r"[^a-z]", "", mask.lower()) for word in ("trainids", "semantic")))
 
 
 def _words_fit(pairing: Pairing) -> int:

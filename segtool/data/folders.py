@@ -69,6 +69,13 @@ class Tree:
         known = sorted(silent) if len(silent) <= MAX_UNKNOWN else []
         return [_place(path, hollow=self.hollow) for path in (".", *known)]
 
+    def kinds(self) -> list[Place]:
+        """Returns the folders of silent names within one that says images or masks, which its place holds as one."""
+        known = {place.path for place in self.places}
+        inner = [_place(path, hollow=self.hollow) for path in self.files if path not in known]
+        silent = [p for p in inner if p.role and not any(meaning_of(PurePosixPath(p.path).name)[:2])]
+        return silent if len(silent) <= MAX_UNKNOWN else []
+
     def around(self) -> Place:
         """Returns the innermost folder that holds all files."""
         parts = zip(*(_parts(folder) for folder in self.files), strict=False)
@@ -160,6 +167,8 @@ def _place(path: str, inner: str = "", hollow: Collection[str] = ()) -> Place:
         split = meaning.split or split
         if meaning.role:
             role, kind, rank = meaning.role, meaning.kind, mask_rank(part)
+            if role == "images" and "rgb" in kind.split():  # of images the first choice
+                rank = 1
         elif mask_rank(part) < 0:
             rank = -1
         if (meaning.rest and not meaning.role) or not (meaning.role or meaning.split or meaning.rest):

@@ -11,13 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of, telling
 from segtool.data.files import JPEG_SUFFIXES, stem_of
-from segtool.data.folders import Place, Tree, looks_like_masks, within
+from segtool.data.flatness import are_flat
+from segtool.data.folders import Place, Tree, parent_of, within
+from segtool.data.leftovers import unlabelled_images, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.wording import guess_words
 from segtool.data.words import SPLITS
@@ -76,9 +78,10 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         return finder.layout(two_folders)
     one_folder = finder.choose(finder.single_folders)
     best = one_folder if _total(one_folder) > CHANCE * _total(two_folders) else two_folders
-    if not best or (best["train"].images.role is None and 2 * _total(best) < 0.6 * known):
+    if not best or (2 * _total(best) < 0.6 * known and finder.may_have_more(best)):
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best
+    best = best or finder.of_kinds()
     return finder.layout(best) if best else None
 
 
@@ -92,11 +95,15 @@ class _Finder:
     def __init__(self, root: Path, without: Collection[str]) -> None:
         self.tree = Tree(root)
         self.without = without
+        self._flat: dict[str, bool] = {}
         self.places: dict[str, list[Place]] = defaultdict(list)
-        for place in self.tree.places:
-            if place.role != "masks" or place.shown not in without:
-                self.places[place.split or ""].append(place)
+        self._add(self.tree.places)
         self.places[""].extend(place for place in self.tree.unknown() if place not in self.places[""])
+
+    def _add(self, places: Iterable[Place]) -> None:
+        for place in places:
+            if place.role != "masks" or place.shown not in self.without:
+                self.places[place.split or ""].append(place)
 
     # --- what may belong together
 
@@ -108,12 +115,36 @@ class _Finder:
         loose = [place for place in places if place.role is None]
         yield from ((one, other) for one, other in product(images + loose, masks) if _apart(one, other))
         if not masks:
-            photographs = images or [place for place in loose if self._are_photographs(place)]
-            others = loose if images else [place for place in loose if not self._are_photographs(place)]
+            photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
             yield from ((one, other) for one, other in product(photographs, others) if not _nested(one, other))
 
-    def _are_photographs(self, place: Place) -> bool:
-        return all(path.suffix.lower() in JPEG_SUFFIXES for path in self.tree.files_of(place))
+    def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]] | None:
+        """Returns the places of images and of masks by what the files hold, where no name in the set says masks.
+
+        Args:
+            images: The places that a word says to hold images.
+            loose: Those of which no word says anything.
+        """
+        if any(place.role == "masks" for places in self.places.values() for place in places):
+            return None
+        flat = [place for place in (*images, *loose) if self._is_flat(place)]
+        flat = [place for place in flat if not _is_one_of_several(place, flat)]
+        pictures = [place for place in images or loose if place not in flat] or images
+        return (pictures, flat + [place for place in loose if images and place not in flat]) if flat else None
+
+    def _is_flat(self, place: Place) -> bool:
+        if place.shown not in self._flat:
+            self._flat[place.shown] = are_flat(self.tree.files_of(place))
+        return self._flat[place.shown]
+
+    def _told_by_formats(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
+        """Returns the same where JPEGs are the images, or a word says so, and the others masks."""
+        photographs = [
+            place
+            for place in loose
+            if not images and all(file.suffix.lower() in JPEG_SUFFIXES for file in self.tree.files_of(place))
+        ]
+        return images or photographs, [place for place in loose if place not in photographs]
 
     def single_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
         """Yields the folders that may hold images and masks side by side."""
@@ -154,7 +185,7 @@ class _Finder:
         for split in ("val", "test"):
             if best := self._best(self._alike(matches[split], like, matches["train"] + matches[""])):
                 named[split] = best
-        if whole and (not first or 2 * _total(named) < whole.pairs):
+        if whole and (not first or 2 * _total(named) <= whole.pairs):
             apart = {s: m for s, m in named.items() if s != "train" and not _overlap(m, whole)}
             return {"train": whole, **apart}
         if named and not first:
@@ -177,6 +208,31 @@ class _Finder:
 
     def _best_of(self, pairs: Iterable[tuple[Place, Place]]) -> _Match | None:
         return self._best([match for pair in pairs if _apart(*pair) and (match := self._match(*pair)).pairs])
+
+    def of_kinds(self) -> dict[str, _Match]:
+        """Returns the best matches where folders of silent names within images or masks are kinds of those.
+
+        `images/camera` and `images/range`; `labels/test/one_annotator` and `labels/test/three_annotators`.
+        """
+        kinds = self.tree.kinds()
+        self.tree.places += kinds
+        self._add(kinds)
+        found = (self.choose(self.pairs_of_folders) or self.across_splits()) if kinds else {}
+        return {} if found and _is_one_of_several(found["train"].masks, kinds) else found
+
+    def may_have_more(self, found: dict[str, _Match]) -> bool:
+        """Whether images lie anywhere, or several places have the same splits, each with masks in a folder of one name.
+
+        Other data sets beside the chosen one have other splits.
+        """
+        name = PurePosixPath(found["train"].masks.path).name
+        splits: dict[str, set[str]] = defaultdict(set)
+        for split, places in self.places.items():
+            for place in places:
+                if place.role == "masks" and PurePosixPath(place.path).name == name:
+                    splits[parent_of(parent_of(place.path))].add(split)
+        alike = len({frozenset(held) for held in splits.values()}) == 1
+        return found["train"].images.role is None or (len(splits) > 1 and alike)
 
     def by_words(self) -> dict[str, _Match]:
         """Returns the best match of images and masks whose names differ by words in their midst."""
@@ -221,10 +277,13 @@ class _Finder:
             masks.rank if telling(match.pairing) >= 0 else -1,
             lossless,
             images.role == "images",
+            images.role == "images" or images == masks or not self._is_flat(images),
             images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),
             -len(masks.path),
+            images.rank,
+            -len(images.path),
             [-ord(letter) for letter in masks.path],  # the first of two by name
         )
 
@@ -239,10 +298,15 @@ class _Finder:
         only = found["train"].images
         if only.split and only.split != "train":
             notes.append(f"{only.shown}: the only labelled part, so it is the training set")
-        used = [path for pair in splits.values() for path in pair]
-        unused = tuple(self._unused(found))
+        used = [place for match in found.values() for place in (match.images, match.masks)]
+        unused = tuple(unused_masks(self.tree, used))
+        notes += [
+            f"{match.masks.shown}: no name says masks; taken for them, as its files hold a few values in areas"
+            for match in found.values()
+            if match.masks.role != "masks" and match.images.path != match.masks.path and self._is_flat(match.masks)
+        ]
         notes += [f"{path}: looks like masks too, but is not used" for path in unused]
-        notes += self._unlabelled(used)
+        notes += unlabelled_images(self.tree, used)
         notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
         return Layout(splits, pairing, own, unused, tuple(notes))
 
@@ -264,39 +328,9 @@ class _Finder:
         inner = (match.images.inner, match.masks.inner)
         return inner != (pairing.image_folder, pairing.mask_folder) or self._count(match, pairing) < match.pairs
 
-    def _unused(self, found: dict[str, _Match]) -> Iterator[str]:
-        """Yields the folders with pictures whose own name has a word for masks and that no split uses."""
-        used = [place for match in found.values() for place in (match.images, match.masks)]
-        masks = sorted((place for place in self.tree.places if place.role == "masks"), key=lambda p: -len(p.path))
-        told: set[str] = set()
-        for folder in sorted(self.tree.files):
-            place = next((place for place in masks if _covers(place, folder)), None)
-            if place and not any(_covers(other, folder) or within(other.path, place.path) for other in used):
-                told.add(place.shown)
-        yield from sorted(told)
-
-    def _unlabelled(self, used: Sequence[str]) -> list[str]:
-        """Returns a note for each folder of images in a place of its own that no split uses."""
-        spare = [
-            place.path
-            for place in self.tree.places
-            if place.role != "masks" and not any(within(place.path, p) or within(p, place.path) for p in used)
-        ]
-        innermost = [path for path in spare if not any(path != other and within(other, path) for other in spare)]
-        counts = {path: sum(len(f) for d, f in self.tree.files.items() if within(d, path)) for path in innermost}
-        return [
-            f"{path}: {count} images without masks, left out"
-            for path, count in counts.items()
-            if not looks_like_masks(path)
-        ]
-
 
 def _within_folders(pairing: Pairing, images: Place, masks: Place) -> Pairing:
     return replace(pairing, image_folder=images.inner, mask_folder=masks.inner)
-
-
-def _covers(place: Place, folder: str) -> bool:
-    return within(folder, place.path) and (not place.inner or place.inner in folder.split("/"))
 
 
 def _apart(one: Place, other: Place) -> bool:
@@ -306,6 +340,12 @@ def _apart(one: Place, other: Place) -> bool:
 
 def _nested(one: Place, other: Place) -> bool:
     return within(one.path, other.path) or within(other.path, one.path)
+
+
+def _is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
+    """Whether other kinds of masks lie beside this one: one for each class, and none the truth."""
+    beside = [kind for kind in kinds if kind.path != masks.path and parent_of(kind.path) == parent_of(masks.path)]
+    return masks in kinds and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
 
 
 def _overlap(one: _Match, other: _Match) -> bool:

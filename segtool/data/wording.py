@@ -13,6 +13,8 @@ from segtool.config import Pairing
 from segtool.data.pairs import words_left, words_of
 from segtool.data.words import mask_rank, roles_in
 
+Kind = frozenset[str]
+
 FREQUENT = 0.05
 """A word in fewer of the paths names what a picture shows, and not what kind of file it is."""
 MOST_KINDS = 12
@@ -40,7 +42,7 @@ def guess_words(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, i
 
 def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing]:
     found = set()
-    for one, other in product(_kinds(images), _kinds(masks)):
+    for one, other in _likely(_kinds(images), _kinds(masks)):
         pairing = Pairing(image_words=" ".join(sorted(one - other)), mask_words=" ".join(sorted(other - one)))
         of_images, of_masks = _roles(pairing.image_words), _roles(pairing.mask_words)
         unlike = " ".join(word for word in pairing.image_words.split() if "images" not in _roles(word))
@@ -55,13 +57,25 @@ def _roles(words: str) -> set[str]:
     return {role for word in words.split() if len(word) > 1 for role in roles_in(word)}  # x and y are objects here
 
 
-def _kinds(stems: Sequence[str]) -> list[frozenset[str]]:
+def _likely(ones: list[Kind], others: list[Kind]) -> Iterator[tuple[Kind, Kind]]:
+    """Yields kinds of images and of masks: the most frequent, and to each that says masks the one that is most alike.
+
+    Where each of many objects has folders of its own, the most frequent kinds are all of images.
+    """
+    yield from product(ones[:MOST_KINDS], others[:MOST_KINDS])
+    pictures = [kind for kind in ones if "masks" not in _roles(" ".join(kind))]
+    for other in [kind for kind in others if kind not in pictures][:MOST_KINDS]:
+        if "masks" in _roles(" ".join(other)) and pictures:
+            yield min(pictures, key=lambda one, mask=other: len(one ^ mask)), other
+
+
+def _kinds(stems: Sequence[str]) -> list[Kind]:
     """Returns the sets of frequent words that paths hold, the most frequent sets first."""
     held = [frozenset(word for word in words_of(stem) if not word.isdigit()) for stem in stems]
     counts = Counter(word for words in held for word in words)
     least = max(2, FREQUENT * len(stems))
     kinds = Counter(frozenset(word for word in words if counts[word] >= least) for words in held)
-    return [kind for kind, _ in kinds.most_common(MOST_KINDS)]
+    return [kind for kind, _ in kinds.most_common()]
 
 
 def _rank(pairing: Pairing) -> int:

@@ -9,12 +9,13 @@ from typing import NamedTuple
 SPLITS = ("train", "val", "test")
 _WORDS = {
     "images": "images image img imgs imagery jpegimages pngimages input inputs photo photos picture pictures pics "
-    "frame frames scans slices raw rgb x leftimg8bit leftimg original originals source sat satellite ortho stills "
-    "tiles patches",
-    "masks": "masks mask maskes label labels labeled labelled labelids lab labs annotation annotations annot annots "
-    "annotated anno annos gt gts gtfine gtcoarse groundtruth groundtruths truth truths segmentation segmentations "
-    "segmentationclass segmentationclassaug seg segs segmaps segmap target targets y trimap trimaps manual semantic "
-    "semseg category categories ids matte mattes matting parsing figureground silhouettes silhouette",
+    "frame frames scans slices raw rgb x leftimg8bit leftimg orig original originals source sat satellite ortho "
+    "stills tiles patches",
+    "masks": "masks mask maskes msk msks label labels labeled labelled labelids lab labs lbl lbls annotation "
+    "annotations annot annots annotated anno annos gt gts gtfine gtcoarse groundtruth groundtruths truth "
+    "truths segmentation segmentations segmentationclass segmentationclassaug seg segs segmaps segmap target "
+    "targets y trimap trimaps manual semantic semseg category categories ids matte mattes matting parsing "
+    "figureground silhouettes silhouette",
     "train": "train training tr trn trainval",
     "val": "val valid validation dev eval vl",
     "test": "test testing tests ts te tst",
@@ -26,7 +27,7 @@ _OTHERS = {
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb vis visual visualization "
     "visualisation visualizations overlay overlays preview previews instance instances instanceids object objects "
     "human edge edges boundary boundaries contour contours eroded second nd depth fov tra track "
-    "tracks inv",
+    "tracks inv pred preds prediction predictions predicted",
 }
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())

@@ -24,7 +24,7 @@ from segtool.init.evidence import Guess
 from segtool.init.foreign import explain
 from segtool.init.names import NamesFile, find_names
 from segtool.init.split_lists import find_pair_lists, find_split_lists
-from segtool.init.split_names import find_split_names
+from segtool.init.split_names import find_split_folders, find_split_names
 
 MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1
@@ -161,7 +161,9 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
         pairing = layout.pairing_of("train")
         found = find_split_lists(root, data.train, train, pairing)
         if not found and "test" not in parts and (found := find_split_names(data.train, train, pairing)):
-            notes = (*notes, "the beginnings of the names tell the splits")
+            notes = (*notes, "The beginnings of the names tell the splits")
+        if not found and (found := find_split_folders(root, data.train, train, pairing)):
+            notes = (*notes, "Folders in the midst of the paths tell the splits")
         data = _divided(data, found)
     return _Way(data, notes, masks)
 
@@ -197,8 +199,8 @@ def _look(root: Path, way: _Way) -> Found:
     if all(facts.error for facts in images.values()):
         first = list(images.values())[:5]
         raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
-    if _are_one_kind(pairs["train"].records):
-        raise DataError(_parts(data))
+    if not _says_masks(data.train.pairing or data.pairing):
+        _require_pictures(pairs["train"].records)
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
@@ -272,12 +274,24 @@ def _require_both_halves(root: Path, data: Data, unused: Sequence[str]) -> None:
         raise DataError(_parts(data))
 
 
-def _are_one_kind(records: Sequence[Record]) -> bool:
-    """Whether what would be the images, in one folder with the masks, are masks too: a few values each."""
+def _says_masks(pairing: Pairing) -> bool:
+    """Whether what tells masks from images in one folder is a word for masks."""
+    return "masks" in roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix} {pairing.mask_words}")
+
+
+def _require_pictures(records: Sequence[Record]) -> None:
+    """Raises DataError where what would be the images, in one folder with the masks, hold a few values as masks do."""
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
     facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
     flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
-    return len(flat) > 1 and all(flat)
+    if len(flat) > 1 and all(flat):
+        image, mask = sample[0].image, sample[0].truth
+        raise DataError(
+            f"{shown(image)} and {shown(mask.name)} hold a few values each, as masks do, and no word in their names "
+            "says which is the image. Where they are several masks of one image, one for each part or object, merge "
+            "them into one whose pixels hold the class; where one is the image, put masks into a folder masks/ beside "
+            "images/"
+        )
 
 
 def _parts(data: Data) -> str:

@@ -1,4 +1,4 @@
-"""Finds splits that are told by the beginnings of file names: `train_1.bmp` and `testA_1.bmp` in one folder."""
+"""Finds splits that are told by names: `train_1.bmp` and `testA_1.bmp`; `Class1/Train/1.png`, `Class2/Train/1.png`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 from segtool.config import Folders, Pairing
-from segtool.data.pairs import Pairs, strip
+from segtool.data.pairs import Pairs, find_pairs, strip, words_of
 from segtool.data.words import SPLITS, meaning_of
 
 _HEAD = re.compile(r"((?i:train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?))(?![a-z])")
@@ -29,6 +30,48 @@ def find_split_names(train: Folders, pairs: Pairs, pairing: Pairing) -> dict[str
     if "train" not in names or len(names) == 1:
         return {}
     return {split: _part(train, pairing, names[split]) for split in SPLITS if split in names}
+
+
+def find_split_folders(root: Path, train: Folders, pairs: Pairs, pairing: Pairing) -> dict[str, Folders]:
+    """Returns the parts into which folders in the midst of paths divide the training folders; empty where one has none.
+
+    Each part takes the words of one folder more off both sides, so that the files without them are none of its own.
+    """
+    by_words = _in_words(pairing)
+    if by_words is None:
+        return {}
+    folders: dict[str, set[str]] = defaultdict(set)
+    for record in pairs.records:
+        told = {(split, name) for name in record.stem.split("/")[:-1] if (split := meaning_of(name).split)}
+        if len(told) != 1:
+            return {}
+        ((split, name),) = told
+        folders[split].add(name)
+    if "train" not in folders or len(folders) == 1 or any(len(names) > 1 for names in folders.values()):
+        return {}
+    parts = {split: _part_of_folder(train, by_words, *folders[split]) for split in SPLITS if split in folders}
+    found = [find_pairs(root / str(p.images), root / str(p.masks), p.pairing or pairing) for p in parts.values()]
+    return parts if sum(len(part.records) for part in found) == len(pairs.records) else {}
+
+
+def _in_words(pairing: Pairing) -> Pairing | None:
+    """Returns what tells images from masks as words; None where something else does."""
+    if pairing.image_words or pairing.mask_words:
+        return pairing
+    if pairing == Pairing(image_folder=pairing.image_folder, mask_folder=pairing.mask_folder) != Pairing():
+        images, masks = words_of(pairing.image_folder), words_of(pairing.mask_folder)
+        return Pairing(image_words=" ".join(images), mask_words=" ".join(masks))
+    return None
+
+
+def _part_of_folder(train: Folders, pairing: Pairing, name: str) -> Folders:
+    words = " ".join(words_of(name))
+    own = replace(
+        pairing,
+        image_words=f"{pairing.image_words} {words}".strip(),
+        mask_words=f"{pairing.mask_words} {words}".strip(),
+    )
+    return replace(train, pairing=own)
 
 
 def _part(train: Folders, pairing: Pairing, names: list[str]) -> Folders:

@@ -10,12 +10,14 @@ from published import bodies as bodies
 from published import exports as exports
 from published import folders as folders
 from published import from_above as from_above
+from published import nested as nested
 from published import no_masks as no_masks
 from published import scans as scans
 from published import storage as storage
 from published import streets as streets
 from published import things as things
 from published import tutorials as tutorials
+from published import unnamed as unnamed
 from published import ways as ways
 from published.registry import PUBLISHED as PUBLISHED
 from published.registry import UNSUPPORTED as UNSUPPORTED

@@ -1,0 +1,66 @@
+"""Sets of many places, books or products, each with folders of its own for splits and kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scenes import field, lesion, objects, street
+
+from published.registry import VOC_COLORS, binary, colored, pairs, published, rim, save
+
+
+@published({"train": 18, "test": 9}, "index", range(6), masks="/masks/")
+def sites_with_splits(root: Path) -> None:
+    """`north/train/images`, `north/test/masks`: splits in a folder for each place."""
+    for number, site in enumerate(("north", "south", "west")):
+        for part, num in (("train", 6), ("test", 3)):
+            for index, (image, mask) in enumerate(pairs(street, num, seed=980 + 10 * number + num)):
+                save(root / site / part / "images" / f"{index}.jpg", image)
+                save(root / site / part / "masks" / f"{index}.png", mask)
+
+
+@published({"train": 12, "val": 6, "test": 6}, "rgb", ["#000001", "#000002", "#000004", "#000008"], masks="-gt/")
+def diva_hisdb(root: Path) -> None:
+    """DIVA-HisDB: `CB55/img/training`, `CB55/pixel-level-gt/training`; classes as bits of the blue channel."""
+    for number, book in enumerate(("CB55", "CSG18")):
+        for part, num in (("training", 6), ("validation", 3), ("public-test", 3)):
+            for index, (image, mask) in enumerate(pairs(objects(3, least=4), num, seed=1100 + 20 * number + len(part))):
+                stem, nothing = f"e-codices_{book}_{len(part)}{index:03d}_max", np.zeros_like(mask)
+                save(root / book / "img" / part / f"{stem}.jpg", image)
+                bits = np.dstack([nothing, nothing, np.array([1, 2, 4, 8], np.uint8)[mask]])
+                save(root / book / "pixel-level-gt" / part / f"{stem}.png", bits)
+
+
+@published(30, "index", [0, 255], images="/test/", masks="/ground_truth/", warns="without a mask")
+def mvtec_of_all_products(root: Path) -> None:
+    """MVTec AD as a whole: fifteen products, of each more pictures of good ones than of any defect."""
+    for number in range(15):
+        base = root / f"product_{'abcdefghijklmno'[number]}"
+        for index, (image, mask) in enumerate(pairs(lesion, 8, seed=1200 + number, size=(40, 48))):
+            kind = "good" if index > 1 else f"flaw_{'xyz'[number % 3]}"
+            save(base / ("train" if index > 2 else "test") / kind / f"{index:03d}.png", image)
+            if index < 2:
+                save(base / "ground_truth" / kind / f"{index:03d}_mask.png", binary(mask))
+
+
+@published(16, "index", [0, 1, 2], images="/rgb/", masks="/iMapCleaned/")
+def sugar_beets(root: Path) -> None:
+    """Sugar beets: colour beside near infrared, indices beside colours, all of one name."""
+    for index, (image, mask) in enumerate(pairs(field, 16, seed=1300)):
+        base, stem = root / "CKA_160421", f"bonirob_2016-04-21-14-47-18_2_frame{7 * index}"
+        save(base / "images" / "nir" / f"{stem}.png", image[..., 0])
+        save(base / "images" / "rgb" / f"{stem}.png", image)
+        save(base / "annotations" / "dlp" / "colorCleaned" / f"{stem}.png", colored(mask, VOC_COLORS))
+        save(base / "annotations" / "dlp" / "iMapCleaned" / f"{stem}.png", mask)
+
+
+@published(14, "index", [0, 1, 2], masks="_semantic.png")
+def segments(root: Path) -> None:
+    """Segments.ai: ids, classes and colours beside each image, whose names begin alike."""
+    for index, (image, mask) in enumerate(pairs(objects(2, least=2), 14, seed=1320)):
+        ids = np.where(mask > 0, mask + 10 * np.uint8(index), 0).astype(np.uint16)
+        save(root / f"p{index}.jpg", image)
+        save(root / f"p{index}_label_ground-truth.png", ids)
+        save(root / f"p{index}_label_ground-truth_semantic.png", mask)
+        save(root / f"p{index}_label_ground-truth_colored.png", colored(rim(mask, 3), VOC_COLORS))
