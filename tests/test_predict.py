@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from segtool.checkpoint import Checkpoint, Progress, TrainState, load, save
 from segtool.config import Config
 from segtool.data.labels import Labels
+from segtool.data.predictions import MADE_BY
 from segtool.ensemble import Ensemble
 from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError, ShortageError
 from segtool.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
 from segtool.optim import build_optimizer
 from segtool.predict import build_ensemble, build_predictor, predict
-from segtool.predicted_files import MADE_BY, list_jobs, write_png
+from segtool.predicted_files import list_jobs, write_png
 
 CPU = torch.device("cpu")
 
