@@ -10,8 +10,8 @@ import pytest
 from conftest import check, config_of, write_pair
 
 from segtool.check import of_fits
-from segtool.check.fit import choose_grid, contrary, fits_of, strangers, turned_masks, votes_for_upright
-from segtool.check.matches import match
+from segtool.check.fit import choose_grid, contrary, turned_masks, votes_for_upright
+from segtool.check.matches import match, strangers
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -40,7 +40,7 @@ def pairs(count: int = COUNT) -> tuple[list[ImageFacts], list[MaskFacts]]:
 
 
 def strangers_of(images: list[ImageFacts], masks: list[MaskFacts]) -> list[int]:
-    return strangers(fits_of(images, masks), masks)
+    return strangers(match(images, masks).own, masks)
 
 
 def moved(masks: list[MaskFacts], places: list[int]) -> list[MaskFacts]:

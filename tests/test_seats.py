@@ -28,12 +28,14 @@ def drawn(seed: int) -> Pair:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def looked_at(pairs: Sequence[Pair], **given: dict) -> Seats:
+def looked_at(pairs: Sequence[Pair], **given: object) -> Seats:
     def look(places: Sequence[int]) -> list[Laid]:
         return [laid for place in places if (laid := lay_over(place, *pairs[place]))]
 
     everyone = range(len(pairs))
-    return look_closely(everyone, everyone, look, count=len(pairs), **{"wrong": {}, "turned": {}, **given})
+    return look_closely(
+        everyone, everyone, look, count=len(pairs), **{"wrong": {}, "turned": {}, "strange": [], **given}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,8 @@ def with_masks(pairs: Sequence[Pair], masks: dict[int, np.ndarray]) -> list[Pair
 
 def test_of_masks_that_sit_on_their_images_nothing_is_told_and_alarms_are_denied(right: list[Pair]) -> None:
     assert looked_at(right) == Seats([], [], [], set())
-    assert looked_at(right, wrong={2: 5, 5: 2}, turned={7: "upside down"}).denied == {2, 5, 7}
+    suspected = looked_at(right, wrong={2: 5, 5: 2}, turned={7: "upside down"}, strange=[3])
+    assert suspected == Seats([], [], [], {2, 5, 7})
 
 
 def test_exchanged_masks_are_told_with_the_images_that_they_sit_on(right: list[Pair]) -> None:
@@ -75,6 +78,7 @@ def test_a_mask_of_a_picture_that_is_not_there_sits_on_none(right: list[Pair]) -
     few_edges = np.zeros((150, 150), np.uint8)
     few_edges[20:60, 20:60] = 1
     assert looked_at(with_masks(right, {3: few_edges})).strange == []
+    assert looked_at(with_masks(right, {3: few_edges}), strange=[3, 5]).strange == [3]  # 5 sits
 
 
 @pytest.mark.parametrize("shift", [1, -1])

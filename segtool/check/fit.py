@@ -7,7 +7,7 @@ masks to images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -25,11 +25,6 @@ GRID_ONE = 0.25  # difference from which on a mask is against the others; 1 of 5
 GRID_WITH_OTHERS = 0.12  # the same beside a mask that is surely against the others
 
 _ROOTS = np.sqrt(np.arange(256, dtype=np.float32))  # of the shares of an outline
-
-STRANGE_AMONG = 20  # pairs, below which one low fit among others is a chance
-STRANGE_MOST = 0.1  # of the masks
-STRANGE_GAP = 0.2  # between the best fit of a stranger and the least of all others
-STRANGE_EDGES = 0.5  # of the usual length of edges, below which a low fit says little
 
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored left to right": lambda maps: maps[..., ::-1],
@@ -85,43 +80,6 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
         for place, gain in zip(among[found].tolist(), gains[found].tolist(), strict=True):
             lying[place] = max(lying.get(place, (0.0, "")), (gain, how))
     return [(usable[place], lying[place][1]) for place in sorted(lying)]
-
-
-class Fits(NamedTuple):
-    """How masks fit their own images and others."""
-
-    places: list[int]
-    """Of the pairs where both have edges, N of them; none where there are too few to compare."""
-    own: np.ndarray
-    """How well each lies on its image, N."""
-    low: np.ndarray
-    """N, whether it lies there no better than most masks of other images do."""
-
-
-def fits_of(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Fits:
-    """Returns how masks fit their own images, beside what masks of other images give."""
-    places = telling(images, masks)
-    if len(places) < MIN_PAIRS:
-        return Fits([], np.zeros(0), np.zeros(0, bool))
-    edges = _edges([images[place] for place in places])
-    outlines = outlines_of([masks[place] for place in places])
-    own, others = _overlap(outlines, edges), _overlaps_of_others(outlines, edges)
-    return Fits(places, own, own <= np.quantile(others, 0.95))
-
-
-def strangers(fits: Fits, masks: Sequence[MaskFacts]) -> list[int]:
-    """Returns the places of masks that fit their own image no better than others do, where all the rest fit clearly.
-
-    Of 900 sets of 20 to 60 pairs drawn from CamVid, an EM stack and photographs of cracks none gives an alarm.
-    """
-    places, own, low = fits
-    count = len(places)
-    if count < STRANGE_AMONG:
-        return []
-    if not 0 < low.sum() <= max(1, STRANGE_MOST * count) or own[~low].min() - own[low].max() < STRANGE_GAP:
-        return []
-    length = np.array([int(masks[place].outline.sum(dtype=np.int64)) for place in places])
-    return [places[place] for place in np.flatnonzero(low & (length >= STRANGE_EDGES * np.median(length)))]
 
 
 def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.ndarray:

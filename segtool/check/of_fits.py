@@ -12,14 +12,12 @@ from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, nu
 from segtool.check.fit import (
     choose_grid,
     contrary,
-    fits_of,
     own_fits,
-    strangers,
     turned_masks,
     votes_for_upright,
 )
 from segtool.check.likeness import standing_out
-from segtool.check.matches import gain_of_turn, match
+from segtool.check.matches import LOW, gain_of_turn, match, strangers
 from segtool.check.seats import Laid, Seats, lay_over, look_closely
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
 from segtool.check.survey import Survey
@@ -55,17 +53,17 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    fits, matches = fits_of(images, masks), match(images, masks)
-    wrong, strange = dict(matches.wrong), strangers(fits, masks)
+    matches = match(images, masks)
+    wrong, strange = dict(matches.wrong), []
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
     turned = {
         plain[place]: how
         for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
     }
     order = sorted(matches.own, key=lambda place: matches.own[place])
-    low = {fits.places[index] for index in np.flatnonzero(fits.low)}
     if order and len(wrong) + len(turned) <= len(pairs) / 2:
-        seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned)
+        foreign = strangers(matches.own, masks)
+        seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned, strange=foreign)
         known = seats.denied | dict(seats.turned).keys()
         wrong = {place: j for place, j in wrong.items() if place not in known} | dict(seats.exchanged)
         turned = {place: how for place, how in turned.items() if place not in {*seats.denied, *wrong}}
@@ -74,17 +72,23 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
             for place, how in seats.turned
             if images[place].orientation == 1 and gain_of_turn(images, masks, place, how) >= TURN_GAIN
         }
-        strange = [place for place in {*strange, *(low & {*seats.strange})} if place not in turned]
+        strange = [place for place in seats.strange if place in foreign or matches.own.get(place, np.inf) <= LOW]
     yield from _tell_wrong(survey, pairs, sorted(wrong.items()))
-    yield from _tell_strange(survey, pairs, sorted({*strange} - {*wrong}))
+    yield from _tell_strange(survey, pairs, sorted({*strange} - {*wrong, *turned}))
     yield from _tell_turned(survey, pairs, sorted(turned.items()), len(plain))
 
 
 def _look_closely(
-    survey: Survey, pairs: Sequence[Pair], order: Sequence[int], *, wrong: dict[int, int], turned: dict[int, str]
+    survey: Survey,
+    pairs: Sequence[Pair],
+    order: Sequence[int],
+    *,
+    wrong: dict[int, int],
+    turned: dict[int, str],
+    strange: Sequence[int],
 ) -> Seats:
     """Returns what the masks that are suspected most are, laid over images pixel by pixel."""
-    suspected = list(dict.fromkeys([*wrong, *turned, *order]))
+    suspected = list(dict.fromkeys([*wrong, *turned, *strange, *order]))
     most_pixels = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8)
 
     def look(places: Sequence[int]) -> list[Laid]:
@@ -103,7 +107,7 @@ def _look_closely(
 
     most = max(LEAST_CLOSELY, min(MOST_CLOSELY, len(suspected) // 20))
     usual = sorted(suspected)[:: max(1, len(suspected) // USUAL)][:USUAL]
-    return look_closely(suspected[:most], usual, look, count=len(pairs), wrong=wrong, turned=turned)
+    return look_closely(suspected[:most], usual, look, count=len(pairs), wrong=wrong, turned=turned, strange=strange)
 
 
 def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int, int]]) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ class Seats(NamedTuple):
     turned: list[tuple[int, str]]
     """Masks that sit on their image when they are turned, and how they lie, as in `TURNS`."""
     strange: list[int]
-    """Masks that sit on nothing."""
+    """Masks that sit on nothing, or do not sit and fit no image on small maps."""
     denied: set[int]
     """Masks that sit better on their image, as it is, than small maps say."""
 
@@ -96,6 +96,7 @@ def look_closely(
     count: int,
     wrong: Mapping[int, int],
     turned: Mapping[int, str],
+    strange: Sequence[int],
 ) -> Seats:
     """Returns how the suspected masks sit; of sets whose masks do not sit clearly on their images, only what is denied.
 
@@ -106,6 +107,7 @@ def look_closely(
         count: Of all pairs, in the order of their names.
         wrong: Masks and the images that they fit, by small maps.
         turned: Masks that lie otherwise, by small maps.
+        strange: Masks of no image of the set, by small maps.
     """
     laid = {one.place: one for one in look(suspected)}
     better = {i for i, j in wrong.items() if i in laid and j in laid and _prefers_own(laid[i], laid[j])}
@@ -149,14 +151,15 @@ def look_closely(
     }
     exchanged = _rings(fits)
     left = [one for one in left if one.place not in exchanged]
-    strange = [
+    foreign = {one.place for one in left if one.place in strange}
+    on_nothing = [
         one.place
         for one in left
         if one.seat.peak <= NOWHERE * peak and one.seat.clear < loosely and one.seat.edges >= STRANGE_EDGES
     ]
-    if len(left) - len(strange) > DOUBTFUL * len(laid) or len(strange) > STRANGE_MOST * len(laid):
-        strange = []
-    return Seats(sorted(exchanged.items()), sorted(lying.items()), strange, denied)
+    if len(left) - len(on_nothing) > DOUBTFUL * len(laid) or len(on_nothing) > STRANGE_MOST * len(laid):
+        on_nothing = []
+    return Seats(sorted(exchanged.items()), sorted(lying.items()), sorted({*foreign, *on_nothing}), denied)
 
 
 def _moved_on(
