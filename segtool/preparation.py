@@ -98,7 +98,8 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
 
 
 def _files(finding: Finding) -> str:
-    return f" ({', '.join(finding.files)})" if finding.files else ""
+    told = len(finding.files) == 1 and finding.files[0] in finding.example
+    return "" if told or not finding.files else f" ({', '.join(finding.files)})"
 
 
 def planned(

@@ -42,6 +42,19 @@ def test_an_error_of_the_data_that_concerns_no_file_names_none(make_config: Call
         checked_records(make_config(data={"fold": "1/99"}), Path("/"), Reporter(quiet=True))
 
 
+def test_an_error_of_one_file_names_it_once_beside_its_example(make_config: Callable[..., Any], tmp_path: Path) -> None:
+    for split, stems in {"train": "abc", "val": "d"}.items():
+        for stem in stems:
+            write_pair(
+                tmp_path, split, stem, np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 77 * (stem == "b"), np.uint8)
+            )
+    with pytest.raises(DataError) as told:
+        checked_records(make_config(root=tmp_path), Path("/"), Reporter(quiet=True))
+    (wrong,) = [problem for problem in told.value.problems if "SEG302" in problem]
+    assert "(train/masks/b.png)" not in wrong
+    assert "train/masks/b.png: 77 at (0, 0)" in wrong
+
+
 @pytest.mark.parametrize(("dtype", "taken"), [(np.uint8, "0.2 MB"), (np.uint16, "0.5 MB")])
 def test_what_images_take_in_memory_is_told_by_the_bits_of_their_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, taken: str
