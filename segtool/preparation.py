@@ -168,8 +168,9 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
     steps = budget.length(plan, 0, now=now + times.starting + times.saving)
     if steps < 1:
         raise SegtoolError(
-            f"--budget: a step takes {times.step:.1f} s and a validation {times.scored:.1f} s, and {left:.0f} s "
-            "are left after preparing; give more time"
+            f"--budget: getting going takes {times.starting:.0f} s, a step {times.step:.1f} s and a validation "
+            f"{times.scored:.1f} s, and {left:.0f} s are left after preparing; give more time"
+            + (", or do not compile: --set train.compile=false" if work.config.train.compile else "")
         )
     reporter.say(
         f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "

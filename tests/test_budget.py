@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,8 +15,12 @@ from conftest import Trained, Trainer
 from segtool import budget, train, training_step
 from segtool.budget import ENDING, LEFT_OVER, SLACK, Budget
 from segtool.config import load_config
+from segtool.errors import SegtoolError
+from segtool.forecast import Times
 from segtool.optim import learning_rate
 from segtool.plan import Plan, of_length
+from segtool.preparation import budgeted
+from segtool.terminal import Reporter
 
 SCORED = 3.0  # seconds of a validation
 
@@ -128,3 +133,15 @@ def test_a_length_that_is_given_stays_whatever_time_is_left(trainer, monkeypatch
     real = train.train
     monkeypatch.setattr(train, "train", lambda *args, **options: real(*args, **options, budget=Budget(1000.0)))
     assert trainer("run", replace(config, train=replace(config.train, steps=30))).progress.step == 30
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_budget_that_no_step_goes_into_says_what_takes_how_long(make_config, compiled):
+    config = make_config(train={"compile": compiled})
+    work = SimpleNamespace(config=config, plan=plan_of(100, 10))
+    times = Times(starting=60.0, step=2.0, validation=20.0, samples=1.0, saving=1.0)
+    with pytest.raises(SegtoolError) as raised:
+        budgeted(work, times, 90.0, time.monotonic(), Reporter(quiet=True))
+    message = str(raised.value)
+    assert "getting going takes 60 s, a step 2.0 s and a validation 22.0 s, and 90 s are left" in message
+    assert ("--set train.compile=false" in message) == compiled
