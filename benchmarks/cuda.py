@@ -9,8 +9,6 @@ For whoever has a GPU with CUDA: without one nothing is measured. The networks a
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import sys
 import tempfile
 import time
@@ -21,13 +19,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.harness import Round, Row, alternate, middle, ratios, report
-from benchmarks.training_step import CLASSES, NETWORKS, Network, batch_of, plain_model
+from benchmarks.harness import DEMO, Round, Row, alternate, middle, ratios, report, segtool
+from benchmarks.training_step import CLASSES, NETWORKS, Network, batch_of, plain_model, random_batch, records_of
 from benchmarks.whole_training import seconds_between
-from segtool.cli import app
 from segtool.config import Config, load_config
 from segtool.data.dataset import Sample
-from segtool.data.pairs import Record
 from segtool.demo import make_dataset
 from segtool.distributed import World
 from segtool.inference import Normalize, Predictor, fast_dtype
@@ -35,7 +31,6 @@ from segtool.plan import make_plan
 from segtool.training_log import FLUSH_STEPS
 from segtool.training_step import Training, build_training, train_step
 
-CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 SIZE, BATCH, STEPS, ROUNDS = (352, 480), 16, 20, 5
 LONG = 100_000  # steps for which `auto` chooses, so that whatever it would ever use is used
 EPOCH = 40  # steps of the whole training that are timed
@@ -72,7 +67,7 @@ def our_training(config: Config, device: torch.device) -> Training:
 
 def ours(training: Training, batch: Sample) -> Callable[[], object]:
     """segtool's step from a pinned batch; what came of it is read one step late, as in a training."""
-    records = [Record(Path(f"{index}.png"), None, str(index)) for index in range(len(batch.indices))]
+    records = records_of(batch)
     if training.device.type == "cuda":
         batch = Sample(*(tensor.pin_memory() for tensor in batch))
     waiting = []
@@ -158,18 +153,10 @@ def waiting(device: torch.device, *, images: int, epoch: int, size: tuple[int, i
     keys = [f"data.root={out / 'data'}", f"train.steps={FLUSH_STEPS + epoch}", "train.eval_every=1000"]
     keys += [f"augment.crop=[{size[0]}, {size[1]}]", f"train.batch_size={min(BATCH, images)}", "train.compile=false"]
     words = [word for key in keys for word in ("--set", key)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        command = ["train", str(CONFIG), "--run", str(out / "run"), "--device", device.type, "--quiet", *words]
-        app(command, prog_name="segtool", standalone_mode=False)
+    segtool("train", DEMO, "--run", out / "run", *words, device=device.type)
     whole = seconds_between(out / "run" / "timing.jsonl", FLUSH_STEPS, FLUSH_STEPS + epoch) / epoch
     config = load_config(out / "run" / "config.yaml")
-    generator = torch.Generator().manual_seed(0)
-    shape = (config.train.batch_size, *size)
-    sample = Sample(
-        torch.randint(0, 256, (shape[0], 3, *size), dtype=torch.uint8, generator=generator),
-        torch.randint(0, len(config.data.classes), shape, dtype=torch.uint8, generator=generator),
-        torch.arange(shape[0]),
-    )
+    sample = random_batch(config.train.batch_size, size, classes=len(config.data.classes))
     bare = timed(device, ours(our_training(config, device), sample), epoch)
     bare()
     return Row(

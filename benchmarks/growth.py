@@ -23,11 +23,10 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.harness import Row, report
-from benchmarks.quality import CONFIG, segtool
-from segtool.demo import draw_scene, make_dataset
+from benchmarks.harness import DEMO, Row, report, segtool
+from benchmarks.large_image import picture
+from segtool.demo import make_dataset
 
 Points = list[tuple[float, float]]
 
@@ -114,7 +113,7 @@ def memory_of_training(run: Path, data: Path, steps: int) -> Points:
     """Returns the largest resident MB seen at each step that the run's log tells; it is written every so many."""
     keys = (f"data.root={data}", CHANNELS, f"train.steps={steps}", "train.eval_every=1", "train.samples=1")
     settings = [word for key in keys for word in ("--set", key)]
-    command = [sys.executable, "-m", "segtool", "train", str(CONFIG), "--run", str(run), *settings]
+    command = [sys.executable, "-m", "segtool", "train", str(DEMO), "--run", str(run), *settings]
     largest: dict[int, int] = {}
     with subprocess.Popen([*command, "--device", "cpu", "--quiet"]) as process:
         while process.poll() is None:
@@ -149,12 +148,9 @@ def resident(process: int) -> int:
 
 def memory_of_predict(run: Path, place: Path, sides: Sequence[int]) -> Points:
     """Returns the peak of resident MB against megapixels of one image."""
-    scene, _ = draw_scene(0, "test", 0, height=min(512, *sides), width=min(512, *sides))
     points = []
     for side in sides:
-        times = -(-side // len(scene))
-        path = place / f"{side}.png"
-        Image.fromarray(np.tile(scene, (times, times, 1))[:side, :side]).save(path, compress_level=1)
+        path = picture(place / f"{side}.png", side)
         out = place / f"out-{side}"
         command = [sys.executable, "-m", "segtool", "predict", str(run), str(path), "--out", str(out), "--quiet"]
         process = subprocess.Popen([*command, "--device", "cpu"])

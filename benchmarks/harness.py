@@ -10,6 +10,8 @@ A side whose settings are those of its whole process (the allocator, the number 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import platform
@@ -21,6 +23,11 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
+
+from segtool.cli import app
+
+DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
+"""The config of trainings whose data is made up."""
 
 Round = Callable[[], float]
 """Does a side's work once and returns its seconds, or whatever else is compared."""
@@ -150,6 +157,17 @@ def serve(work: Round) -> None:
     """Does the work each time that the other end of a `Side` asks for it."""
     for _ in sys.stdin:
         print(work(), flush=True)
+
+
+def segtool(*words: str | Path, device: str = "cpu") -> str:
+    """Runs a command in this process, quietly, and returns its standard output.
+
+    Raises:
+        SegtoolError: what the command raises.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        app([*map(str, words), "--device", device, "--quiet"], prog_name="segtool", standalone_mode=False)
+    return output.getvalue()
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, ...]:

@@ -9,8 +9,6 @@ all else is equal. A run this short would not repay a compilation, so `auto` its
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 import tempfile
@@ -19,15 +17,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import Row, report
-from segtool.cli import app
+from benchmarks.harness import DEMO, Row, report, segtool
 from segtool.config import load_config
 from segtool.data.formats import split_records
 from segtool.data.statistics import resolve_data
 from segtool.demo import make_dataset
 from segtool.plan import make_plan
 
-CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 SEEDS, STEPS = (0, 1, 2), 120
 SETTINGS = ("train.eval_every=1000", "train.samples=0")
 """Of both sides: scored at the end only."""
@@ -38,7 +34,7 @@ SMALL = {"train": 4, "val": 2, "test": 2}
 
 def chosen(data: Path) -> tuple[str, bool]:
     """Returns precision and compilation as `auto` chooses them for a long run."""
-    config = load_config(CONFIG, (f"data.root={data}", f"train.steps={LONG}"))
+    config = load_config(DEMO, (f"data.root={data}", f"train.steps={LONG}"))
     records = split_records(config, Path("/"))["train"]
     config = resolve_data(config, records)
     config, _ = make_plan(config, images=len(records), first_size=(96, 128), device=torch.device("cpu"))
@@ -48,16 +44,9 @@ def chosen(data: Path) -> tuple[str, bool]:
 def train(run: Path, data: Path, *, seed: int, steps: int, settings: Sequence[str]) -> dict[str, float]:
     """Trains and returns the mean IoU of the last weights on val and test."""
     keys = (f"data.root={data}", f"train.seed={seed}", f"train.steps={steps}", *SETTINGS, *settings)
-    segtool("train", CONFIG, "--run", run, *(word for key in keys for word in ("--set", key)))
+    segtool("train", DEMO, "--run", run, *(word for key in keys for word in ("--set", key)))
     last = max((run / "checkpoints").glob("step-*"))
     return {split: json.loads(segtool("eval", last, "--split", split, "--json"))["miou"] for split in ("val", "test")}
-
-
-def segtool(*words: str | Path) -> str:
-    """Runs a command in this process, on the CPU and quietly, and returns its standard output."""
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        app([*map(str, words), "--device", "cpu", "--quiet"], prog_name="segtool", standalone_mode=False)
-    return output.getvalue()
 
 
 def weights(run: Path) -> list[bytes]:

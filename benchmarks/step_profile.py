@@ -13,22 +13,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import count
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import machine, middle, versions
+from benchmarks.training_step import CLASSES, random_batch, records_of
 from segtool.allocator import keep_freed_memory
 from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
-from segtool.data.dataset import Sample
-from segtool.data.pairs import Record
 from segtool.distributed import World
 from segtool.registry import Component
 from segtool.training_step import Training, build_training, train_step
 
-CLASSES = 12
 WIDTHS = {"8 to 128": 8, "16 to 256": 16, "32 to 512": 32}
 SIZES = ((88, 120), (176, 240), (352, 480), (704, 960))
 BATCHES = (1, 2, 4, 8)
@@ -58,11 +55,8 @@ def training(width: int, batch: int) -> Training:
 
 def steps(work: Training, size: tuple[int, int], batch: int) -> Iterator[float]:
     """Yields the seconds of one step after the other."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
-    target = torch.randint(0, CLASSES, (batch, *size), dtype=torch.uint8, generator=generator)
-    sample = Sample(images, target, torch.arange(batch))
-    records = [Record(Path(f"{index}.png"), None, str(index)) for index in range(batch)]
+    sample = random_batch(batch, size)
+    records = records_of(sample)
     for number in count():
         began = time.perf_counter()
         train_step(work, sample, number, 1e-3, records)

@@ -75,11 +75,21 @@ NETWORKS = {
 
 
 def batch_of(network: Network, size: tuple[int, int]) -> Sample:
+    """Returns a batch for the network."""
+    return random_batch(network.batch, size)
+
+
+def random_batch(images: int, size: tuple[int, int], *, classes: int = CLASSES) -> Sample:
     """Returns random images N 3 H W, uint8, and their targets N H W."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (network.batch, 3, *size), dtype=torch.uint8, generator=generator)
-    target = torch.randint(0, CLASSES, (network.batch, *size), dtype=torch.uint8, generator=generator)
-    return Sample(images, target, torch.arange(network.batch))
+    image = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator)
+    target = torch.randint(0, classes, (images, *size), dtype=torch.uint8, generator=generator)
+    return Sample(image, target, torch.arange(images))
+
+
+def records_of(batch: Sample) -> list[Record]:
+    """Returns what a step names its images by."""
+    return [Record(Path(f"{index}.png"), None, str(index)) for index in range(len(batch.indices))]
 
 
 def ours(network: Network, size: tuple[int, int]) -> Round:
@@ -90,7 +100,7 @@ def ours(network: Network, size: tuple[int, int]) -> Round:
     if config.train.compile:
         training.model.compile()
     batch = batch_of(network, size)
-    records = [Record(Path(f"{index}.png"), None, str(index)) for index in range(network.batch)]
+    records = records_of(batch)
     return timed(lambda: train_step(training, batch, 0, 1e-3, records))
 
 

@@ -10,9 +10,7 @@ last one. The extra variants come last.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import io
 import json
 import shutil
 import sys
@@ -24,15 +22,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness import DEMO, segtool
 from benchmarks.upsampler_report import publish, write_pictures, write_table
 from benchmarks.upsampler_runs import logits, prediction_ms, read_pixels, thin_iou, trained, training_rate, untrained
 from benchmarks.upsampler_scores import checkerboard, pattern_energy
-from segtool.cli import app
 from segtool.config import Config, load_config, plain
 from segtool.demo import make_dataset
 from segtool.errors import SegtoolError
 
-CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 STEPS = 120
 SEEDS = 3
 SETTINGS = (
@@ -91,7 +88,7 @@ def sweep(out: Path, *, seeds: int, steps: int) -> None:
     results = out / "results.jsonl"
     make_dataset(out / "data")
     plan = list(cells(seeds))
-    settings = fingerprint(load_config(CONFIG, plan[0].overrides(out / "data", steps)))
+    settings = fingerprint(load_config(DEMO, plan[0].overrides(out / "data", steps)))
     refuse_other_settings(results, settings)
     done = {row["name"] for row in read_results(results)}
     todo = [cell for cell in plan if cell.name not in done]
@@ -113,7 +110,7 @@ def measure(cell: Cell, out: Path, steps: int) -> dict[str, Any]:
     if run.exists():  # interrupted, since no result came of it: its times would not be whole
         shutil.rmtree(run)
     settings = [word for key in cell.overrides(out / "data", steps) for word in ("--set", key)]
-    segtool("train", CONFIG, "--run", run, *settings)
+    segtool("train", DEMO, "--run", run, *settings)
     scores = json.loads(segtool("eval", run, "--split", "test", "--json"))
     segtool("predict", run, test / "images", "--out", run / "predictions")
     images = [read_pixels(path) for path in sorted((test / "images").iterdir())]
@@ -129,17 +126,6 @@ def measure(cell: Cell, out: Path, steps: int) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in after.model.parameters()),
         "seconds": round(time.monotonic() - began, 1),
     }
-
-
-def segtool(*words: str | Path) -> str:
-    """Runs a command in this process, on the CPU and quietly, and returns its standard output.
-
-    Raises:
-        SegtoolError: what the command raises.
-    """
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        app([*map(str, words), "--device", "cpu", "--quiet"], prog_name="segtool", standalone_mode=False)
-    return output.getvalue()
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness import DEMO
 from benchmarks.upsampler_report import table
 from benchmarks.upsampler_scores import checkerboard, pattern_energy, thin_hits, thin_pixels
-from benchmarks.upsamplers import CONFIG, DECODERS, EXTRAS, UPSAMPLERS, cells, fingerprint
+from benchmarks.upsamplers import DECODERS, EXTRAS, UPSAMPLERS, cells, fingerprint
 from segtool.config import Model, load_config
 from segtool.models.segmenter import build_model, verify
 from segtool.registry import Component
@@ -150,7 +151,7 @@ def test_a_new_network_leaves_no_pattern_where_its_upsampler_treats_all_pixels_a
 
 
 def test_every_training_of_the_sweep_has_its_own_network_and_all_else_in_common(tmp_path: Path) -> None:
-    configs = [load_config(CONFIG, cell.overrides(tmp_path, steps=5)) for cell in cells(1)]
+    configs = [load_config(DEMO, cell.overrides(tmp_path, steps=5)) for cell in cells(1)]
     assert len({str(config.model.decoder) for config in configs}) == len(DECODERS) * len([*UPSAMPLERS, *EXTRAS])
     assert len({fingerprint(config) for config in configs}) == 1
     for config in configs:
