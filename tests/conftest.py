@@ -1,21 +1,24 @@
-"""What several test files share: a tiny data set, configs for it, and trainings of a second."""
+"""What several test files share: a tiny data set, configs for it, and commands that run in this process."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training import Trainer
 
 CLASSES = ("ground", "block", "ring")
 COLORS = np.array([[60, 60, 60], [200, 90, 30], [40, 120, 220]])
@@ -106,6 +109,24 @@ def identity(path: Path) -> tuple[int, ...]:
     return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def snapshot(place: Path) -> dict[str, tuple[int, int, str]]:
+    """Returns mode, time of change and content of everything below a folder."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        status = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path.relative_to(place))] = (status.st_mode, status.st_mtime_ns, content)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code, which nobody has asked for; as Linux tells it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def age(path: Path, seconds: float = 3600) -> None:
     """Makes a file one that was changed some time ago, at no whole second."""
     moment = time.time_ns() - int(seconds * 1e9) + 7
@@ -139,15 +160,19 @@ def draw_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return image, mask
 
 
-@pytest.fixture(scope="session")
-def tiny_ds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight training, three validation and two test pairs of 32x32 pixels: classes 0, 1, 2, and 255 to ignore."""
-    root = tmp_path_factory.mktemp("tiny")
-    rng = np.random.default_rng(7)
-    for split, count in (("train", 8), ("val", 3), ("test", 2)):
+def draw_dataset(root: Path, *, train: int, val: int, test: int, seed: int = 3) -> Path:
+    """Writes so many pairs, drawn, for each split, and returns the root."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val), ("test", test)):
         for number in range(count):
             write_pair(root, split, f"{split}{number}", *draw_pair(rng))
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_ds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight training, three validation and two test pairs of 32x32 pixels: classes 0, 1, 2, and 255 to ignore."""
+    return draw_dataset(tmp_path_factory.mktemp("tiny"), train=8, val=3, test=2, seed=7)
 
 
 def config_of(root: Path, **sections: Any) -> Any:
@@ -184,126 +209,13 @@ def make_config(tiny_ds: Path) -> Callable[..., Any]:
     return make
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a training left."""
-
-    directory: Path
-    progress: Any
-    final: Any
-    """The last checkpoint."""
-    said: tuple[str, ...]
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
-
-
-class Trainer:
-    """Runs `train` in this process, as the session of `segtool train` does."""
-
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.directory = directory
-        self.monkeypatch = monkeypatch
-
-    def __call__(
-        self,
-        name: str,
-        config: Any,
-        *,
-        resume: bool = False,
-        stop_after: int | None = None,
-        change: Callable[[Any], Any] = lambda checkpoint: checkpoint,
-        device: str = "cpu",
-    ) -> Trained:
-        """Trains in the run directory `name`.
-
-        Args:
-            resume: Go on from the last checkpoint, `change`d.
-            stop_after: A SIGTERM comes within the step of this number, from 1.
-        """
-        from segtool import checkpoint, signals, train, training_step
-        from segtool.data.formats import split_records
-        from segtool.data.statistics import resolve_data
-        from segtool.distributed import World
-        from segtool.errors import Interrupted
-        from segtool.plan import Prepared, make_plan
-        from segtool.runs import Run
-
-        records = split_records(config, Path("/"))
-        config = resolve_data(config, records["train"])
-        where = torch.device(device)
-        config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=where)
-        reporter, step = _Reporter(), training_step.train_step
-
-        def stopped_step(training: Any, batch: Any, number: int, *rest: Any) -> Any:
-            if number + 1 == stop_after:
-                signal.raise_signal(signal.SIGTERM)
-            return step(training, batch, number, *rest)
-
-        run = Run(self.directory / name)
-        try:
-            run.write_config(config)
-            resumed = change(checkpoint.last(run.checkpoints, warn=reporter.warn)) if resume else None
-            if resumed:
-                run.drop_after(resumed.progress.step)
-            progress = None
-            with self.monkeypatch.context() as patch:
-                patch.setattr(training_step, "train_step", stopped_step)
-                patch.setattr(signals, "os", SilentOs)
-                try:
-                    work = Prepared(config, plan, records, None, World(), where)
-                    progress = train.train(work, run, reporter=reporter, resumed=resumed)
-                except Interrupted:
-                    if stop_after is None:
-                        raise
-            return Trained(run.directory, progress, checkpoint.last(run.checkpoints), tuple(reporter.said))
-        finally:
-            run.close()
-
-
-class SilentOs:
-    """Stands for `os` in `signals`, whose handler of signals writes to the terminal and ends the process."""
-
-    environ: ClassVar[dict[str, str]] = {}
-    written: ClassVar[list[bytes]] = []
-
-    @classmethod
-    def write(cls, _descriptor: int, text: bytes) -> None:
-        cls.written.append(text)
-
-    @staticmethod
-    def _exit(code: int) -> None:
-        raise AssertionError(f"the process was ended at once, with {code}")
-
-
-class _Reporter:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.said.append(f"warning: {text}")
-
-    def step(self, text: str, *, done: int, total: int) -> None:
-        pass
-
-    def track(self, items: Any, *, total: int, unit: str, label: str) -> Any:
-        return iter(items)
-
-
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """A `Trainer` whose runs lie in `tmp_path`."""
     return Trainer(tmp_path, monkeypatch)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a command came to."""
 
     code: int
@@ -328,3 +240,36 @@ def segtool(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         return Result(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+def command(*arguments: str | Path) -> Result:
+    """Runs a command as the fixture `segtool` does, for fixtures that outlast a test."""
+    from segtool import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["segtool", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def sign(checkpoint: Path) -> None:
+    """Makes a checkpoint's manifest fit its files, as whoever forges one would."""
+    files = [path for path in checkpoint.iterdir() if path.name != "manifest.json"]
+    sums = {f.name: {"size": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files}
+    (checkpoint / "manifest.json").write_text(json.dumps({"format": 1, "files": sums}))
+
+
+def saved_bytes(run: Callable[[], Any], own: Iterable[torch.Tensor]) -> int:
+    """Returns the bytes of what autograd saves while `run` runs, without the storages of `own`."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    saved: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor  # which keeps the address its own
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()  # noqa: F841 -- holds the graph
+    return sum(saved[key].untyped_storage().nbytes() for key in saved if key not in known)

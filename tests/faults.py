@@ -7,13 +7,11 @@ truncate, unlink. Files are opened so that Python's own buffering is as it is: a
 from __future__ import annotations
 
 import builtins
-import contextlib
 import errno
 import io
 import itertools
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import command
 
-from segtool import cli
 from segtool.errors import CheckpointError
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
@@ -270,20 +268,6 @@ def put_back(root: Path, files: dict[str, bytes]) -> None:
         (root / name).write_bytes(content)
 
 
-def command(*arguments: str | Path) -> tuple[int, str]:
-    """Returns exit code and standard error of a command that runs in this process."""
-    err = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["segtool", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0), err.getvalue()
-
-
 def done(*arguments: str | Path) -> None:
     """Runs a command to its end.
 
@@ -291,6 +275,6 @@ def done(*arguments: str | Path) -> None:
         CheckpointError: it ended with exit code 4, with what it printed.
         RuntimeError: with any other.
     """
-    code, err = command(*arguments)
+    code, _, err = command(*arguments)
     if code:
         raise (CheckpointError if code == 4 else RuntimeError)(f"{code}: {err}")

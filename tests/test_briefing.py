@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import CLASSES, Command, config_of
+from conftest import CLASSES, Command, config_of, snapshot
 from PIL import Image
 
 from segtool.briefing import brief, reasons
@@ -131,14 +130,6 @@ def test_the_course_of_the_learning_rate_is_that_of_its_function(make_config, sc
 # ------------------------------------------------------------------------------------------------- a data folder
 
 
-def tree(root: Path) -> dict[str, tuple[int, str]]:
-    return {
-        str(path.relative_to(root)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture
 def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, somewhere else than the data."""
@@ -150,7 +141,7 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_data_folder_trains_without_a_config_and_the_run_keeps_the_one_that_was_made(
     segtool: Command, tiny_ds: Path, away: Path
 ) -> None:
-    before = tree(tiny_ds)
+    before = snapshot(tiny_ds)
     result = segtool("train", tiny_ds, *SMALL)
     assert result.code == 0, result.err
     run = away / "runs" / f"{tiny_ds.name}-1"
@@ -164,7 +155,7 @@ def test_a_data_folder_trains_without_a_config_and_the_run_keeps_the_one_that_wa
     assert (away / "again/checkpoints/step-00000002/model.safetensors").read_bytes() == (
         run / "checkpoints/step-00000002/model.safetensors"
     ).read_bytes()
-    assert tree(tiny_ds) == before
+    assert snapshot(tiny_ds) == before
 
 
 SMALL_KEYS = [word.removeprefix("--set=") for word in SMALL]

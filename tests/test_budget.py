@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Trained, Trainer
+from training import Trained, Trainer
 
 from segtool import budget, train, training_step
 from segtool.budget import ENDING, LEFT_OVER, SLACK, Budget

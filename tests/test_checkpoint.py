@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import sign
 from faults import Disk, every_fault, put_back, tree, unsafe
 from safetensors.torch import load as read_tensors
 from torch import nn
@@ -665,12 +666,7 @@ def forge(path: Path, files: dict[str, bytes | None]) -> Path:
             (path / name).unlink()
         else:
             (path / name).write_bytes(content)
-    sums = {
-        file.name: {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in path.iterdir()
-        if file.name != "manifest.json"
-    }
-    (path / "manifest.json").write_text(json.dumps({"format": 1, "files": sums}))
+    sign(path)
     return path
 
 

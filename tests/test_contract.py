@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
 import json
 import os
 import pty
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
+from conftest import Command, snapshot
 from surface import SURFACE, commands, surface
 
 from segtool import __version__, cli, sources, streams
@@ -333,16 +332,6 @@ PURE = {"isinstance", "len", "set", "all", "any", "type", "math.isfinite"}
 # --- what only reads
 
 
-def tree(place: Path) -> dict[str, tuple[int, int, str]]:
-    """Returns mode, time of change and content of everything below a folder."""
-    found = {}
-    for path in sorted(place.rglob("*")):
-        status = path.lstat()
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        found[str(path.relative_to(place))] = (status.st_mode, status.st_mtime_ns, content)
-    return found
-
-
 @pytest.fixture
 def homes(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Current folder, home and temporary folder within `place`, so that whatever is written is seen."""
@@ -357,10 +346,10 @@ def homes(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def check_unchanged(segtool: Command, place: Path, name: str) -> None:
-    before = tree(place)
+    before = snapshot(place)
     result = segtool(*filled(READING[name], place))
     assert result.code == 0, result.err
-    after = tree(place)
+    after = snapshot(place)
     for found in (before, after):
         del found["temporary"]  # what came and went there moves its own time of change
         found.pop("cache", None)  # in which the facts of files are kept, where the data is looked at

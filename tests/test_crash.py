@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config_of, draw_pair, write_pair
+from conftest import config_of, draw_dataset, random_image, write_pair
 from faults import done, tree
 from PIL import Image
-from torch import Tensor, nn
+from stubs import red
+from torch import nn
 
 from segtool import checkpoint
 from segtool.checkpoint import Progress, TrainState
 from segtool.config import Optim
 from segtool.errors import CheckpointError
-from segtool.inference import Normalize, Predictor
 from segtool.optim import build_optimizer
 from segtool.predict import predict
 from segtool.predicted_files import list_jobs
@@ -143,16 +143,6 @@ def test_a_process_killed_while_it_logs_keeps_each_row_once_and_tears_none_but_t
         assert len(there) >= last
 
 
-class Red(nn.Module):
-    """Answers the class that the red channel has, of three."""
-
-    stride = 1
-    margin = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        return -(images[:, :1] - torch.arange(3.0).view(1, 3, 1, 1)).abs()
-
-
 @pytest.mark.parametrize("rounds", [4, pytest.param(25, marks=pytest.mark.slow)])
 def test_predictions_killed_at_any_moment_are_whole_and_resume_to_what_an_undisturbed_one_makes(
     tmp_path, tiny_ds, rounds
@@ -164,11 +154,10 @@ def test_predictions_killed_at_any_moment_are_whole_and_resume_to_what_an_undist
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number:02d}.png")
     config = config_of(tiny_ds)
     config = replace(config, data=replace(config.data, mask_mode="L"))
-    predictor = Predictor(Red(), Normalize((0.0,) * 3, (1 / 255,) * 3), torch.device("cpu"))  # type: ignore[arg-type]
 
     def made(out: Path, *, resume: bool) -> Iterator[Any]:
         jobs = list_jobs([tmp_path / "images"], out, overlays=True, probabilities=True)
-        return predict(predictor, config, jobs, resume=resume)
+        return predict(red(), config, jobs, resume=resume)
 
     list(made(tmp_path / "whole", resume=False))
     whole = tree(tmp_path / "whole")
@@ -219,12 +208,8 @@ QUICK = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with a test image of 400x400, its config, and a run of one step with checkpoints above 1 MB."""
     folder = tmp_path_factory.mktemp("disk")
-    rng = np.random.default_rng(3)
-    for split, count in (("train", 3), ("val", 1), ("test", 1)):
-        for number in range(count):
-            write_pair(folder / "data", split, f"{split}{number}", *draw_pair(rng))
-    large = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
-    write_pair(folder / "data", "test", "large", large, np.zeros((400, 400), np.uint8))
+    draw_dataset(folder / "data", train=3, val=1, test=1)
+    write_pair(folder / "data", "test", "large", random_image((400, 400)), np.zeros((400, 400), np.uint8))
     config = folder / "config.yaml"
     done("init", folder / "data", "--out", config)
     done("train", config, "--run", folder / "run", *LARGE, *QUICK, "--set=train.steps=1")

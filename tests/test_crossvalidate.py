@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import shlex
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SilentOs
+from conftest import command
 from PIL import Image
+from training import SilentOs
 
-from segtool import checkpoint, cli, crossvalidate, signals, train, training_step
+from segtool import checkpoint, crossvalidate, signals, train, training_step
 from segtool.config import load_config
 from segtool.demo import make_dataset
 from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
@@ -35,22 +33,12 @@ QUICK = (
 )
 
 
-def segtool(*arguments: str | Path) -> tuple[int, str, str]:
-    """Returns exit code, standard output and standard error of a command that runs in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["segtool", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config of three training, two validation and two test pairs, in a folder of its own."""
     folder = tmp_path_factory.mktemp("folds")
     make_dataset(folder / "data", sizes={"train": 3, "val": 2, "test": 2}, height=40, width=48)
-    assert segtool("init", folder / "data", "--out", folder / "config.yaml")[0] == 0
+    assert command("init", folder / "data", "--out", folder / "config.yaml").code == 0
     return folder / "config.yaml"
 
 
@@ -58,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(config: Path) -> tuple[Path, str]:
     """The directory of two folds, and what was printed."""
     directory = config.parent / "two"
-    code, out, err = segtool("train", config, "--folds", "2", "--run", directory, *QUICK)
+    code, out, err = command("train", config, "--folds", "2", "--run", directory, *QUICK)
     assert code == 0, err
     return directory, out
 
@@ -74,7 +62,7 @@ def test_each_fold_is_an_ordinary_run_of_its_part(trained: tuple[Path, str]) -> 
         run = directory / f"fold-{number}"
         assert load_config(run / "config.yaml").data.fold == f"{number}/2"
         assert (run / "checkpoints" / "step-00000003").is_dir()
-        scored = json.loads(segtool("eval", run, "--split", "val", "--json")[1])
+        scored = json.loads(command("eval", run, "--split", "val", "--json").out)
         fold = scores_of(directory)["folds"][number - 1]
         assert (fold["fold"], fold["run"], fold["step"]) == (f"{number}/2", run.name, scored["step"])
         assert fold["val"] == {key: scored[key] for key in fold["val"]}
@@ -113,18 +101,18 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     config = directory.parent / "config.yaml"
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("step-*/*")}
     report = scores_of(directory)
-    code, _, err = segtool("train", config, "--folds", "2", "--run", directory, *QUICK)
+    code, _, err = command("train", config, "--folds", "2", "--run", directory, *QUICK)
     assert (code, "--resume" in err) == (2, True)
-    code, _, err = segtool("train", config, "--folds", "2", "--run", directory, "--resume", *QUICK)
+    code, _, err = command("train", config, "--folds", "2", "--run", directory, "--resume", *QUICK)
     assert code == 0, err
     assert "fold 2/2: is done, and --set changes nothing in it" in err
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("step-*/*")} == before
     assert scores_of(directory) == report
-    assert segtool("train", config, "--folds", "3", "--run", directory, "--resume", *QUICK)[0] == 2
-    code, _, err = segtool("train", directory, "--resume")
+    assert command("train", config, "--folds", "3", "--run", directory, "--resume", *QUICK).code == 2
+    code, _, err = command("train", directory, "--resume")
     assert (code, f"--run {directory} --resume" in err) == (2, True)
-    assert segtool("train", config, "--run", directory, *QUICK)[0] == 2
-    code, _, err = segtool("train", directory / "fold-1", "--resume", "--set", "data.fold=2/2")
+    assert command("train", config, "--run", directory, *QUICK).code == 2
+    code, _, err = command("train", directory / "fold-1", "--resume", "--set", "data.fold=2/2")
     assert (code, "data.fold was '1/2'" in err) == (2, True)
 
 
@@ -155,13 +143,13 @@ def test_an_interruption_tells_the_command_that_continues_to_the_same_scores(
         patch.setattr(training_step, "train_step", stopped)
         patch.setattr(signals, "os", SilentOs)
         asked = ("--folds", "2", "--run", directory, "--device", "cpu", "--no-preflight", *QUICK)
-        code, _, err = segtool("train", directory.parent / "config.yaml", *asked)
+        code, _, err = command("train", directory.parent / "config.yaml", *asked)
     assert code == 130
     assert not (directory / "folds.json").exists()
     words = shlex.split(err.rsplit("Continue with: ", 1)[1])
     assert words[:2] == ["segtool", "train"]
     assert {"--folds", "--resume", str(directory), "train.steps=3", "--device", "cpu", "--no-preflight"} <= set(words)
-    code, _, err = segtool(*words[1:])
+    code, _, err = command(*words[1:])
     assert code == 0, err
     assert "from step 1 of 3" in err
     assert scores_of(directory) == scores_of(trained[0])
@@ -179,18 +167,18 @@ def test_an_interruption_in_the_last_validation_of_a_fold_ends_all_of_them(
     with monkeypatch.context() as patch:
         patch.setattr(train, "validate", stopped)
         patch.setattr(signals, "os", SilentOs)
-        code, _, err = segtool("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
+        code, _, err = command("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
     assert code == 143
     assert checkpoint.last(directory / "fold-1" / "checkpoints").progress.finished  # type: ignore[union-attr]
     assert not (directory / "fold-2").exists()
     words = shlex.split(err.rsplit("continue with: ", 1)[1])
-    assert segtool(*words[1:])[0] == 0
+    assert command(*words[1:]).code == 0
     assert scores_of(directory) == scores_of(trained[0])
 
 
 def test_a_dry_run_tells_the_steps_that_a_budget_makes_of_the_next_fold(config: Path) -> None:
     directory = config.parent / "in-time"
-    code, _, err = segtool("train", config, "--folds=4", "--run", directory, "--dry-run", "--budget=10m", *QUICK)
+    code, _, err = command("train", config, "--folds=4", "--run", directory, "--dry-run", "--budget=10m", *QUICK)
     assert code == 0, err
     assert int(err.split("budget: ")[1].split()[0].replace(",", "")) > 3, "which is what the config says"
     assert int(err.split(" validations of ")[-2].split()[-1]) > 2
@@ -201,7 +189,7 @@ def test_a_dry_run_tells_the_steps_that_a_budget_makes_of_the_next_fold(config: 
 
 def test_a_dry_run_tells_the_plan_of_one_fold_and_the_total_and_writes_nothing(config: Path) -> None:
     directory = config.parent / "dry"
-    code, out, err = segtool("train", config, "--folds", "4", "--run", directory, "--dry-run", *QUICK)
+    code, out, err = command("train", config, "--folds", "4", "--run", directory, "--dry-run", *QUICK)
     assert (code, out) == (0, "")
     assert "plan of fold 1/4" in err
     assert "4 folds: about" in err
@@ -214,14 +202,14 @@ def test_what_is_in_the_way_of_a_later_fold_or_of_the_scores_is_told_before_the_
 ) -> None:
     (tmp_path / "missing").symlink_to(tmp_path / "nowhere")
     (tmp_path / name).symlink_to(tmp_path / "missing")
-    code, _, err = segtool("train", config, "--folds", "2", "--run", tmp_path, *QUICK)
+    code, _, err = command("train", config, "--folds", "2", "--run", tmp_path, *QUICK)
     assert code == 4
     assert str(tmp_path / name) in err
     assert not (tmp_path / "fold-1").exists()
 
 
 def test_folds_that_are_named_in_the_place_of_their_config_lead_to_the_command(trained: tuple[Path, str]) -> None:
-    code, _, err = segtool("train", trained[0], "--folds", "2", "--resume")
+    code, _, err = command("train", trained[0], "--folds", "2", "--resume")
     assert code == 2
     assert f"segtool train CONFIG --folds 2 --run {trained[0]} --resume ({trained[0]}/fold-1/run.json tells" in err
 
@@ -239,7 +227,7 @@ def test_folds_that_cannot_be_are_told(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = segtool("train", config, *arguments, *QUICK)
+    code, out, err = command("train", config, *arguments, *QUICK)
     assert code == (3 if "6" in arguments else 2)
     assert words in err
     assert out == ""
@@ -254,7 +242,7 @@ def test_a_directory_of_folds_is_scored_as_the_ensemble_that_predicts(
 ) -> None:
     directory, _ = trained
     images = directory.parent / "data" / "test" / "images"
-    code, out, err = segtool("eval", directory, "--flip", "--json")
+    code, out, err = command("eval", directory, "--flip", "--json")
     assert code == 0, err
     report = json.loads(out)
     assert (report["split"], report["flip"], report["images"]) == ("test", True, 2)
@@ -262,7 +250,7 @@ def test_a_directory_of_folds_is_scored_as_the_ensemble_that_predicts(
     assert report["per_image"] == str(directory / "per-image-test-ensemble-flip.csv")
     folds = [directory / "fold-1", directory / "fold-2"]
     for name, members in (("a", [directory]), ("b", folds)):
-        code, _, err = segtool("predict", *members, images, "--out", tmp_path / name, "--flip", "--probabilities")
+        code, _, err = command("predict", *members, images, "--out", tmp_path / name, "--flip", "--probabilities")
         assert code == 0, err
     matrix = np.zeros((6, 6), int)
     for path in sorted(images.iterdir()):
@@ -276,8 +264,8 @@ def test_a_directory_of_folds_is_scored_as_the_ensemble_that_predicts(
 
 def test_a_run_twice_scores_as_once_and_one_run_says_what_it_always_said(trained: tuple[Path, str]) -> None:
     run = trained[0] / "fold-1"
-    once = json.loads(segtool("eval", run, "--json")[1])
-    twice = json.loads(segtool("eval", run, run, "--json")[1])
+    once = json.loads(command("eval", run, "--json").out)
+    twice = json.loads(command("eval", run, run, "--json").out)
     assert once["confusion"] == twice["confusion"]
     assert {"split", "checkpoint", "step"} <= set(once)
     assert not {"members", "flip"} & set(once)
@@ -285,9 +273,9 @@ def test_a_run_twice_scores_as_once_and_one_run_says_what_it_always_said(trained
 
 def test_folds_are_no_ensemble_on_images_that_some_were_trained_on(trained: tuple[Path, str], config: Path) -> None:
     directory, _ = trained
-    code, _, err = segtool("eval", directory, "--split", "val")
+    code, _, err = command("eval", directory, "--split", "val")
     assert (code, "folds.json" in err) == (3, True)
-    code, _, err = segtool(
+    code, _, err = command(
         "eval", directory / "fold-1", directory / "fold-2", "--split", "val", "--csv", config.parent / "x.csv"
     )
     assert code == 0
@@ -297,7 +285,7 @@ def test_folds_are_no_ensemble_on_images_that_some_were_trained_on(trained: tupl
 def test_fewer_folds_than_there_should_be_are_warned_about(trained: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(trained[0] / "fold-1", tmp_path / "cv" / "fold-1")
     images = trained[0].parent / "data" / "test" / "images"
-    code, _, err = segtool("predict", tmp_path / "cv", images, "--out", tmp_path / "out")
+    code, _, err = command("predict", tmp_path / "cv", images, "--out", tmp_path / "out")
     assert (code, "holds 1 of 2 folds" in err) == (0, True)
 
 
@@ -310,8 +298,8 @@ def test_predict_without_a_run_or_without_images_says_so(trained: tuple[Path, st
         ([images, directory / "fold-1" / "train.log"], 4, "holds no checkpoint"),
         ([images, images], 4, "holds no checkpoint"),
     ):
-        done = segtool("predict", *paths, "--out", tmp_path / "out")
-        assert (done[0], words in done[2]) == (code, True), done
+        done = command("predict", *paths, "--out", tmp_path / "out")
+        assert (done.code, words in done.err) == (code, True), done
     assert not (tmp_path / "out").exists()
 
 

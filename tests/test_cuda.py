@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Trained, config_of
+from conftest import config_of
 from PIL import Image
+from training import Trained
 
 from segtool import training_step
 from segtool.checkpoint import last

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pngs import assembled
 from reading import read_image, read_mask
 
 from segtool.data.declared import ADAM7
@@ -187,10 +188,7 @@ def png(pixels: np.ndarray, *, left_out: int = 0, interlaced: bool = False, bits
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows[: len(rows) - left_out]))
     head = struct.pack(">IIBBBBB", *pixels.shape[1::-1], bits, 2 if pixels.ndim == 3 else 0, 0, 0, interlaced)
     half = len(packed) // 2
-    chunks = ((b"IHDR", head), (b"IDAT", packed[:half]), (b"IDAT", packed[half:]), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
+    return assembled((b"IHDR", head), (b"IDAT", packed[:half]), (b"IDAT", packed[half:]), (b"IEND", b""))
 
 
 SIZES_OF_PNG = [(40, 48), (17, 9), (3, 2), (2, 1), (5, 1)]

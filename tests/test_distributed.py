@@ -15,10 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import config_of, draw_pair, write_pair
+from conftest import config_of, draw_dataset
 from ranks import in_ranks, values_of
 from torch import nn
 
@@ -273,10 +272,7 @@ def test_what_is_wrong_before_training_is_told_by_the_main_process_alone(write_c
 
 def test_an_image_that_only_another_process_reads_ends_all_with_its_name(tmp_path):
     """Each of two processes takes every other image of a batch, so the one at the first odd place is the second's."""
-    rng, root = np.random.default_rng(3), tmp_path / "data"
-    for split, count in (("train", 4), ("val", 2), ("test", 2)):
-        for number in range(count):
-            write_pair(root, split, f"{split}{number}", *draw_pair(rng))
+    root = draw_dataset(tmp_path / "data", train=4, val=2, test=2)
     config = tmp_path / "config.yaml"
     config.write_text(dump_config(config_of(root, model=NORMLESS, train={"steps": 2, "batch_size": 2, "cache": False})))
     from segtool.data.dataset import stream_keys

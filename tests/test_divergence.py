@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Trainer
 from torch import nn
+from training import Trainer
 
 from segtool import checkpoint, divergence, train, training_log, training_step
 from segtool.cli import app

@@ -13,20 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from conftest import config_of, draw_pair, write_pair
-from faults import Disk, broken_promises, command, done, every_fault, put_back, tree, unsafe
+from conftest import command, config_of, draw_dataset
+from faults import Disk, broken_promises, done, every_fault, put_back, tree, unsafe
 from PIL import Image
-from torch import Tensor, nn
+from stubs import red
 
 from segtool import disk, runs, score_report
 from segtool.checkpoint import committed
 from segtool.cli import _explain
 from segtool.config import Augment, load_config
 from segtool.errors import CheckpointError, DiskError
-from segtool.inference import Normalize, Predictor
 from segtool.predict import predict
 from segtool.predicted_files import list_jobs
 from segtool.runs import Run
@@ -43,28 +40,13 @@ QUICK = (
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three training pairs and one pair each to validate and test."""
-    root = tmp_path_factory.mktemp("data") / "data"
-    rng = np.random.default_rng(3)
-    for split, count in (("train", 3), ("val", 1), ("test", 1)):
-        for number in range(count):
-            write_pair(root, split, f"{split}{number}", *draw_pair(rng))
-    return root
+    return draw_dataset(tmp_path_factory.mktemp("data") / "data", train=3, val=1, test=1)
 
 
 @pytest.fixture(scope="module")
 def config(data: Path) -> Path:
     done("init", data, "--out", data.parent / "config.yaml")
     return data.parent / "config.yaml"
-
-
-class Red(nn.Module):
-    """Answers class 0 where the red channel is 0, else 1."""
-
-    stride = 1
-    margin = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([1 - images[:, :1], images[:, :1], images[:, :1] - 1], 1)
 
 
 # --- one file each, at every call
@@ -155,12 +137,11 @@ def demo_data(root: Path, _config: Path) -> Write:
 def predictions(root: Path, config: Path) -> Write:
     loaded = config_of(config.parent / "data")
     loaded = replace(loaded, data=replace(loaded.data, mask_mode="L"))
-    predictor = Predictor(Red(), Normalize((0.0,) * 3, (1.0,) * 3), torch.device("cpu"))  # type: ignore[arg-type]
     images = config.parent / "data" / "train" / "images"
     jobs = list_jobs([images], root / "out", overlays=True, probabilities=True)[:2]
 
     def written() -> None:
-        for path in predict(predictor, loaded, jobs):
+        for path in predict(red(100), loaded, jobs):
             assert isinstance(path, Path)
             with Image.open(path) as mask:  # announced, so it is whole
                 assert mask.size == (32, 32)
@@ -503,11 +484,11 @@ def test_a_prediction_whose_disk_fails_tells_how_many_masks_are_whole_and_is_res
     shutil.copytree(data / "train" / "images", images)
     (images / "a.png").write_text("no image")
     words = ("predict", run, images, "--overlay", "--probabilities", "--quiet", "--out")
-    code, err = command(*words, tmp_path / "whole")
+    code, _, err = command(*words, tmp_path / "whole")
     assert code == 3, err
     whole, out = tree(tmp_path / "whole"), tmp_path / "out"
     with Disk(out, number, errno.ENOSPC, stays_full=True).installed():
-        code, err = command(*words, out)
+        code, _, err = command(*words, out)
     assert code == 4, err
     assert f"{images / 'a.png'}: " in err  # what was wrong with an image is not lost with it
     assert str(out) in err
@@ -516,7 +497,7 @@ def test_a_prediction_whose_disk_fails_tells_how_many_masks_are_whole_and_is_res
     count = sum("/" not in name for name in there)
     assert f"error: {count} of 4 masks are in {out}, whole; --resume makes the others when that is mended" in err
     assert there.items() <= whole.items()
-    code, err = command(*words, out, "--resume")
+    code, _, err = command(*words, out, "--resume")
     assert code == 3, err
     assert tree(out) == whole
 
@@ -529,19 +510,19 @@ def test_scores_are_shown_where_their_table_cannot_be_written(
     before, tables = tree(copy), []
     monkeypatch.setattr(score_report, "show", lambda _, table, **__: tables.append(table))
     with Disk(copy, 1).installed():
-        code, err = command("eval", copy, "--quiet")
+        code, _, err = command("eval", copy, "--quiet")
     assert code == 0, err
     assert "the per-image table was not written: " in err
     assert "No space left on device" in err
     with Disk(copy, 1).installed():
-        code, err = command("eval", copy, "--quiet", "--csv", copy / "table.csv")
+        code, _, err = command("eval", copy, "--quiet", "--csv", copy / "table.csv")
     assert code == 4, err
     assert tables == [None, None]
     assert tree(copy) == before
 
 
 def test_a_table_that_cannot_be_where_it_is_asked_for_is_told_before_anything_is_scored(tmp_path: Path) -> None:
-    code, err = command("eval", tmp_path / "no-run", "--csv", tmp_path / "missing" / "table.csv")
+    code, _, err = command("eval", tmp_path / "no-run", "--csv", tmp_path / "missing" / "table.csv")
     assert code == 4
     assert err.startswith(f"error: {tmp_path / 'missing' / 'table.csv'}: its folder is not there; make it")
 
@@ -551,7 +532,7 @@ def test_folds_whose_disk_fails_tell_how_all_of_them_continue(tmp_path: Path, co
     words = ("train", config, "--folds", "2", "--run", folds, "--quiet", *QUICK, "--set=train.steps=1")
     again = f"that and all other folds continue with: segtool train {config} --folds 2 --run {folds} --resume --set "
     with Disk(folds / "fold-2" / "checkpoints", 5, errno.EIO).installed():
-        code, err = command(*words)
+        code, _, err = command(*words)
     assert code == 4, err
     assert "Input/output error" in err
     assert again in err
@@ -559,7 +540,7 @@ def test_folds_whose_disk_fails_tell_how_all_of_them_continue(tmp_path: Path, co
     whole = (folds / "folds.json").read_bytes()
     (folds / "folds.json").unlink()
     with Disk(folds, 0, errno.EIO).installed():  # all folds are done: only this file is written
-        code, err = command(*words, "--resume")
+        code, _, err = command(*words, "--resume")
     assert code == 4, err
     assert again in err
     assert not (folds / "folds.json").exists()

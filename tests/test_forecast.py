@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Trainer
+from training import Trainer, prepared
 
 from segtool import checkpoint, forecast, plan, preflight, training_step
-from segtool.data.formats import split_records
-from segtool.data.statistics import resolve_data
-from segtool.distributed import World
 from segtool.forecast import Forecast, Times, describe, num_validations
 from segtool.terminal import Reporter
 
@@ -79,11 +76,7 @@ def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
 
 
 def measured(config: Any, within: float | None = None) -> Forecast:
-    records = split_records(config, Path("/"))
-    config = resolve_data(config, records["train"])
-    config, planned = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
-    work = plan.Prepared(config, planned, records, None, World(), CPU)
-    return forecast.measure(work, Reporter(quiet=True), within=within)
+    return forecast.measure(prepared(config), Reporter(quiet=True), within=within)
 
 
 def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config, tmp_path: Path):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import os
 import pickle
 import resource
@@ -27,7 +25,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import sign
 from PIL import Image
+from pngs import chunk
 from reading import image_size, read_image, read_mask
 from safetensors.torch import load_file, save_file
 
@@ -402,10 +402,8 @@ def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
     """Returns a PNG of 8 x 8 with more chunks, each a kind and a body, before its pixels."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    more = [
-        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
-    ]
-    return buffer.getvalue()[:33] + b"".join(more) + buffer.getvalue()[33:]
+    more = b"".join(chunk(kind, body) for kind, body in chunks)
+    return buffer.getvalue()[:33] + more + buffer.getvalue()[33:]
 
 
 def tiff_of(data: bytes, **tags: int) -> bytes:
@@ -713,13 +711,6 @@ def forged(run: Path, target: Path, *, config: dict[str, Any], **tensors: Callab
         save_file(change(load_file(file)), file)
     sign(path)
     return path
-
-
-def sign(path: Path) -> None:
-    """Makes a checkpoint's manifest fit its files."""
-    files = [file for file in path.iterdir() if file.name != "manifest.json"]
-    sums = {f.name: {"size": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files}
-    (path / "manifest.json").write_text(json.dumps({"format": 1, "files": sums}))
 
 
 def test_a_resume_looks_at_the_weights_before_it_builds_the_network(segtool, config_file, tmp_path, monkeypatch):

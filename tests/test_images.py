@@ -6,15 +6,14 @@ import ast
 import io
 import os
 import resource
-import struct
 import threading
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pngs import chunk, png
 from reading import image_size, read_image
 
 import segtool.data
@@ -36,15 +35,6 @@ def luminance(rgb: np.ndarray) -> np.ndarray:
     """ITU-R 601-2 in Pillow's fixed point."""
     red, green, blue = (rgb[..., i].astype(np.int64) for i in range(3))
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)
-
-
-def png(width: int, height: int, depth: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
@@ -319,8 +309,7 @@ def test_an_exif_chunk_behind_the_pixels_counts(tmp_path: Path) -> None:
     exif[0x0112] = 6
     data = png(3, 2, 8, 0, b"\0\1\2\3\0\4\5\6")
     block = exif.tobytes().removeprefix(b"Exif\0\0")
-    extra = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
-    (tmp_path / "a.png").write_bytes(data[:-12] + extra + data[-12:])
+    (tmp_path / "a.png").write_bytes(data[:-12] + chunk(b"eXIf", block) + data[-12:])
     assert image_size(tmp_path / "a.png") == (3, 2)
     assert read_image(tmp_path / "a.png", channels=1)[..., 0].tolist() == [[4, 1], [5, 2], [6, 3]]
 

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import Command, check, config_of
 from PIL import Image
 from reading import read_image
-from torch import Tensor, nn
+from stubs import red
 
 import segtool.data
 from segtool import evaluate as evaluation
@@ -42,14 +41,13 @@ from segtool.data.statistics import measure_channels
 from segtool.distributed import World
 from segtool.draw import overlay
 from segtool.errors import DataError
-from segtool.inference import Normalize, Predictor
+from segtool.inference import Predictor
 from segtool.metrics import ImageScore, Scores, iou, mean
 from segtool.predict import predict
 from segtool.predicted_files import list_jobs
 from segtool.sources import load_any
 from segtool.terminal import Reporter
 
-CPU = torch.device("cpu")
 SIZE = (24, 32)
 QUICK = ("--set=model.encoder.channels=[4, 8]", "--set=augment.crop=[16, 16]", "--set=train.steps=2")
 QUICK = (*QUICK, "--set=train.batch_size=2", "--set=train.compile=false", "--set=train.precision=fp32")
@@ -62,21 +60,6 @@ data:
     - {name: soil, values: [0]}
     - {name: leaf, values: [1]}
 """
-
-
-class Red(nn.Module):
-    """Answers class 0, 1 or 2 where the red channel is 0, 100 or 200."""
-
-    stride = 1
-    margin = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        classes = torch.arange(3.0).view(1, 3, 1, 1)
-        return -(images[:, :1] * 255 - 100 * classes).abs()
-
-
-def red() -> Predictor:
-    return Predictor(Red(), Normalize((0.0,) * 3, (1.0,) * 3), CPU)  # type: ignore[arg-type]
 
 
 def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
@@ -111,7 +94,7 @@ def report(segtool: Command, folder: Path, *options: str) -> tuple[int, dict[str
 
 
 def scored(config: Config, records: list[Record], predictor: Predictor | None = None, *, workers: int = 0) -> Scores:
-    predictor = predictor or red()
+    predictor = predictor or red(100)
     dataset = EvaluationSet(records, evaluation.reader_for(predictor, config))
     return evaluation.evaluate(predictor, dataset, World(), workers=workers, reporter=Reporter(quiet=True))
 
@@ -158,7 +141,7 @@ def fits(config: Config, root: Path) -> None:
     assert np.array_equal(image[0].numpy(), target.numpy() * 100)
     assert scored(config, records["val"]).miou == 1.0
     jobs = list_jobs([root / "val/images"], root / "out", overlays=True, probabilities=False)
-    (made,) = predict(red(), config, jobs)
+    (made,) = predict(red(100), config, jobs)
     assert isinstance(made, Path)
     assert np.array_equal(np.asarray(Image.open(made)), mask)
     rows, columns = map(slice, mask.shape)
@@ -559,7 +542,7 @@ def test_five_hundred_files_are_checked_loaded_scored_and_predicted_with_few_des
     assert len(scored(config, records["val"]).images) == FILES // 2
     config = replace(config, data=replace(config.data, mask_mode="L"))
     jobs = list_jobs([many / "images"], tmp_path, overlays=False, probabilities=False)
-    assert all(isinstance(made, Path) for made in predict(red(), config, jobs))
+    assert all(isinstance(made, Path) for made in predict(red(100), config, jobs))
     for path in (many / "bad").iterdir():
         with pytest.raises(DataError):
             read_image(path, channels=3)
@@ -696,7 +679,7 @@ def test_what_is_predicted_does_not_depend_on_the_order_of_the_images(guesses, t
     made = []
     for name, images in (("there", records), ("back", records[::-1])):
         jobs = list_jobs([record.image for record in images], tmp_path / name, overlays=False, probabilities=False)
-        list(predict(red(), config, jobs, tile=4))
+        list(predict(red(100), config, jobs, tile=4))
         made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert made[0] == made[1]
     assert len(made[0]) == 11

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import config_of, draw_pair, write_pair
-from numpy.random import default_rng
+from conftest import config_of, draw_dataset, is_running
 
 from segtool import checkpoint
 from segtool.config import dump_config
@@ -97,14 +96,6 @@ def _words_of(pid: int, what: str) -> list[bytes]:
         return Path(f"/proc/{pid}/{what}").read_bytes().split(b"\0")
     except OSError:
         return []
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there, and not only its exit code, which nobody has asked for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.fixture
@@ -238,24 +229,16 @@ def test_what_is_wrong_is_said_once_and_ends_with_the_exit_code_of_its_kind(conf
     assert not (tmp_path / "run").exists()
 
 
-def data_of(root: Path, count: int) -> Path:
-    rng = default_rng(3)
-    for split, images in (("train", count), ("val", 3), ("test", 1)):
-        for number in range(images):
-            write_pair(root, split, f"{split}{number}", *draw_pair(rng))
-    return root
-
-
 @pytest.mark.parametrize("images", [1, 5])
 def test_any_number_of_images_ends_and_fewer_than_processes_are_refused(config, start, tmp_path, images):
-    path = config(root=data_of(tmp_path / "data", images), steps=3, batch_size=3)
+    path = config(root=draw_dataset(tmp_path / "data", train=images, val=3, test=1), steps=3, batch_size=3)
     job = start(*train_with(path, tmp_path / "run"))
     assert job.end() == (0 if images > 1 else 2)
     assert images > 1 or "1 training images for 2 processes" in job.last_line
 
 
 def test_under_torchrun_the_error_of_the_process_that_fails_is_the_last_thing_printed(config, start, tmp_path):
-    root = data_of(tmp_path / "data", 4)
+    root = draw_dataset(tmp_path / "data", train=4, val=3, test=1)
     run = tmp_path / "run"
     # The validation split is read again and again, its second image by the second process.
     job = start(*torchrun("-m", "segtool", "--", "train", str(config(root=root)), "--run", str(run), *QUICK))

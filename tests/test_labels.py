@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import tracemalloc
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from pngs import png
 from reading import read_mask
 
 from segtool.config import ClassSpec, Config, Data
@@ -91,10 +90,6 @@ def test_one_bit_masks_hold_0_and_1(tmp_path: Path) -> None:
 
 def save_bits(path: Path, values: np.ndarray, bits: int) -> Path:
     """Writes grey values as a PNG of 1, 2, 4 or 8 bits a pixel."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     height, width = values.shape
     length = -(-width * bits // 8)
     rows = b""
@@ -103,9 +98,7 @@ def save_bits(path: Path, values: np.ndarray, bits: int) -> Path:
         for value in row:
             packed = packed << bits | int(value)
         rows += b"\0" + (packed << (length * 8 - width * bits)).to_bytes(length, "big")
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    path.write_bytes(png(width, height, bits, 0, rows))
     return path
 
 

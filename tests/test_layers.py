@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from conftest import saved_bytes
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,20 +105,6 @@ def test_the_table_has_every_layer_and_the_totals_at_any_width(width):
     assert f"{summary.parameters:,}" in end
     assert f"{summary.multiply_adds:,}" in end
     assert f"{summary.kept / 2e6:,.2f}" in end
-
-
-def saved_bytes(run, own) -> int:
-    """Bytes of what autograd saves while `run` runs, without the storages of `own`."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in own}
-    saved: dict[int, torch.Tensor] = {}
-
-    def pack(tensor):
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()  # noqa: F841 -- holds the graph
-    return sum(saved[key].untyped_storage().nbytes() for key in saved if key not in known)
 
 
 @pytest.mark.parametrize("aux", [False, True])

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import config_of, identity
+from faults import tree
 from PIL import Image
-from torch import Tensor, nn
+from stubs import red
+from torch import Tensor
 
 from segtool.checkpoint import Checkpoint, Progress, TrainState, load, save
 from segtool.config import Config
@@ -23,7 +25,7 @@ from segtool.data.labels import Labels
 from segtool.data.predictions import MADE_BY
 from segtool.ensemble import Ensemble
 from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError, ShortageError
-from segtool.inference import Normalize, Predictor
+from segtool.inference import Predictor
 from segtool.models.segmenter import build_model
 from segtool.optim import build_optimizer
 from segtool.predict import build_ensemble, build_predictor, predict
@@ -32,20 +34,9 @@ from segtool.predicted_files import list_jobs, write_png
 CPU = torch.device("cpu")
 
 
-class Red(nn.Module):
-    """Answers class 0, 1 or 2 where the red channel is 0, 1 or 2."""
-
-    stride = 1
-    margin = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        classes = torch.arange(3.0).view(1, 3, 1, 1)
-        return -(images[:, :1] - classes).abs()
-
-
 @pytest.fixture
 def predictor() -> Predictor:
-    return Predictor(Red(), Normalize((0.0,) * 3, (1 / 255,) * 3), CPU)  # type: ignore[arg-type]
+    return red()
 
 
 @pytest.fixture
@@ -69,14 +60,6 @@ def image_at(path: Path, height: int = 6, width: int = 9, *, seed: int = 0) -> n
 def jobs_for(inputs: Any, out: Path, **options: bool) -> Any:
     given = [inputs] if isinstance(inputs, Path) else inputs
     return list_jobs(given, out, **{"overlays": False, "probabilities": False, **options})
-
-
-def tree(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
 
 
 # --- which files become which

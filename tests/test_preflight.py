@@ -14,18 +14,18 @@ import pytest
 import torch
 from conftest import CLASSES, Command, config_of
 from torch import Tensor, nn
+from training import prepared
 
 from segtool import checkpoint, disk, preflight, registry, rehearsal, training_step
 from segtool import trial as trial_of
 from segtool.data import augment, dataset, loader
 from segtool.data.codes import IGNORE
 from segtool.data.formats import split_records
-from segtool.data.statistics import resolve_data
 from segtool.distributed import World
 from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, ShortageError
 from segtool.losses import CrossEntropy
 from segtool.models.decoders import UNet
-from segtool.plan import Prepared, make_plan
+from segtool.plan import Prepared
 from segtool.runs import RunDirectory
 from segtool.sources import Session
 from segtool.terminal import Reporter
@@ -33,14 +33,6 @@ from segtool.trial import Trial, Verdict
 
 CPU = torch.device("cpu")
 MODEL = {"encoder": {"name": "conv", "channels": [4, 6, 8]}, "decoder": "unet"}
-
-
-def prepared(config: Any) -> Prepared:
-    """Returns the training of a config whose crop is given."""
-    records = split_records(config, Path("/"))
-    config = resolve_data(config, records["train"])
-    config, plan = make_plan(config, images=len(records["train"]), first_size=(32, 32), device=CPU)
-    return Prepared(config, plan, records, None, World(), CPU)
 
 
 def tried(config: Any) -> Trial:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtool import cli
 from segtool.config import Augment, ClassSpec, Config, Data, Folders
 from segtool.data import preview
 from segtool.data.dataset import Sample, TrainingSet
@@ -55,13 +54,6 @@ def config(augment: Augment, channels: int = 3) -> Config:
 
 def names(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
-
-
-def check(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["segtool", "check", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_there_is_a_sheet_for_each_option_that_is_on_and_one_of_all(folder, tmp_path):
@@ -145,36 +137,37 @@ def test_a_config_without_training_pairs_has_nothing_to_show(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_check_names_the_pictures_and_says_where_no_option_is_on(folder, tmp_path, monkeypatch, capsys):
-    assert check(monkeypatch, folder / "config.yaml", "--augment", tmp_path / "out") == 0
-    said = capsys.readouterr()
-    assert f"wrote {tmp_path / 'out' / 'augment-crop.png'}" in said.err
-    assert "no option of `augment` is on" in said.err
-    assert (
-        check(monkeypatch, folder / "config.yaml", "--augment", tmp_path / "b", "--set", "augment.blur=2", "--json")
-        == 0
-    )
-    said = capsys.readouterr()
+def test_check_names_the_pictures_and_says_where_no_option_is_on(segtool, folder, tmp_path):
+    plain = segtool("check", folder / "config.yaml", "--augment", tmp_path / "out")
+    assert plain.code == 0
+    assert f"wrote {tmp_path / 'out' / 'augment-crop.png'}" in plain.err
+    assert "no option of `augment` is on" in plain.err
+    asked = ("--augment", tmp_path / "b", "--set", "augment.blur=2", "--json")
+    blurred = segtool("check", folder / "config.yaml", *asked)
+    assert blurred.code == 0
     written = [str(tmp_path / "b" / f"augment-{name}.png") for name in ("crop", "blur", "all")]
-    assert json.loads(said.out)["augment"] == written
-    assert "no option" not in said.err
-    assert check(monkeypatch, folder / "config.yaml", "--json") == 0
-    assert "augment" not in json.loads(capsys.readouterr().out)
+    assert json.loads(blurred.out)["augment"] == written
+    assert "no option" not in blurred.err
+    unasked = segtool("check", folder / "config.yaml", "--json")
+    assert unasked.code == 0
+    assert "augment" not in json.loads(unasked.out)
 
 
-def test_check_draws_nothing_where_the_data_has_errors(folder, tmp_path, monkeypatch, capsys):
+def test_check_draws_nothing_where_the_data_has_errors(segtool, folder, tmp_path):
     other = ["--set", "data.classes=[{name: a, values: [0]}, {name: b, values: [7]}]"]
-    assert check(monkeypatch, folder / "config.yaml", "--augment", tmp_path / "out", "--json", *other) == 3
-    said = capsys.readouterr()
-    assert json.loads(said.out)["augment"] == []
-    assert "mend the errors first" in said.err
+    result = segtool("check", folder / "config.yaml", "--augment", tmp_path / "out", "--json", *other)
+    assert result.code == 3
+    assert json.loads(result.out)["augment"] == []
+    assert "mend the errors first" in result.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_the_place_of_the_folder_is_told_without_a_traceback(folder, tmp_path, monkeypatch, capsys):
+def test_a_file_in_the_place_of_the_folder_is_told_without_a_traceback(segtool, folder, tmp_path):
     (tmp_path / "taken").write_text("")
-    assert check(monkeypatch, folder / "config.yaml", "--augment", tmp_path / "taken") == 4
-    assert f"{tmp_path / 'taken'}" in capsys.readouterr().err
+    result = segtool("check", folder / "config.yaml", "--augment", tmp_path / "taken")
+    assert result.code == 4
+    assert f"{tmp_path / 'taken'}" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_a_check_that_draws_no_pictures_does_without_torch(folder):

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SilentOs, config_of
+from conftest import config_of, is_running
 from killing import Ended, Server
+from training import SilentOs
 
 from segtool import (
     __version__,
@@ -53,7 +54,7 @@ FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
 OF_THE_DAY = {"run.json", "timing.jsonl", "train.log", ".lock"}
 
 
-def tree(run: Path) -> dict[str, bytes]:
+def lasting(run: Path) -> dict[str, bytes]:
     """The content of every file of a run that must not depend on interruptions."""
     paths = [path for path in run.rglob("*") if path.is_file() and path.name not in OF_THE_DAY]
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths}
@@ -61,7 +62,7 @@ def tree(run: Path) -> dict[str, bytes]:
 
 def differences(run: Path, whole: Path) -> list[str]:
     """The names of the files that only one of two runs has, or that differ."""
-    first, second = tree(run), tree(whole)
+    first, second = lasting(run), lasting(whole)
     return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 
@@ -881,7 +882,9 @@ def outcome(run: Path) -> dict[str, bytes]:
     assert best is not None
     kept = {f"checkpoints/{name}" for name in (best.path.name, last.name)}
     return {
-        name: data for name, data in tree(run).items() if name in ("metrics.jsonl", "config.yaml") or name[:25] in kept
+        name: data
+        for name, data in lasting(run).items()
+        if name in ("metrics.jsonl", "config.yaml") or name[:25] in kept
     }
 
 
@@ -950,20 +953,13 @@ def test_no_loading_process_is_left_where_the_program_was_killed(bench, tmp_path
         process.wait(timeout=60)
     assert len(children) >= 2  # a validation may have some of its own
     until = time.monotonic() + 30
-    while any(is_alive(child) for child in children):
+    while any(is_running(child) for child in children):
         assert time.monotonic() < until
         time.sleep(0.1)
 
 
 def children_of(parent: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

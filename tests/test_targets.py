@@ -11,10 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import draw_pair, identity, write_pair
-from faults import command, done, tree
+from conftest import command, draw_dataset, identity
+from faults import done, tree
 
 from segtool import checkpoint, checkpoint_files
 from segtool.errors import DiskError
@@ -33,10 +32,7 @@ QUICK = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, its config, and a run with checkpoints of step 0 and step 2."""
     folder = tmp_path_factory.mktemp("targets")
-    rng = np.random.default_rng(3)
-    for split, count in (("train", 3), ("val", 1), ("test", 1)):
-        for number in range(count):
-            write_pair(folder / "data", split, f"{split}{number}", *draw_pair(rng))
+    draw_dataset(folder / "data", train=3, val=1, test=1)
     done("init", folder / "data", "--out", folder / "config.yaml")
     steps = ("--set=train.steps=2", "--set=train.eval_every=1", "--set=train.keep=9")
     done("train", folder / "config.yaml", "--run", folder / "run", *QUICK, *steps)
@@ -96,7 +92,7 @@ def test_a_file_in_the_place_of_a_folder_of_a_run_is_told_before_the_data_is_loo
     run = copied / "other"
     run.mkdir()
     (run / name).write_text("precious")
-    code, err = command("train", copied / "config.yaml", "--run", run, *QUICK[:-1])
+    code, _, err = command("train", copied / "config.yaml", "--run", run, *QUICK[:-1])
     assert code == 4, err
     assert f"{run / name}: is no folder that can be written; move it away, or choose another place" in err
     assert "checking the data" not in err
@@ -109,7 +105,7 @@ def test_a_resume_onto_a_link_or_a_pipe_is_exit_4_and_leaves_everything(copied, 
     run = copied / "run"
     plant(run / name, kind, copied / "victim")
     before = identity(run / name)
-    code, err = command("train", run, "--resume", "--quiet", "--set=train.steps=3")
+    code, _, err = command("train", run, "--resume", "--quiet", "--set=train.steps=3")
     assert code == 4, err
     assert f"{run / name}: is a link" in err
     assert identity(run / name) == before
@@ -138,7 +134,7 @@ def test_an_output_that_is_a_link_a_pipe_a_device_or_a_folder_is_refused_and_lef
         ),
         "check": ("check", copied / "config.yaml", "--augment", out),
     }
-    code, err = command(*words.get(what, predicted))
+    code, _, err = command(*words.get(what, predicted))
     assert code in (2, 4), err
     assert str(target) in err
     assert identity(target) == before
@@ -233,12 +229,12 @@ def assert_damage_is_never_used(copied: Path, name: str, kind: int, seed: int) -
     if not damage(path / name, kind, seed):
         return
     for words in (("predict", path, images, "--out", copied / "p", "--quiet"), ("eval", path, "--quiet")):
-        code, err = command(*words)
+        code, _, err = command(*words)
         assert code == 4, err
         assert "sha256" in err or "upgrade segtool" in err, err
         assert name in err or checkpoint_files.MANIFEST in err or "format" in err, err
     assert not (copied / "p").exists()
-    code, err = command("train", run, "--resume", "--quiet")
+    code, _, err = command("train", run, "--resume", "--quiet")
     if "upgrade segtool" in err:  # the format is checked first, and a newer one is never passed over
         assert code == 4, err
         return
@@ -292,7 +288,7 @@ def test_a_run_none_of_whose_checkpoints_verifies_is_exit_4_and_no_fresh_start(c
     for path in checkpoint.committed(copied / "run" / "checkpoints"):
         damage(path / "model.safetensors", 0, 1)
     before = tree(copied / "run")
-    code, err = command("train", copied / "run", "--resume", "--quiet", "--set=train.steps=3")
+    code, _, err = command("train", copied / "run", "--resume", "--quiet", "--set=train.steps=3")
     assert code == 4, err
     assert "no checkpoint verifies; start afresh with another --run" in err
     after = tree(copied / "run")

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torchvision
+from conftest import saved_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,21 +23,6 @@ def backbone(name: str, device: str = "meta") -> nn.Sequential:
         network = torchvision.models.get_model(name)
     children = dict(network.named_children())
     return children["features"] if "features" in children else nn.Sequential(*list(children.values())[:-2])
-
-
-def kept_in_truth(network: nn.Module, images: Tensor) -> int:
-    """Bytes that autograd saves in a forward pass on the CPU, what the network owns left out."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
-    saved: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            saved[tensor.untyped_storage().data_ptr()] = tensor  # which keeps the address its own
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = network(images)  # noqa: F841 -- holds the graph
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 def without_choices(network: nn.Module) -> nn.Module:
@@ -85,7 +71,9 @@ def test_multiply_adds_of_grouped_and_other_convolutions_are_those_of_an_indepen
 def test_what_is_kept_for_the_backward_pass_is_what_autograd_saves_in_truth(name):
     operations = trace(backbone(name), (3, 32, 64), period=32, batch=2, keeping=True)
     network = backbone(name, "cpu").train()
-    assert sum(operation.kept for operation in operations) == kept_in_truth(network, torch.randn(2, 3, 32, 64))
+    images = torch.randn(2, 3, 32, 64)
+    kept = saved_bytes(lambda: network(images), network.state_dict().values())
+    assert sum(operation.kept for operation in operations) == kept
 
 
 def test_what_a_layer_keeps_by_hand():

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SilentOs, Trained, Trainer, config_of, draw_pair, write_pair
+from conftest import config_of, draw_pair, write_pair
 from PIL import Image
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
+from training import SilentOs, Trained, Trainer, prepared
 
 from segtool import checkpoint, forecast, plan, train, training_log, training_step
 from segtool.budget import Budget
 from segtool.checkpoint import Progress
 from segtool.config import Config
-from segtool.data import formats
 from segtool.data.dataset import EvaluationSet, Sample
 from segtool.data.formats import split_records
 from segtool.data.pairs import Record
@@ -536,10 +536,7 @@ def test_a_frozen_encoder_drops_nothing_and_needs_no_gradient(make_config):
 def test_times_are_measured_with_the_whole_network_in_training(make_config, frozen_for_two_steps, monkeypatch):
     numbers: list[int] = []
     monkeypatch.setattr(training_step, "train_step", lambda _training, _batch, number, *_: numbers.append(number))
-    config, _ = built(make_config())
-    config, made = plan.make_plan(config, images=8, first_size=(32, 32), device=CPU)
-    records = {"train": split_records(config, Path("/"))["train"]}
-    forecast.measure(plan.Prepared(config, made, records, None, World(), CPU), Reporter(quiet=True))
+    forecast.measure(prepared(make_config()), Reporter(quiet=True))
     assert numbers == list(range(2, 2 + forecast.WARM_UP + forecast.MOST_STEPS))
 
 
@@ -948,7 +945,7 @@ def test_a_signal_while_the_network_is_compiled_ends_the_run_and_no_step_is_save
 ):
     compile_with = nn.Module.compile
     monkeypatch.setattr(training_step.Segmenter, "compile", lambda self: compile_with(self, backend=backend))
-    monkeypatch.setattr("conftest._Reporter.warn", lambda *_: pytest.fail("it is no failure of the compiler"))
+    monkeypatch.setattr("training._Reporter.warn", lambda *_: pytest.fail("it is no failure of the compiler"))
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"step 0 is saved.*--resume") as caught:
         Trainer(tmp_path, monkeypatch)("run", make_config(train={"steps": 3, "compile": True}))
@@ -1205,8 +1202,7 @@ def test_no_samples_are_drawn_where_none_are_asked_for(trainer, make_config):
 
 
 def test_a_run_without_a_validation_split_trains_and_keeps_its_last_checkpoint(trainer, make_config, monkeypatch):
-    real = formats.split_records
-    monkeypatch.setattr(formats, "split_records", lambda *args: {"train": real(*args)["train"]})
+    monkeypatch.setattr("training.split_records", lambda *args: {"train": split_records(*args)["train"]})
     run = trainer("run", make_config(train={"steps": 4}))
     assert run.progress == Progress(step=4, steps=4, finished=True)
     assert all("split" not in row for row in run.metrics)

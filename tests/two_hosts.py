@@ -14,8 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from conftest import config_of, draw_pair, write_pair
+from conftest import config_of, draw_dataset
 
 from segtool.config import dump_config
 
@@ -124,10 +123,7 @@ def _train_on_both(train: list[str]) -> list[int]:
 
 
 def _write_config(directory: Path) -> Path:
-    rng = np.random.default_rng(7)
-    for split, count in (("train", 8), ("val", 3), ("test", 2)):
-        for number in range(count):
-            write_pair(directory / "data", split, f"{split}{number}", *draw_pair(rng))
+    draw_dataset(directory / "data", train=8, val=3, test=2, seed=7)
     path = directory / "config.yaml"
     path.write_text(dump_config(config_of(directory / "data", model=NORMLESS, train={"steps": 20, "batch_size": 4})))
     return path
