@@ -21,10 +21,16 @@ from segtool.registry import Component
 UPSAMPLERS = registry.names("upsampler")
 DECODERS = [("unet", {})] + [("fcn", {"skips": skips}) for skips in (0, 1, 2)]
 CONV = {"channels": [4, 6, 8]}
-ENCODERS = [("conv", {**CONV, "downsample": kind}) for kind in ("max", "avg", "stride")]
-ENCODERS += [(name, {}) for name in registry.names("encoder") if name != "conv"]
+EVERY = list(product(DECODERS, UPSAMPLERS))
+EACH = [(DECODERS[number % len(DECODERS)], upsample) for number, upsample in enumerate(UPSAMPLERS)]
+"""Each decoder and each upsampler at least once. Of an encoder they know channels, strides and indices alone, and
+test_models lays all of them on any strides; all on all backbones is left to the slow tests."""
+SMALL = [("conv", {**CONV, "downsample": kind}) for kind in ("max", "avg", "stride")]
+BACKBONES = [(name, {}) for name in registry.names("encoder") if name != "conv"]
+ENCODERS = [pytest.param(*encoder, EVERY, id="-".join(map(str, encoder))) for encoder in SMALL]
+ENCODERS += [pytest.param(*encoder, EACH, id=encoder[0]) for encoder in BACKBONES]
+ENCODERS += [pytest.param(*encoder, EVERY, id=f"{encoder[0]}, all", marks=pytest.mark.slow) for encoder in BACKBONES]
 UNPOOLABLE = {("conv", "max"), ("vgg16_bn", None)}
-HEAVY = {"vgg16_bn", "resnet34", "resnet50"}
 SIZE = (17, 31)  # 32x32 inside every network here
 
 
@@ -59,20 +65,13 @@ def _built(name: str, downsample: str | None) -> Encoder:
     return registry.build("encoder", Component(name, options), 3, path="model.encoder")
 
 
-def pairs(name: str) -> list[tuple[tuple[str, dict[str, int]], str]]:
-    """Returns decoders and upsamplers: all with all, and behind a large encoder each one at least once."""
-    if name not in HEAVY:
-        return list(product(DECODERS, UPSAMPLERS))
-    return [(DECODERS[number % len(DECODERS)], upsample) for number, upsample in enumerate(UPSAMPLERS)]
-
-
-@pytest.mark.parametrize(("name", "options"), ENCODERS, ids=lambda value: str(value) if value else "")
-def test_every_encoder_trains_with_every_decoder_and_upsampler_or_is_a_config_error(name, options):
+@pytest.mark.parametrize(("name", "options", "pairs"), ENCODERS)
+def test_every_encoder_trains_with_every_decoder_and_upsampler_or_is_a_config_error(name, options, pairs):
     if name == "timm":
         pytest.importorskip("timm")
     kind = options.get("downsample")
     torch.manual_seed(0)
-    for (decoder, settings), upsample in pairs(name):
+    for (decoder, settings), upsample in pairs:
         if upsample == "max_unpool" and (name, kind) not in UNPOOLABLE:
             model = Model(Component(name, options), Component(decoder, {"upsample": upsample, **settings}))
             with pytest.raises(ConfigError) as error:

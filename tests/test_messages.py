@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from segtool import checkpoint, errors
@@ -48,6 +49,7 @@ class Message:
     text: str
 
 
+@cache
 def messages() -> list[Message]:
     """Returns the message of each error that is made in the package, those aside that are filled in as a whole."""
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
