@@ -59,6 +59,7 @@ def test_a_row_comes_back_from_json_as_it_was(capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names a machine at once: to ask torch for a GPU takes seconds."""
     monkeypatch.setattr(bench, "machine", lambda: OLD)
 
 

@@ -315,6 +315,7 @@ def test_a_save_that_does_not_wait_for_the_disk_is_seen(root, monkeypatch, funct
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    """An empty folder of checkpoints, beside which a test may write."""
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
 
@@ -431,6 +432,7 @@ def test_a_damaged_checkpoint_is_refused_by_load_and_passed_over_by_last(two_ste
 
 @pytest.fixture(scope="module")
 def two_steps_made(tmp_path_factory) -> Path:
+    """What `two_steps` is a copy of."""
     directory = tmp_path_factory.mktemp("two")
     state = make_state()
     save(directory, state, make_config(), Progress(step=1, score=0.5, best=0.5))

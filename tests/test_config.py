@@ -988,6 +988,7 @@ class Demanding:
 
 @pytest.fixture
 def dummies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers two components of a kind of their own."""
     monkeypatch.setitem(MODULES, "dummy", ("json",))
     monkeypatch.setitem(_registered, "dummy", {})
     register("dummy", "plain")(Plain)

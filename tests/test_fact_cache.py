@@ -24,6 +24,7 @@ Looks = list[Path]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's cache comes to lie; nothing is there yet."""
     monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", str(tmp_path / "home"))
     return tmp_path / "home" / "segtool"
 

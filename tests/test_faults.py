@@ -156,6 +156,7 @@ COMMANDS = (new_config, replaced_config, per_image_table, previews, demo_data, p
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    """The empty folder whose disk fails; a test may write beside it."""
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
 

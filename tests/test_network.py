@@ -29,6 +29,7 @@ def works(*command: str) -> bool:
 
 @pytest.fixture(autouse=True, scope="module")
 def _allowed() -> None:
+    """Skips all where the system lets nobody make a network."""
     if not works(*ALONE):
         pytest.skip("a network of its own is not allowed to a program here (unshare --map-root-user --net)")
 

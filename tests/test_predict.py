@@ -36,6 +36,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def predictor() -> Predictor:
+    """Answers the class that `image_at` writes into the red channel."""
     return red()
 
 

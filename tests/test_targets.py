@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of `folder` that a test may spoil."""
     shutil.copytree(folder, tmp_path / "copy")
     return tmp_path / "copy"
 

@@ -490,6 +490,7 @@ def test_a_run_with_factors_continues_as_if_there_had_been_no_stop(trainer, make
 
 @pytest.fixture
 def frozen_for_two_steps(monkeypatch) -> None:
+    """Freezes the encoder as those with pretrained weights are."""
     monkeypatch.setattr(ConvEncoder, "freeze", 0.75)  # 6 of 8 images, 3 at a time
 
 

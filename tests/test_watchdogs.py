@@ -335,6 +335,7 @@ def test_memory_is_saved_by_parts_then_by_the_crop_then_by_the_precision(make_co
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
+    """An untrained network of two levels, whose memory is asked for."""
     from conftest import config_of
 
     model = build_model(config_of(Path("/")).model, 3)
