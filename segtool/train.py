@@ -88,7 +88,7 @@ def train(
         save(training, progress, run, reporter)
     make_step = training_step.start_compilation(training, reporter)
     workers = num_workers(config.train.workers, work.device, world)
-    logs = Logs(run, world, reporter, config, plan, workers)
+    logs = Logs(run, world, reporter, config, plan, workers, work.frequencies)
     batches = logs.awaited(load(training, training_set, plan, start=progress.step, workers=workers, reporter=reporter))
     world.meet()
     saved_at = time.monotonic()

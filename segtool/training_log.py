@@ -14,6 +14,7 @@ from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data.dataset import Sample
 from segtool.data.pools import num_cores
+from segtool.data.statistics import ClassFrequencies
 from segtool.distributed import World
 from segtool.errors import DivergedError
 from segtool.metrics import Scores, iou
@@ -30,7 +31,14 @@ class Logs:
     """The rows of `metrics.jsonl` and `timing.jsonl`, and the line of progress."""
 
     def __init__(
-        self, run: RunDirectory, world: World, reporter: Reporter, config: Config, plan: Plan, workers: int
+        self,
+        run: RunDirectory,
+        world: World,
+        reporter: Reporter,
+        config: Config,
+        plan: Plan,
+        workers: int,
+        frequencies: ClassFrequencies | None,
     ) -> None:
         self.run = run
         self.world = world
@@ -48,7 +56,9 @@ class Logs:
         self.workers = workers
         self.share = Waiting()
         self.waited = 0.0  # seconds spent in waiting for images since the last flush
-        self.validations = Validations(config, plan.steps, run.validations())
+        pixels = frequencies.pixels if frequencies else ()
+        absent = [name for name, count in zip(self.names, pixels, strict=False) if not count]
+        self.validations = Validations(config, plan.steps, run.validations(), absent=absent)
         self.waiting: deque[tuple[Progress, Outcome]] = deque()
 
     def resize(self, plan: Plan) -> None:

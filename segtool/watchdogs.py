@@ -6,7 +6,7 @@ was seen before is read from `metrics.jsonl`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from segtool.config import Config
@@ -65,9 +65,17 @@ Row = Mapping[str, Any]  # of metrics.jsonl, with `split: val`
 class Validations:
     """Looks at the validations of a run, and warns once of each thing that does not get better by itself."""
 
-    def __init__(self, config: Config, steps: int, before: Sequence[Row] = ()) -> None:
-        """Knows the length of the whole run, and the validations before a resume: what they showed was warned of."""
+    def __init__(self, config: Config, steps: int, before: Sequence[Row] = (), *, absent: Collection[str] = ()) -> None:
+        """Knows the length of the whole run, and the validations before a resume: what they showed was warned of.
+
+        Args:
+            config: Of the run.
+            steps: Of the whole run.
+            before: Rows of the validations before a resume.
+            absent: Classes that no training mask holds, so that they cannot be found; `check` has told them.
+        """
         self.config = config
+        self.absent = frozenset(absent)
         self.steps = steps
         self.before = list(before)
         self.rows: list[Row] = []
@@ -93,7 +101,9 @@ class Validations:
         if late and is_constant(self.rows):
             return self._once(["one class"], constant_warning(self.config))
         warnings = []
-        if late and (missed := [name for name in never_found(self.rows, present) if name not in self.warned]):
+        if late and (
+            missed := [name for name in never_found(self.rows, present) if name not in self.warned | self.absent]
+        ):
             warnings += self._once(missed, never_found_warning(missed, self.config))
         if is_flat(self.rows, learning_rate(self.config.optim, row["step"] - 1, self.steps) / self.config.optim.lr):
             warnings += self._once(["flat"], flat_warning(self.rows, self.config))

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,12 @@ def row(confusion: np.ndarray, step: int, **changed: Any) -> dict[str, Any]:
     return json.loads(json.dumps({"step": step, "split": "val", **scores.summary, "iou": classes, **changed}))
 
 
-def warnings(config: Any, *confusions: np.ndarray, first: int = 50, before: int = 0) -> list[str]:
+def warnings(
+    config: Any, *confusions: np.ndarray, first: int = 50, before: int = 0, absent: Sequence[str] = ()
+) -> list[str]:
     """Returns what validations one step apart are warned of; the first `before` of them come from before a resume."""
     rows = [row(confusion, first + number) for number, confusion in enumerate(confusions)]
-    validations = Validations(config, STEPS, rows[:before])
+    validations = Validations(config, STEPS, rows[:before], absent=absent)
     return [
         text
         for one, confusion in zip(rows[before:], confusions[before:], strict=True)
@@ -100,6 +103,11 @@ def test_classes_that_come_late_in_the_first_fifth_of_a_run_are_no_surprise(make
     assert warnings(make_config(), *[NO_RING] * 10, first=9) == []
     assert warnings(make_config(), *[CONSTANT_GROUND] * 10, first=9) == []
     assert "ring" in warnings(make_config(), *[NO_RING] * 12, first=9)[-1]
+
+
+def test_a_class_that_no_training_mask_holds_is_not_said_to_be_found_with_other_crops(make_config):
+    assert warnings(make_config(), *[NO_RING] * NEVER_FOUND, absent=["ring"]) == []
+    assert warnings(make_config(), *[NO_RING] * NEVER_FOUND, absent=["block"]) != []
 
 
 def test_the_warning_suggests_what_the_config_does_not_use_yet_and_it_is_legal(make_config, tmp_path):
