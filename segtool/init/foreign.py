@@ -50,6 +50,16 @@ _OTHER_PICTURES = {
     ".geojson": "outlines on a map",
     ".gz": "compressed files",
     ".zip": "archives",
+    ".tar": "archives",
+    ".tgz": "archives",
+    ".7z": "archives",
+    ".rar": "archives",
+    ".parquet": "Parquet tables",
+    ".pkl": "pickles",
+    ".shp": "outlines on a map",
+    ".czi": "microscope files",
+    ".nd2": "microscope files",
+    ".lif": "microscope files",
     ".svs": "whole-slide images",
     ".jp2": "JPEG 2000 images",
     ".heic": "HEIC photographs",
@@ -57,6 +67,9 @@ _OTHER_PICTURES = {
     ".mp4": "videos",
     ".avi": "videos",
 }
+_PACKED = (".gz", ".zip", ".tar", ".tgz", ".7z", ".rar")
+_RUNS = re.compile(r"EncodedPixels|\brle\b|rle_mask|[,;\t\"]\d+ \d+( \d+ \d+){2,}", re.IGNORECASE)
+"""Starts and lengths, or a header that says so."""
 
 
 @dataclass
@@ -95,7 +108,7 @@ def _sentence(root: Path, look: _Look) -> str:
     if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
         for suffix, name in _OTHER_PICTURES.items():
             if look.by_suffix.get(suffix):
-                if suffix in (".gz", ".zip"):
+                if suffix in _PACKED:
                     return f"{name} ({suffix}). Unpack them, and come again"
                 return (
                     f"{name} ({suffix}) are not read. Convert them: images to PNG or TIFF, masks to PNG that hold "
@@ -127,6 +140,8 @@ def _kind_of_json(look: _Look) -> str:
             return f"{shown(path.name)} holds outlines of the VGG annotator. segtool trains on masks: {_MASKS}"
         if '"classTitle"' in text or '"geometryType"' in text:
             return f"outlines in Supervisely's JSON files. segtool trains on masks: export masks_machine, or {_MASKS}"
+        if re.search(r'"(polygons?|points|vertices|segmentation)"\s*:', text):
+            return f"{shown(path.name)} holds outlines. segtool trains on masks: {_MASKS}"
     return ""
 
 
@@ -144,7 +159,7 @@ def _kind_of_text(look: _Look, images: list[Path]) -> str:
                 "PNG (`Image.fromarray(np.loadtxt(path).astype('uint8')).save(…)`; mind values below 0)"
             )
     for path in islice(look.by_suffix.get(".csv", ()), 20):
-        if re.search(r"EncodedPixels|\brle\b|rle_mask", _head(path)[:500], re.IGNORECASE):
+        if _RUNS.search(_head(path)):
             return f"{shown(path.name)} holds masks as run lengths. segtool reads masks from images: {_MASKS}"
     return ""
 

@@ -159,3 +159,20 @@ def label_studio_json(root: Path) -> None:
         save(root / "images" / f"{index}.png", image)
     task = {"annotations": [{"result": [{"type": "brushlabels"}]}], "data": {"image": "/data/upload/1.png"}}
     text(root / "project-1.json", json.dumps([task]))
+
+
+@unsupported(r"train\.csv holds masks as run lengths")
+def sartorius(root: Path) -> None:
+    """Sartorius of Kaggle: run lengths in a column that does not say so."""
+    rows = ["id,annotation,width,height,cell_type"]
+    for index, (image, _) in enumerate(pairs(nuclei, 4, seed=964)):
+        save(root / "train" / f"{index:012x}.png", image[..., 0])
+        rows.append(f"{index:012x},118145 6 118849 7 119553 8 120257 8,704,520,shsy5y")
+    text(root / "train.csv", rows)
+
+
+@unsupported(r"Parquet tables \(\.parquet\)")
+def parquet(root: Path) -> None:
+    """As Hugging Face hands sets out."""
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
