@@ -86,12 +86,24 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     names = [stem.rpartition("/")[2] for stem in stems]
     candidates = {Pairing(), *(pairing for pairing in candidates if _occurs(pairing, names))}
     counts = {}
+    of_masks = set()
     for pairing in candidates:
-        images, masks = tell_apart(files, pairing)
-        counts[pairing] = count_pairs(
-            [stem_of(path, folder) for path in images], [stem_of(path, folder) for path in masks], pairing
-        )
-    return _best([pairing for pairing in candidates if _sounds_like_masks(pairing)], counts)
+        images, masks = ([stem_of(path, folder) for path in part] for part in tell_apart(files, pairing))
+        counts[pairing] = count_pairs(images, masks, pairing)
+        if counts[pairing] and _are_named_masks(images, masks, pairing):
+            of_masks.add(pairing)
+    likely = [pairing for pairing in candidates if _sounds_like_masks(pairing)]
+    most = max(counts[pairing] for pairing in likely)
+    of_images = [pairing for pairing in likely if pairing not in of_masks]
+    told = any(most and counts[pairing] >= NEARLY * most for pairing in of_images)
+    return _best(of_images if told else likely, counts)
+
+
+def _are_named_masks(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> bool:
+    """Whether what would be the images that have a mask are masks by their names: `1_label` of `1_label_semantic`."""
+    keys = {mask_key(stem, pairing) for stem in masks}
+    paired = [stem.rpartition("/")[2] for stem in images if image_key(stem, pairing) in keys]
+    return bool(paired) and all("masks" in roles_in(name) for name in paired[:_LIKELY])
 
 
 def _occurs(pairing: Pairing, names: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -136,7 +136,8 @@ def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
 def _hollow(folders: Iterable[str]) -> set[str]:
     """Returns the folders whose name has a word for images or masks that stands for what lies further down.
 
-    `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`.
+    `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`. So are those of
+    one name within masks and elsewhere.
     """
     below: dict[str, set[str | None]] = defaultdict(set)
     for folder in folders:
@@ -144,12 +145,25 @@ def _hollow(folders: Iterable[str]) -> set[str]:
         for end in range(1, len(parts)):
             roles = {role for part in parts[end:] if (role := meaning_of(part).role)}
             below["/".join(parts[:end])] |= roles or {None}
-    named = {path: meaning_of(PurePosixPath(path).name) for path in below}
-    return {
+    named = {path: meaning_of(PurePosixPath(path).name) for path in {*below, *folders}}
+    around = {
         path
         for path, roles in below.items()
         if {"images", "masks"} <= roles or (named[path].rest and {"masks", None} <= roles)
     }
+    return around | set(_repeated_in_masks(named))
+
+
+def _repeated_in_masks(named: Mapping[str, Meaning]) -> Iterator[str]:
+    """Yields the folders of one name within masks and elsewhere, which is no word for images: `labels/frames_23`."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, meaning in named.items():
+        if meaning.role == "images" and meaning.rest:
+            places[PurePosixPath(path).name].append(path)
+    for paths in places.values():
+        in_masks = [path for path in paths if any(meaning_of(part).role == "masks" for part in _parts(path)[:-1])]
+        if in_masks and len(in_masks) < len(paths):
+            yield from paths
 
 
 def _tells(path: str, hollow: Collection[str]) -> bool:

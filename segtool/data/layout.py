@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from segtool.config import Pairing
@@ -221,16 +221,17 @@ class _Finder:
         return {} if found and _is_one_of_several(found["train"].masks, kinds) else found
 
     def may_have_more(self, found: dict[str, _Match]) -> bool:
-        """Whether images lie anywhere, or several places have the same splits, each with masks in a folder of one name.
+        """Whether images lie anywhere, or several places have the same splits, each with masks in a folder of its own.
 
         Other data sets beside the chosen one have other splits.
         """
-        name = PurePosixPath(found["train"].masks.path).name
+        kind = found["train"].masks.kind
         splits: dict[str, set[str]] = defaultdict(set)
         for split, places in self.places.items():
             for place in places:
-                if place.role == "masks" and PurePosixPath(place.path).name == name:
-                    splits[parent_of(parent_of(place.path))].add(split)
+                if place.role == "masks" and place.kind == kind:
+                    site = parent_of(place.path)
+                    splits[parent_of(site) if split else site].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
         return found["train"].images.role is None or (len(splits) > 1 and alike)
 

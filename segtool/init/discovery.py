@@ -249,6 +249,19 @@ def _require_whole_masks(train: Pairs, data: Data) -> None:
     numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(train.kinds))  # 12_02_01 and 12_02_02
     if train.kinds and (numbered or len(train.kinds) >= PARTS) and suffix and "masks" not in roles_in(suffix):
         raise DataError(_parts(data))
+    if (data.train.pairing or data.pairing).mask_words and _are_of_other_classes(train):
+        raise DataError(_parts(data))
+
+
+def _are_of_other_classes(train: Pairs) -> bool:
+    """Whether most of what is left over are masks of paired images, by their folders and names, of another kind."""
+    paired = {record.image.stem for record in train.records}
+    left = [path for path in train.images_without_mask if path.stem in paired and "masks" in roles_in(_around(path))]
+    return len(left) > 1 and 2 * len(left) > len(train.images_without_mask)
+
+
+def _around(path: Path) -> str:
+    return " ".join(path.parts[-3:-1])
 
 
 def _require_one_picture(root: Path, data: Data) -> None:

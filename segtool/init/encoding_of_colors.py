@@ -52,7 +52,7 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
     if len(totals.values) == 1:
         raise DataError(
             f"all masks hold the one colour {hex_color(int(totals.values[0]))}: there is nothing to tell apart; "
-            "expected at least two colours. Is this the right folder of masks?"
+            f"expected at least two colours. First: {shown(masks[0].path)}. Is this the right folder of masks?"
         )
     _refuse_instances(masks, totals)
     if _run_into_each_other(totals, exact):

@@ -47,8 +47,8 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
     totals = total(masks)
     if len(totals.values) == 1:
         raise DataError(
-            f"all masks hold the one value {totals.values[0]}: there is nothing to tell apart; "
-            "expected at least two values. Is this the right folder of masks?"
+            f"all masks hold the one value {totals.values[0]}: there is nothing to tell apart; expected at least two "
+            f"values. First: {shown(masks[0].path)}. Is this the right folder of masks?"
         )
     void, why = _find_void(masks, totals)
     if instances := guess_numbered(masks, void, why):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scenes import field, lesion, objects, street
+from scenes import field, lesion, objects, polyp, roads, street
 
-from published.registry import VOC_COLORS, binary, colored, pairs, published, rim, save
+from published.registry import VOC_COLORS, binary, colored, pairs, published, rim, save, text, unsupported
 
 
 @published({"train": 18, "test": 9}, "index", range(6), masks="/masks/")
@@ -55,7 +55,7 @@ def sugar_beets(root: Path) -> None:
         save(base / "annotations" / "dlp" / "iMapCleaned" / f"{stem}.png", mask)
 
 
-@published(14, "index", [0, 1, 2], masks="_semantic.png")
+@published(14, "index", [0, 1, 2], masks="_semantic.png", images=".jpg")
 def segments(root: Path) -> None:
     """Segments.ai: ids, classes and colours beside each image, whose names begin alike."""
     for index, (image, mask) in enumerate(pairs(objects(2, least=2), 14, seed=1320)):
@@ -64,3 +64,38 @@ def segments(root: Path) -> None:
         save(root / f"p{index}_label_ground-truth.png", ids)
         save(root / f"p{index}_label_ground-truth_semantic.png", mask)
         save(root / f"p{index}_label_ground-truth_colored.png", colored(rim(mask, 3), VOC_COLORS))
+
+
+@published(24, "threshold", [0, 255], images="/images_C", masks="/masks_C")
+def polypgen(root: Path) -> None:
+    """PolypGen: a folder for each hospital, and its number in the names of all folders."""
+    for number in range(1, 5):
+        base = root / "PolypGen" / f"data_C{number}"
+        for index, (image, mask) in enumerate(pairs(polyp, 6, seed=1330 + number)):
+            save(base / f"images_C{number}" / f"{number}0{index}.jpg", image)
+            save(base / f"masks_C{number}" / f"{number}0{index}_mask.jpg", binary(mask))
+
+
+@published({"train": 12, "val": 4}, "index", [0, 1], masks="laneseg_label_w16/")
+def culane(root: Path) -> None:
+    """CULane: folders of drives, whose names have a word for images, within the masks too; lists with a first slash."""
+    rows = []
+    for number in (23, 37):
+        for index, (image, mask) in enumerate(pairs(roads, 8, seed=1340 + number)):
+            frame = f"driver_{number}_30frame/0515164{number}_0419.MP4/{30 * index:05d}"
+            save(root / f"{frame}.jpg", image)
+            save(root / "laneseg_label_w16" / f"{frame}.png", mask)
+            rows.append(f"/{frame}.jpg /laneseg_label_w16/{frame}.png 1 1 1 0")
+    text(root / "list" / "train_gt.txt", rows[:12])
+    text(root / "list" / "val_gt.txt", rows[12:])
+
+
+@unsupported("several masks, one for each part")
+def palm(root: Path) -> None:
+    """PALM: masks of two kinds of lesions, the second in some images only."""
+    for index, (image, mask) in enumerate(pairs(objects(2, least=3), 8, seed=1350)):
+        save(root / "PALM-Training400" / f"P{index:04d}.jpg", image)
+        lesions = root / "PALM-Training400-Annotation-Lession" / "Lesion_Masks"
+        save(lesions / "Atrophy" / f"P{index:04d}.bmp", binary(mask == 1))
+        if index % 2:
+            save(lesions / "Detachment" / f"P{index:04d}.bmp", binary(mask == 2))
