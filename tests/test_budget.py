@@ -15,10 +15,11 @@ from training import Trained, Trainer
 from segtool import budget, train, training_step
 from segtool.budget import ENDING, LEFT_OVER, SLACK, Budget
 from segtool.config import load_config
+from segtool.distributed import ALONE
 from segtool.errors import SegtoolError
 from segtool.forecast import Times
 from segtool.optim import learning_rate
-from segtool.plan import Plan, of_length
+from segtool.plan import Plan, Prepared, of_length
 from segtool.preparation import budgeted
 from segtool.terminal import Reporter
 
@@ -128,6 +129,14 @@ def test_a_validation_that_takes_up_the_rest_of_the_time_is_the_last_one(trainer
     assert run.final.progress.score is not None
 
 
+def test_a_compilation_that_was_measured_is_not_counted_once_more(make_config):
+    work = Prepared(make_config(), plan_of(7, 15), {}, None, ALONE, torch.device("cpu"))
+    times = Times(starting=80.0, step=1.0, validation=1.0, samples=0.0, saving=0.0)
+    planned, limit = budgeted(work, times, 60.0, time.monotonic(), Reporter(quiet=True))
+    assert planned.plan.steps == planned.config.train.steps > 35
+    assert limit.end == pytest.approx(time.monotonic() + 60, abs=5)
+
+
 def test_a_length_that_is_given_stays_whatever_time_is_left(trainer, monkeypatch, config):
     Clock(monkeypatch, step=1.0)
     real = train.train
@@ -141,7 +150,7 @@ def test_a_budget_that_no_step_goes_into_says_what_takes_how_long(make_config, c
     work = SimpleNamespace(config=config, plan=plan_of(100, 10))
     times = Times(starting=60.0, step=2.0, validation=20.0, samples=1.0, saving=1.0)
     with pytest.raises(SegtoolError) as raised:
-        budgeted(work, times, 90.0, time.monotonic(), Reporter(quiet=True))
+        budgeted(work, times, 40.0, time.monotonic(), Reporter(quiet=True))
     message = str(raised.value)
-    assert "getting going takes 60 s, a step 2.0 s and a validation 22.0 s, and 90 s are left" in message
+    assert "getting going takes 6 s, a step 2.0 s and a validation 22.0 s, and 40 s are left" in message
     assert ("--set train.compile=false" in message) == compiled
