@@ -109,15 +109,18 @@ def _tell_keys(arguments: list[str]) -> None:
     from segtool.parsing import dotted_keys
     from segtool.terminal import print_errors
 
-    commands = typer.main.get_group(app).commands.values()
-    options = {name for command in commands for parameter in command.params for name in parameter.opts}
+    commands = typer.main.get_group(app).commands
+    taken = {name: {word for each in command.params for word in each.opts} for name, command in commands.items()}
+    options = set().union(*taken.values())
+    asked = next((taken[argument] for argument in arguments if argument in taken), set())
+    where = "" if "--set" in asked else "segtool train CONFIG "  # of a command that takes no config
     for position, argument in enumerate(arguments):
         option, _, value = argument.partition("=")
         name = option.removeprefix("--").replace("-", "_")
         keys = [key for key in dotted_keys(Sections) if key.rpartition(".")[2] == name]
         if keys and option.startswith("--") and option not in options:
             value = value or next(iter(arguments[position + 1 :]), "VALUE")
-            settings = " or ".join(f"--set {key}={value}" for key in keys)
+            settings = " or ".join(f"{where}--set {key}={value}" for key in keys)
             print_errors([f"{option}: no option; a key of the config is set with {settings}"])
 
 

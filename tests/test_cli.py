@@ -131,6 +131,9 @@ def test_wrong_usage_exits_with_2_and_says_why(segtool: Command, arguments: list
         (["train", "x.yaml", "--batch-size=4"], "--set train.batch_size=4"),
         (["train", "x.yaml", "--lr"], "--set optim.lr=VALUE"),
         (["train", "x.yaml", "--seed", "1"], "--set data.split.seed=1 or --set train.seed=1"),
+        (["predict", "run", "images", "--out", "masks", "--exif", "apply"], "--set data.exif=apply"),
+        (["init", "data", "--classes", "3"], "segtool train CONFIG --set data.classes=3"),
+        (["demo", "--epochs=3"], "segtool train CONFIG --set train.epochs=3"),
     ],
 )
 def test_a_key_given_as_an_option_is_told_as_it_is_set(segtool: Command, arguments: list[str], settings: str) -> None:
