@@ -1,9 +1,9 @@
-"""`--budget`: how many steps go into a time, and until when the last one must have begun.
+"""`--budget`: how many steps go into a time, and until when the last one must be done.
 
 The length is decided before the first step, by what a training that is thrown away took (`forecast`), and again when an
 eighth and when a half of the time has gone by, by the steps themselves: what was compiled once compiles faster, decoded
-images may be kept, and what else the machine does comes and goes. The learning rate then goes on as that of a run of
-the new length.
+images may be kept, and what else the machine does comes and goes. Where a frozen encoder begins to learn, steps are
+timed anew, as they take longer from there on. The learning rate then goes on as that of a run of the new length.
 """
 
 from __future__ import annotations
@@ -37,12 +37,10 @@ class Budget:
         self.end = end
         self.scored = scored
         self.per_step = per_step
+        self.held_steps = 0  # from the first, with a frozen encoder
         self.longest = 0.0  # of the validations that were seen
-        self.moments = list(MOMENTS)
-        self.warm_up = WARM_UP  # steps that are left of it
-        self.timed = 0  # steps, since the length was decided
-        self.seconds = 0.0  # of these
         self.began = self.goes_on_at = self.stepped_at = time.monotonic()
+        self._begin()
 
     @property
     def deadline(self) -> float:
@@ -70,6 +68,9 @@ class Budget:
     def stepped(self, plan: Plan, step: int) -> int:
         """Notes that a step is done, which is the run's `step`-th, and returns the length of the run from now on."""
         now = self.stepped_at = time.monotonic()
+        if step == self.held_steps:
+            self._begin()
+            return plan.steps
         if self.warm_up:
             self.warm_up -= 1
             self.began = now
@@ -91,6 +92,13 @@ class Budget:
         self.goes_on_at = time.monotonic()
         if scored:
             self.scored = self.longest = max(self.longest, self.goes_on_at - self.stepped_at)
+
+    def _begin(self) -> None:
+        """Has the length decided by the steps from here on."""
+        self.moments = list(MOMENTS)
+        self.warm_up = WARM_UP  # steps that are left of it
+        self.timed = 0  # steps, since the length was decided
+        self.seconds = 0.0  # of these
 
     def _deadline(self, scored: float) -> float:
         return self.end - SLACK * scored - ENDING

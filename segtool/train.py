@@ -86,6 +86,7 @@ def train(
     else:
         progress = Progress(steps=plan.steps)
         save(training, progress, run, reporter)
+    budget.held_steps = training_step.held_steps(training, len(records["train"]))
     make_step = training_step.start_compilation(training, reporter)
     workers = num_workers(config.train.workers, work.device, world)
     logs = Logs(run, world, reporter, config, plan, workers, work.frequencies)

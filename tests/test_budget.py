@@ -29,14 +29,21 @@ SCORED = 3.0  # seconds of a validation
 class Clock:
     """Stands for the time, which goes by in steps and validations only."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, *, step: float, validation: float = SCORED) -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, *, step: float, validation: float = SCORED, held: int = 0, share: float = 0.3
+    ) -> None:
+        """Begins at 0.
+
+        Args:
+            held: Steps, from the first, that take a share of the time of the others.
+        """
         self.now = 0.0
         self.validated: list[float] = []
         patch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: self.now))
         make_step, validate = training_step.train_step, train.validate
 
         def stepped(*arguments: Any) -> Any:
-            self.now += step
+            self.now += step * (share if arguments[2] < held else 1)
             return make_step(*arguments)
 
         def validated(*arguments: Any) -> Any:
@@ -104,6 +111,14 @@ def test_a_budget_is_used_up_and_never_passed_whatever_was_foretold(trainer, mon
     for written in (run.final.config, load_config(run.directory / "config.yaml")):
         assert (written.train.epochs, written.train.steps) == (None, run.progress.steps)
     assert foretold == step or any("in place of" in line for line in run.said)
+
+
+def test_steps_of_a_frozen_encoder_do_not_tell_the_length_of_what_follows_them(trainer, monkeypatch, config):
+    monkeypatch.setattr(training_step, "held_steps", lambda *_: 100)
+    clock = Clock(monkeypatch, step=1.0, held=100)
+    run = trained(trainer, monkeypatch, config, end=100.0, foretold=1.0)
+    assert 90 < clock.now <= 100
+    assert run.progress.step == run.progress.steps, "it was cut short, before its learning rate came to the end"
 
 
 def test_a_run_whose_length_a_budget_has_changed_goes_on_to_what_it_would_have_become(trainer, monkeypatch, config):
