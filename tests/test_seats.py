@@ -79,6 +79,9 @@ def test_a_mask_of_a_picture_that_is_not_there_sits_on_none(right: list[Pair]) -
     few_edges[20:60, 20:60] = 1
     assert looked_at(with_masks(right, {3: few_edges})).strange == []
     assert looked_at(with_masks(right, {3: few_edges}), strange=[3, 5]).strange == [3]  # 5 sits
+    aside = with_masks(right, {3: np.roll(right[3][1], 2, 1)})
+    assert looked_at(aside).strange == []
+    assert looked_at(aside, strange=[3]).strange == [3]
 
 
 @pytest.mark.parametrize("shift", [1, -1])

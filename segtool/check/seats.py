@@ -133,7 +133,7 @@ def look_closely(
     loose = {
         place
         for place, one in laid.items()
-        if (one.seat.off <= 2 and one.seat.clear >= slightly)
+        if (_sits(one.seat, clear=LOOSE) if place in strange else one.seat.off <= 2 and one.seat.clear >= slightly)
         or (one.seat.clear >= loosely and one.seat.peak >= peak / 2)
     }
     lost = [laid[place] for place in suspected if place in laid and place not in loose][:MOST]
