@@ -41,7 +41,7 @@ class Amount:
     rounds: int = 5
 
 
-QUICK = Amount(pairs=210, torchmetrics=20, rounds=1)
+QUICK = Amount(pairs=12, torchmetrics=4, rounds=1)
 
 
 def truths(data: Path) -> Iterator[np.ndarray]:
@@ -52,7 +52,7 @@ def truths(data: Path) -> Iterator[np.ndarray]:
             yield np.asarray(Image.open(file))
     from segtool.demo import draw_scene
 
-    yield from cycle([draw_scene(0, "test", index, height=HEIGHT, width=WIDTH)[1] for index in range(20)])
+    yield from cycle(draw_scene(0, "test", index, height=HEIGHT, width=WIDTH)[1] for index in range(20))
 
 
 def write_pairs(data: Path, place: Path, pairs: int) -> None:

@@ -45,8 +45,9 @@ def measure(place: Path, rounds: int) -> list[Row]:
     image = place / "image.png"
     Image.fromarray(draw_scene(0, "test", 0)[0]).save(image)
     predicting = program("-m", "segtool", "predict", str(checkpoint), str(image), "--out", str(place / "masks"))
-    shown, bare = alternate(program("-m", "segtool", "--help"), program("-c", "pass"), rounds=rounds)
-    predicted, imported = alternate(predicting, program("-c", "import torch"), rounds=rounds)
+    warmup = min(1, rounds - 1)  # a trial measures nothing, and has none
+    shown, bare = alternate(program("-m", "segtool", "--help"), program("-c", "pass"), rounds=rounds, warmup=warmup)
+    predicted, imported = alternate(predicting, program("-c", "import torch"), rounds=rounds, warmup=warmup)
     return rows(shown, bare, predicted, imported)
 
 
