@@ -19,7 +19,7 @@ LEAST_STEPS = 4  # that must be timed
 LEFT_OVER = 0.03  # of the time, for what varies
 CHANGED = 0.02  # of the length: what is less is not worth another learning rate
 SLACK = 1.5  # of the time that the last validation takes, as it may take longer than the others did
-ENDING = 3.0  # seconds, for the beginning and the end of the process
+ENDING = 4.0  # seconds, for the beginning and the end of the process
 MOST = 10  # times the first length
 
 

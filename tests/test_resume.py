@@ -664,7 +664,7 @@ def test_a_budget_leaves_time_for_the_last_validation_where_a_run_is_continued(t
     run = copy_of(bench.whole, tmp_path)
     began = time.monotonic()
     session.train_session(Session(run, ("train.steps=99",), resume=True, budget=900.0, device="cpu", quiet=True))
-    assert ends[0] == pytest.approx(began + 900 - 1.5 * 40 - 3, abs=0.9)
+    assert ends[0] == pytest.approx(began + 900 - 1.5 * 40 - 4, abs=0.9)
 
 
 HARMLESS = {
