@@ -42,6 +42,7 @@ from conftest import Command
 
 from segtool.data.codes import IGNORE
 from segtool.data.labels import Labels
+from segtool.data.mask_writer import MaskWriter
 
 SEEDS = (
     1, 4, 14, 20, 23, 37, 56, 70, 76, 88, 109, 117, 151, 153, 164, 194, 195, 203, 209, 214, 215, 246, 265,
@@ -131,8 +132,8 @@ PALETTE_WAY, IGNORED_WAY = 209, 214
 
 
 def test_a_palette_that_is_not_that_of_the_masks_is_seen(travel: Travel, monkeypatch: pytest.MonkeyPatch) -> None:
-    palette = Labels._palette
-    monkeypatch.setattr(Labels, "_palette", lambda labels: palette(labels)[::-1])
+    palette = MaskWriter._palette
+    monkeypatch.setattr(MaskWriter, "_palette", lambda writer: palette(writer)[::-1])
     with pytest.raises(AssertionError):
         travel(choose(PALETTE_WAY), PALETTE_WAY)
 
