@@ -2,8 +2,9 @@
 
 The length is decided before the first step, by what a training that is thrown away took (`forecast`), and again when an
 eighth and when a half of the time has gone by, by the steps themselves: what was compiled once compiles faster, decoded
-images may be kept, and what else the machine does comes and goes. Where a frozen encoder begins to learn, steps are
-timed anew, as they take longer from there on. The learning rate then goes on as that of a run of the new length.
+images may be kept, and what else the machine does comes and goes. Near the end it may become shorter once more. Where a
+frozen encoder begins to learn, steps are timed anew, as they take longer from there on. The learning rate then goes on
+as that of a run of the new length.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bisect import bisect_right
 
 from segtool.plan import Plan
 
-MOMENTS = (1 / 8, 1 / 2)  # shares of the time of all steps, after which the length is decided again
+MOMENTS = (1 / 8, 1 / 2, 7 / 8)  # shares of the time of all steps, after which the length is decided again
 WARM_UP = 3  # steps that are not timed: in the first the network is compiled
 LEAST_STEPS = 4  # that must be timed
 LEFT_OVER = 0.03  # of the time, for what varies
@@ -84,7 +85,8 @@ class Budget:
         length = self.length(plan, step, now=now)
         self.moments = [moment for moment in self.moments if moment > gone]
         self.timed, self.seconds = 0, 0.0
-        length = min(max(step, length), plan.most_steps)
+        # The last time it becomes no longer: so late, a higher learning rate would do more harm than the steps do good.
+        length = min(max(step, length), plan.most_steps if self.moments else plan.steps)
         return length if abs(length - plan.steps) > CHANGED * plan.steps else plan.steps
 
     def goes_on(self, *, scored: bool) -> None:

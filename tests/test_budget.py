@@ -121,6 +121,14 @@ def test_steps_of_a_frozen_encoder_do_not_tell_the_length_of_what_follows_them(t
     assert run.progress.step == run.progress.steps, "it was cut short, before its learning rate came to the end"
 
 
+def test_a_run_comes_to_its_end_where_steps_take_longer_in_the_second_half(trainer, monkeypatch, config):
+    clock = Clock(monkeypatch, step=2.0, held=110, share=0.5)  # first of a second
+    monkeypatch.setattr(training_step, "held_steps", lambda *_: 0)  # with nothing that would foretell it
+    run = trained(trainer, monkeypatch, config, end=200.0, foretold=1.0)
+    assert 190 < clock.now <= 200
+    assert run.progress.step >= 0.97 * run.progress.steps, "it was cut short, with much of its learning rate left"
+
+
 def test_a_run_whose_length_a_budget_has_changed_goes_on_to_what_it_would_have_become(trainer, monkeypatch, config):
     Clock(monkeypatch, step=1.0)
     whole = trained(trainer, monkeypatch, config, end=60.0, foretold=2.0)
