@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -162,7 +163,7 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
     Raises:
         SegtoolError: not one step goes into it.
     """
-    from segtool.budget import MOST, Budget
+    from segtool.budget import LEFT_OVER, MOST, Budget
     from segtool.plan import of_length
 
     plan, budget = work.plan, Budget(began + seconds, scored=times.scored, per_step=times.step)
@@ -171,9 +172,12 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
     starting = STARTED_AGAIN * times.starting
     steps = budget.length(plan, 0, now=now + starting + times.saving)
     if steps < 1:
+        ending = budget.end - budget.deadline
+        least = math.ceil(now - began + starting + times.saving + times.step / (1 - LEFT_OVER) + ending)
         raise SegtoolError(
             f"--budget: getting going takes {starting:.0f} s, a step {times.step:.1f} s and a validation "
-            f"{times.scored:.1f} s, and {left:.0f} s are left after preparing; give more time"
+            f"{times.scored:.1f} s, and {left:.0f} s are left after preparing, of which {ending:.0f} s are for the "
+            f"end; give more time, at least {least} s"
             + (", or do not compile: --set train.compile=false" if work.config.train.compile else "")
         )
     reporter.say(
