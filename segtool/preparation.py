@@ -175,9 +175,8 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
         ending = budget.end - budget.deadline
         least = math.ceil(now - began + starting + times.saving + times.step / (1 - LEFT_OVER) + ending)
         raise SegtoolError(
-            f"--budget: getting going takes {starting:.0f} s, a step {times.step:.1f} s and a validation "
-            f"{times.scored:.1f} s, and {left:.0f} s are left after preparing, of which {ending:.0f} s are for the "
-            f"end; give more time, at least {least} s"
+            f"--budget: getting going takes {starting:.0f} s, a step {times.step:.1f} s and the end, with its "
+            f"validation, {ending:.0f} s, and {left:.0f} s are left after preparing; give more time, at least {least} s"
             + (", or do not compile: --set train.compile=false" if work.config.train.compile else "")
         )
     reporter.say(

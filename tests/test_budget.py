@@ -175,6 +175,6 @@ def test_a_budget_that_no_step_goes_into_says_what_takes_how_long(make_config, c
     with pytest.raises(SegtoolError) as raised:
         budgeted(work, times, 40.0, time.monotonic(), Reporter(quiet=True))
     message = str(raised.value)
-    assert "getting going takes 6 s, a step 2.0 s and a validation 22.0 s, and 40 s are left" in message
-    assert "of which 37 s are for the end; give more time, at least 47 s" in message  # 6 + 1 + 2 / 0.97 + 37
+    assert "takes 6 s, a step 2.0 s and the end, with its validation, 37 s, and 40 s are left after prep" in message
+    assert "at least 47 s" in message  # 6 + 1 + 2 / 0.97 + 37
     assert ("--set train.compile=false" in message) == compiled
