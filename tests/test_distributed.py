@@ -519,7 +519,7 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step(write_config, tmp_
 
     main, other = in_ranks(2, work, tmp_path / "ranks")
     assert (main.error, other.error) == ("Interrupted", "SystemExit")
-    assert "--resume --gpus 2" in main.text
+    assert "--resume --device cpu --gpus 2" in main.text
     assert [row["step"] for row in rows_of(directory) if "loss" in row] == [1, 2, 3]
 
 

@@ -229,7 +229,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("stem", "action", "said"), COMMANDS)
-def test_train_says_so_in_one_line_and_nothing_else_and_ends_at_once(tiny_ds, tmp_path, stem, action, said):
+def test_train_says_so_in_one_line_and_how_it_goes_on_and_ends_at_once(tiny_ds, tmp_path, stem, action, said):
     config = tmp_path / "config.yaml"
     config.write_text(dump_config(config_of(tiny_ds, train={"workers": 2, "steps": 6, "cache": False})))
     code = PATCHED.format(stem=stem, action=action, timeout=LOST if said == "died" else 3)
@@ -241,7 +241,8 @@ def test_train_says_so_in_one_line_and_nothing_else_and_ends_at_once(tiny_ds, tm
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     assert done.returncode == 3, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    line, saved = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "step 0 is saved and whole; when that is mended, continue with: segtool train" in saved
     assert f"a process that loads images {said}" in line
     assert f"{stem}.png" in line
     for noise in ("Traceback", "Exception ignored", "can only test a child process"):
