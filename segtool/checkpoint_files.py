@@ -1,5 +1,6 @@
-"""The files of a checkpoint as bytes: listed with size and sha256 in a manifest, and compared with it before anything
-looks at them. What they hold is for `checkpoint` to say.
+"""The files of a checkpoint as bytes, and the manifest with their sizes and sha256 sums.
+
+They are compared with it before anything looks at them; what they hold is for `checkpoint` to say.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def processors() -> int | None:
-    """Returns how many processors the time that the group may use is that of, rounded up; None without a limit."""
+    """Returns the number of processors whose time the group may use, rounded up; None without a limit."""
     shares = []
     for folder in _folders("cpu"):
         with contextlib.suppress(OSError, ValueError):  # no such file, or the limit is `max`

@@ -14,14 +14,7 @@ from PIL import Image
 
 from segtool import palette as palettes
 from segtool.config import Data
-from segtool.data.codes import (
-    IGNORE,
-    UNKNOWN,
-    Codes,
-    code_interval,
-    pack,
-    unpack,
-)
+from segtool.data.codes import IGNORE, UNKNOWN, Codes, code_interval, pack, unpack
 from segtool.data.mask_writer import MaskWriter, can_be_written
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import shown
