@@ -180,7 +180,7 @@ def test_a_signal_ends_the_job_after_its_step_is_saved(config, start, tmp_path, 
     others = job.processes()
     os.kill(job.process.pid, number)
     assert job.end(60) == 128 + number
-    assert f"segtool train {tmp_path / 'run'} --resume --gpus 2" in job.said
+    assert f"segtool train {tmp_path / 'run'} --resume --device cpu --gpus 2" in job.said
     assert "Traceback" not in job.said
     assert not any(map(is_running, others))
     saved = checkpoint.last(tmp_path / "run" / "checkpoints")
@@ -198,9 +198,8 @@ def test_a_signal_while_the_network_is_compiled_ends_the_job_without_waiting_for
     others = job.processes()
     os.kill(job.process.pid, signal.SIGTERM)
     assert job.end(60) == 143
-    assert job.last_line == (
-        f"error: interrupted; step 0 is saved. Continue with: segtool train {tmp_path / 'run'} --resume --gpus 2"
-    )
+    again = f"segtool train {tmp_path / 'run'} --resume --device cpu --gpus 2"
+    assert job.last_line == f"error: interrupted; step 0 is saved. Continue with: {again}"
     assert "compilation failed" not in job.said
     assert not any(map(is_running, others))
     assert [path.name for path in checkpoint.committed(tmp_path / "run" / "checkpoints")] == ["step-00000000"]
