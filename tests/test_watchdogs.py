@@ -429,7 +429,10 @@ def test_a_process_whose_memory_is_limited_ends_with_exit_4_and_the_next_command
     config.write_text(dump_config(make_config(model=wide, augment={"crop": [1024, 1024]}, train=sizes)))
     code = LIMITED.format(mebibytes=1500)
     command = [sys.executable, "-c", code, "train", config, "--run", run, "--device", "cpu", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 4, told.stderr
+    assert "preflight: memory: a step keeps about" in told.stderr
+    done = subprocess.run([*command, "--no-preflight"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 4, done.stderr
     assert "out of memory with train.batch_size 8 in 1 part(s)" in done.stderr
     assert f"segtool train {run} --resume --device cpu --set train.accumulate=2" in done.stderr
