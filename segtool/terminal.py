@@ -85,7 +85,7 @@ class Reporter:
             if self._bar is None:
                 form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
                 self._bar = _bar(total=total, bar_format=form)
-            self._bar.n = done
+            self._bar.n, self._bar.total = done, total
             self._bar.set_description_str(text)
         if time.monotonic() - self._plain_at > PLAIN_SECONDS or done == total:
             self._plain_at = time.monotonic()

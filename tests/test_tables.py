@@ -222,6 +222,15 @@ def test_quiet_work_gets_no_lines(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_bar_of_a_training_that_has_become_longer_shows_the_new_length(capsys):
+    reporter = Reporter()
+    reporter.console = Console(stderr=True, force_terminal=True)
+    reporter.step("first", done=1, total=10)
+    reporter.step("later", done=12, total=20)
+    reporter.close()
+    assert "12/20" in capsys.readouterr().err
+
+
 def test_steps_are_told_every_ten_seconds_and_at_the_end_where_no_terminal_shows_them(tmp_path, clock, capsys):
     clock(0.6)
     reporter = Reporter()
