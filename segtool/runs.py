@@ -64,6 +64,11 @@ class RunDirectory:
         """Writes the resolved config, as one that trains again from where it lies."""
         write_atomically(self.directory / CONFIG, dump_config(config).encode())
 
+    def write_length(self, config: Config) -> None:
+        """Writes the config of a run whose length in steps has changed, and that length into `run.json`."""
+        self.write_config(config)
+        self.write_facts({**self.read_facts(), "steps": config.train.steps})
+
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Writes `run.json`."""
         write_atomically(self.directory / "run.json", (json.dumps(facts, indent=1) + "\n").encode())

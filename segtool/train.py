@@ -135,7 +135,7 @@ def train(
                 save(training, progress, run, reporter)
                 saved_at = time.monotonic()
             if resized and world.is_main:
-                run.write_config(training.config)
+                run.write_length(training.config)
             if last:
                 break
             if stop:

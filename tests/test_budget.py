@@ -21,6 +21,7 @@ from segtool.forecast import Times
 from segtool.optim import learning_rate
 from segtool.plan import Plan, Prepared, of_length
 from segtool.preparation import budgeted
+from segtool.runs import RunDirectory
 from segtool.terminal import Reporter
 
 SCORED = 3.0  # seconds of a validation
@@ -136,6 +137,7 @@ def test_a_run_whose_length_a_budget_has_changed_goes_on_to_what_it_would_have_b
     part = trained(Trainer(trainer.directory / "part", monkeypatch), monkeypatch, config, end=60.0, foretold=2.0,
                    stop_after=40)  # fmt: skip
     assert part.final.progress.step == 40 < part.final.progress.steps == whole.progress.steps
+    assert RunDirectory(part.directory).read_facts()["steps"] == whole.progress.steps
     again = Trainer(trainer.directory / "part", monkeypatch)(
         "run", load_config(part.directory / "config.yaml"), resume=True
     )
