@@ -90,7 +90,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         checkpoint.remove_unfinished(run.checkpoints)
         run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
-        facts = continued_facts(facts, step, plan, device, reporter)
+        facts = continued_facts(facts, step, plan, device, world, reporter)
         run.write_facts(facts)
         execute(work, run, reporter, facts, resumed=resumed, budget=budget)
 

@@ -97,15 +97,16 @@ def first_facts(work: Prepared) -> dict[str, Any]:
 
 
 def continued_facts(
-    facts: Mapping[str, Any], step: int, plan: Plan, device: torch.device, reporter: Reporter
+    facts: Mapping[str, Any], step: int, plan: Plan, device: torch.device, world: World, reporter: Reporter
 ) -> dict[str, Any]:
     """Returns the facts of a run that goes on, and warns where it computes with something else than before."""
     machine = _machine()
-    now = {"step": step, "command": _command(), "device": str(device), **machine, "start": timestamp()}
+    computing = {"device": str(device), "processes": world.size}
+    now = {"step": step, "command": _command(), **computing, **machine, "start": timestamp()}
     resumes = facts.get("resumed", [])
     before = resumes[-1] if resumes else facts
     pairs = {
-        "device": (before.get("device"), now["device"]),
+        **{key: (before.get(key), value) for key, value in computing.items()},
         **{key: (before.get("host", {}).get(key), machine["host"][key]) for key in ("processor", "threads")},
         **{key: (before.get("versions", {}).get(key), version) for key, version in machine["versions"].items()},
     }

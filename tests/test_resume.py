@@ -41,6 +41,7 @@ from segtool import (
 )
 from segtool.config import dump_config, load_config, show
 from segtool.data.pairs import Record
+from segtool.distributed import ALONE
 from segtool.errors import ConfigError, DataError, DiskError
 from segtool.inference import fast_dtype
 from segtool.optim import learning_rate
@@ -514,11 +515,11 @@ def test_a_resume_that_computes_with_something_else_is_warned_of(tmp_path, bench
     run = copy_of(bench.whole, tmp_path)
     facts = facts_of(run)
     facts["versions"]["torch"], facts["host"]["threads"] = "2.0.0", 64
-    facts["device"], facts["host"]["processor"] = "cuda", "NONE"
+    facts["device"], facts["processes"], facts["host"]["processor"] = "cuda", 2, "NONE"
     (run / "run.json").write_text(json.dumps(facts))
     said = segtool("train", run, "--resume", "--set=train.steps=7").err
     processor = torch.backends.cpu.get_cpu_capability()
-    changed = f"device cuda -> cpu, processor NONE -> {processor}, threads 64 -> 1, torch 2.0.0 -> "
+    changed = f"device cuda -> cpu, processes 2 -> 1, processor NONE -> {processor}, threads 64 -> 1, torch 2.0.0 -> "
     assert f"warning: the run goes on with {changed}" in said
     assert "not bit for bit" in said
     said = segtool("train", run, "--resume", "--set=train.steps=8").err
@@ -528,7 +529,7 @@ def test_a_resume_that_computes_with_something_else_is_warned_of(tmp_path, bench
 def test_a_run_that_goes_on_tells_no_end_until_it_has_one():
     facts = {"seed": 0, "steps": 6, "end": "then", "steps_done": 6, "resumed": [{"step": 3}]}
     plan: Any = SimpleNamespace(steps=9)
-    again = provenance.continued_facts(facts, 6, plan, torch.device("cpu"), Reporter(quiet=True))
+    again = provenance.continued_facts(facts, 6, plan, torch.device("cpu"), ALONE, Reporter(quiet=True))
     assert [one["step"] for one in again.pop("resumed")] == [3, 6]
     assert again == {"seed": 0, "steps": 9}
 
