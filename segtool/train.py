@@ -75,8 +75,9 @@ def train(
     keep_freed_memory()
     training_set = build_training_set(work)
     validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
-    for _, name in sampled(validation_set, config.train.samples):
-        disk.require_plain(run.samples / name)  # which is written where a validation is the best
+    with work.world.agreed():
+        for _, name in sampled(validation_set, config.train.samples) if world.is_main else ():
+            disk.require_plain(run.samples / name)  # which is written where a validation is the best
     start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
     with located(config):
         training = training_step.build_training(config, work.frequencies, work.device, world, start=start)

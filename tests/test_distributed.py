@@ -258,15 +258,16 @@ def test_writing_in_every_process_would_be_seen(write_config, tmp_path, monkeypa
         test_only_the_main_process_writes(write_config, tmp_path)
 
 
-def test_what_is_wrong_before_training_is_told_by_the_main_process_alone(write_config, tmp_path):
-    config = write_config(data={"ignore": [77]})
+@pytest.mark.parametrize(("value", "error"), [(77, "DataError"), (255, "DiskError")], ids=["mask", "sample"])
+def test_what_is_wrong_before_training_is_told_by_the_main_process_alone(write_config, tmp_path, value, error):
+    config = write_config(data={"ignore": [value]}, train={"samples": 1})
+    (tmp_path / "run" / "samples" / "val0.png").mkdir(parents=True)
 
     def work() -> None:
         train_session(Session(config, run=tmp_path / "run", device="cpu", quiet=True))
 
     main, other = in_ranks(2, work, tmp_path / "ranks", timeout=30)
-    assert main.error == "DataError"
-    assert other.error == "LostError"
+    assert (main.error, other.error) == (error, "LostError")
     assert other.seconds < main.seconds + 5
 
 
