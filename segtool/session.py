@@ -50,7 +50,7 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
     """
     began = time.monotonic()
     if not session.resume and "RANK" not in os.environ:
-        _new_directory(session, dry_run=dry_run)  # before torch is loaded, which takes seconds
+        _new_directory(session)  # before torch is loaded, which takes seconds
     from segtool.distributed import join_world
     from segtool.terminal import Reporter
 
@@ -140,7 +140,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     from segtool.distributed import choose_device, place
     from segtool.forecast import measure
 
-    directory = _new_directory(session, dry_run=dry_run)
+    directory = _new_directory(session)
     device = place(world, choose_device(session.device))
     text = scaffolded(session.config, directory) if is_data(session.config) else None
     if text is None:
@@ -209,14 +209,13 @@ def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
     reporter.say(f"preflight: the first batch with its masks: {draw_first_batch(trial, run.samples)}")
 
 
-def _new_directory(session: Session, *, dry_run: bool) -> Path:
+def _new_directory(session: Session) -> Path:
     """Returns where a new run goes, after what could be wrong with it is looked at, without torch."""
     directory = session.run or next_free(Path("runs"), run_name(session.config))
     _refuse_run(directory, session.device)
     if fold_runs(directory):
         raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
-    if not dry_run:
-        require_writable(directory)
+    require_writable(directory)
     return directory
 
 

@@ -200,6 +200,13 @@ def test_a_dry_run_tells_the_whole_plan_with_its_reasons_and_writes_nothing(
     assert list(away.iterdir()) == []
 
 
+def test_a_dry_run_tells_what_is_in_the_way_of_the_run(segtool: Command, tiny_ds: Path, away: Path) -> None:
+    Path("run").write_text("")
+    result = segtool("train", tiny_ds, "--dry-run", "--run", "run")
+    assert (result.code, "would write" in result.err) == (4, False)
+    assert "run: cannot be made, since run is no folder that can be written; choose another --run" in result.err
+
+
 def test_a_dry_run_of_a_config_tells_its_comments(segtool: Command, tiny_ds: Path, away: Path) -> None:
     text = dump_config(config_of(tiny_ds)).replace("  lr: 0.01\n", "  # As the neighbours do.\n  lr: 0.01\n")
     Path("c.yaml").write_text(text)
