@@ -170,9 +170,9 @@ def _with_alpha_shown(image: Image.Image, opened: Opened) -> Image.Image:
 
 def _spread_8(image: Image.Image, channels: int, opened: Opened) -> np.ndarray:
     target = {1: "L", 3: "RGB"}.get(channels, "RGBA")
-    if image.mode in ("LA", "RGBA") and (channels < 4 or image.mode == "LA"):
+    if channels < 4 and image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
-        if channels < 4 and alpha.getextrema() != (255, 255):
+        if alpha.getextrema() != (255, 255):
             _refuse_alpha(alpha, channels, opened)
     return _pixels(image, target)
 
