@@ -694,6 +694,13 @@ def test_guessing_takes_nothing_off_where_that_pairs_as_many() -> None:
     assert guess_pairing(names, names[:20]) == (NONE, 20)
 
 
+def test_of_equally_good_guesses_every_process_makes_the_same():
+    images = [f"{index:02d}" for index in range(40)]
+    prefixes = [one + other for one in "abcdefgh" for other in "klmno"]
+    masks = [prefix + stem for prefix, stem in zip(prefixes, images, strict=True)]
+    assert guess_pairing(images, masks) == (Pairing(mask_prefix="cl"), 1)
+
+
 @pytest.mark.parametrize("name", ["camvid", "crackforest", "em_membrane", "samples/suim", "samples/voc_palette"])
 def test_real_data_sets_are_laid_out_and_pair_completely(name: str) -> None:
     root = SHARED / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -59,7 +59,8 @@ def guess_pairing(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing,
     candidates = {Pairing(), *_contained(images, masks), *_both_sided(images, masks)}
     known = {unicodedata.normalize("NFC", stem) for stem in masks}
     sampled = {pairing: _count_sample(images, known, pairing) for pairing in candidates}
-    likely = sorted(candidates, key=lambda pairing: (-sampled[pairing], length_of(pairing)))[:_LIKELY]
+    # By the affixes themselves in the end: the order of a set is another one in each process.
+    likely = sorted(candidates, key=lambda p: (-sampled[p], length_of(p), _affixes_of(p)))[:_LIKELY]
     best = _best(likely, {pairing: count_pairs(images, masks, pairing) for pairing in likely})
     return best if 2 * best[1] >= min(len(images), len(masks)) else _by_number(images, masks, candidates) or best
 
@@ -173,15 +174,20 @@ def _sounds_like_masks(pairing: Pairing) -> bool:
 def _contained(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
     """Returns the differences between names where one stem contains the other: `a` and `a_mask`."""
     found: set[Pairing] = set()
-    own, others = set(images[:_SAMPLE]), set(masks[:_SAMPLE])
-    for stem in list(others)[:40]:
+    own, others = dict.fromkeys(images[:_SAMPLE]), dict.fromkeys(masks[:_SAMPLE])
+    for stem in _spread(others):
         found |= {Pairing(mask_prefix=head, mask_suffix=tail) for head, tail in _around(stem, own)}
-    for stem in list(own)[:40]:
+    for stem in _spread(own):
         found |= {Pairing(image_prefix=head, image_suffix=tail) for head, tail in _around(stem, others)}
     return found
 
 
-def _around(stem: str, shorter: set[str]) -> Iterator[tuple[str, str]]:
+def _spread(stems: Collection[str]) -> list[str]:
+    """Returns up to 40 of the stems, evenly spaced."""
+    return list(stems)[:: -(-len(stems) // 40)]
+
+
+def _around(stem: str, shorter: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yields what stands before and behind each of the shorter stems within one."""
     folder, slash, name = stem.rpartition("/")
     for start in range(len(name)):

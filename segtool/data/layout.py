@@ -314,7 +314,7 @@ class _Finder:
     def _common(self, found: dict[str, _Match]) -> Pairing:
         """Returns the pairing that makes the most pairs over all splits."""
         counts: Counter[Pairing] = Counter()
-        for pairing in {match.pairing for match in found.values()}:
+        for pairing in dict.fromkeys(match.pairing for match in found.values()):
             counts[pairing] = sum(
                 self._count(match, pairing)
                 for match in found.values()
