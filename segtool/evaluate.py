@@ -49,17 +49,16 @@ def evaluate(
         ShortageError: memory does not suffice.
     """
     labels = dataset.reader.labels
-    rows = []
     batches = evaluation_batches(dataset, world, workers=workers)
     share = len(range(world.rank, len(dataset), world.size))
-    for batch in reporter.track(batches, total=share, unit="image", label="scoring"):
+    mine = np.empty((share, 2 + labels.num_classes**2), np.int64)  # index, ignored pixels, confusion
+    for row, batch in zip(mine, reporter.track(batches, total=share, unit="image", label="scoring"), strict=True):
         target = batch.target[0].numpy()
         image = dataset.records[int(batch.indices[0])].image
         with shortage_told(partial(advise, predictor, image, target.shape, tile)):
             prediction = predictor.classes(batch.image[0], tile)
         matrix = confusion_matrix(target, prediction, labels.num_classes)
-        rows.append(np.array([int(batch.indices[0]), np.count_nonzero(target == IGNORE), *matrix.ravel()]))
-    mine = np.array(rows, np.int64).reshape(len(rows), 2 + labels.num_classes**2)
+        row[:2], row[2:] = (int(batch.indices[0]), np.count_nonzero(target == IGNORE)), matrix.ravel()
     images = [
         ImageScore(dataset.records[row[0]].stem, row[2:].reshape(labels.num_classes, -1), int(row[1]))
         for row in sorted(world.gather(torch.from_numpy(mine)).numpy(), key=itemgetter(0))
