@@ -12,6 +12,7 @@ from conftest import check, config_of, write_pair
 from segtool.check import of_fits
 from segtool.check.fit import choose_grid, contrary, turned_masks, votes_for_upright
 from segtool.check.matches import match, strangers
+from segtool.check.shift import common_shift, shift_surface
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -171,6 +172,21 @@ def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_
     assert "SEG210" in {
         finding.code for finding in check(config_of(tmp_path, data={"val": None, "test": None}), tmp_path)
     }
+
+
+@pytest.mark.parametrize("grown", [3, -3], ids=["around", "within"])
+def test_masks_drawn_loosely_around_or_within_what_they_outline_are_not_shifted(grown: int) -> None:
+    every = range(-abs(grown), abs(grown) + 1)
+    grow = np.maximum if grown > 0 else np.minimum
+
+    def loose(mask: np.ndarray) -> np.ndarray:
+        return grow.reduce([np.roll(mask, (y, x), (0, 1)) for y in every for x in every])
+
+    both = [drawn(number) for number in range(COUNT)]
+    surfaces = [shift_surface(image, loose(mask)) for image, mask in both]
+    assert common_shift([surface for surface in surfaces if surface is not None]) is None
+    moved_on = [shift_surface(image, np.roll(mask, (0, 4), (0, 1))) for image, mask in both]
+    assert common_shift([surface for surface in moved_on if surface is not None]) == (0, -4)
 
 
 def test_no_pair_is_read_again_for_a_shift_where_too_few_may_be(
