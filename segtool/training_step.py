@@ -26,6 +26,7 @@ from segtool.inference import Normalize
 from segtool.losses import Criterion
 from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights
+from segtool.models.trace import unreached
 from segtool.optim import Ema, begin_momentum, build_optimizer
 from segtool.plan import parts_of, steps_of
 from segtool.terminal import Reporter
@@ -84,6 +85,10 @@ def build_training(
     if device.type == "cuda" or config.train.precision != "fp32" or _has_grouped_conv(model):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = Criterion(config.loss, classes, frequencies).to(device)
+    if world.group is not None:
+        side = 2 * model.stride
+        for parameter in unreached(model, (model.in_channels, side, side)):
+            parameter.requires_grad_(False)  # whose gradient the other processes would wait for
     if config.train.sync_batch_norm and world.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     network = world.parallel(model)
@@ -305,7 +310,10 @@ def hold_encoder(training: Training, *, held: bool) -> None:
     encoder = training.model.encoder
     if encoder.training != held:
         return
-    encoder.requires_grad_(not held).train(not held)
+    learned = {parameter for group in training.optimizer.param_groups for parameter in group["params"]}
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(not held and parameter in learned)
+    encoder.train(not held)
     training.network = training.world.parallel(training.model)
 
 

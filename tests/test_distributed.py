@@ -26,7 +26,9 @@ from segtool.config import dump_config
 from segtool.data import loader
 from segtool.distributed import World, join_world, place, world_of
 from segtool.errors import ConfigError, DataError, LostError, SegtoolError
+from segtool.models.encoders import ConvEncoder
 from segtool.plan import parts_of, smallest_part
+from segtool.registry import _registered
 from segtool.session import train_session
 from segtool.sources import Session
 from segtool.use import evaluate_session, predict_session
@@ -111,6 +113,26 @@ def test_two_processes_train_as_one_does(write_config, tmp_path, sections):
     assert_alike(together, alone)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+
+
+class WithSpare(ConvEncoder):
+    """An encoder with a part whose answer nothing uses, as HRNet's finest map is to a decoder with fewer skips."""
+
+    def __init__(self, in_channels: int, *, freeze: float = 0.0) -> None:
+        super().__init__(in_channels, channels=(4, 8), norm="group")
+        self.freeze = freeze
+        self.spare = nn.Conv2d(in_channels, 4, 3)
+
+
+@pytest.mark.parametrize("freeze", [0.0, 1.0])
+def test_a_part_of_the_network_that_nothing_uses_stops_no_training_of_several_processes(
+    write_config, tmp_path, monkeypatch, freeze
+):
+    monkeypatch.setitem(_registered["encoder"], "with_spare", WithSpare)
+    encoder = {"name": "with_spare", "freeze": freeze}
+    config = write_config(model={**NORMLESS, "encoder": encoder}, train={"steps": 4, "batch_size": 4})
+    alone, together = trained(config, tmp_path / "one", 1), trained(config, tmp_path / "two", 2)
+    assert_alike(together, alone)
 
 
 def broken_mean(world: World, model: nn.Module) -> nn.Module:

@@ -38,11 +38,7 @@ def trace(
         keeping: Also count what autograd keeps for the backward pass: every storage that it saves, once, parameters
             and buffers left out. Takes several times as long, since the norms run too.
     """
-    tensors = chain(model.named_parameters(), model.named_buffers())
-    hollow = {
-        name: torch.empty_like(tensor, device="meta", requires_grad=keeping and tensor.requires_grad)
-        for name, tensor in tensors
-    }
+    hollow = _hollow(model, learning=keeping)
     images = torch.empty((batch, *size), device="meta", dtype=next(model.parameters()).dtype)
     tracer = _Tracer(keeping=keeping)
     tracer.see(images, Field.of_image(period))
@@ -56,6 +52,33 @@ def trace(
         for handle in handles:
             handle.remove()
     return tracer.operations
+
+
+def unreached(model: nn.Module, size: tuple[int, int, int]) -> list[nn.Parameter]:
+    """Returns the parameters that no gradient ever reaches, as of a part of a backbone whose map nothing uses.
+
+    Args:
+        model: The network, called with one tensor, which returns one or a list, in the mode in which it is.
+        size: C, H, W of the image.
+    """
+    hollow = _hollow(model, learning=True)
+    outputs = functional_call(model, hollow, (torch.empty((2, *size), device="meta"),))
+    left = [output.grad_fn for output in (outputs if isinstance(outputs, list) else [outputs])]
+    nodes = set(left)
+    while left:
+        further = {node for node, _ in left.pop().next_functions if node is not None} - nodes
+        nodes |= further
+        left += further
+    reached = {id(getattr(node, "variable", None)) for node in nodes}
+    return [p for name, p in model.named_parameters() if p.requires_grad and id(hollow[name]) not in reached]
+
+
+def _hollow(model: nn.Module, *, learning: bool) -> dict[str, Tensor]:
+    """Returns parameters and buffers of a network without values, by name."""
+    return {
+        name: torch.empty_like(tensor, device="meta", requires_grad=learning and tensor.requires_grad)
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
 
 
 class _Tracer(TorchFunctionMode):
