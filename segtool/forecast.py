@@ -201,9 +201,9 @@ def _scoring(
     if not len(dataset):
         return 0.0, 0.0
     predictor = train.build_predictor(training)
-    few = _score(training, predictor, _part(dataset, LEAST_IMAGES), workers)
+    few = _score(predictor, _part(dataset, LEAST_IMAGES), workers)
     count = int(np.clip(seconds / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
-    clock = _score(training, predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
+    clock = _score(predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
     began = time.monotonic()
     list(train.sample_pictures(predictor, dataset, training.config.train.samples))
     share = -(-len(dataset) // training.world.size)
@@ -217,7 +217,7 @@ def _saving(training: training_step.Training) -> tuple[float, int]:
     return time.monotonic() - began + num_bytes / DISK_RATE, num_bytes
 
 
-def _score(training: training_step.Training, predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
+def _score(predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
     clock = _Clock()
     evaluate(predictor, dataset, ALONE, workers=workers, reporter=clock)
     return clock

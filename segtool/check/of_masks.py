@@ -38,11 +38,11 @@ def kind_fits(survey: Survey) -> Iterator[Finding]:
             len(wrong),
             few_names(survey, [path for path, _ in wrong]),
             f"{survey.name(path)}: {error.partition('; ')[0]}",
-            _kind_remedy(survey, survey.masks[path]),
+            _kind_remedy(survey.masks[path]),
         )
 
 
-def _kind_remedy(survey: Survey, mask: MaskFacts) -> str:
+def _kind_remedy(mask: MaskFacts) -> str:
     if mask.lossy:
         return "export the masks as PNG; or let `segtool init` write a config that takes the nearest class"
     if mask.colored:

@@ -134,14 +134,14 @@ def _by_words(pairing: Pairing) -> bool:
     return bool(pairing.image_words or pairing.mask_words)
 
 
-def words_of(stem: str) -> list[str]:
+def words_and_numbers(stem: str) -> list[str]:
     """Returns the words and numbers of a path: `7`, `camera`, `001` of `7/camera_001`."""
     return _WORD.findall(unicodedata.normalize("NFC", stem))
 
 
 def words_left(stem: str, words: str) -> str | None:
     """Returns the words and numbers of a path but those given, with blanks between; None where it lacks one of them."""
-    there, without = words_of(stem), set(words.split())
+    there, without = words_and_numbers(stem), set(words.split())
     return " ".join(word for word in there if word not in without) if without <= set(there) else None
 
 

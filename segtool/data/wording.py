@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from segtool.config import Pairing
-from segtool.data.pairs import words_left, words_of
+from segtool.data.pairs import words_and_numbers, words_left
 from segtool.data.words import mask_rank, roles_in
 
 Kind = frozenset[str]
@@ -71,7 +71,7 @@ def _likely(ones: list[Kind], others: list[Kind]) -> Iterator[tuple[Kind, Kind]]
 
 def _kinds(stems: Sequence[str]) -> list[Kind]:
     """Returns the sets of frequent words that paths hold, the most frequent sets first."""
-    held = [frozenset(word for word in words_of(stem) if not word.isdigit()) for stem in stems]
+    held = [frozenset(word for word in words_and_numbers(stem) if not word.isdigit()) for stem in stems]
     counts = Counter(word for words in held for word in words)
     least = max(2, FREQUENT * len(stems))
     kinds = Counter(frozenset(word for word in words if counts[word] >= least) for words in held)

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from segtool.config import Folders, Pairing
-from segtool.data.pairs import Pairs, find_pairs, strip, words_of
+from segtool.data.pairs import Pairs, find_pairs, strip, words_and_numbers
 from segtool.data.words import SPLITS, meaning_of
 
 _HEAD = re.compile(r"((?i:train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?))(?![a-z])")
@@ -59,13 +59,13 @@ def _in_words(pairing: Pairing) -> Pairing | None:
     if pairing.image_words or pairing.mask_words:
         return pairing
     if pairing == Pairing(image_folder=pairing.image_folder, mask_folder=pairing.mask_folder) != Pairing():
-        images, masks = words_of(pairing.image_folder), words_of(pairing.mask_folder)
+        images, masks = words_and_numbers(pairing.image_folder), words_and_numbers(pairing.mask_folder)
         return Pairing(image_words=" ".join(images), mask_words=" ".join(masks))
     return None
 
 
 def _part_of_folder(train: Folders, pairing: Pairing, name: str) -> Folders:
-    words = " ".join(words_of(name))
+    words = " ".join(words_and_numbers(name))
     own = replace(
         pairing,
         image_words=f"{pairing.image_words} {words}".strip(),
