@@ -19,7 +19,8 @@ from rich.console import Console
 from segtool.check.findings import CHECKS, Finding
 from segtool.check.report import examine, render, to_json
 from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split, load_config
-from segtool.errors import ConfigError
+from segtool.data.labels import Labels
+from segtool.errors import ConfigError, DataError
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 SIZE = (24, 32)
@@ -121,6 +122,19 @@ def test_instance_ids_and_soft_edges_get_their_hints(tmp_path: Path) -> None:
     assert "[1..65535]" in found(config, tmp_path)["SEG302"].remedy
     Image.fromarray((ids // 4).astype(np.uint8)).save(tmp_path / "set/train/masks/train_0.png")
     assert "threshold" in found(config, tmp_path)["SEG302"].remedy
+
+
+def test_values_between_0_and_255_are_told_as_soft_edges(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for path in (tmp_path / "set").glob("*/masks/*.png"):
+        Image.fromarray(((truth(1) > 0) * 255).astype(np.uint8)).save(path)
+    steps = Image.fromarray(np.resize(np.array([0, 64, 128, 191, 255], np.uint8), SIZE))
+    steps.save(tmp_path / "set/train/masks/train_0.png")
+    classes = tuple(replace(spec, values=(value,)) for spec, value in zip(CLASSES[:2], (0, 255), strict=True))
+    config = replace(config, data=replace(config.data, classes=classes))
+    assert "threshold" in found(config, tmp_path)["SEG302"].remedy
+    with pytest.raises(DataError, match="threshold"):
+        Labels.from_config(config.data).read(tmp_path / "set/train/masks/train_0.png", max_pixels=10_000)
 
 
 def test_unknown_colours_are_told_as_colours(tmp_path: Path) -> None:

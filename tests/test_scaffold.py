@@ -284,6 +284,44 @@ def test_grey_masks_with_soft_edges_become_threshold(tmp_path: Path, suffix: str
     assert problems(config, root) == []
 
 
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("colors", [["#000000", "#ffffff"], ["#000000", "#ff0000", "#00ff00"], None, "thin"])
+def test_masks_made_smaller_by_few_pixels_keep_their_classes(
+    tmp_path: Path, times: int, colors: list[str] | str | None
+) -> None:
+    root = tmp_path / "set"
+    (root / "masks").mkdir(parents=True)
+    for i in range(6):
+        write_image(root / f"images/p{i}.png", i, (96, 128))
+        mask = Image.new("RGB" if isinstance(colors, list) else "L", (128 * times, 96 * times))
+        pen = ImageDraw.Draw(mask)
+        for number, color in enumerate(colors[1:] if isinstance(colors, list) else ["#ffffff"]):
+            x, y = times * (5 + 9 * i + 40 * number), times * (10 + 7 * i)
+            if colors == "thin":
+                pen.line([(x, 0), (times * 100, y + times * 30)], color, width=times)
+            else:
+                pen.ellipse([x, y, x + times * 30, y + times * 40], color)
+        mask.reduce(times).save(root / f"masks/p{i}.png")
+    config = init(root)
+    kept = [(spec.values or spec.colors)[0] for spec in config.data.classes]
+    assert sorted(map(str, kept)) == sorted(colors if isinstance(colors, list) else ["0", "255"])
+    assert config.data.nearest or config.data.encoding == "threshold"
+    assert not [line for line in problems(config, root) if "SEG3" in line]
+
+
+def test_255_that_covers_much_is_void_and_may_be_a_background(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [255, 0, 1]) for i in range(6)])
+    assert init(root).data.ignore == (255,)
+    told = (tmp_path / "config.yaml").read_text().replace("\n  # ", " ")
+    assert "taken as void; where it is the background, make it a class" in told
+
+
+def test_equal_steps_that_form_areas_are_classes(tmp_path: Path) -> None:
+    values = [0, 64, 128, 191, 255]
+    root = make_set(tmp_path / "set", [regions(i, values) for i in range(6)])
+    assert [spec.values for spec in init(root).data.classes] == [(value,) for value in values]
+
+
 def test_close_colours_survive_soft_edges(tmp_path: Path) -> None:
     truck, car, bus = (0, 0, 70), (0, 0, 142), (0, 0, 110)
     colors = np.array([(128, 64, 128), truck, car, bus], np.uint8)

@@ -121,6 +121,8 @@ def _value_remedy(survey: Survey, pixels: Counter[int], colored: bool) -> str:
         return "255 often marks what nobody labelled: put it in data.ignore, or add a class with `values: [255]`"
     if len(pixels) > 64 and max(pixels) > 255:
         return "these look like instance ids: give the object class a range, `values: [1..65535]`"
+    if len(pixels) > 2 and {low for low, _ in survey.labels.codes.intervals()} == {0, 255}:
+        return "values between 0 and 255 look like soft edges: set data.encoding: threshold; or add a class with each"
     if len(pixels) > 16:
         return (
             "many stray values: soft edges or lossy compression need data.encoding: threshold; instance ids a range, "

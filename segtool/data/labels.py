@@ -246,6 +246,8 @@ class Labels:
             return f"a 0/255 mask? give class '{self.names[-1]}' values: [255]; or put 255 in data.ignore"
         if len(unknown) > 8 and stored.mode in ("I;16", "I"):
             return "these look like instance ids: give the object class a range, such as values: [1..65535]"
+        if len(unknown) > 2 and stored.mode == "L" and {low for low, _ in self.codes.intervals()} == {0, 255}:
+            return f"these look like soft edges between 0 and 255: set data.encoding: threshold; or {usual}"
         if len(unknown) > 8 and stored.mode == "L":
             return (
                 "so many values mean soft edges (set data.encoding: threshold) or instance ids (give the object class "

@@ -177,9 +177,10 @@ def _median(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _sure_colors(totals: Totals) -> np.ndarray:
     """Returns the colours that are no mixtures on soft edges."""
     points = unpack(totals.values).astype(float)
-    doubtful = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT)
+    between, ends = _averaged(points, totals.solidity < SOFT)
+    doubtful = (totals.shares < RARE_SHARE) & (totals.solidity < SOFT) & ~ends | between
     everywhere = totals.files * 2 >= totals.num_files
-    mixtures = doubtful.sum() >= max(4, (~doubtful).sum())
+    mixtures = between.any() or doubtful.sum() >= max(4, (~doubtful).sum())
     sure = points[~doubtful]
     stray = [
         index
@@ -187,6 +188,32 @@ def _sure_colors(totals: Totals) -> np.ndarray:
         if len(sure) and (mixtures or (_gap(points[index], sure) <= 48 and not everywhere[index]))
     ]
     return np.setdiff1d(totals.values, totals.values[stray])
+
+
+def _averaged(points: np.ndarray, thin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which colours lie between two others as steps of one edge, and which are the ends of such edges.
+
+    A mask that was made smaller by half has three such steps: quarters of the way from one colour to another.
+
+    Args:
+        points: n 3, the colours.
+        thin: Which of them form no areas. One end does; of thin things the other does not.
+    """
+    between, ends = np.zeros_like(thin), np.zeros_like(thin)
+    if not 3 <= thin.sum() <= 255:
+        return between, ends
+    for start in points[~thin]:
+        for index, way in enumerate(points - start):
+            length = float(np.linalg.norm(way))
+            if length < 64:
+                continue
+            place = (points - start) @ way / length
+            gaps = np.linalg.norm(points - start - place[:, None] * way / length, axis=1)
+            steps = thin & (gaps < 2) & (place > 2) & (place < length - 2)
+            if steps.sum() >= 3:
+                between |= steps
+                ends[index] = True
+    return between, ends & ~between
 
 
 def _gap(point: np.ndarray, others: np.ndarray) -> float:

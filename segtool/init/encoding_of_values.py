@@ -35,6 +35,7 @@ from segtool.init.numbered import guess_numbered
 from segtool.rules import MAX_CLASSES
 
 DARK = 20  # grey that nobody tells from black
+MUCH_VOID = 0.2  # share of void that may as well be a background
 LOSSY_GAP = 32  # between grey values that JPEG does not mix up
 
 
@@ -61,7 +62,7 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
     if lossy or _has_soft_edges(totals):
         palettes = any(mask.mode == "P" for mask in masks)
         return guess_colors(masks, "rgb", "soft-edged masks") if palettes else _guess_threshold(masks, totals)
-    if _is_blur(totals):
+    if _is_blur(totals) or _is_thin(totals):
         return _guess_blurred(masks, totals)
     return _guess_index(masks, totals)
 
@@ -133,6 +134,17 @@ def _is_blur(totals: Totals) -> bool:
     return len(totals.values) > MANY_VALUES and totals.solid[few].sum() < SOFT * totals.pixels[few].sum()
 
 
+def _is_thin(totals: Totals) -> bool:
+    """Whether several values between 0 and 255 form no areas: thin things, of which few pixels are whole."""
+    is_full = totals.values[0] < SNAP and 255 - SNAP < totals.values[-1] <= 255
+    return bool(is_full) and _is_soft_between(totals) and totals.share(totals.values[[0, -1]]) > 0.5
+
+
+def _is_soft_between(totals: Totals) -> bool:
+    """Whether there are three values or more between the lowest and the highest, none of which forms areas."""
+    return len(totals.values) > 4 and bool((totals.solidity[1:-1] < SOFT).all())
+
+
 def _guess_blurred(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
     """Returns 0 and 255 where one of them is the background of thin things whose soft edges meet in the middle."""
     low, high = int(totals.values.min()), int(totals.values.max())
@@ -150,13 +162,21 @@ def _guess_blurred(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
 def _has_soft_edges(totals: Totals) -> bool:
     """Whether most values form no areas and lie between few that do, far apart: an anti-aliased or rescaled mask."""
     stray = (totals.shares < COMMON_SHARE) & (totals.solidity < SOFT)
-    if _has_specks(totals, stray):
+    if _has_specks(totals, stray) or _is_halved(totals):
         return True
     kept = totals.values[~stray]
     if stray.sum() < max(4, len(stray) / 2) or len(kept) < 2 or kept.max() - kept.min() < 32:
         return False
     between = (totals.values[stray] > kept.min() - 32) & (totals.values[stray] < kept.max() + 32)
     return bool(between.all()) and float(totals.shares[~stray].sum()) > 0.5
+
+
+def _is_halved(totals: Totals) -> bool:
+    """Whether the values are two and the quarters between them, without areas: a mask made smaller by half."""
+    low, high = int(totals.values[0]), int(totals.values[-1])
+    quarters = np.linspace(low, high, 5)
+    is_stepped = len(totals.values) == 5 and bool((np.abs(totals.values - quarters) <= 1).all())
+    return is_stepped and high - low >= 32 and _is_soft_between(totals)
 
 
 def _has_specks(totals: Totals, stray: np.ndarray) -> bool:
@@ -180,10 +200,11 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
     if VOID not in totals.values or len(others) < 2 or others.max() >= MANY_VALUES or _two_spellings(masks, totals):
         return (), ""
     files = sum(VOID in mask.values for mask in masks)
-    share = rounded_share(totals.share([VOID]))
+    share = totals.share([VOID])
+    doubt = "; where it is the background, make it a class" if share >= MUCH_VOID else ""
     return (VOID,), (
-        f"255 covers {share} of the pixels in {files} of {num(masks, 'mask')} beside values {listed(others)}: "
-        "taken as void"
+        f"255 covers {rounded_share(share)} of the pixels in {files} of {num(masks, 'mask')} beside values "
+        f"{listed(others)}: taken as void{doubt}"
     )
 
 
