@@ -11,7 +11,7 @@ from conftest import check, config_of
 from PIL import Image
 from scenes import Pair, Rng, Size, ellipse, finish, ground, lesion, paint, skyline
 
-from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
+from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
 
 SIZE = (48, 64)
 RED = (205, 70, 50)
@@ -93,15 +93,44 @@ def test_where_shares_tell_nothing_colours_do_if_all_others_agree() -> None:
     by_color = [contrast_of(image, mask) for image, mask in exchanged(drawn(skyline), 5)]
     assert suspects(shares(exchanged(drawn(skyline), 5))).tolist() == []
     usual = shares(drawn(skyline))
-    assert exchanged_by_colors(by_color, usual).tolist() == [5]
-    assert exchanged_by_colors(by_color, usual / 10).tolist() == []  # a speck, which no exchange makes usual
-    assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(skyline)], usual).tolist() == []
-    assert exchanged_by_colors([contrast_of(*pair) for pair in drawn(any_color)], usual).tolist() == []
+    assert exchanged_by_pictures(by_color, usual).tolist() == [5]
+    assert exchanged_by_pictures(by_color, usual / 10).tolist() == []  # a speck, which no exchange makes usual
+    assert exchanged_by_pictures([contrast_of(*pair) for pair in drawn(skyline)], usual).tolist() == []
+    assert exchanged_by_pictures([contrast_of(*pair) for pair in drawn(any_color)], usual).tolist() == []
+
+
+def test_a_night_among_days_has_its_sky_above_and_is_not_told() -> None:
+    contrasts = [contrast_of(*pair) for pair in drawn(skyline)]
+    contrasts[5] = contrasts[5]._replace(colors=-contrasts[5].colors)
+    usual = shares(drawn(skyline))
+    assert exchanged_by_pictures(contrasts, usual).tolist() == []
+    assert not is_exchanged(contrasts[5], contrasts[6:])
+    unplaced = [contrast._replace(places=np.zeros(64)) for contrast in contrasts]
+    assert exchanged_by_pictures(unplaced, usual).tolist() == [5]
+    assert is_exchanged(unplaced[5], unplaced[6:])
+
+
+def test_where_shares_and_colours_tell_nothing_places_do_if_all_others_agree() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 256, image.shape, np.uint8), mask) for image, mask in drawn(skyline)]
+    contrasts = [contrast_of(*pair) for pair in pairs]
+    assert exchanged_by_pictures(contrasts, shares(pairs)).tolist() == []
+    pairs = exchanged(pairs, 5)
+    contrasts = [contrast_of(*pair) for pair in pairs]
+    assert exchanged_by_pictures(contrasts, shares(pairs)).tolist() == [5]
+    scattered = [contrast._replace(places=rng.random(64)) for contrast in contrasts]
+    assert exchanged_by_pictures(scattered, shares(pairs)).tolist() == []
+
+
+def test_a_background_as_thin_as_the_objects_of_others_is_told() -> None:
+    mixed = [Contrast(np.array([1.0 if n % 2 else -1.0]), frame=0.0, thinness=0.5) for n in range(16)]
+    assert is_exchanged(Contrast(np.zeros(1), frame=0.97, thinness=0.5), mixed)
+    assert not is_exchanged(Contrast(np.zeros(1), frame=0.97, thinness=0.1), mixed)  # an area in a corner
 
 
 def test_pictures_that_show_nothing_tell_nothing() -> None:
     plain = [contrast_of(np.full_like(image, 100), mask) for image, mask in drawn(skyline)]
-    assert exchanged_by_colors(plain, shares(drawn(skyline))).tolist() == []
+    assert exchanged_by_pictures(plain, shares(drawn(skyline))).tolist() == []
 
 
 def test_grey_pictures_beside_coloured_ones_and_ignored_rims_are_compared_too(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from segtool.check.exchange import Contrast, contrast_of, exchanged_by_colors, is_exchanged, suspects
+from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.fit import (
     choose_grid,
@@ -339,5 +339,5 @@ def _exchanged(survey: Survey, pairs: list[Pair], shares: np.ndarray) -> list[in
     if len(pairs) <= FEW_PAIRS and sum(image.size[0] * image.size[1] for image, _ in pairs) <= FEW_PIXELS:
         every = contrasts(range(len(pairs)))
         places = np.array(list(every), int)
-        return places[exchanged_by_colors(list(every.values()), shares[places])].tolist()
+        return places[exchanged_by_pictures(list(every.values()), shares[places])].tolist()
     return []
