@@ -12,7 +12,7 @@ from conftest import check, config_of, write_pair
 from segtool.check import of_fits
 from segtool.check.fit import choose_grid, contrary, turned_masks, votes_for_upright
 from segtool.check.matches import match, strangers
-from segtool.check.shift import common_shift, shift_surface
+from segtool.check.shift import common_shift, shift_surface, slopes_of
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
 from segtool.data.images import apply_orientation
 
@@ -199,3 +199,9 @@ def test_no_pair_is_read_again_for_a_shift_where_too_few_may_be(
     monkeypatch.setattr(of_fits, "MOST_PIXELS", 7 * SIZE[0] * SIZE[1])
     check(config_of(tmp_path, data={"val": None, "test": None}), tmp_path)
     assert read == []
+
+
+def test_slopes_of_storedare_those_of_their_numbers() -> None:
+    stored = np.random.default_rng(0).choice(np.array([0, 7, 255], np.uint8), (9, 11, 3))
+    assert slopes_of(stored).max() == 2 * 255
+    assert (slopes_of(stored) == slopes_of(stored.astype(np.float32))).all()

@@ -23,6 +23,7 @@ STANDS_OUT = 0.2  # deviations by which the slopes at the shift are above those 
 FALLS = 0.85  # most of the mean slope at the shift that may be left without it
 OPPOSITE = 0.25  # most of the gain that the opposite shift may have; around loose or tight masks it has 0.36 and more
 STEEP = 0.98  # quantile of the slopes, beyond which all are taken as equal
+ENOUGH = 100_000  # slopes that it is worked out from
 
 
 def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
@@ -31,15 +32,18 @@ def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
     None where there are too few edges; the shift (y, x) of the mask stands at (REACH + y, REACH + x).
     """
     slopes = slopes_of(image)
-    slopes = np.minimum(slopes, np.quantile(slopes, STEEP))
-    edges = slopes_of(classes[..., None]) > 0
+    some = slopes.ravel()[:: slopes.size // ENOUGH | 1]  # an odd step, as JPEG has its own slopes at each eighth pixel
+    slopes = np.minimum(slopes, np.float32(np.quantile(some, STEEP)))
+    edges = np.zeros(classes.shape, bool)
+    edges[:, 1:] = classes[:, 1:] != classes[:, :-1]
+    edges[1:] |= classes[1:] != classes[:-1]
     edges[:REACH] = edges[-REACH:] = edges[:, :REACH] = edges[:, -REACH:] = False
-    rows, columns = np.nonzero(edges)
-    if len(rows) < MIN_EDGES or slopes.std() == 0:
+    pixels = np.flatnonzero(edges)
+    if len(pixels) < MIN_EDGES or slopes.std() == 0:
         return None
-    chosen = np.random.default_rng(0).permutation(len(rows))[:MAX_EDGES]
+    rows, columns = np.divmod(np.random.default_rng(0).permutation(pixels)[:MAX_EDGES], edges.shape[1])
     windows = np.lib.stride_tricks.sliding_window_view(slopes, (2 * REACH + 1, 2 * REACH + 1))
-    surface = windows[rows[chosen] - REACH, columns[chosen] - REACH].mean(axis=0)
+    surface = windows[rows - REACH, columns - REACH].mean(axis=0)
     return (surface - slopes.mean()) / slopes.std()
 
 
@@ -60,10 +64,15 @@ def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
 
 
 def slopes_of(pixels: np.ndarray) -> np.ndarray:
-    """Returns by how much each pixel of H W C differs from those to the left and above, H W float32."""
-    across, down = np.zeros((2, *pixels.shape[:2]), np.float32)
+    """Returns how far each pixel of H W C is from those to the left and above, H W: uint16 of bytes, else float32."""
+    kind = np.uint8 if pixels.dtype == np.uint8 else np.float32
+    across, down = np.zeros((2, *pixels.shape[:2]), kind)
     for band in np.moveaxis(pixels, -1, 0):  # to take the largest along an axis of three is ten times as slow
-        values = band.astype(np.float32)
-        np.maximum(across[:, 1:], np.abs(values[:, 1:] - values[:, :-1]), out=across[:, 1:])
-        np.maximum(down[1:], np.abs(values[1:] - values[:-1]), out=down[1:])
-    return across + down
+        values = np.ascontiguousarray(band, kind)
+        np.maximum(across[:, 1:], _distance(values[:, 1:], values[:, :-1]), out=across[:, 1:])
+        np.maximum(down[1:], _distance(values[1:], values[:-1]), out=down[1:])
+    return np.add(across, down, dtype=np.uint16 if kind == np.uint8 else kind)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.maximum(one, other) - np.minimum(one, other)

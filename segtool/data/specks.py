@@ -27,7 +27,7 @@ def count_specks(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lowe
     short = np.flatnonzero(lengths <= SPECK_PIXELS)
     if not FEW <= len(short) <= MAX_SHARE * flat.size:
         return {}
-    short = short[~_stands_in_column(lower).ravel()[starts[short]]]
+    short = short[~_stand_in_column(starts[short], lower)]
     if len(short) < FEW:
         return {}
     one, other = _touching(flat, starts, lengths, short, lower.shape[1])
@@ -49,19 +49,18 @@ def count_specks(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lowe
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _stands_in_column(lower: np.ndarray) -> np.ndarray:
-    """Returns for each pixel, H W, whether more than a speck's pixels of its value stand above each other there."""
-    height = len(lower) + 1
-    inside = np.zeros((height, lower.shape[1]), bool)
-    if height > SPECK_PIXELS:
-        beyond = height - SPECK_PIXELS
-        equal = ~lower
-        begins = equal[:beyond].copy()
-        for step in range(1, SPECK_PIXELS):
-            begins &= equal[step : step + beyond]
-        for step in range(SPECK_PIXELS + 1):
-            inside[step : step + beyond] |= begins
-    return inside
+def _stand_in_column(pixels: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Returns for each of the pixels whether more of its value stand above and below it than a speck has."""
+    width = lower.shape[1]
+    borders = np.ones((len(lower) + 2 * SPECK_PIXELS, width), bool)  # above the first row and below the last one too
+    borders[SPECK_PIXELS:-SPECK_PIXELS] = lower
+    alike = np.zeros(len(pixels), np.uint8)
+    for step, first in ((width, SPECK_PIXELS), (-width, SPECK_PIXELS - 1)):
+        goes_on = np.ones(len(pixels), bool)
+        for border in range(SPECK_PIXELS):
+            goes_on &= ~borders.ravel()[pixels + first * width + border * step]
+            alike += goes_on
+    return alike >= SPECK_PIXELS
 
 
 def _touching(
