@@ -53,7 +53,7 @@ class Pairing:
     image_words: str = ""
     """Words that tell images, with blanks between, as `camera` of `camera/7_camera_001.png`. With these or `mask_words`
     the keys above are not used: paths are compared by the words and numbers that are left in them, and a file that
-    lacks one of the words is no image."""
+    lacks one of the words is no image. A name that begins with that of a folder around it says it once: `7/7_1`."""
     mask_words: str = ""
     """Words that tell masks, as `label` of `label/7_label_001.png`; a file that lacks one of them is no mask."""
     by_number: bool = False

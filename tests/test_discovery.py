@@ -153,8 +153,8 @@ def test_a_table_of_two_pictures_a_line_does_not_say_which_masks_are_theirs(tmp_
 
 def test_scenes_are_found_whose_pictures_a_word_tells_that_colours_bear_too(tmp_path: Path) -> None:
     for i in range(9):
-        write_image(tmp_path / f"set/{i // 3}/cam/{i:03}_rgb.png", i)
-        write_mask(tmp_path / f"set/{i // 3}/lab/{i:03}_label.png", regions(i, [0, 1]))
+        write_image(tmp_path / f"set/{i // 3}/cam/left/{i:03}_rgb.png", i)
+        write_mask(tmp_path / f"set/{i // 3}/lab/left/{i:03}_label.png", regions(i, [0, 1]))
     config = init(tmp_path / "set")
     assert config.data.pairing == Pairing(image_words="cam rgb", mask_words="lab label")
     assert sum(numbers(config, tmp_path / "set").values()) == 9
@@ -342,6 +342,7 @@ def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, file
         ("notes.csv", "0,1.5\n1,2.5\n2,3.5\n"),
         ("sizes.csv", "p0,64,48,3\np1,64,48,3\np2,64,48,3\n"),
         ("log.json", '{"epochs": 3, "seed": 0}'),
+        ("metadata", "lesion_id,image_id,dx,age\nHAM_0,ISIC_7,bkl,80.0\nHAM_1,ISIC_8,bkl,75.0\n"),
     ],
 )
 def test_files_about_something_else_name_no_classes(tmp_path: Path, file: str, text: str) -> None:

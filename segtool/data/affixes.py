@@ -220,7 +220,7 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
     names = [stem.rpartition("/")[2] for stem in stems[:_SAMPLE]]
     counts: Counter[str] = Counter()
     for name in names:
-        cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\d)(?=[^\W\d_])", name)]
+        cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\))(?=.)|(?<=\d)(?=[^\W\d_])", name)]
         if not end:
             cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
         whole = {name} if end and names.count(name) > 1 and len(name) > 1 and roles_in(name) else set()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
+from segtool.config import Limits
+from segtool.data.facts import look_at_images
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
 from segtool.data.words import Meaning, mask_rank, meaning_of, roles_in
 
 MAX_UNKNOWN = 24
+ALIKE = 16  # grey levels by which one picture in two formats may differ in the mean
 FEW_PLACES = 4  # so many folders of one name may be two versions of the masks, and each is tried alone
+
+
+_FORMAT = re.compile(rf"(?<![a-z])({'|'.join(suffix[1:] for suffix in sorted(MASK_SUFFIXES))})(?![a-z])")
 
 
 class Place(NamedTuple):
@@ -80,7 +89,7 @@ class Tree:
         """Returns the innermost folder that holds all files."""
         parts = zip(*(_parts(folder) for folder in self.files), strict=False)
         common = list(takewhile(lambda names: len(set(names)) == 1, parts))
-        return _place("/".join(names[0] for names in common) or ".", hollow=self.hollow)
+        return _place("/".join(names[0] for names in common) or ".", hollow=self.hollow)._replace(rank=0)
 
     def files_of(self, place: Place) -> list[Path]:
         """Returns the files of a place."""
@@ -231,14 +240,17 @@ def _silent_in_splits(folders: Iterable[str], hollow: Collection[str]) -> list[P
 def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place, int]:
     """Returns the folders below which several others, so many, hold folders of one name that says images or masks.
 
-    Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`.
+    Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`. Or nothing, where each
+    lies beside masks: `00000/camera`, `00000/camera_label`, `00001/camera`.
     """
+    folders = list(folders)
+    silent = _silent_beside_masks(folders)
     middles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for folder in folders:
         parts, meanings = _parts(folder), _meanings(folder, hollow)
         roles = [place for place, meaning in enumerate(meanings) if meaning.role]
         splits = [place for place, meaning in enumerate(meanings) if meaning.split and roles and place > roles[-1]]
-        camera = [len(parts) - 1] if not roles and parts and _is_camera(parts[-1]) else []
+        camera = [len(parts) - 1] if not roles and parts and (_is_camera(parts[-1]) or folder in silent) else []
         for last in [*roles[-1:], *splits[:1], *camera]:
             start = max(
                 (i + 1 for i, meaning in enumerate(meanings[:last]) if meaning.role or meaning.split), default=0
@@ -251,6 +263,18 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
         for (outer, inner), found in middles.items()
         if len(found) > 1 and not all(map(_is_format, found))
     }
+
+
+def _silent_beside_masks(folders: Iterable[str]) -> set[str]:
+    """Returns the folders of silent names that lie beside one of masks, where others of their name do so too."""
+    places: dict[str, list[str]] = defaultdict(list)
+    around = {parent_of(folder) for folder in folders if meaning_of(PurePosixPath(folder).name).role == "masks"}
+    for folder in folders:
+        name = PurePosixPath(folder).name
+        silent = not any(meaning_of(name)[:2]) and mask_rank(name) >= 0  # instances are no images
+        if silent and parent_of(folder) in around - {"."}:
+            places[name].append(folder)
+    return {folder for found in places.values() if len(found) > 1 for folder in found}
 
 
 def _is_format(name: str) -> bool:
@@ -273,12 +297,25 @@ def parent_of(path: str) -> str:
 def _in_other_formats(files: dict[str, list[Path]], root: Path) -> list[str]:
     """Returns the folders named after a file format that hold what a lossless one beside them does: `tiff`, `png`."""
     paths = {"/".join(parts[:end]) for parts in map(_parts, files) for end in range(1, len(parts) + 1)}
-    named = {path for path in paths if _is_format(PurePosixPath(path).name)}
-    first: dict[tuple[str, frozenset[str]], str] = {}
-    for top in sorted(named, key=lambda path: (f".{PurePosixPath(path).name.lower()}" in JPEG_SUFFIXES, path)):
-        held = [stem_of(file, root / top) for folder in files if within(folder, top) for file in files[folder]]
-        first.setdefault((parent_of(top), frozenset(held)), top)
-    return sorted(named - set(first.values()))
+    named = {path: found for path in paths if (found := _FORMAT.search(PurePosixPath(path).name.lower()))}
+    first: dict[tuple[str, ...], Path] = {}
+    again = []
+    for top in sorted(named, key=lambda path: (f".{named[path][0]}" in JPEG_SUFFIXES, path)):
+        held = [file for folder in files if within(folder, top) for file in files[folder]]
+        rest = named[top].string.replace(named[top][0], "", 1)
+        key = (parent_of(top), rest, *(stem_of(file, root / top) for file in held))
+        if first.setdefault(key, held[0]) != held[0] and _look_alike(first[key], held[0]):
+            again.append(top)
+    return sorted(again)
+
+
+def _look_alike(one: Path, other: Path) -> bool:
+    """Whether two files may show one picture; photographs and masks of the same names do not."""
+    seen = look_at_images([one, other], max_pixels=Limits().max_pixels).values()
+    if any(facts.error for facts in seen):
+        return True
+    first, second = (facts.thumbnail.astype(int) for facts in seen)
+    return bool(np.abs(first - second).mean() < ALIKE)
 
 
 def _copies(files: dict[str, list[Path]]) -> list[str]:

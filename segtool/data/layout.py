@@ -22,7 +22,7 @@ from segtool.data.folders import Place, Tree, parent_of, within
 from segtool.data.leftovers import unlabelled_images, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.wording import guess_words
-from segtool.data.words import SPLITS
+from segtool.data.words import SPLITS, shows_masks
 
 MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
@@ -81,7 +81,11 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     if not best or (2 * _total(best) < 0.6 * known and finder.may_have_more(best)):
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best
-    best = best or finder.of_kinds()
+    if not (one_folder or two_folders):
+        of_kinds = _Finder(root, without)  # which makes places of its own
+        kinds = of_kinds.of_kinds()
+        if _total(kinds) > _total(best):
+            return of_kinds.layout(kinds)
     return finder.layout(best) if best else None
 
 
@@ -112,7 +116,7 @@ class _Finder:
         places = self.places[split]
         masks = [place for place in places if place.role == "masks"]
         images = [place for place in places if place.role == "images"]
-        loose = [place for place in places if place.role is None]
+        loose = [place for place in places if place.role is None and not shows_masks(place.inner or place.path)]
         yield from ((one, other) for one, other in product(images + loose, masks) if _apart(one, other))
         if not masks:
             photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
@@ -185,9 +189,13 @@ class _Finder:
         for split in ("val", "test"):
             if best := self._best(self._alike(matches[split], like, matches["train"] + matches[""])):
                 named[split] = best
+        held = [match for split, match in named.items() if split != "train"]
+        apart = [match for match in matches["train"] if not any(_contains(match, other) for other in held)]
+        if first and (around := self._best(apart)):
+            named["train"] = around  # train/images/training, where train/images holds validation too
         if whole and (not first or 2 * _total(named) <= whole.pairs):
-            apart = {s: m for s, m in named.items() if s != "train" and not _overlap(m, whole)}
-            return {"train": whole, **apart}
+            others = {s: m for s, m in named.items() if s != "train" and not _overlap(m, whole)}
+            return {"train": whole, **others}
         if named and not first:
             only = max(named, key=lambda split: named[split].pairs)
             named["train"] = named.pop(only)
@@ -347,6 +355,12 @@ def _is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
     """Whether other kinds of masks lie beside this one: one for each class, and none the truth."""
     beside = [kind for kind in kinds if kind.path != masks.path and parent_of(kind.path) == parent_of(masks.path)]
     return masks in kinds and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
+
+
+def _contains(one: _Match, other: _Match) -> bool:
+    """Whether the folders of one match lie around those of another one."""
+    pairs = ((one.images, other.images), (one.masks, other.masks))
+    return all(not (a.inner or b.inner) and a.path != b.path and within(b.path, a.path) for a, b in pairs)
 
 
 def _overlap(one: _Match, other: _Match) -> bool:

@@ -140,8 +140,14 @@ def words_and_numbers(stem: str) -> list[str]:
 
 
 def words_left(stem: str, words: str) -> str | None:
-    """Returns the words and numbers of a path but those given, with blanks between; None where it lacks one of them."""
-    there, without = words_and_numbers(stem), set(words.split())
+    """Returns the words and numbers of a path but those given, with blanks between; None where it lacks one of them.
+
+    A name that begins with that of a folder around it, `07/07_frame_1`, does not say it twice.
+    """
+    *folders, name = stem.split("/")
+    around, own = [words_and_numbers(folder) for folder in folders], words_and_numbers(name)
+    again = next((words for words in around if own[: len(words)] == words), [])
+    there, without = [*(word for words in around for word in words), *own[len(again) :]], set(words.split())
     return " ".join(word for word in there if word not in without) if without <= set(there) else None
 
 

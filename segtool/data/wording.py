@@ -11,7 +11,7 @@ from itertools import product
 
 from segtool.config import Pairing
 from segtool.data.pairs import words_and_numbers, words_left
-from segtool.data.words import mask_rank, roles_in
+from segtool.data.words import mask_rank, roles_in, shows_masks
 
 Kind = frozenset[str]
 
@@ -29,15 +29,24 @@ def guess_words(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, i
         images: Stems, within their folder.
         masks: Stems too; the same as `images` where both lie in one folder, where a word must say image or mask.
     """
-    counted = [
-        (_rank(pairing), count, pairing)
-        for pairing in _candidates(images, masks)
-        if (count := _count(images, masks, pairing))
-    ]
-    best = max(counted, key=lambda found: found[:2], default=None)
-    if best is None or [found[:2] for found in counted].count(best[:2]) > 1:  # two kinds of masks, neither of them all
+    counted = {pairing: _count(images, masks, pairing) for pairing in _candidates(images, masks)}
+    worth = {
+        pairing: (*_rank(pairing), count, "images" in _roles(pairing.image_words))
+        for pairing, count in counted.items()
+        if count
+    }
+    alike = [pairing for pairing in worth if worth[pairing] == max(worth.values())]
+    best = [pairing for pairing in alike if not any(_takes_more(pairing, other) for other in alike)]
+    if len(best) != 1:  # two kinds of masks, neither of them all
         return Pairing(), 0
-    return best[2], best[1]
+    return best[0], counted[best[0]]
+
+
+def _takes_more(one: Pairing, other: Pairing) -> bool:
+    """Whether a pairing takes more words than another one and all of its masks': `ok` and `truth ko` for `truth`."""
+    images, masks = len(one.image_words.split()), set(one.mask_words.split())
+    fewer_images, fewer_masks = len(other.image_words.split()), set(other.mask_words.split())
+    return masks >= fewer_masks and images >= fewer_images and (images, masks) != (fewer_images, fewer_masks)
 
 
 def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing]:
@@ -47,7 +56,7 @@ def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing
         of_images, of_masks = _roles(pairing.image_words), _roles(pairing.mask_words)
         unlike = " ".join(word for word in pairing.image_words.split() if "images" not in _roles(word))
         other_kind = "masks" in of_images or mask_rank(unlike) < 0  # instances, overlays; `rgb` is a word for both
-        told = not other_kind and ("masks" in of_masks or "images" in of_images)
+        told = not (other_kind or shows_masks(pairing.mask_words)) and ("masks" in of_masks or "images" in of_images)
         if pairing not in found and one != other and (told or images is not masks):
             found.add(pairing)
             yield pairing
@@ -62,8 +71,8 @@ def _likely(ones: list[Kind], others: list[Kind]) -> Iterator[tuple[Kind, Kind]]
 
     Where each of many objects has folders of its own, the most frequent kinds are all of images.
     """
-    yield from product(ones[:MOST_KINDS], others[:MOST_KINDS])
     pictures = [kind for kind in ones if "masks" not in _roles(" ".join(kind))]
+    yield from product((pictures or ones)[:MOST_KINDS], others[:MOST_KINDS])
     for other in [kind for kind in others if kind not in pictures][:MOST_KINDS]:
         if "masks" in _roles(" ".join(other)) and pictures:
             yield min(pictures, key=lambda one, mask=other: len(one ^ mask)), other
@@ -78,9 +87,13 @@ def _kinds(stems: Sequence[str]) -> list[Kind]:
     return [kind for kind, _ in kinds.most_common()]
 
 
-def _rank(pairing: Pairing) -> int:
-    """Returns how many words say mask, up to two: `GT` and `SEG` before `GT` and `TRA`."""
-    return min(2, sum("masks" in _roles(word) for word in pairing.mask_words.split()))
+def _rank(pairing: Pairing) -> tuple[bool, int]:
+    """Returns how likely the words say masks: none of second choice, then how many of them, up to two.
+
+    `GroundTruth iMap` comes before `GroundTruth color`, `GT SEG` before `GT TRA`.
+    """
+    words = pairing.mask_words
+    return mask_rank(words) >= 0, min(2, sum("masks" in _roles(word) for word in words.split()))
 
 
 def _count(images: Sequence[str], masks: Sequence[str], pairing: Pairing) -> int:

@@ -12,10 +12,10 @@ _WORDS = {
     "frame frames scans slices raw rgb x leftimg8bit leftimg orig original originals source sat satellite ortho "
     "stills tiles patches",
     "masks": "masks mask maskes msk msks label labels labeled labelled labelids lab labs lbl lbls annotation "
-    "annotations annot annots annotated anno annos gt gts gtfine gtcoarse groundtruth groundtruths truth "
+    "annotations annot annots annotated anno annos ann anns gt gts gtfine gtcoarse groundtruth groundtruths truth "
     "truths segmentation segmentations segmentationclass segmentationclassaug seg segs segmaps segmap target "
-    "targets y trimap trimaps manual semantic semseg category categories ids matte mattes matting parsing "
-    "figureground silhouettes silhouette",
+    "targets y trimap trimaps manual semantic semantics semseg category categories ids matte mattes matting parsing "
+    "figureground silhouettes silhouette alpha pha",
     "train": "train training tr trn trainval",
     "val": "val valid validation dev eval vl",
     "test": "test testing tests ts te tst",
@@ -24,15 +24,17 @@ _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
     "clear splits": "train training val valid validation test testing",
-    "second choice": "color colors colour colours colormap colormaps colored coloured rgb vis visual visualization "
-    "visualisation visualizations overlay overlays preview previews instance instances instanceids object objects "
-    "human edge edges boundary boundaries contour contours eroded second nd depth fov tra track "
-    "tracks inv pred preds prediction predictions predicted",
+    "shows masks": "vis visual visualization visualisation visualizations overlay overlays preview previews",
+    "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
+    "instanceids object objects human edge edges boundary boundaries contour contours eroded second nd depth fov tra "
+    "track tracks inv pred preds prediction predictions predicted save",
 }
+_ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
+_LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_NEUTRAL, _CLEAR_SPLITS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
+_NEUTRAL, _CLEAR_SPLITS, _SHOWS_MASKS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
 _KNOWN = _NEUTRAL | _MEANING.keys()
-_RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3}
+_RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "semantics": 3}
 _RANKS |= {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
 
 
@@ -54,9 +56,14 @@ def meaning_of(name: str) -> Meaning:
     words = words_of(name)
     known = [(word, _MEANING[word]) for word in words if word in _MEANING]
     rest = [word for word in words if word not in _MEANING and word not in _NEUTRAL]
-    roles = [(word, meaning) for word, meaning in known if meaning not in SPLITS and not (rest and len(word) == 1)]
-    role = "masks" if any(meaning == "masks" for _, meaning in roles) else roles[0][1] if roles else None
     splits = [(word, meaning) for word, meaning in known if meaning in SPLITS]
+    rare = [*_ALONE, *(_LABELLED if splits else ())]
+    roles = [
+        (word, meaning)
+        for word, meaning in known
+        if meaning not in SPLITS and not (rest and len(word) == 1) and not (word in rare and len(words) > 1)
+    ]
+    role = "masks" if any(meaning == "masks" for _, meaning in roles) else roles[0][1] if roles else None
     if rest and not role:
         splits = [(word, meaning) for word, meaning in splits if word in _CLEAR_SPLITS]
     kind = " ".join(word for word in words if _MEANING.get(word) not in SPLITS)
@@ -68,6 +75,11 @@ def roles_in(name: str) -> set[str]:
     return {_MEANING[word] for word in words_of(name) if word in _MEANING}
 
 
+def shows_masks(name: str) -> bool:
+    """Whether a name says that its pictures show masks to people: overlays and previews."""
+    return not _SHOWS_MASKS.isdisjoint(words_of(name))
+
+
 def mask_rank(name: str) -> int:
     """Returns how likely a name is that of the class masks, where several kinds lie side by side.
 
@@ -75,7 +87,7 @@ def mask_rank(name: str) -> int:
     segmentation is the field of view), then a trimap, and colours, overlays, instances and a second observer last.
     """
     words = words_of(name)
-    if _SECOND_CHOICE & {*words, *re.findall(r"[a-z]+", name.lower())}:
+    if (_SECOND_CHOICE | _SHOWS_MASKS) & {*words, *re.findall(r"[a-z]+", name.lower())}:
         return -1
     return max((_RANKS.get(word, 2 if _MEANING.get(word) == "masks" else 0) for word in words), default=0)
 

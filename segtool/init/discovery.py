@@ -128,7 +128,7 @@ def _ways(root: Path) -> Iterator[_Way]:
 
 
 def _of_lists(root: Path, folders: _Way | None) -> _Way | None:
-    """Returns what lists of pairs say, where they name more pairs than the folders give, or others."""
+    """Returns what lists of pairs say, where they name more pairs than the folders, others, or divide them."""
     parts, count = find_pair_lists(root)
     if not parts:
         return None
@@ -138,7 +138,8 @@ def _of_lists(root: Path, folders: _Way | None) -> _Way | None:
         return listed
     others = _partners(root, listed.data)
     differ = any(known.get(image, mask) != mask for image, mask in others.items())
-    return listed if differ and count >= NEARLY * len(known) else None
+    divide = folders is not None and len(parts) > 1 and folders.data.val is None and folders.data.test is None
+    return listed if (differ or divide) and count >= NEARLY * len(known) else None
 
 
 def _partners(root: Path, data: Data) -> dict[Path, Path | None]:

@@ -145,7 +145,8 @@ def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
         yield NamesFile(path, by_value=values)
     if telling and not table.by_color and not table.by_value:
         names = tuple(_clean(line) for line in lines if line.lower() not in _NAME_KEYS)
-        if names and all(names) and not any(mark in line for line in lines for mark in "\t|"):
+        in_columns = any(mark in line for line in lines for mark in "\t|") or all("," in line for line in lines)
+        if names and all(names) and not in_columns:
             yield NamesFile(path, by_order=names)
 
 

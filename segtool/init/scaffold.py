@@ -77,9 +77,7 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     relative = [] if Path(path).is_absolute() else ["Relative to this file."]
     rows = [Row(f"root: {flow(path)}", " ".join(relative + notes))]
     if found.format != "folders":
-        rows.append(
-            Row(f"format: {found.format}", "Names do not meet; a file says which image and mask belong together.")
-        )
+        rows.append(Row(f"format: {found.format}", "A list says which image and mask belong together."))
     for name, folders in found.folders.items():
         rows.append(Row(f"{name}: {flow(_folders(folders))}", _pairs_comment(found.pairs[name])))
     if found.skips_unpaired:

@@ -198,8 +198,16 @@ def _is_of_others(root: Path, train: Folders, group: Mapping[str, _Part]) -> boo
 
 
 def _of_one_base(root: Path, part: _Part) -> tuple[Folders, int]:
-    """Returns a list of pairs with the folder that its names are relative to, and how many pairs are there."""
+    """Returns a list of pairs with the folder that its names are relative to, and how many pairs are there.
+
+    That is the root, the list's own folder, or the first below the root in which the paths of the first line are.
+    """
     folders = dict.fromkeys((".", Path(part.path).parent.as_posix()))
+    paths = [cell for cell in part.cells[0] if is_image_name(cell) and "/" in cell]
+    if len(paths) > 1 and not any(_both_there(root / folder, paths) for folder in folders):
+        below = (Path(folder) for folder, _ in _walk(root))
+        first = next((folder for folder in below if _both_there(folder, paths)), root)
+        folders[first.relative_to(root).as_posix()] = None
     counts = {folder: sum(_both_there(root / folder, row) for row in part.cells) for folder in folders}
     best = max(counts, key=lambda folder: counts[folder])
     base = None if best == "." else best
