@@ -91,7 +91,7 @@ def parse_limits(text: str | None) -> dict[str, float]:
 def missed(scores: Scores, limits: dict[str, float]) -> list[str]:
     """Returns a line for each score that is undefined or below its limit."""
     return [
-        f"--fail-under: {name} is {'undefined' if value is None else f'{value:.4f}'}, below {limit}"
+        f"--fail-under: {name} is {'undefined' if value is None else value}, below {limit}"
         for name, limit in limits.items()
         if (value := scores.summary[name]) is None or value < limit
     ]

@@ -337,7 +337,9 @@ def test_a_score_that_is_its_limit_reaches_it_and_one_that_is_undefined_does_not
         "--fail-under: pixel_accuracy is undefined",
     ]
     half = Scores(("one", "two"), np.array([[1, 1], [0, 2]]), 0)
-    assert missed(half, {"miou": 0.0, "pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.7500, below 1.0"]
+    assert missed(half, {"miou": 0.0, "pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.75, below 1.0"]
+    nearly = Scores(("one", "two"), np.array([[99_999, 1], [0, 0]]), 0)
+    assert missed(nearly, {"pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.99999, below 1.0"]
 
 
 def test_a_run_is_not_scored_with_another_meaning_of_its_masks(segtool: Command, run_directory: Path) -> None:
