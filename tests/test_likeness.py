@@ -101,6 +101,24 @@ def test_flat_pictures_and_the_mirror_of_one_are_not_alike() -> None:
     assert groups_alike([facts(image) for image in [*map(scene, range(12)), mirrored]]) == []
 
 
+TURNS = list(Image.Transpose)
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn.name)
+def test_a_copy_that_was_mirrored_or_turned_is_found_and_no_other_picture(turn: Image.Transpose) -> None:
+    images = [facts(scene(seed)) for seed in range(20)]
+    images += [facts(scene(seed).transpose(turn)) for seed in range(6)]
+    pairs = near_duplicates(looks_of(images, turned=True), np.arange(20), np.arange(20, 26))
+    assert pairs.tolist() == [[seed, 20 + seed] for seed in range(6)]
+    every = np.arange(20)
+    assert near_duplicates(looks_of(images, turned=True), every, every).tolist() == []
+
+
+def test_a_picture_as_it_was_is_left_to_the_comparison_of_pictures_as_they_are() -> None:
+    looks = looks_of([*(facts(scene(seed)) for seed in range(10)), facts(scene(3))], turned=True)
+    assert near_duplicates(looks, np.arange(10), np.arange(10, 11)).tolist() == []
+
+
 def test_pairs_lie_between_two_groups_and_stand_once() -> None:
     looks = looks_of([facts(scene(seed)) for seed in (0, 1, 2, 3, 4, 5, 6, 7, 0, 1)])
     left, right = np.arange(8), np.arange(8, 10)

@@ -590,6 +590,14 @@ def near_duplicate_across_splits(root: Path) -> None:
         mask.resize((48, 32), Image.Resampling.NEAREST).save(root / "val" / "masks" / "val03.png")
 
 
+@trap(in_splits, "warning", "val/images/val03.jpg", "train/images/train11.jpg", words=("mirrored",))
+def mirrored_copy_in_another_split(root: Path) -> None:
+    """As an augmentation that was stored beside what it was made of."""
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        mirrored = load(root / "train" / kind / f"train11.{suffix}")[:, ::-1]
+        save(root / "val" / kind / f"val03.{suffix}", mirrored)
+
+
 @trap(streets, "warning", words=("near|similar|alike|almost|frame",))
 def frames_of_one_video_in_both_splits(root: Path) -> None:
     """Every other frame of a slow video is validated."""

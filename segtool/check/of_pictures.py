@@ -142,7 +142,7 @@ def splits_apart(survey: Survey) -> Iterator[Finding]:
 
 @a_check
 def pictures_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG506: nearly the same picture in two splits, such as a scaled copy or the next frame of a video."""
+    """SEG506: nearly the same picture in two splits: a scaled or mirrored copy, the next frame of a video."""
     rows = [
         (split, survey.images[record.image])
         for split, records in survey.records.items()
@@ -152,22 +152,27 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
     splits = np.array([split for split, _ in rows])
     if len(set(splits.tolist())) < 2:
         return
-    looks = looks_of([image for _, image in rows])
-    found: dict[int, int] = {}  # the held out, and what it is like
-    for one, other in combinations(dict.fromkeys(splits.tolist()), 2):
-        for known, held in near_duplicates(looks, np.flatnonzero(splits == one), np.flatnonzero(splits == other)):
-            if rows[known][1].digest != rows[held][1].digest:
-                found.setdefault(int(held), int(known))
+    images = [image for _, image in rows]
+    found: dict[int, tuple[int, str]] = {}  # the held out, what it is like, and how
+    for looks, how in ((looks_of(images), ""), (looks_of(images, turned=True), ", mirrored or turned")):
+        for one, other in combinations(dict.fromkeys(splits.tolist()), 2):
+            for known, held in near_duplicates(looks, np.flatnonzero(splits == one), np.flatnonzero(splits == other)):
+                if images[known].digest != images[held].digest:
+                    found.setdefault(int(held), (int(known), how))
     if found:
-        held, known = next(iter(found.items()))
+        held, (known, how) = next(iter(found.items()))
         yield Finding(
             "SEG506",
             "warning",
             f"{num(found, 'picture')} nearly the same as one of another split",
             len(found),
-            few_names(survey, [rows[place][1].path for pair in found.items() for place in pair], SHOWN_BROKEN),
-            f"{survey.name(rows[held][1].path)} ({splits[held]}) is almost {survey.name(rows[known][1].path)} "
-            f"({splits[known]})",
+            few_names(
+                survey,
+                [images[place].path for held, (known, _) in found.items() for place in (held, known)],
+                SHOWN_BROKEN,
+            ),
+            f"{survey.name(images[held].path)} ({splits[held]}) is almost {survey.name(images[known].path)} "
+            f"({splits[known]}){how}",
             "keep copies and neighbouring frames of a video in one split (data.split.group does it by name): scores on "
             "what is nearly known are too high",
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segtool.check.likeness import Looks, looks_of, near_duplicates
 from segtool.config import Limits, Split
-from segtool.data.facts import MaskFacts, look_at_images
+from segtool.data.facts import ImageFacts, MaskFacts, look_at_images
 from segtool.data.opening import shown
 from segtool.data.outline import SIDE
 from segtool.data.pairs import Record
@@ -119,12 +119,12 @@ def choose_split(
     shares = {"val": 0.2}
     if num >= MANY_PAIRS and "test" not in given:
         shares = {"val": 0.15, "test": 0.15}
-    looks, stems = _looks(records), [record.stem for record in records]
+    images, stems = _images(records), [record.stem for record in records]
+    looks = looks_of(images)
     pictures = np.where(looks.usable[:, None], looks.thumbnails, 0)
     sequences = find_sequences(stems, pictures, parts=len(shares) + 1)
     presence = _presence(masks, guess)
-    every = np.arange(num)
-    pool = _Pool(records, shares, presence, presence(records), near_duplicates(looks, every, every))
+    pool = _Pool(records, shares, presence, presence(records), _twins(images, looks))
     best, tried = pool.best(sequences)
     if best.leak and not sequences:
         for blocks in _blocks(stems, len(shares) + 1):
@@ -149,11 +149,19 @@ def _blocks(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
             yield Sequences(pattern, len(groups), "consecutive numbers, since neighbours show nearly the same")
 
 
-def _looks(records: Sequence[Record]) -> Looks:
+def _twins(images: Sequence[ImageFacts], looks: Looks) -> NDArray[np.intp]:
+    """Returns the places of two near-equal pictures each, those that are mirrored or turned too, T 2."""
+    every = np.arange(len(images))
+    ways = (looks, looks_of(images, turned=True))
+    return np.unique(np.concatenate([near_duplicates(each, every, every) for each in ways]), axis=0)
+
+
+def _images(records: Sequence[Record]) -> list[ImageFacts]:
+    """Returns the facts of the images; those that cannot be read are blank."""
     facts = look_at_images([record.image for record in records], max_pixels=Limits().max_pixels)
     blank = np.zeros((SIDE, SIDE), np.uint8)
     known = [facts[record.image] for record in records]
-    return looks_of([replace(one, thumbnail=blank, edges=blank) if one.error else one for one in known])
+    return [replace(one, thumbnail=blank, edges=blank) if one.error else one for one in known]
 
 
 def _presence(masks: dict[Path, MaskFacts], guess: Guess) -> Presence:
