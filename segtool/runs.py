@@ -32,6 +32,8 @@ class RunDirectory:
         self.directory = directory
         self.device = device
         """As the user named it."""
+        self.facts: Mapping[str, Any] = {}
+        """What was written to `run.json` last: whatever becomes of the file, a training goes on."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -67,10 +69,11 @@ class RunDirectory:
     def write_length(self, config: Config) -> None:
         """Writes the config of a run whose length in steps has changed, and that length into `run.json`."""
         self.write_config(config)
-        self.write_facts({**self.read_facts(), "steps": config.train.steps})
+        self.write_facts({**self.facts, "steps": config.train.steps})
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Writes `run.json`."""
+        self.facts = facts
         write_atomically(self.directory / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
 
     def read_facts(self) -> dict[str, Any]:
