@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segtool import __version__, streams
-from segtool.disk import REMEDIES, write_atomically
+from segtool.disk import REMEDIES, require_plain, write_atomically
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
 from segtool.shortage import is_shortage, reason
 from segtool.signals import end_at_signals, end_where_asked
@@ -195,12 +195,13 @@ def init(
     from segtool.init.scaffold import scaffold
     from segtool.runs import typed
 
-    out = out or Path(f"{data_dir.resolve().name}.yaml")
+    out = out or Path(f"{_existing(data_dir).resolve().name}.yaml")
     if out.is_dir() or not out.parent.is_dir():
         raise SegtoolError(f"{out}: is not a file in an existing folder; choose another --out")
     if out.exists() and not force:
         raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
-    text = scaffold(_existing(data_dir), model=model, config_dir=out.resolve().parent)
+    require_plain(out)
+    text = scaffold(_existing(data_dir), model=model, config_dir=out.parent.resolve())
     write_atomically(out, text.encode("utf-8", "surrogateescape"))
     print(shown(f"wrote {out}"))
     _tell_problems(out)

@@ -30,10 +30,12 @@ def is_member(path: Path) -> bool:
     """Whether a path is a run, a checkpoint or a directory of folds, and so no image to predict."""
     from segtool import checkpoint
 
+    if not path.is_dir():
+        return False
     marked = path.name == "checkpoints" or checkpoint.STEP.fullmatch(path.resolve().name)
     run = bool(checkpoint.committed(path / "checkpoints")) or (path / "run.json").is_file()
     held = run or (path / MANIFEST).is_file() or bool(fold_runs(path))
-    return path.is_dir() and (bool(marked) or held)
+    return bool(marked) or held
 
 
 def part_members(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

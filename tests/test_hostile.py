@@ -888,3 +888,16 @@ def test_loops_of_links_end(tmp_path):
     assert [path.name for path in found] == ["a.png", "self.png"]
     with pytest.raises(DataError, match=r"self\.png"):
         read_image(tmp_path / "self.png", channels=3)
+
+
+def test_a_link_to_itself_in_the_place_of_an_argument_is_told(tmp_path, segtool):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (tmp_path / "data").mkdir()
+    for arguments, code, told in (
+        (("init", loop), 3, "loop: no such folder"),
+        (("init", tmp_path / "data", "--out", loop), 4, "loop: is a link"),
+        (("predict", loop, loop, "--out", tmp_path / "out"), 3, "loop: no such file"),
+    ):
+        result = segtool(*arguments)
+        assert (result.code, told in result.err) == (code, True), result
