@@ -309,6 +309,12 @@ def test_masks_made_smaller_by_few_pixels_keep_their_classes(
     assert not [line for line in problems(config, root) if "SEG3" in line]
 
 
+def test_the_largest_value_of_16_bits_beside_small_ones_is_void(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 65535]) for i in range(6)])
+    config = init(root)
+    assert ([spec.values for spec in config.data.classes], config.data.ignore) == ([(0,), (1,), (2,)], (65535,))
+
+
 def test_255_that_covers_much_is_void_and_may_be_a_background(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [regions(i, [255, 0, 1]) for i in range(6)])
     assert init(root).data.ignore == (255,)

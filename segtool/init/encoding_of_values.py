@@ -34,6 +34,7 @@ from segtool.init.evidence import (
 from segtool.init.numbered import guess_numbered
 from segtool.rules import MAX_CLASSES
 
+VOIDS = (VOID, 2**16 - 1, 2**31 - 1, 2**32 - 1)
 DARK = 20  # grey that nobody tells from black
 MUCH_VOID = 0.2  # share of void that may as well be a background
 LOSSY_GAP = 32  # between grey values that JPEG does not mix up
@@ -191,19 +192,20 @@ def _has_specks(totals: Totals, stray: np.ndarray) -> bool:
 def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, ...], str]:
     """Returns 255 where it stands beside a small set of class values, as VOC and Cityscapes write what is not labelled.
 
-    Pure {0, 255} is a binary mask; {0, 1} in some files and {0, 255} in others is one too, in two spellings.
+    So do the largest values of 16 and 32 bits: what -1 becomes when it is stored without a sign. Pure {0, 255} is a
+    binary mask; {0, 1} in some files and {0, 255} in others is one too, in two spellings.
     """
     negative = tuple(int(value) for value in totals.values if value < 0)
     if negative and len(totals.values) - len(negative) >= 2:
         return negative, f"negative values cover {rounded_share(totals.share(negative))} of the pixels: taken as void"
-    others = totals.values[totals.values != VOID]
-    if VOID not in totals.values or len(others) < 2 or others.max() >= MANY_VALUES or _two_spellings(masks, totals):
+    *others, void = (int(value) for value in totals.values)
+    if void not in VOIDS or len(others) < 2 or others[-1] >= MANY_VALUES or _two_spellings(masks, totals):
         return (), ""
-    files = sum(VOID in mask.values for mask in masks)
-    share = totals.share([VOID])
+    files = sum(void in mask.values for mask in masks)
+    share = totals.share([void])
     doubt = "; where it is the background, make it a class" if share >= MUCH_VOID else ""
-    return (VOID,), (
-        f"255 covers {rounded_share(share)} of the pixels in {files} of {num(masks, 'mask')} beside values "
+    return (void,), (
+        f"{void} covers {rounded_share(share)} of the pixels in {files} of {num(masks, 'mask')} beside values "
         f"{listed(others)}: taken as void{doubt}"
     )
 

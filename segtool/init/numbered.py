@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from segtool.data.facts import MaskFacts
-from segtool.init.evidence import MANY_VALUES, VOID, Guess, rounded_share, total
+from segtool.init.evidence import MANY_VALUES, Guess, rounded_share, total
 
 _CHANNELS = {"red": 0x010000, "green": 0x000100, "blue": 0x000001, "all three": 0x010101}
 """What a packed colour is a multiple of, by the channels that hold its number."""
@@ -28,7 +28,8 @@ def guess_numbered(masks: Sequence[MaskFacts], void: Sequence[int], why: str) ->
     if evidence is None or 0 not in totals.values:
         return None
     wide = any(mask.mode.startswith("I") for mask in masks)
-    top = VOID - 1 if VOID in void else max(65535, int(totals.values.max())) if wide else 255
+    top = max(65535, int(totals.values.max())) if wide else 255
+    top = min([top, *(value - 1 for value in void if value > 0)])
     background = totals.share([0])
     return Guess(
         "index",
