@@ -157,6 +157,21 @@ def road(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
+def test_a_turned_mask_is_found_where_the_others_fit_and_only_there() -> None:
+    images, masks = pairs()
+    assert match(images, masks).turned == {}
+    _, mask = drawn(7)
+    mirrored = look_at_values(Path("7.png"), mask[::-1].copy())
+    assert match(images, [*masks[:7], mirrored, *masks[8:]]).turned == {7: "mirrored top to bottom"}
+    fitting_nothing = [*masks[5:], *masks[:5]]
+    fitting_nothing[7] = mirrored
+    assert match(images, fitting_nothing).turned == {}
+    turned = look_at_values(Path("7.png"), np.rot90(mask).copy())
+    assert match(images, [*masks[:7], turned, *masks[8:]]).turned == {7: "turned to the left"}
+    wide = [replace(image, size=(64, 128)) for image in images]
+    assert match(wide, [replace(one, size=(64, 128)) for one in [*masks[:7], turned, *masks[8:]]]).turned == {}
+
+
 def test_roads_below_where_pictures_have_few_edges_are_not_taken_for_mirrored_ones() -> None:
     both = [road(seed) for seed in range(30)]
     images = [look_at_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)]

@@ -66,7 +66,7 @@ def test_exchanged_masks_are_told_with_the_images_that_they_sit_on(right: list[P
     [
         (np.fliplr, "mirrored left to right"),
         (np.flipud, "mirrored top to bottom"),
-        (np.rot90, "turned to the right"),
+        (np.rot90, "turned to the left"),
     ],
 )
 def test_a_turned_mask_is_told_with_how_it_lies(turn: Callable, told: str, right: list[Pair]) -> None:
@@ -122,8 +122,8 @@ def test_of_what_small_maps_say_only_what_a_closer_look_leaves_is_told(
 ) -> None:
     pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
     match = of_fits.match
-    monkeypatch.setattr(of_fits, "match", lambda *both: match(*both)._replace(wrong=[(2, 5), (7, 3)]))
-    monkeypatch.setattr(of_fits, "turned_masks", lambda *_: [(4, "mirrored top to bottom")])
+    said = {"wrong": [(2, 5), (7, 3)], "turned": {4: "mirrored top to bottom"}}
+    monkeypatch.setattr(of_fits, "match", lambda *both: match(*both)._replace(**said))
     mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
     assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}
 
@@ -152,7 +152,8 @@ def test_usual_pairs_are_looked_at_however_many_pixels_the_suspected_ones_take(
 ) -> None:
     pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
     monkeypatch.setattr(of_fits, "MOST_PIXELS", 5 * right[0][1].size)
-    monkeypatch.setattr(of_fits, "turned_masks", lambda *_: [])
+    match = of_fits.match
+    monkeypatch.setattr(of_fits, "match", lambda *both: match(*both)._replace(turned={}))
     mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
     assert found(mirrored, tmp_path / "five") == {"SEG209": ("train/masks/07.png",)}
     monkeypatch.setattr(of_fits, "MOST_PIXELS", 1)  # an eighth of all: 3 of each kind, and no fewer tell anything

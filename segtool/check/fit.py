@@ -31,24 +31,22 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored top to bottom": lambda maps: maps[..., ::-1, :],
     "upside down": lambda maps: maps[..., ::-1, ::-1],
     "transposed": lambda maps: maps.swapaxes(-1, -2),
-    "turned to the right": lambda maps: maps.swapaxes(-1, -2)[..., ::-1],
-    "turned to the left": lambda maps: maps.swapaxes(-1, -2)[..., ::-1, :],
+    "turned to the left": lambda maps: maps.swapaxes(-1, -2)[..., ::-1],
+    "turned to the right": lambda maps: maps.swapaxes(-1, -2)[..., ::-1, :],
     "transposed and upside down": lambda maps: maps.swapaxes(-1, -2)[..., ::-1, ::-1],
 }
 """What undoes each, of maps ... H W; all but the first three for square pictures."""
 TURN_SURE = 4.0  # standard errors by which masks of a whole set must fit better when they are turned
-TURN_ONE = 0.35  # gain of one mask among others that lie right; of 700 masks of CamVid none gains more than 0.31
-TURN_ALONE = 4.5  # deviations of the gains of all that it lies above their median; right tiles of CamVid reach 3.7
 
 
 # ------------------------------------------------------------------------------------------------- turns
 
 
 def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[tuple[int, str]]:
-    """Returns the places of masks that fit their own image when they are turned, and how they lie, as in `TURNS`.
+    """Returns the places of masks and how they lie, as in `TURNS`, where the set as a whole lies so; else none.
 
-    All masks, where the set as a whole fits better so, by more than the turned masks of other images do: all roads lie
-    at the bottom, where pictures have fewer edges than at the top. Else those that gain much, where others lie right.
+    All masks must fit better when they are turned, by more than the turned masks of other images do: all roads lie at
+    the bottom, where pictures have fewer edges than at the top.
     """
     usable = telling(images, masks)
     if len(usable) < MIN_PAIRS:
@@ -64,21 +62,11 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
         among = all_of_them if how in list(TURNS)[:3] else np.flatnonzero(square)
         maps = TURNS[how](outlines[among])
         turned = _overlap(maps, edges[among])
-        gains = turned - own[among]
-        usual, alone = (
-            float(np.median(gains)),
-            turned - _overlaps_of_others(maps, edges[among]).mean(0) - own_alone[among],
-        )
+        alone = turned - _overlaps_of_others(maps, edges[among]).mean(0) - own_alone[among]
         error = max(GRID_SPREAD, float(alone.std())) / len(alone) ** 0.5
         if alone.mean() >= TURN_SURE * error:
-            found = np.arange(len(gains))
-        elif usual <= -GRID_TELLING / 2:
-            least = max(TURN_ONE, usual + TURN_ALONE * 1.48 * float(np.median(np.abs(gains - usual))))
-            found = np.flatnonzero((gains >= least) & (turned >= np.quantile(own[among], 0.25)))
-        else:
-            continue
-        for place, gain in zip(among[found].tolist(), gains[found].tolist(), strict=True):
-            lying[place] = max(lying.get(place, (0.0, "")), (gain, how))
+            for place, gain in zip(among.tolist(), (turned - own[among]).tolist(), strict=True):
+                lying[place] = max(lying.get(place, (0.0, "")), (gain, how))
     return [(usable[place], lying[place][1]) for place in sorted(lying)]
 
 

@@ -24,6 +24,8 @@ SWAP_GAIN = 4.5  # deviations that two masks win together by an exchange; right 
 CHAIN_GAIN = 2.5  # mean gain of the masks of a chain, each of which fits the next one's image best
 LINK_GAIN = 1.0  # least gain of one of them
 LOW, LOW_SHARE = 1.65, 0.25  # deviations, and share of the usual fit, up to which a mask fits as others do
+TURN_GAIN, TURN_SURE = 0.2, 1.5  # of a mask that is turned, also in deviations; right ones gain 0.14 at most
+UNTIL_SQUARE = 3  # of `TURNS`, which keep the shape of any picture
 STRANGE_AMONG = 20  # pairs, below which one low fit among others is a chance
 STRANGE_MOST = 0.1  # of the masks
 STRANGE_GAP, GAP_SHARE = 1.0, 0.2  # deviations, and share of the usual fit, from a stranger to the least of all others
@@ -38,6 +40,8 @@ class Matches(NamedTuple):
     """Places (i, j) of masks i that fit image j, and not image i that they are paired with."""
     own: dict[int, float]
     """Deviations by which masks fit their own images better than others, where both have edges; none where few have."""
+    turned: dict[int, str]
+    """Masks that fit their own image only when they are turned, among others that lie right, and how, as in `TURNS`."""
 
 
 def match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
@@ -52,6 +56,7 @@ def match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
     return Matches(
         [(block.start + i, block.start + j) for block, matches in found for i, j in matches.wrong],
         {block.start + i: fit for block, matches in found for i, fit in matches.own.items()},
+        {block.start + i: how for block, matches in found for i, how in matches.turned.items()},
     )
 
 
@@ -87,7 +92,7 @@ def gain_of_turn(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], place
 def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
     places = telling(images, masks)
     if len(places) < MIN_PAIRS:
-        return Matches([], {})
+        return Matches([], {}, {})
     images, masks = [images[place] for place in places], [masks[place] for place in places]
     outlines, edges = _apart(outlines_of(masks)), _apart(np.stack([image.edges for image in images]))
     fits = outlines @ edges.T  # of mask i to image j
@@ -104,12 +109,36 @@ def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
     if len(sizes) > 1:
         fits[of_mask[:, None] != of_image] = -np.inf
     np.fill_diagonal(fits, -np.inf)
+    turned: dict[int, str] = {}
     if np.median(own) >= TELLING:
+        square = np.array([image.size[0] == image.size[1] for image in images])
+        turned = _turned(outlines, edges, square, least=max(TURN_GAIN, TURN_SURE * deviation))
         pairs = _chains(fits, own)
         pairs |= {(i, j) for i, j in _swaps(fits, own) if not {i, j} & {i for link in pairs for i in link}}
     else:
         pairs = _shift(fits, own)
-    return Matches(sorted((places[i], places[j]) for i, j in pairs), dict(zip(places, own.tolist(), strict=True)))
+    return Matches(
+        sorted((places[i], places[j]) for i, j in pairs),
+        dict(zip(places, own.tolist(), strict=True)),
+        {places[i]: how for i, how in turned.items()},
+    )
+
+
+def _turned(outlines: np.ndarray, edges: np.ndarray, square: np.ndarray, *, least: float) -> dict[int, str]:
+    """Returns the masks that fit their own image so much better when they are turned, of maps N D as of `_apart`.
+
+    Of masks of the whole of CamVid turned alone 19 of 20 gain as much, of photographs of cracks 4 of 5, of its small
+    objects hardly any.
+    """
+    own = np.einsum("nd,nd->n", outlines, edges)
+    maps = outlines.reshape(len(outlines), 2, SIDE, SIDE)
+    gains = np.full((len(TURNS), len(own)), -np.inf)
+    for row, turn in enumerate(TURNS.values()):
+        among = np.flatnonzero(square | (row < UNTIL_SQUARE))
+        turned = turn(maps[among]).reshape(len(among), outlines.shape[1])
+        gains[row, among] = np.einsum("nd,nd->n", turned, edges[among]) - own[among]
+    ways = list(TURNS)
+    return {int(place): ways[gains[:, place].argmax()] for place in np.flatnonzero(gains.max(0) >= least)}
 
 
 def _apart(maps: np.ndarray) -> np.ndarray:

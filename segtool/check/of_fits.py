@@ -56,7 +56,8 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     matches = match(images, masks)
     wrong, strange = dict(matches.wrong), []
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
-    turned = {
+    turned = {place: how for place, how in matches.turned.items() if images[place].orientation == 1}
+    turned |= {
         plain[place]: how
         for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
     }
