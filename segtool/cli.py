@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segtool import __version__, streams
-from segtool.disk import REMEDIES, require_plain, write_atomically
-from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, ShortageError
-from segtool.shortage import is_shortage, reason
+from segtool.disk import require_plain, write_atomically
+from segtool.errors import CheckpointError, DataError, LostError, SegtoolError
 from segtool.signals import end_at_signals, end_where_asked
 
 if TYPE_CHECKING:
@@ -83,7 +81,9 @@ def main() -> None:
             time.sleep(LAUNCHER_SECONDS)  # first comes what ended the other; the launcher ends this one meanwhile
         if debug:
             raise
-        sys.exit(_explain(error))
+        from segtool.endings import explain
+
+        sys.exit(explain(error))
 
 
 def _require_current_folder() -> None:
@@ -582,29 +582,3 @@ def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: 
     place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
     table = place.parent / f"{place.name}-per-image.csv"
     return Scored(scores, f"{predictions} against {masks}", {"split": None}, table)
-
-
-def _explain(error: Exception) -> int:
-    """Prints what went wrong, without a traceback, and returns the exit code."""
-    from segtool.terminal import print_errors
-
-    if isinstance(error, SegtoolError):
-        print_errors(error.problems)
-        return error.exit_code
-    if is_shortage(error):
-        print_errors([f"out of memory ({reason(error)}); end what else runs here, or use a machine that has more"])
-        return ShortageError.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
-        print_errors([f"{error.filename}: {error.strerror}; mend that, or choose another place"])
-        return CheckpointError.exit_code
-    if (isinstance(error, OSError) and error.errno == errno.EAGAIN) or str(error) == "can't start new thread":
-        remedy = (
-            "raise the limit (ulimit -u, or that of the container), or start fewer: OMP_NUM_THREADS=1, and in training"
-        )
-        print_errors([f"no further process or thread can be started ({reason(error)}); {remedy} --set train.workers=0"])
-        return ShortageError.exit_code
-    if isinstance(error, OSError) and error.errno in REMEDIES:  # of memory that is shared by way of a file, say
-        print_errors([f"a file that has no name here cannot be written ({error.strerror}); {REMEDIES[error.errno]}"])
-        return CheckpointError.exit_code
-    print_errors([f"a bug of ours: {type(error).__name__}: {error}", "with --debug you see where; please report it"])
-    return 1

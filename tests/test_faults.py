@@ -21,8 +21,8 @@ from stubs import red
 
 from segtool import disk, runs, score_report
 from segtool.checkpoint import committed
-from segtool.cli import _explain
 from segtool.config import Augment, load_config
+from segtool.endings import explain
 from segtool.errors import CheckpointError, DiskError
 from segtool.predict import predict
 from segtool.predicted_files import list_jobs
@@ -606,8 +606,8 @@ def test_a_run_that_cannot_be_opened_leaves_its_lock_free_and_one_that_cannot_be
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_disk_that_fails_a_library_is_exit_4_and_no_bug(code, capsys):
-    assert _explain(OSError(code, os.strerror(code))) == 4
+    assert explain(OSError(code, os.strerror(code))) == 4
     assert os.strerror(code) in capsys.readouterr().err
-    assert _explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))) == 1
-    assert _explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), "a.png")) == 4
+    assert explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))) == 1
+    assert explain(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), "a.png")) == 4
     assert "a.png" in capsys.readouterr().err

@@ -18,8 +18,9 @@ import torch
 
 from segtool import train, training_step, watchdogs
 from segtool.checkpoint import last
-from segtool.cli import _explain, app
+from segtool.cli import app
 from segtool.config import dump_config, load_config
+from segtool.endings import explain
 from segtool.errors import ShortageError
 from segtool.inference import AUTO_TILE, Normalize, Predictor, smaller_tile
 from segtool.metrics import Scores, iou
@@ -440,10 +441,10 @@ def test_a_process_whose_memory_is_limited_ends_with_exit_4_and_the_next_command
 
 
 def test_memory_that_runs_out_anywhere_else_is_exit_4_and_no_bug(capsys):
-    assert _explain(MemoryError()) == 4
-    assert _explain(RuntimeError(CPU_ALLOCATOR)) == 4
+    assert explain(MemoryError()) == 4
+    assert explain(RuntimeError(CPU_ALLOCATOR)) == 4
     assert "out of memory" in capsys.readouterr().err
-    assert _explain(RuntimeError("size mismatch")) == 1
+    assert explain(RuntimeError("size mismatch")) == 1
 
 
 @pytest.mark.parametrize(
@@ -451,7 +452,7 @@ def test_memory_that_runs_out_anywhere_else_is_exit_4_and_no_bug(capsys):
 )
 def test_a_limit_on_processes_is_exit_4_with_what_starts_fewer_and_no_bug(capsys, error):
     """As fork and the threads of Python meet it, in a container say."""
-    assert _explain(error) == 4
+    assert explain(error) == 4
     said = capsys.readouterr().err
     assert "no further process or thread can be started" in said
     assert "OMP_NUM_THREADS=1, and in training --set train.workers=0" in said
