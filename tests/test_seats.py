@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import check, config_of, write_pair
 
-from segtool.check import of_fits
+from segtool.check import of_matches
 from segtool.check.seats import Laid, Seats, lay_over, look_closely
 
 COUNT = 12
@@ -121,9 +121,9 @@ def test_of_what_small_maps_say_only_what_a_closer_look_leaves_is_told(
     right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
-    match = of_fits.match
+    match = of_matches.match
     said = {"wrong": [(2, 5), (7, 3)], "turned": {4: "mirrored top to bottom"}}
-    monkeypatch.setattr(of_fits, "match", lambda *both: match(*both)._replace(**said))
+    monkeypatch.setattr(of_matches, "match", lambda *both: match(*both)._replace(**said))
     mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
     assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}
 
@@ -141,8 +141,8 @@ def test_a_picture_that_is_too_large_to_be_looked_at_takes_nothing_of_what_the_o
         seen.extend(one.place for one in look(range(COUNT)))
         return Seats([], [], [], set())
 
-    monkeypatch.setattr(of_fits, "look_closely", look_at_some)
-    monkeypatch.setattr(of_fits, "MOST_PIXELS", len(others) * mask.size)
+    monkeypatch.setattr(of_matches, "look_closely", look_at_some)
+    monkeypatch.setattr(of_matches, "MOST_PIXELS", len(others) * mask.size)
     found(pairs, tmp_path)
     assert len(seen) == len(others)
 
@@ -151,12 +151,12 @@ def test_usual_pairs_are_looked_at_however_many_pixels_the_suspected_ones_take(
     right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
-    monkeypatch.setattr(of_fits, "MOST_PIXELS", 5 * right[0][1].size)
-    match = of_fits.match
-    monkeypatch.setattr(of_fits, "match", lambda *both: match(*both)._replace(turned={}))
+    monkeypatch.setattr(of_matches, "MOST_PIXELS", 5 * right[0][1].size)
+    match = of_matches.match
+    monkeypatch.setattr(of_matches, "match", lambda *both: match(*both)._replace(turned={}))
     mirrored = with_masks(pairs, {7: np.fliplr(pairs[7][1]).copy()})
     assert found(mirrored, tmp_path / "five") == {"SEG209": ("train/masks/07.png",)}
-    monkeypatch.setattr(of_fits, "MOST_PIXELS", 1)  # an eighth of all: 3 of each kind, and no fewer tell anything
+    monkeypatch.setattr(of_matches, "MOST_PIXELS", 1)  # an eighth of all: 3 of each kind, and no fewer tell anything
     assert found(mirrored, tmp_path / "eighth") == {"SEG209": ("train/masks/07.png",)}
     assert "SEG209" not in found(mirrored[:23], tmp_path / "less")
 
@@ -165,6 +165,6 @@ def test_a_turn_that_small_maps_speak_against_is_not_told(
     right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = [(4, "mirrored left to right"), (7, "mirrored left to right")]
-    monkeypatch.setattr(of_fits, "look_closely", lambda *_, **__: Seats([], turns, [], set()))
+    monkeypatch.setattr(of_matches, "look_closely", lambda *_, **__: Seats([], turns, [], set()))
     mirrored = with_masks(right, {7: np.fliplr(right[7][1]).copy()})
     assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}

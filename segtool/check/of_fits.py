@@ -1,166 +1,34 @@
-"""Checks that lay masks over images: whose they are, and how they lie. To add one, write it below the decorator."""
+"""Checks that lay masks over their images: on which grid, shifted, copied, exchanged. Those of whose: `of_matches`.
+
+To add one, write it below the decorator.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
-from segtool.check.fit import (
-    choose_grid,
-    contrary,
-    own_fits,
-    turned_masks,
-    votes_for_upright,
-)
+from segtool.check.fit import choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
-from segtool.check.matches import LOW, gain_of_turn, match, strangers
-from segtool.check.seats import Laid, Seats, lay_over, look_closely
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
-from segtool.check.survey import Survey
+from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.images import read_image
 from segtool.data.opening import shown
 from segtool.data.pools import in_threads
-from segtool.errors import DataError
 
-Pair = tuple[ImageFacts, MaskFacts]
 COPIED = 0.05  # share of the masks from which on copies are how a set is made, and no mistake
 OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's
 LAID_OVER = 16  # pairs that are read again to see whether masks are shifted
 MOST_PIXELS = 40_000_000  # of all of them
 LOOKED_AT = 16  # suspected masks that are read again
-LEAST_CLOSELY, MOST_CLOSELY = 24, 64  # masks that are looked at closely, a twentieth of them in between
-TURN_GAIN = 0.05  # on small maps, of a mask that a closer look finds turned; no right mask of three sets has it
-USUAL = 10  # that they are compared with
 COMPARED_WITH = 24  # other pairs that they are compared with
 FEW_PAIRS = 64  # up to so many are all read again, where they are small, as shares do not suspect any
 FEW_PIXELS = 20_000_000
 SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may have one mask
-
-# ------------------------------------------------------------------------------------------------- 1 pairs
-
-
-@a_check
-def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
-    """SEG109, SEG111, SEG209: masks that follow the edges of another image, of none, or of theirs when it is turned.
-
-    Small maps of all masks and images suspect some; these, and the masks that fit least, are then looked at closely.
-    """
-    upright = survey.data.exif == "apply"
-    pairs = [(image, mask) for image, mask in fitting_pairs(survey) if upright or image.orientation == 1]
-    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    matches = match(images, masks)
-    wrong, strange = dict(matches.wrong), []
-    plain = [place for place, image in enumerate(images) if image.orientation == 1]
-    turned = {place: how for place, how in matches.turned.items() if images[place].orientation == 1}
-    turned |= {
-        plain[place]: how
-        for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
-    }
-    order = sorted(matches.own, key=lambda place: matches.own[place])
-    if order and len(wrong) + len(turned) <= len(pairs) / 2:
-        foreign = strangers(matches.own, masks)
-        seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned, strange=foreign)
-        known = seats.denied | dict(seats.turned).keys()
-        wrong = {place: j for place, j in wrong.items() if place not in known} | dict(seats.exchanged)
-        turned = {place: how for place, how in turned.items() if place not in {*seats.denied, *wrong}}
-        turned |= {
-            place: how
-            for place, how in seats.turned
-            if images[place].orientation == 1 and gain_of_turn(images, masks, place, how) >= TURN_GAIN
-        }
-        strange = [place for place in seats.strange if place in foreign or matches.own.get(place, np.inf) <= LOW]
-    yield from _tell_wrong(survey, pairs, sorted(wrong.items()))
-    yield from _tell_strange(survey, pairs, sorted({*strange} - {*wrong, *turned}))
-    yield from _tell_turned(survey, pairs, sorted(turned.items()), len(plain))
-
-
-def _look_closely(
-    survey: Survey,
-    pairs: Sequence[Pair],
-    order: Sequence[int],
-    *,
-    wrong: dict[int, int],
-    turned: dict[int, str],
-    strange: Sequence[int],
-) -> Seats:
-    """Returns what the masks that are suspected most are, laid over images pixel by pixel."""
-    suspected = list(dict.fromkeys([*wrong, *turned, *strange, *order]))
-    most_pixels = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8)
-
-    def look(places: Sequence[int]) -> list[Laid]:
-        left, chosen = most_pixels, []  # each time anew: what is suspected tells nothing without what is usual
-        for place in places:
-            image, _ = pairs[place]
-            pixels = image.size[0] * image.size[1]
-            if pixels <= left and image.channels in (1, 3):
-                left -= pixels
-                chosen.append(place)
-        return [laid for laid in in_threads(lay, chosen) if laid]
-
-    def lay(place: int) -> Laid | None:
-        both = _read(survey, *pairs[place], channels=pairs[place][0].channels)
-        return lay_over(place, *both) if both else None
-
-    most = max(LEAST_CLOSELY, min(MOST_CLOSELY, len(suspected) // 20))
-    usual = sorted(suspected)[:: max(1, len(suspected) // USUAL)][:USUAL]
-    return look_closely(suspected[:most], usual, look, count=len(pairs), wrong=wrong, turned=turned, strange=strange)
-
-
-def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int, int]]) -> Iterator[Finding]:
-    if wrong:
-        (own, mask), (fitting, _) = pairs[wrong[0][0]], pairs[wrong[0][1]]
-        yield Finding(
-            "SEG109",
-            "warning",
-            f"{num(wrong, 'mask')} of {len(pairs)} fit another image better than their own: is the pairing right?",
-            len(wrong),
-            few_names(survey, [pairs[place][1].path for place, _ in wrong], SHOWN_BROKEN),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
-            f"{survey.name(own.path)}",
-            "look at these images and masks together, and give each mask the name of the image that it was drawn on",
-        )
-
-
-def _tell_strange(survey: Survey, pairs: Sequence[Pair], strange: Sequence[int]) -> Iterator[Finding]:
-    if strange:
-        image, mask = pairs[strange[0]]
-        yield Finding(
-            "SEG111",
-            "warning",
-            f"{num(strange, 'mask')} of {len(pairs)} fit no edges of their image, as others do: of another picture?",
-            len(strange),
-            few_names(survey, [pairs[place][1].path for place in strange], SHOWN_BROKEN),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} no better than masks of other "
-            "images do",
-            "look at these images and masks together, and put the masks there that were drawn on these images",
-        )
-
-
-def _tell_turned(
-    survey: Survey, pairs: Sequence[Pair], turned: Sequence[tuple[int, str]], among: int
-) -> Iterator[Finding]:
-    if turned:
-        (image, mask), how = pairs[turned[0][0]], turned[0][1]
-        yield Finding(
-            "SEG209",
-            "warning",
-            f"{num(turned, 'mask')} of {among} fit their image only when they are turned: another origin?",
-            len(turned),
-            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
-            f"{survey.name(mask.path)}: {how}, by the edges of {survey.name(image.path)}",
-            "look at these images and masks together, and mirror or turn the masks back",
-        )
-
-
-def fitting_pairs(survey: Survey) -> list[Pair]:
-    """Returns the readable pairs of one size."""
-    return [(image, mask) for image, mask in survey.readable_pairs if image.size == mask.size]
-
 
 # ------------------------------------------------------------------------------------------------- 2 grids
 
@@ -171,7 +39,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
 
     The edges do, for most; where they do not, and no other photograph's size does, that is a note.
     """
-    turned = [(image, mask) for image, mask in fitting_pairs(survey) if image.orientation != 1]
+    turned = [(image, mask) for image, mask in survey.fitting_pairs if image.orientation != 1]
     lying = [image for image, _ in turned if image.orientation >= 5 and image.size[0] != image.size[1]]
     doubtful = [(image, mask) for image, mask in turned if image.orientation < 5 or image.size[0] == image.size[1]]
     if not doubtful:
@@ -218,7 +86,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
 def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
     """SEG210: masks that all lie some pixels beside what they outline, as some pairs read again tell."""
     chosen, pixels = [], 0
-    pairs = [(image, mask) for image, mask in fitting_pairs(survey) if mask.outline.any() and image.channels in (1, 3)]
+    pairs = [(image, mask) for image, mask in survey.fitting_pairs if mask.outline.any() and image.channels in (1, 3)]
     for image, mask in pairs[:: max(1, len(pairs) // LAID_OVER)][:LAID_OVER]:
         if min(image.size) < 4 * REACH:
             continue
@@ -248,18 +116,8 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
 
 
 def _surface(survey: Survey, image: ImageFacts, mask: MaskFacts) -> np.ndarray | None:
-    read = _read(survey, image, mask, channels=image.channels)
+    read = read_pair(survey, image, mask, channels=image.channels)
     return shift_surface(*read) if read else None
-
-
-def _read(survey: Survey, image: ImageFacts, mask: MaskFacts, *, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns an image H W C and the class indices of its mask H W; None where they cannot be read."""
-    limit = survey.limits.max_pixels
-    try:
-        picture = read_image(image.path, channels=channels, exif=survey.data.exif, max_pixels=limit)
-        return picture, survey.labels.read(mask.path, max_pixels=limit)
-    except DataError:  # told elsewhere
-        return None
 
 
 # ------------------------------------------------------------------------------------------------- 3 masks
@@ -269,7 +127,7 @@ def _read(survey: Survey, image: ImageFacts, mask: MaskFacts, *, channels: int) 
 def masks_not_copied(survey: Survey) -> Iterator[Finding]:
     """SEG309: one mask under the names of two images that do not look alike."""
     known: dict[str, dict[str, Pair]] = defaultdict(dict)
-    for image, mask in fitting_pairs(survey):
+    for image, mask in survey.fitting_pairs:
         if mask.outline.any() and not image.plain:
             known[mask.digest].setdefault(image.digest, (image, mask))
     shared = [list(pairs.values()) for pairs in known.values() if len(pairs) > 1]
@@ -305,7 +163,7 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
         return
     uses = survey.uses
     pairs = [
-        (image, mask) for image, mask in fitting_pairs(survey) if mask.path in uses and uses[mask.path].pixels.all()
+        (image, mask) for image, mask in survey.fitting_pairs if mask.path in uses and uses[mask.path].pixels.all()
     ]
     shares = np.array([uses[mask.path].pixels[1] / uses[mask.path].pixels.sum() for _, mask in pairs])
     found = _exchanged(survey, pairs, shares)
@@ -329,7 +187,7 @@ def _exchanged(survey: Survey, pairs: list[Pair], shares: np.ndarray) -> list[in
     """Returns the places of the masks in which the two classes are exchanged."""
 
     def contrasts(places: Iterable[int]) -> dict[int, Contrast]:
-        read = {place: _read(survey, *pairs[place], channels=survey.data.channels) for place in places}
+        read = {place: read_pair(survey, *pairs[place], channels=survey.data.channels) for place in places}
         return {place: contrast_of(*both) for place, both in read.items() if both}
 
     suspected = suspects(shares).tolist()

@@ -11,12 +11,10 @@ import numpy as np
 
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
-from segtool.check.of_fits import fitting_pairs
-from segtool.check.survey import Survey
-from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.check.survey import Pair, Survey
+from segtool.data.facts import MaskFacts
 from segtool.errors import DataError
 
-Pair = tuple[ImageFacts, MaskFacts]
 COMPARED = 20  # pairs of masks that are read again to see where they disagree
 SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to agree
 
@@ -53,7 +51,7 @@ def images_show_something(survey: Survey) -> Iterator[Finding]:
 def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
     """SEG307: pictures that stand twice, with masks that disagree."""
     twice: dict[str, dict[Path, Pair]] = defaultdict(dict)
-    for image, mask in fitting_pairs(survey):
+    for image, mask in survey.fitting_pairs:
         if not image.plain:
             twice[image.digest][mask.path] = image, mask
     doubtful = [

@@ -1,9 +1,9 @@
 """What `segtool check` finds: every problem of a data set in one pass over its files, each kind told once.
 
 A check is a function from the survey to its findings, entered in `CHECKS` by a decorator; to add one, write it in
-`of_files`, `of_fits`, `of_masks`, `of_splits` or `of_pictures`. The codes' first digit says what they are about: 1
-which files there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the settings.
-Errors are what stops a training or makes it untrue.
+`of_files`, `of_matches`, `of_fits`, `of_masks`, `of_splits` or `of_pictures`. The codes' first digit says what they are
+about: 1 which files there are, 2 whether they can be read, 3 what the masks hold, 4 the classes, 5 the splits, 6 the
+settings. Errors are what stops a training or makes it untrue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segtool.check import of_files, of_masks, of_pictures, of_splits  # noqa: F401 -- they enter their checks
+from segtool.check import of_files, of_fits, of_masks, of_matches, of_pictures, of_splits  # noqa: F401 -- they enter their checks
 from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, num, share_text, size_text
 from segtool.check.report_cache import ReportCache, fingerprint
 from segtool.check.survey import Summary, list_files, summarize, survey_files
@@ -46,7 +46,7 @@ def examine(config: Config, base: Path, *, progress: Progress | None = None, pla
                     return known
         survey = survey_files(config, base, listing, progress=progress)
     findings = [finding for function in CHECKS for finding in function(survey)]
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.code))
     report = Report(findings, summarize(survey))
     if key and not any(facts.error for facts in (*survey.images.values(), *survey.masks.values())):
         with ReportCache() as cache:

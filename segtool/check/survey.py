@@ -13,6 +13,7 @@ import numpy as np
 from segtool.config import Augment, Config, Data, Folders, Limits
 from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_images, look_at_masks
 from segtool.data.formats import Places, data_root, empty_folders, pairing_hint, read_parts, skip_unpaired
+from segtool.data.images import read_image
 from segtool.data.labels import Labels
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
@@ -20,6 +21,8 @@ from segtool.data.splits import divide
 from segtool.data.uses import Decoder, Use
 from segtool.data.words import SPLITS
 from segtool.errors import DataError
+
+Pair = tuple[ImageFacts, MaskFacts]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Survey:
         return shown(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path)
 
     @cached_property
-    def readable_pairs(self) -> list[tuple[ImageFacts, MaskFacts]]:
+    def readable_pairs(self) -> list[Pair]:
         """Image and mask of each pair, of whatever split, where both can be read."""
         both = (
             (self.images[record.image], self.masks[record.mask])
@@ -101,6 +104,11 @@ class Survey:
             if record.mask in self.masks
         )
         return [(image, mask) for image, mask in both if not image.error and not mask.error]
+
+    @cached_property
+    def fitting_pairs(self) -> list[Pair]:
+        """Those of one size."""
+        return [(image, mask) for image, mask in self.readable_pairs if image.size == mask.size]
 
     def uses_of(self, split: str) -> Iterator[Use]:
         """Yields what each mask of a split means, of those that can be read."""
@@ -142,6 +150,18 @@ def survey_files(config: Config, base: Path, listing: Listing, *, progress: Prog
     _divide(config, listing, uses)
     given = (data, config.augment, config.limits)
     return Survey(*given, data_root(data, base), labels, listing, image_facts, mask_facts, uses)
+
+
+def read_pair(
+    survey: Survey, image: ImageFacts, mask: MaskFacts, *, channels: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns an image H W C and the class indices of its mask H W; None where they cannot be read."""
+    limit = survey.limits.max_pixels
+    try:
+        picture = read_image(image.path, channels=channels, exif=survey.data.exif, max_pixels=limit)
+        return picture, survey.labels.read(mask.path, max_pixels=limit)
+    except DataError:  # told elsewhere
+        return None
 
 
 def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
