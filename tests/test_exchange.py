@@ -144,3 +144,16 @@ def test_grey_pictures_beside_coloured_ones_and_ignored_rims_are_compared_too(tm
     findings = {finding.code: finding for finding in check(config, Path("/"))}
     assert findings["SEG311"].files == ("train/masks/04.png",)
     assert "exchanged" in findings["SEG311"].message
+
+
+def test_a_mask_that_lies_upside_down_is_told_to_be_turned_and_not_exchanged(tmp_path: Path) -> None:
+    for number, (image, mask) in enumerate(drawn(skyline)):
+        stored = {"images": image, "masks": mask[::-1] if number == 4 else 1 - mask if number == 9 else mask}
+        for folder, array in stored.items():
+            (tmp_path / "train" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / "train" / folder / f"{number:02d}.png")
+    classes = [{"name": "ground", "values": [0]}, {"name": "sky", "values": [1]}]
+    config = config_of(tmp_path, data={"classes": classes, "val": None, "test": None})
+    findings = {finding.code: finding.files for finding in check(config, Path("/"))}
+    assert findings["SEG209"] == ("train/masks/04.png",)
+    assert findings["SEG311"] == ("train/masks/09.png",)

@@ -36,6 +36,7 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "transposed and upside down": lambda maps: maps.swapaxes(-1, -2)[..., ::-1, ::-1],
 }
 """What undoes each, of maps ... H W; all but the first three for square pictures."""
+KEEPING_SHAPE = 3  # of these
 TURN_SURE = 4.0  # standard errors by which masks of a whole set must fit better when they are turned
 
 
@@ -58,8 +59,8 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
     own_alone = own - _overlaps_of_others(outlines, edges).mean(0)
     all_of_them = np.arange(len(usable))
     lying: dict[int, tuple[float, str]] = {}
-    for how in list(TURNS)[: None if square.sum() >= MIN_PAIRS else 3]:
-        among = all_of_them if how in list(TURNS)[:3] else np.flatnonzero(square)
+    for how in list(TURNS)[: None if square.sum() >= MIN_PAIRS else KEEPING_SHAPE]:
+        among = all_of_them if how in list(TURNS)[:KEEPING_SHAPE] else np.flatnonzero(square)
         maps = TURNS[how](outlines[among])
         turned = _overlap(maps, edges[among])
         alone = turned - _overlaps_of_others(maps, edges[among]).mean(0) - own_alone[among]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtool.check.fit import MIN_PAIRS, TURNS, outlines_of, telling
+from segtool.check.fit import KEEPING_SHAPE, MIN_PAIRS, TURNS, outlines_of, telling
 from segtool.check.likeness import standing_out
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.outline import SIDE
@@ -25,7 +25,6 @@ CHAIN_GAIN = 2.5  # mean gain of the masks of a chain, each of which fits the ne
 LINK_GAIN = 1.0  # least gain of one of them
 LOW, LOW_SHARE = 1.65, 0.25  # deviations, and share of the usual fit, up to which a mask fits as others do
 TURN_GAIN, TURN_SURE = 0.2, 1.5  # of a mask that is turned, also in deviations; right ones gain 0.14 at most
-UNTIL_SQUARE = 3  # of `TURNS`, which keep the shape of any picture
 STRANGE_AMONG = 20  # pairs, below which one low fit among others is a chance
 STRANGE_MOST = 0.1  # of the masks
 STRANGE_GAP, GAP_SHARE = 1.0, 0.2  # deviations, and share of the usual fit, from a stranger to the least of all others
@@ -134,7 +133,7 @@ def _turned(outlines: np.ndarray, edges: np.ndarray, square: np.ndarray, *, leas
     maps = outlines.reshape(len(outlines), 2, SIDE, SIDE)
     gains = np.full((len(TURNS), len(own)), -np.inf)
     for row, turn in enumerate(TURNS.values()):
-        among = np.flatnonzero(square | (row < UNTIL_SQUARE))
+        among = np.flatnonzero(square | (row < KEEPING_SHAPE))
         turned = turn(maps[among]).reshape(len(among), outlines.shape[1])
         gains[row, among] = np.einsum("nd,nd->n", turned, edges[among]) - own[among]
     ways = list(TURNS)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
-from segtool.check.fit import choose_grid, contrary, own_fits, votes_for_upright
+from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
 from segtool.check.survey import Pair, Survey, read_pair
@@ -166,7 +167,7 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
         (image, mask) for image, mask in survey.fitting_pairs if mask.path in uses and uses[mask.path].pixels.all()
     ]
     shares = np.array([uses[mask.path].pixels[1] / uses[mask.path].pixels.sum() for _, mask in pairs])
-    found = _exchanged(survey, pairs, shares)
+    found = [place for place in _exchanged(survey, pairs, shares) if not _is_turned(*pairs[place])]
     if found:
         name = shown(survey.labels.names[1])
         usual = np.median(np.delete(shares, found))
@@ -181,6 +182,17 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
             f"{shown(survey.labels.names[0])}",
             "look at these images and masks together, and exchange the two values in the masks",
         )
+
+
+def _is_turned(image: ImageFacts, mask: MaskFacts) -> bool:
+    """Whether a mask fits its image clearly better when it is turned: a sky that lies below is not exchanged."""
+    if image.orientation != 1:
+        return False
+    ways = [
+        TURNS[how](mask.outline) for how in list(TURNS)[: None if image.size[0] == image.size[1] else KEEPING_SHAPE]
+    ]
+    fits = own_fits([image] * (len(ways) + 1), [mask, *(replace(mask, outline=outline) for outline in ways)])
+    return bool(fits[1:].max() - fits[0] >= OWN_FIT)
 
 
 def _exchanged(survey: Survey, pairs: list[Pair], shares: np.ndarray) -> list[int]:

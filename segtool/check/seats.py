@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtool.check.fit import TURNS
+from segtool.check.fit import KEEPING_SHAPE, TURNS
 from segtool.check.shift import REACH, shift_surface
 
 SIDE = 360  # pixels of the shorter side from which on every second one is looked at, and so on
@@ -194,7 +194,7 @@ def _prefers_own(one: Laid, other: Laid, how: str = "") -> bool:
 
 def _turn(one: Laid, sits: Callable[[Seat | None], bool]) -> str:
     """Returns how a mask lies that sits when it is turned back, as in `TURNS`; "" where it does not."""
-    turns = list(TURNS)[: None if one.classes.shape[0] == one.classes.shape[1] else 3]
+    turns = list(TURNS)[: None if one.classes.shape[0] == one.classes.shape[1] else KEEPING_SHAPE]
     return next((how for how in turns if sits(seat_of(one.image, TURNS[how](one.classes)))), "")
 
 
