@@ -222,6 +222,38 @@ def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: 
     assert [f.code for f in check(init(root), tmp_path) if f.severity != "note" or f.code == "SEG108"] == ["SEG503"]
 
 
+def test_images_of_a_second_folder_whose_masks_are_there_are_told_so(tmp_path: Path) -> None:
+    for i in range(8):
+        write_image(tmp_path / f"set/images_part_{1 + i // 4}/p{i}.png", i)
+        write_mask(tmp_path / f"set/masks/p{i}.png", regions(i, [0, 1]))
+    notes = " ".join(discover(tmp_path / "set").notes)
+    assert "images_part_2: 4 IMAGES WHOSE MASKS LIE IN masks are left out" in notes
+
+
+def test_channels_beside_the_images_are_no_images_without_masks(tmp_path: Path) -> None:
+    for i in range(6):
+        write_image(tmp_path / f"set/images/p{i}.png", i)
+        write_image(tmp_path / f"set/frames_thermal/p{i}_thermal.png", 50 + i)
+        write_image(tmp_path / f"set/frames_of_others/q{i}.png", 90 + i)
+        write_mask(tmp_path / f"set/masks/p{i}.png", regions(i, [0, 1]))
+    notes = " ".join(discover(tmp_path / "set").notes)
+    assert "frames_of_others: 6 images without masks, left out" in notes
+    assert "frames_thermal: files of the images' names, not used." in notes
+
+
+def test_one_mask_of_many_images_is_read_from_a_list_of_pairs(tmp_path: Path) -> None:
+    rows = []
+    for camera in (1, 2, 3):
+        write_mask(tmp_path / f"set/masks/c{camera}.png", regions(camera, [0, 1]))
+        for i in range(4):
+            write_image(tmp_path / f"set/images/c{camera}/{i}.png", 10 * camera + i)
+            rows.append(f"images/c{camera}/{i}.png,masks/c{camera}.png")
+    (tmp_path / "set/pairs.csv").write_text("\n".join(rows))
+    config = init(tmp_path / "set")
+    assert sum(numbers(config, tmp_path / "set").values()) == 12
+    assert [f.code for f in check(config, tmp_path) if f.severity == "error"] == []
+
+
 def test_a_table_of_pairs_needs_no_telling_name_nor_all_of_its_files(tmp_path: Path) -> None:
     root = tmp_path / "set"
     rows = ["filename,label_file,fold", "raw/99.png,ann/none.png,0"]

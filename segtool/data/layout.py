@@ -28,6 +28,8 @@ MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
 SECOND = 0.1
 """What a pair with a mask of second choice is worth: markers and overlays of all images, truth of a tenth of them."""
+FEW = 2
+MANY = 4  # so many masks for each of a few that find an image are more than a mistake
 CHANCE = 2.5
 """Some pairs of two folders are a chance where so many times more lie side by side in one."""
 
@@ -82,11 +84,10 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best
     if not (one_folder or two_folders):
-        of_kinds = _Finder(root, without)  # which makes places of its own
-        kinds = of_kinds.of_kinds()
-        if _total(kinds) > _total(best):
-            return of_kinds.layout(kinds)
-    return finder.layout(best) if best else None
+        other = _Finder(root, without)  # which makes places of its own
+        kinds = other.of_kinds()
+        finder, best = (other, kinds) if _total(kinds) > _total(best) else (finder, best)
+    return finder.layout(best) if best and not finder.is_chance(best) else None
 
 
 def _total(found: dict[str, _Match]) -> int:
@@ -243,6 +244,14 @@ class _Finder:
         alike = len({frozenset(held) for held in splits.values()}) == 1
         return found["train"].images.role is None or (len(splits) > 1 and alike)
 
+    def is_chance(self, found: dict[str, _Match]) -> bool:
+        """Whether a pair or two stand for the many masks that find no image, or lie in folders of other names."""
+        images, masks, _, pairs = found["train"]
+        if images == masks or pairs > FEW:
+            return False
+        beside = len(list(unused_masks(self.tree, [images, masks])))
+        return len(self.tree.files_of(masks)) - pairs + beside >= MANY * pairs
+
     def by_words(self) -> dict[str, _Match]:
         """Returns the best match of images and masks whose names differ by words in their midst."""
         matches = []
@@ -315,7 +324,7 @@ class _Finder:
             if match.masks.role != "masks" and match.images.path != match.masks.path and self._is_flat(match.masks)
         ]
         notes += [f"{path}: looks like masks too, but is not used" for path in unused]
-        notes += unlabelled_images(self.tree, used)
+        notes += unlabelled_images(self.tree, [(m.images, m.masks, m.pairing) for m in found.values()])
         notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
         return Layout(splits, pairing, own, unused, tuple(notes))
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from segtool.config import Pairing
 from segtool.data.folders import Place, Tree, looks_like_masks, within
+from segtool.data.pairs import image_key, mask_key, words_and_numbers
+
+MOST = 200  # files of a folder that are looked at
 
 
 def unused_masks(tree: Tree, used: Sequence[Place]) -> Iterator[str]:
@@ -18,21 +22,69 @@ def unused_masks(tree: Tree, used: Sequence[Place]) -> Iterator[str]:
     yield from sorted(told)
 
 
-def unlabelled_images(tree: Tree, used: Sequence[Place]) -> list[str]:
-    """Returns a note for each folder of images in a place of its own that no split uses."""
-    paths = [place.path for place in used]
+def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) -> list[str]:
+    """Returns notes on the folders of images in places of their own that no split uses.
+
+    Args:
+        used: Images and masks of each split, and how they pair.
+    """
+    paths = [place.path for images, masks, _ in used for place in (images, masks)]
     spare = [
-        place.path
+        place
         for place in tree.places
-        if place.role != "masks" and not any(within(place.path, p) or within(p, place.path) for p in paths)
+        if place.role != "masks"
+        and not looks_like_masks(place.path)
+        and not any(within(place.path, p) or within(p, place.path) for p in paths)
     ]
-    innermost = [path for path in spare if not any(path != other and within(other, path) for other in spare)]
-    counts = {path: sum(len(files) for d, files in tree.files.items() if within(d, path)) for path in innermost}
-    return [
-        f"{path}: {count} images without masks, left out"
-        for path, count in counts.items()
-        if not looks_like_masks(path)
-    ]
+    innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
+    again = [place.path for place in innermost if any(_shows_again(tree, place, *part) for part in used)]
+    notes = []
+    for place in innermost:
+        count = len(tree.files_of(place._replace(inner="")))
+        if place.path in again:
+            continue
+        masks = next(
+            (masks.path for images, masks, pairing in used if _has_masks(tree, place, images, masks, pairing)), ""
+        )
+        if masks:
+            notes.append(
+                f"{place.path}: {count} IMAGES WHOSE MASKS LIE IN {masks} are left out, as a split has one folder of "
+                "images: to train on them too, put all images into one"
+            )
+        else:
+            notes.append(f"{place.path}: {count} images without masks, left out")
+    if again:
+        notes.append(
+            f"{', '.join(again)}: files of the images' names, not used. Where they are further channels, up to 4 can "
+            "be written as those of one picture"
+        )
+    return list(dict.fromkeys(notes))
+
+
+def _shows_again(tree: Tree, place: Place, images: Place, _: Place, pairing: Pairing) -> bool:
+    """Whether most files of a place bear the names of the images, but for words that their folders say too."""
+    if pairing.image_words or pairing.mask_words:
+        return False
+    own = {image_key(stem, pairing) or stem for stem in tree.stems(images)} | {*tree.stems(images)}
+    told = {_told(stem, images) for stem in own}
+    stems = tree.stems(place)[:MOST]
+    return 2 * sum(stem in own or _told(stem, place) in told for stem in stems) > len(stems)
+
+
+def _told(stem: str, place: Place) -> tuple[str, ...]:
+    """Returns the words and numbers of a file's name without those of its folder: `red_7` in `train_red` is `7`."""
+    said = {word.lower() for word in words_and_numbers(f"{place.path}/{place.inner}")}
+    return tuple(word for word in words_and_numbers(stem.rpartition("/")[2]) if word.lower() not in said)
+
+
+def _has_masks(tree: Tree, place: Place, images: Place, masks: Place, pairing: Pairing) -> bool:
+    """Whether most files of a place are images of masks that lie there, and that the images of the split have not."""
+    if images == masks:
+        return False
+    taken = {image_key(stem, pairing) for stem in tree.stems(images)}
+    left = {mask_key(stem, pairing) for stem in tree.stems(masks)} - taken - {None}
+    stems = tree.stems(place)[:MOST]
+    return 2 * sum(image_key(stem, pairing) in left for stem in stems) > len(stems)
 
 
 def _covers(place: Place, folder: str) -> bool:

@@ -17,23 +17,26 @@ from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import pairs_there
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
-from segtool.data.words import SPLITS, roles_in
+from segtool.data.words import SPLITS
 from segtool.errors import DataError
 from segtool.init.encoding import guess_encoding
 from segtool.init.evidence import Guess
 from segtool.init.foreign import explain
 from segtool.init.names import NamesFile, find_names
+from segtool.init.refusals import (
+    require_both_halves,
+    require_one_kind,
+    require_one_picture,
+    require_pictures,
+    require_whole_masks,
+    says_masks,
+)
 from segtool.init.split_lists import find_pair_lists, find_split_lists
 from segtool.init.split_names import find_split_folders, find_split_names
 
 MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1
 """Share of the files without a partner from which a set is labelled in part, and not by mistake."""
-PARTS = 2  # so many kinds of masks beside the chosen one, and none is called the mask
-FEW_VALUES = 4
-SAMPLE = 5
-_TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
-"""Names of folders that hold the same places before and after."""
 SOME = 3  # fewer are a mistake, however small the set
 MORE = 1.1  # a list of pairs is taken where it names so many times more than the folders give
 
@@ -154,8 +157,8 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
     }
     data = _divided(Data(root=str(root), pairing=layout.pairing), parts)
     masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
-    _require_one_picture(root, data)
-    _require_both_halves(root, data, layout.unused)
+    require_one_picture(root, data)
+    require_both_halves(root, data, layout.unused)
     notes = layout.notes
     if "val" not in parts:
         train = Places(data, root).of("train").pairs
@@ -193,15 +196,16 @@ def _pairs(root: Path, data: Data) -> dict[str, Pairs]:
 def _look(root: Path, way: _Way) -> Found:
     data = way.data
     pairs = _pairs(root, data)
-    _require_whole_masks(pairs["train"], data)
+    require_whole_masks(pairs["train"], data)
+    require_one_kind(pairs["train"], data)
     records = [record for part in pairs.values() for record in part.records]
     images = look_at_images([record.image for record in records], max_pixels=MAX_PIXELS)
     masks = look_at_masks([record.mask for record in records if record.mask], max_pixels=MAX_PIXELS)
     if all(facts.error for facts in images.values()):
         first = list(images.values())[:5]
         raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
-    if not _says_masks(data.train.pairing or data.pairing):
-        _require_pictures(pairs["train"].records)
+    if not says_masks(data.train.pairing or data.pairing):
+        require_pictures(pairs["train"].records)
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
@@ -242,78 +246,6 @@ def _about(kinds: Sequence[str], pairing: Pairing) -> str:
             "used: to train on more, write up to 4 of them as the channels of one picture"
         )
     return f"files whose names end in {', '.join(kinds[:8])} stand beside the masks and are not used"
-
-
-def _require_whole_masks(train: Pairs, data: Data) -> None:
-    """Raises DataError where each image has several masks, and nothing says that one of them is the whole truth."""
-    suffix = (data.train.pairing or data.pairing).mask_suffix
-    numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(train.kinds))  # 12_02_01 and 12_02_02
-    if train.kinds and (numbered or len(train.kinds) >= PARTS) and suffix and "masks" not in roles_in(suffix):
-        raise DataError(_parts(data))
-    if (data.train.pairing or data.pairing).mask_words and _are_of_other_classes(train):
-        raise DataError(_parts(data))
-
-
-def _are_of_other_classes(train: Pairs) -> bool:
-    """Whether most of what is left over are masks of paired images, by their folders and names, of another kind."""
-    paired = {record.image.stem for record in train.records}
-    left = [path for path in train.images_without_mask if path.stem in paired and "masks" in roles_in(_around(path))]
-    return len(left) > 1 and 2 * len(left) > len(train.images_without_mask)
-
-
-def _around(path: Path) -> str:
-    return " ".join(path.parts[-3:-1])
-
-
-def _require_one_picture(root: Path, data: Data) -> None:
-    """Raises DataError where masks are about two pictures each."""
-    images = Path(str(data.train.images))
-    other = _TWINS.get(images.name.lower())
-    beside = [
-        path for path in (root / images.parent).iterdir() if path.is_dir() and path != root / str(data.train.masks)
-    ]
-    for name in (path.name for path in beside if path.name.lower() == other):
-        raise DataError(
-            f"{shown(images.as_posix())}: beside it lies {shown(name)}, the same places at another time, and the masks "
-            "hold what has changed. segtool learns from one picture a mask: use a tool that detects changes"
-        )
-
-
-def _require_both_halves(root: Path, data: Data, unused: Sequence[str]) -> None:
-    """Raises DataError where the mask of an image lies in two folders, as those of two lungs do."""
-    masks = root / str(data.train.masks)
-    words = re.split("left|right", masks.name, flags=re.IGNORECASE)
-    beside = [Path(path).name for path in unused if (root / path).parent == masks.parent]
-    if len(words) > 1 and any(re.split("left|right", name, flags=re.IGNORECASE) == words for name in beside):
-        raise DataError(_parts(data))
-
-
-def _says_masks(pairing: Pairing) -> bool:
-    """Whether what tells masks from images in one folder is a word for masks."""
-    return "masks" in roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix} {pairing.mask_words}")
-
-
-def _require_pictures(records: Sequence[Record]) -> None:
-    """Raises DataError where what would be the images, in one folder with the masks, hold a few values as masks do."""
-    sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
-    facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
-    flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
-    if len(flat) > 1 and all(flat):
-        image, mask = sample[0].image, sample[0].truth
-        raise DataError(
-            f"{shown(image)} and {shown(mask.name)} hold a few values each, as masks do, and no word in their names "
-            "says which is the image. Where they are several masks of one image, one for each part or object, merge "
-            "them into one whose pixels hold the class; where one is the image, put masks into a folder masks/ beside "
-            "images/"
-        )
-
-
-def _parts(data: Data) -> str:
-    return (
-        f"{shown(str(Path(data.root) / str(data.train.masks)))}: each image has several masks, one for each part or "
-        "object. segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, "
-        "of the image's name, in one folder"
-    )
 
 
 def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts]) -> bool:

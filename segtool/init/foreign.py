@@ -13,10 +13,12 @@ from PIL import Image
 
 from segtool.check.findings import num
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
+from segtool.data.flatness import are_flat
 from segtool.data.opening import shown
 from segtool.data.words import meaning_of, roles_in
 
 MAX_FOLDERS = 6
+MAX_LOOKED_AT = 24
 MAX_NAME = 40
 MAX_BYTES = 1 << 26
 HEAD = 1 << 16
@@ -116,6 +118,8 @@ def _sentence(root: Path, look: _Look) -> str:
                 )
     if stack := _stack(images):
         return stack
+    if several := _flat_folders(root, images):
+        return several
     if images and not any("masks" in roles_in(stem_of(path, root)) for path in images):
         return f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
     return ""
@@ -200,7 +204,10 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
     for path in images:
         number = " ".join(re.findall(r"\d+", path.stem))
         of_truth = re.match(r"gt[^\W\d_]", path.parent.name, re.IGNORECASE)
-        if of_truth or "masks" in roles_in(stem_of(path.parent.parent, root)):
+        beside = (
+            "masks" in roles_in(stem_of(path.parent.parent, root)) and meaning_of(path.parent.name).role != "images"
+        )
+        if of_truth or beside:
             kinds[path.parent.parent][path.parent.name].add(number or path.stem)
         if "masks" in roles_in(stem_of(path, root)):
             kinds[path.parent][re.sub(r"\d+", "#", path.stem)].add(number)
@@ -216,13 +223,40 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
 
 
 def _masks_by_image(images: list[Path]) -> str:
-    """Returns a sentence where the masks of each image lie in a folder of its name: `labels/7/7_hair.png`."""
-    stems = {path.stem for path in images}
-    held = Counter(folder for path in images for folder in path.parents if folder.name in stems)
+    """Returns a sentence where the masks of each image lie in a folder of its name, or the images of each mask do.
+
+    `labels/7/7_hair.png` of `images/7.png`; `images/camera7/1.jpg`, `2.jpg` of `masks/camera7.png`.
+    """
+    owners = {path.stem: path for path in images}
+    held = Counter(folder for path in images for folder in path.parents if folder.name in owners)
     several = [folder for folder, count in held.items() if count > 1]
     if len(several) < 2:
         return ""
+    owner = owners[several[0].name]
+    if meaning_of(owner.parent.name).role == "masks" != meaning_of(several[0].parent.name).role:
+        return (
+            f"{shown(owner.name)} seems to be the mask of all images in {shown(several[0].name)}. segtool takes one "
+            "mask an image: write a file pairs.csv with a line `IMAGE,MASK` for each image, paths from this folder, "
+            "and come again"
+        )
     return f"{shown(several[0].name)} holds several masks of one image, a mask for each class or object. {_MERGE}"
+
+
+def _flat_folders(root: Path, images: list[Path]) -> str:
+    """Returns a sentence where several folders beside each other may be masks, by their pixels: of several people."""
+    held: dict[Path, list[Path]] = defaultdict(list)
+    for path in images:
+        held[path.parent].append(path)
+    flat = [folder for folder in sorted(held)[:MAX_LOOKED_AT] if are_flat(held[folder])]
+    beside = [folder for folder in flat if folder.parent == flat[0].parent]
+    if len(beside) < 2 or len(flat) == len(held):
+        return ""
+    names = ", ".join(shown(folder.relative_to(root).as_posix()) for folder in beside[:MAX_FOLDERS])
+    return (
+        f"{names} hold a few values in areas, as masks do, and nothing says which of them is the truth: as several "
+        "people drew it, or a part of the classes in each. Name the folder of the truth masks/, or merge those of each "
+        "image into one"
+    )
 
 
 def _stack(images: list[Path]) -> str:

@@ -134,3 +134,62 @@ def consep(root: Path) -> None:
             save(root / part / "Images" / f"{index}.png", image)
             save(root / part / "Overlay" / f"{index}.png", image // 2 + colored((mask > 0) * 1, VOC_COLORS) // 2)
             text(root / part / "Labels" / f"{index}.mat", "MATLAB 5.0 MAT-file")
+
+
+@unsupported(r"holds several masks of one image")
+def drishti(root: Path) -> None:
+    """Drishti-GS: a folder for each image with masks of disc and cup; one of them is not the set's truth."""
+    for index, (image, mask) in enumerate(pairs(lesion, 8, seed=1480), 2):
+        stem = f"drishtiGS_{index:03d}"
+        save(root / "Training" / "Images" / f"{stem}.png", image)
+        for kind in ("OD", "cup"):
+            save(root / "Training" / "GT" / stem / "SoftMap" / f"{stem}_{kind}segSoftmap.png", binary(mask))
+
+
+@unsupported(r"no images with masks of the same names")
+def bbbc006(root: Path) -> None:
+    """BBBC006: a random tail on each image's name, so that what one pair is told by fits no other."""
+    for index, (image, mask) in enumerate(pairs(nuclei, 8, seed=1490)):
+        stem = f"mcf-z-stacks-03212011_a{index:02d}_s1"
+        for channel in (1, 2):
+            tail = f"{(index + 1) * channel * 104729:08x}-23a2-4e28"
+            save(root / "BBBC006_v1_images_z_16" / f"{stem}_w{channel}{tail}.tif", image[..., channel])
+        save(root / "BBBC006_v1_labels" / f"{stem}.png", mask.astype(np.uint16))
+
+
+@unsupported(r"each image has several masks, one for each part or object")
+def endovis(root: Path) -> None:
+    """EndoVis 2017: a folder of masks for each instrument, others in each video; their objects never overlap."""
+    for video in (1, 2, 3):
+        for index, (image, mask) in enumerate(pairs(field, 5, seed=1500 + video)):
+            base, name = root / f"instrument_dataset_{video}", f"frame{index:03d}.png"
+            save(base / "left_frames" / name, image)
+            save(base / "ground_truth" / "Left_Prograsp_Forceps_labels" / name, (mask == 1) * np.uint8(10))
+            save(base / "ground_truth" / f"Instrument_{video}_labels" / name, (mask == 2) * np.uint8(30))
+
+
+@published(10, "index", [0, 255], masks="/first_observer_masks/")
+def two_observers(root: Path) -> None:
+    """Abdi's jaws: two people's masks of one object, which are no two classes."""
+    for index, (image, mask) in enumerate(pairs(lesion, 10, seed=1510), 1):
+        save(root / "Images" / f"{index}.png", image)
+        save(root / "first_observer_masks" / f"{index}.png", binary(mask))
+        save(root / "other_observer_masks" / f"{index}.png", np.roll(binary(mask), 2, 1))
+
+
+@unsupported(r"Maps1_T, Maps2_T hold a few values in areas, as masks do")
+def gleason(root: Path) -> None:
+    """Gleason 2019: maps of several pathologists, and no word for masks."""
+    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 8, seed=1520)):
+        save(root / "Train Imgs" / f"slide001_core{index:03d}.jpg", image)
+        save(root / "Maps1_T" / f"slide001_core{index:03d}_classimg_nonconvex.png", mask)
+        save(root / "Maps2_T" / f"slide001_core{index:03d}_classimg_nonconvex.png", np.roll(mask, 2, 1))
+
+
+@unsupported(r"seems to be the mask of all images in \d+\. .*pairs\.csv")
+def skyfinder(root: Path) -> None:
+    """SkyFinder: one mask for all images of a camera."""
+    for camera in (623, 684, 3297):
+        for index, (image, mask) in enumerate(pairs(lesion, 4, seed=camera)):
+            save(root / "images" / str(camera) / f"20130{index}01_123000.jpg", image)
+            save(root / "masks" / f"{camera}.png", binary(mask))

@@ -1,0 +1,132 @@
+"""Masks that are not one whole truth for each picture: told with the remedy, and refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from segtool.config import Data, Limits, Pairing
+from segtool.data.facts import look_at_masks
+from segtool.data.masks import read_mask
+from segtool.data.opening import shown
+from segtool.data.pairs import Pairs, Record
+from segtool.data.words import mask_rank, meaning_of, roles_in
+from segtool.errors import DataError
+
+MAX_PIXELS = Limits().max_pixels
+PARTS = 2  # so many kinds of masks beside the chosen one, and none is called the mask
+FEW_VALUES = 4
+SAMPLE = 5
+MOST = 40  # pairs of masks that are compared
+TOUCHING = 0.02
+_TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
+"""Names of folders that hold the same places before and after."""
+
+
+def require_whole_masks(train: Pairs, data: Data) -> None:
+    """Raises DataError where each image has several masks, and nothing says that one of them is the whole truth."""
+    suffix = (data.train.pairing or data.pairing).mask_suffix
+    numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(train.kinds))  # 12_02_01 and 12_02_02
+    if train.kinds and (numbered or len(train.kinds) >= PARTS) and suffix and "masks" not in roles_in(suffix):
+        raise DataError(_parts(data))
+    if (data.train.pairing or data.pairing).mask_words and _are_of_other_classes(train):
+        raise DataError(_parts(data))
+
+
+def require_one_kind(train: Pairs, data: Data) -> None:
+    """Raises DataError where folders beside the masks hold other objects of the same images, in places of their own.
+
+    Two observers' masks of one object lie on each other, and `mask` beside `background_mask` leaves nothing over: those
+    are no two classes.
+    """
+    masks = [record.mask for record in train.records if record.mask]
+    around = masks[0].parent.parent if masks else None
+    if around is None or not around.is_relative_to(data.root) or not meaning_of(masks[0].parent.name).rest:
+        return
+    for folder in sorted(around.iterdir()):
+        name = meaning_of(folder.name)
+        if folder == masks[0].parent or name.role != "masks" or not name.rest or mask_rank(folder.name) < 0:
+            continue
+        others = {mask: mask.parent.parent / folder.name / mask.name for mask in masks}
+        both = [(mask, other) for mask, other in others.items() if other.is_file()][:MOST]
+        apart = [told for mask, other in both if (told := _lie_apart(mask, other)) is not None]
+        if len(apart) > 1 and all(apart):
+            raise DataError(_parts(data))
+
+
+def _lie_apart(one: Path, other: Path) -> bool | None:
+    """Whether the objects of two masks of one size, all that is not 0, share hardly a pixel and leave some over.
+
+    None where one of them has no object, or cannot be read.
+    """
+    try:
+        first, second = (read_mask(path, max_pixels=MAX_PIXELS).values != 0 for path in (one, other))
+    except DataError:
+        return None
+    if first.shape != second.shape or first.ndim > 2 or not (first.any() and second.any()):
+        return None
+    shared = (first & second).sum() / min(first.sum(), second.sum())
+    return bool(shared < TOUCHING and (first | second).mean() < 1 - TOUCHING)
+
+
+def _are_of_other_classes(train: Pairs) -> bool:
+    """Whether most of what is left over are masks of paired images, by their folders and names, of another kind."""
+    paired = {record.image.stem for record in train.records}
+    left = [path for path in train.images_without_mask if path.stem in paired and "masks" in roles_in(_around(path))]
+    return len(left) > 1 and 2 * len(left) > len(train.images_without_mask)
+
+
+def _around(path: Path) -> str:
+    return " ".join(path.parts[-3:-1])
+
+
+def require_one_picture(root: Path, data: Data) -> None:
+    """Raises DataError where masks are about two pictures each."""
+    images = Path(str(data.train.images))
+    other = _TWINS.get(images.name.lower())
+    beside = [
+        path for path in (root / images.parent).iterdir() if path.is_dir() and path != root / str(data.train.masks)
+    ]
+    for name in (path.name for path in beside if path.name.lower() == other):
+        raise DataError(
+            f"{shown(images.as_posix())}: beside it lies {shown(name)}, the same places at another time, and the masks "
+            "hold what has changed. segtool learns from one picture a mask: use a tool that detects changes"
+        )
+
+
+def require_both_halves(root: Path, data: Data, unused: Sequence[str]) -> None:
+    """Raises DataError where the mask of an image lies in two folders, as those of two lungs do."""
+    masks = root / str(data.train.masks)
+    words = re.split("left|right", masks.name, flags=re.IGNORECASE)
+    beside = [Path(path).name for path in unused if (root / path).parent == masks.parent]
+    if len(words) > 1 and any(re.split("left|right", name, flags=re.IGNORECASE) == words for name in beside):
+        raise DataError(_parts(data))
+
+
+def require_pictures(records: Sequence[Record]) -> None:
+    """Raises DataError where what would be the images, in one folder with the masks, hold a few values as masks do."""
+    sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
+    facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
+    flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
+    if len(flat) > 1 and all(flat):
+        image, mask = sample[0].image, sample[0].truth
+        raise DataError(
+            f"{shown(image)} and {shown(mask.name)} hold a few values each, as masks do, and no word in their names "
+            "says which is the image. Where they are several masks of one image, one for each part or object, merge "
+            "them into one whose pixels hold the class; where one is the image, put masks into a folder masks/ beside "
+            "images/"
+        )
+
+
+def says_masks(pairing: Pairing) -> bool:
+    """Whether what tells masks from images in one folder is a word for masks."""
+    return "masks" in roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix} {pairing.mask_words}")
+
+
+def _parts(data: Data) -> str:
+    return (
+        f"{shown(str(Path(data.root) / str(data.train.masks)))}: each image has several masks, one for each part or "
+        "object. segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, "
+        "of the image's name, in one folder"
+    )
