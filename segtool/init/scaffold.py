@@ -16,6 +16,7 @@ from segtool.errors import SegtoolError
 from segtool.init.discovery import Found, discover
 from segtool.init.evidence import Guess
 from segtool.init.holdout import SplitChoice, choose_split
+from segtool.init.levels import guess_mean_of_people
 from segtool.init.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
 from segtool.init.recipe import MODELS, Pictures, Row, training_rows
 from segtool.init.shapes import measure_shapes
@@ -43,7 +44,7 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
         raise SegtoolError(f"--model {shown(model)}: expected {' or '.join(MODELS)}")
     found = discover(root)
     masks = list(found.masks.values())
-    guess = with_named_colors(found.guess, found.names)
+    guess = guess_mean_of_people(with_named_colors(found.guess, found.names), masks)
     shapes = measure_shapes(masks, guess)
     meaning = find_meaning(guess, shapes, masks, found.names)
     guess, shapes = arrange(guess, shapes, meaning)

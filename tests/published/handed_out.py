@@ -193,3 +193,14 @@ def skyfinder(root: Path) -> None:
         for index, (image, mask) in enumerate(pairs(lesion, 4, seed=camera)):
             save(root / "images" / str(camera) / f"20130{index}01_123000.jpg", image)
             save(root / "masks" / f"{camera}.png", binary(mask))
+
+
+@published(18, "threshold", [0, 255], masks="segmentations/")
+def birds(root: Path) -> None:
+    """CUB: five people drew each bird, and the mask is their mean, 0, 51, 102 to 255."""
+    for number, kind in enumerate(("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")):
+        for index, (image, mask) in enumerate(pairs(objects(1, most=1), 6, seed=1530 + number)):
+            stem = f"{kind[4:]}_{index:04d}_{7919 * number + 797 * index}"
+            people = [np.roll(binary(mask) // 255, shift, (0, 1)) for shift in (-2, -1, 0, 1, 2)]
+            save(root / "CUB_200_2011" / "images" / kind / f"{stem}.jpg", image)
+            save(root / "segmentations" / kind / f"{stem}.png", (sum(people) * 51).astype(np.uint8))
