@@ -295,6 +295,15 @@ def test_sizes_that_differ_are_told_with_both_and_a_guess(tmp_path: Path, size: 
     assert finding.files == ("train/masks/train_3.png",)
 
 
+def test_a_mask_with_a_row_more_than_a_large_image_is_not_called_scaled(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    picture(3, (240, 320)).save(tmp_path / "set/train/images/train_3.png")
+    Image.fromarray(truth(3, (241, 320))).save(tmp_path / "set/train/masks/train_3.png")
+    finding = found(config, tmp_path)["SEG203"]
+    assert "cropped" in finding.example
+    assert "drawn on it" in finding.remedy
+
+
 def test_masks_that_differ_in_size_in_several_ways_get_a_remedy_each(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     for index, size in enumerate([(12, 16), (48, 64), (32, 24), (23, 30)]):

@@ -264,9 +264,10 @@ def _size_remedy(image: ImageFacts, mask: MaskFacts) -> str:
 
 
 def _is_scaled(image: ImageFacts, mask: MaskFacts) -> bool:
-    """Whether the mask's sides are the image's, times one factor and rounded to whole pixels."""
+    """Whether the mask's sides are the image's, times one factor and rounded to whole pixels; a pixel more is none."""
     (height, width), (mask_height, mask_width) = image.size, mask.size
-    return abs(mask_height / height - mask_width / width) < 0.02
+    factor = mask_height / height
+    return abs(factor - mask_width / width) < 0.02 and abs(factor - 1) > 0.01
 
 
 @a_check
