@@ -111,6 +111,12 @@ def test_a_mask_with_far_more_specks_than_all_others_is_noise_where_many_have_a_
     mask[2::4, 2::8] = 1
     Image.fromarray(mask).save(tmp_path / "set/train/masks/train_4.png")
     assert found(config, tmp_path)["SEG308"].files == ("train/masks/train_4.png",)
+    picture(5, (96, 128)).save(tmp_path / "set/train/images/train_5.png")
+    mixed = np.zeros((96, 128), np.uint8)
+    mixed[:, 64:] = 1
+    mixed[2::16, 2::8] ^= 1  # of both classes, whose few are told without those of others
+    Image.fromarray(mixed).save(tmp_path / "set/train/masks/train_5.png")
+    assert found(config, tmp_path)["SEG308"].files == ("train/masks/train_4.png", "train/masks/train_5.png")
 
 
 def test_a_scarce_class_that_chance_leaves_out_of_validation_is_a_note(tmp_path: Path) -> None:

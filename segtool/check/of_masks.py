@@ -220,8 +220,9 @@ def masks_without_specks(survey: Survey) -> Iterator[Finding]:
     if survey.data.nearest or survey.data.encoding not in ("index", "rgb"):
         return
     read = [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
-    noisy = [mask for mask in read if _is_strewn(mask) and np.sort(mask.specks)[-NOISE_CLASSES] >= NOISE_SPECKS / 2]
-    noisy = noisy or _strewn_alone(read) or _far_more(read)
+    mixed = [mask for mask in read if _is_strewn(mask) and np.sort(mask.specks)[-NOISE_CLASSES] >= NOISE_SPECKS / 2]
+    paths = {mask.path for mask in (*mixed, *_strewn_alone(read), *_far_more(read))}
+    noisy = [mask for mask in read if mask.path in paths]
     if noisy:
         mask = noisy[0]
         yield Finding(
