@@ -201,6 +201,6 @@ def birds(root: Path) -> None:
     for number, kind in enumerate(("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")):
         for index, (image, mask) in enumerate(pairs(objects(1, most=1), 6, seed=1530 + number)):
             stem = f"{kind[4:]}_{index:04d}_{7919 * number + 797 * index}"
-            people = [np.roll(binary(mask) // 255, shift, (0, 1)) for shift in (-2, -1, 0, 1, 2)]
+            people = [np.roll(binary(mask) // 255, shift, (0, 1)) for shift in (-6, -3, 0, 3, 6)]
             save(root / "CUB_200_2011" / "images" / kind / f"{stem}.jpg", image)
             save(root / "segmentations" / kind / f"{stem}.png", (sum(people) * 51).astype(np.uint8))
