@@ -241,6 +241,17 @@ def test_channels_beside_the_images_are_no_images_without_masks(tmp_path: Path) 
     assert "frames_thermal: files of the images' names, not used." in notes
 
 
+def test_two_sets_with_splits_of_their_own_are_told_to_be_taken_as_one(tmp_path: Path) -> None:
+    for index, name in enumerate(("roofs", "fields")):
+        for split, num in (("train", 5), ("val", 2)):
+            for i in range(num):
+                write_image(tmp_path / f"set/{name}/{split}/images/{name}{i}.png", 20 * index + 10 * num + i)
+                write_mask(tmp_path / f"set/{name}/{split}/masks/{name}{i}.png", regions(i, [0, 1]))
+    found = discover(tmp_path / "set")
+    assert {split: len(part.records) for split, part in found.pairs.items()} == {"train": 10, "val": 4}
+    assert "fields, roofs are taken as one data set" in " ".join(found.notes)
+
+
 def test_one_mask_of_many_images_is_read_from_a_list_of_pairs(tmp_path: Path) -> None:
     rows = []
     for camera in (1, 2, 3):

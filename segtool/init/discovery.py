@@ -17,7 +17,7 @@ from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import pairs_there
 from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
-from segtool.data.words import SPLITS
+from segtool.data.words import SPLITS, meaning_of
 from segtool.errors import DataError
 from segtool.init.encoding import guess_encoding
 from segtool.init.evidence import Guess
@@ -38,6 +38,7 @@ MAX_PIXELS = Limits().max_pixels
 PARTLY = 0.1
 """Share of the files without a partner from which a set is labelled in part, and not by mistake."""
 SOME = 3  # fewer are a mistake, however small the set
+FEW_SETS = 4  # more folders with splits are places or scenes of one set
 MORE = 1.1  # a list of pairs is taken where it names so many times more than the folders give
 
 
@@ -167,9 +168,18 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
         if not found and "test" not in parts and (found := find_split_names(data.train, train, pairing)):
             notes = (*notes, "The beginnings of the names tell the splits")
         if not found and (found := find_split_folders(root, data.train, train, pairing)):
-            notes = (*notes, "Folders in the midst of the paths tell the splits")
+            notes = (*notes, "Folders in the midst of the paths tell the splits", *_pooled(train))
         data = _divided(data, found)
     return _Way(data, notes, masks)
+
+
+def _pooled(train: Pairs) -> list[str]:
+    """Returns a note on a few folders that may be data sets of their own, as each has splits."""
+    tops = sorted({record.stem.partition("/")[0] for record in train.records})
+    few = len(tops) if not any(meaning_of(top).split for top in tops) else 0
+    if not 1 < few <= FEW_SETS:
+        return []
+    return [f"{', '.join(tops)} are taken as one data set: for one of them alone, give its folder to init"]
 
 
 def _divided(data: Data, parts: dict[str, Folders]) -> Data:
