@@ -283,7 +283,13 @@ def test_an_image_above_the_limit_is_told_without_being_decoded(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("size", "hint"),
-    [((32, 24), "rotated?"), ((12, 16), "scaled by 0.5?"), ((23, 32), "cropped"), ((48, 64), "scaled by 2?")],
+    [
+        ((32, 24), "rotated?"),
+        ((12, 16), "scaled by 0.5?"),
+        ((23, 32), "cropped"),
+        ((48, 64), "scaled by 2?"),
+        ((1, 1), "cropped"),
+    ],
 )
 def test_sizes_that_differ_are_told_with_both_and_a_guess(tmp_path: Path, size: tuple[int, int], hint: str) -> None:
     config = make(tmp_path / "set")

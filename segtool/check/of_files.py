@@ -266,8 +266,8 @@ def _size_remedy(image: ImageFacts, mask: MaskFacts) -> str:
 def _is_scaled(image: ImageFacts, mask: MaskFacts) -> bool:
     """Whether the mask's sides are the image's, times one factor and rounded to whole pixels; a pixel more is none."""
     (height, width), (mask_height, mask_width) = image.size, mask.size
-    factor = mask_height / height
-    return abs(factor - mask_width / width) < 0.02 and abs(factor - 1) > 0.01
+    factor, other = mask_height / height, mask_width / width
+    return abs(factor - other) < 0.02 * max(factor, other) and abs(factor - 1) > 0.01
 
 
 @a_check
