@@ -236,6 +236,10 @@ def test_channels_beside_the_images_are_no_images_without_masks(tmp_path: Path) 
         write_image(tmp_path / f"set/frames_thermal/p{i}_thermal.png", 50 + i)
         write_image(tmp_path / f"set/frames_of_others/q{i}.png", 90 + i)
         write_mask(tmp_path / f"set/masks/p{i}.png", regions(i, [0, 1]))
+        for folder, seed in (("images", 20), ("unlabelled/images", 40)):
+            write_image(tmp_path / f"numbered/{folder}/{i}.png", seed + i)
+        write_mask(tmp_path / f"numbered/masks/{i}.png", regions(i, [0, 1]))
+    assert discover(tmp_path / "numbered").notes == ("unlabelled/images: 6 images without masks, left out",)
     notes = " ".join(discover(tmp_path / "set").notes)
     assert "frames_of_others: 6 images without masks, left out" in notes
     assert "frames_thermal: files of the images' names, not used." in notes

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from segtool.config import Pairing
-from segtool.data.folders import Place, Tree, looks_like_masks, within
+from segtool.data.folders import Place, Tree, looks_like_masks, parent_of, within
 from segtool.data.pairs import image_key, mask_key, words_and_numbers
 
 MOST = 200  # files of a folder that are looked at
@@ -68,6 +69,8 @@ def _shows_again(tree: Tree, place: Place, images: Place, _: Place, pairing: Pai
     own = {image_key(stem, pairing) or stem for stem in tree.stems(images)} | {*tree.stems(images)}
     told = {_told(stem, images) for stem in own}
     stems = tree.stems(place)[:MOST]
+    if parent_of(place.path) != parent_of(images.path) and not any(re.search(r"[^\W\d_]", stem) for stem in stems):
+        return False  # numbers alone are the same in any folder
     return 2 * sum(stem in own or _told(stem, place) in told for stem in stems) > len(stems)
 
 
