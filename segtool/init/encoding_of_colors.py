@@ -32,6 +32,7 @@ CHROMA = 16  # by less than which JPEG, which keeps colours coarsely, moves a fl
 RADIUS = 24  # of what JPEG spreads a colour over
 CROWDED = 0.6  # share within a radius of what lies within twice of it; of colours spread along a line it is a half
 CLOSE = 32  # of colours that may be one, moved by a lossy format
+MOST_STEPS = 15  # between two colours, of a mask that was made smaller: those of a quarter of its size
 
 
 def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"], what: str) -> Guess:
@@ -193,7 +194,8 @@ def _sure_colors(totals: Totals) -> np.ndarray:
 def _averaged(points: np.ndarray, thin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns which colours lie between two others as steps of one edge, and which are the ends of such edges.
 
-    A mask that was made smaller by half has three such steps: quarters of the way from one colour to another.
+    A mask that was made smaller by half has three such steps: quarters of the way from one colour to another. A quarter
+    of the size has fifteen; more are the shades of a photograph that was cut out.
 
     Args:
         points: n 3, the colours.
@@ -210,7 +212,7 @@ def _averaged(points: np.ndarray, thin: np.ndarray) -> tuple[np.ndarray, np.ndar
             place = (points - start) @ way / length
             gaps = np.linalg.norm(points - start - place[:, None] * way / length, axis=1)
             steps = thin & (gaps < 2) & (place > 2) & (place < length - 2)
-            if steps.sum() >= 3:
+            if 3 <= steps.sum() <= MOST_STEPS:
                 between |= steps
                 ends[index] = True
     return between, ends & ~between
