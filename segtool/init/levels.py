@@ -14,6 +14,8 @@ from segtool.init.evidence import COMMON_SHARE, Guess, listed, nearest_shares, r
 
 FEWEST, MOST = 4, 17  # levels: of three people or more
 SAMPLE = 20
+MOST_DIFFER = 0.5
+"""Of what all agree on, so much is the largest level between; what lies around a tumour's core is more."""
 LEAST = 0.25
 """Of the neighbours of a level's pixels, so many are lower, and so many higher: classes beside a ground have none of
 one kind."""
@@ -26,7 +28,8 @@ def guess_mean_of_people(guess: Guess, masks: Sequence[MaskFacts]) -> Guess:
     if guess.encoding != "index" or guess.ignore or guess.spans or not FEWEST <= len(levels) <= MOST:
         return guess
     even = np.abs(np.array(levels) - np.linspace(0, 255, len(levels))).max() < 1
-    if not even or max(inner) > COMMON_SHARE or not _lie_between(levels, masks):
+    most = min(COMMON_SHARE, MOST_DIFFER * min(guess.shares[0], guess.shares[-1]))
+    if not even or max(inner) > most or not _lie_between(levels, masks):
         return guess
     reason = (
         f"{listed(levels)}: evenly spaced levels, each of which lies between a lower and a higher one, as in the mean "

@@ -218,3 +218,15 @@ def isic2017(root: Path) -> None:
             save(root / f"ISIC-2017_{part}_Data" / f"{stem}.jpg", image)
             save(root / f"ISIC-2017_{part}_Data" / f"{stem}_superpixels.png", image // 64 * 64)
             save(root / f"ISIC-2017_{part}_Part1_GroundTruth" / f"{stem}_segmentation.png", binary(mask))
+
+
+@published(16, "index", [0, 85, 170, 255])
+def tumours(root: Path) -> None:
+    """Slices of a brain: swelling, tumour and its core, which lie within each other, at equal steps of grey."""
+    for index in range(16):
+        rng = np.random.default_rng(1540 + index)
+        middle = rng.integers(16, [SIZE[0] - 16, SIZE[1] - 16])
+        far = np.hypot(*(np.indices(SIZE) - middle[:, None, None]))
+        mask = 85 * sum((far < radius).astype(np.uint8) for radius in (12, 8, 5))
+        save(root / "images" / f"slice_{index:03d}.png", (60 + mask / 2 + rng.integers(0, 20, SIZE)).astype(np.uint8))
+        save(root / "masks" / f"slice_{index:03d}.png", mask.astype(np.uint8))

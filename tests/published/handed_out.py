@@ -199,8 +199,8 @@ def skyfinder(root: Path) -> None:
 def birds(root: Path) -> None:
     """CUB: five people drew each bird, and the mask is their mean, 0, 51, 102 to 255."""
     for number, kind in enumerate(("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")):
-        for index, (image, mask) in enumerate(pairs(objects(1, most=1), 6, seed=1530 + number)):
+        for index, (image, mask) in enumerate(pairs(lesion, 6, seed=1530 + number)):
             stem = f"{kind[4:]}_{index:04d}_{7919 * number + 797 * index}"
-            people = [np.roll(binary(mask) // 255, shift, (0, 1)) for shift in (-6, -3, 0, 3, 6)]
+            people = [np.roll(binary(mask) // 255, shift, (0, 1)) for shift in (-4, -2, 0, 2, 4)]
             save(root / "CUB_200_2011" / "images" / kind / f"{stem}.jpg", image)
             save(root / "segmentations" / kind / f"{stem}.png", (sum(people) * 51).astype(np.uint8))
