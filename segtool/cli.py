@@ -195,13 +195,14 @@ def init(
     from segtool.init.scaffold import scaffold
     from segtool.runs import typed
 
-    out = out or Path(f"{_existing(data_dir).resolve().name}.yaml")
+    data_dir = _existing(data_dir)
+    out = out or Path(f"{data_dir.resolve().name}.yaml")
     if out.is_dir() or not out.parent.is_dir():
         raise SegtoolError(f"{out}: is not a file in an existing folder; choose another --out")
     if out.exists() and not force:
         raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
     require_plain(out)
-    text = scaffold(_existing(data_dir), model=model, config_dir=out.parent.resolve())
+    text = scaffold(data_dir, model=model, config_dir=out.parent.resolve())
     write_atomically(out, text.encode("utf-8", "surrogateescape"))
     print(shown(f"wrote {out}"))
     _tell_problems(out)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segtool.data.outline import distance
+
 REACH = 8  # pixels to each side
 LEAST = 2  # pixels, below which borders are a matter of taste
 MIN_PAIRS = 8
@@ -69,10 +71,6 @@ def slopes_of(pixels: np.ndarray) -> np.ndarray:
     across, down = np.zeros((2, *pixels.shape[:2]), kind)
     for band in np.moveaxis(pixels, -1, 0):  # to take the largest along an axis of three is ten times as slow
         values = np.ascontiguousarray(band, kind)
-        np.maximum(across[:, 1:], _distance(values[:, 1:], values[:, :-1]), out=across[:, 1:])
-        np.maximum(down[1:], _distance(values[1:], values[:-1]), out=down[1:])
+        np.maximum(across[:, 1:], distance(values[:, 1:], values[:, :-1]), out=across[:, 1:])
+        np.maximum(down[1:], distance(values[1:], values[:-1]), out=down[1:])
     return np.add(across, down, dtype=np.uint16 if kind == np.uint8 else kind)
-
-
-def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.maximum(one, other) - np.minimum(one, other)

@@ -50,12 +50,13 @@ def _grey(bands: np.ndarray) -> np.ndarray:
 def _slopes(bands: np.ndarray) -> np.ndarray:
     """Returns by how much the pixels of C H W uint8 differ from those to the left and above, uint16."""
     slopes = np.zeros(bands.shape, np.uint16)
-    slopes[..., 1:] = _distance(bands[..., 1:], bands[..., :-1])
-    slopes[:, 1:] += _distance(bands[:, 1:], bands[:, :-1])
+    slopes[..., 1:] = distance(bands[..., 1:], bands[..., :-1])
+    slopes[:, 1:] += distance(bands[:, 1:], bands[:, :-1])
     return slopes
 
 
-def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns how far two arrays of bytes or numbers are apart in each element, in their own type."""
     return np.maximum(one, other) - np.minimum(one, other)
 
 
