@@ -35,6 +35,8 @@ BOUNDS = {
     "data.channels": Bounds("at least 1 and at most 65,535", {"minimum": 1, "maximum": 65535}),
     "augment.rotate": Bounds("from 0 to 180 degrees", {"minimum": 0, "maximum": 180}),
     "augment.color": Bounds("from 0 to 1", {"minimum": 0, "maximum": 1}),
+    "augment.hue": Bounds("from 0 to 180 degrees", {"minimum": 0, "maximum": 180}),
+    "augment.tint": Bounds("at least 0 and below 1", {"minimum": 0, "exclusiveMaximum": 1}),
     "augment.gamma": Bounds("at least 0", {"minimum": 0}),
     "augment.blur": Bounds("at least 0 and at most 1,000 pixels", {"minimum": 0, "maximum": 1000}),
     "augment.noise": Bounds("from 0 to 1", {"minimum": 0, "maximum": 1}),

@@ -204,6 +204,11 @@ class Augment:
     color: float = 0.0
     """Largest relative change of brightness, contrast and saturation, each drawn on its own. This and what follows up
     to `jpeg` leave alpha, the fourth of 4 channels, as it is."""
+    hue: float = 0.0
+    """Largest turn of the hue of RGB in degrees, to either side, at equal luminance: 20 makes an orange of a red."""
+    tint: float = 0.0
+    """Largest relative change of each channel on its own, as of the colour of the light or of a camera's white balance;
+    white keeps its luminance."""
     gamma: float = 0.0
     """Largest relative change of the exponent that brightness is raised to, drawn log-uniformly: from 1 / (1 + gamma)
     to 1 + gamma."""

@@ -19,6 +19,7 @@ from segtool.data.photometry import (
     blur,
     change_colors,
     compress,
+    hue_matrix,
     jitter_color,
     jitter_focus,
     jitter_gamma,
@@ -57,7 +58,7 @@ def test_colors_change_by_the_three_factors_drawn(strength, dtype, channels):
     image = random_image((5, 6), dtype, channels)
     for seed in range(10):
         factors = np.random.default_rng(seed).uniform(1 - strength, 1 + strength, size=3)
-        found = jitter_color(image, np.random.default_rng(seed), strength)
+        found = jitter_color(image, np.random.default_rng(seed), Augment(color=strength))
         assert found.dtype == image.dtype
         assert np.abs(found - slow_jitter(image, *factors)).max() <= (0.51 if dtype == np.uint8 else 1e-3)
 
@@ -65,20 +66,70 @@ def test_colors_change_by_the_three_factors_drawn(strength, dtype, channels):
 @pytest.mark.parametrize(("dtype", "channels"), KINDS)
 def test_a_strength_of_zero_changes_nothing(dtype, channels):
     image = random_image((8, 8), dtype, channels)
-    assert np.array_equal(jitter_color(image, np.random.default_rng(0), 0.0), image)
+    assert np.array_equal(jitter_color(image, np.random.default_rng(0), Augment()), image)
 
 
 @settings(deadline=None)
-@given(seed=seeds, strength=st.floats(0, 1), kind=st.sampled_from(KINDS))
-def test_changed_colors_stay_in_range_and_a_grey_picture_stays_grey(seed, strength, kind):
+@given(seed=seeds, strength=st.floats(0, 1), hue=st.floats(0, 180), kind=st.sampled_from(KINDS))
+def test_changed_colors_stay_in_range_and_a_grey_picture_stays_grey(seed, strength, hue, kind):
     dtype, channels = kind
     image = np.repeat(random_image((4, 4), dtype, 1), channels, axis=2)
     before = image.copy()
-    found = jitter_color(image, np.random.default_rng(seed), strength)
+    found = jitter_color(image, np.random.default_rng(seed), Augment(color=strength, hue=hue))
     assert np.array_equal(image, before)
     assert found.min() >= 0
     assert found.max() <= 255
     assert np.ptp(found[..., : 3 if channels == 4 else channels].astype(float), axis=2).max() <= 1e-3
+
+
+def to_yuv(image: np.ndarray) -> np.ndarray:
+    """Returns luminance and both colour differences of RGB, ITU-R BT.601."""
+    luminance = image @ LUMINANCE
+    return np.stack([luminance, 0.492 * (image[..., 2] - luminance), 0.877 * (image[..., 0] - luminance)], axis=-1)
+
+
+@pytest.mark.parametrize("largest", [10, 180])
+def test_hue_turns_the_colour_differences_by_one_angle_at_equal_luminance(largest):
+    image = random_image((5, 6), np.float32, 3) / 4 + 96  # stays within 0..255, however it turns
+    before = to_yuv(image)
+    for seed in range(10):
+        angle = np.deg2rad(np.random.default_rng(seed).uniform(-largest, largest))
+        after = to_yuv(jitter_color(image, np.random.default_rng(seed), Augment(hue=largest)))
+        assert np.abs(after[..., 0] - before[..., 0]).max() < 1e-3
+        turned = (before[..., 1] + 1j * before[..., 2]) * np.exp(1j * angle)
+        assert np.abs(after[..., 1] + 1j * after[..., 2] - turned).max() < 1e-3
+
+
+def test_a_small_positive_turn_takes_red_to_orange_and_a_negative_one_to_pink():
+    red = np.array([200.0, 40.0, 40.0])
+    orange, pink = hue_matrix(0.3) @ red, hue_matrix(-0.3) @ red
+    assert orange[1] > 55 > 40 > orange[2]
+    assert pink[2] > 100 > 40 > pink[1]
+
+
+@kinds
+def test_a_tint_is_a_factor_of_each_channel_under_which_white_keeps_its_luminance(dtype, channels):
+    image = random_image((5, 6), dtype, channels) // 4
+    alpha = int(channels == 4)
+    weights = LUMINANCE if channels in (3, 4) else np.full(channels, 1 / channels)
+    for seed in range(10):
+        found = jitter_color(image, np.random.default_rng(seed), Augment(tint=0.4))
+        gains = np.ones(channels)
+        if channels > 1:
+            gains[: channels - alpha] = np.random.default_rng(seed).uniform(0.6, 1.4, channels - alpha)
+            gains[: channels - alpha] /= (gains[: channels - alpha] * weights).sum()
+        assert np.abs(found - image * gains).max() <= (0.51 if dtype is np.uint8 else 1e-3)
+    assert channels == 1 or np.ptp(gains) > 0.05
+
+
+def test_all_colour_changes_together_are_those_of_each_in_turn():
+    image = random_image((7, 6), np.float32, 3) / 4 + 96
+    augment = Augment(color=0.2, hue=30, tint=0.2)
+    together = jitter_color(image, np.random.default_rng(3), augment)
+    rng = np.random.default_rng(3)
+    for part in (Augment(color=0.2), Augment(hue=30), Augment(tint=0.2)):
+        image = jitter_color(image, rng, part)
+    assert np.abs(together - image).max() < 1e-3
 
 
 @kinds
@@ -184,7 +235,7 @@ def test_changes_come_in_the_order_color_gamma_blur_noise_jpeg():
     augment = Augment(color=0.3, gamma=0.5, blur=1.0, noise=0.05, jpeg=30)
     found = change_colors(image, np.random.default_rng(2), augment)
     rng = np.random.default_rng(2)
-    steps = [(jitter_color, 0.3), (jitter_gamma, 0.5), (jitter_focus, 1.0), (add_noise, 0.05), (compress, 30)]
+    steps = [(jitter_color, augment), (jitter_gamma, 0.5), (jitter_focus, 1.0), (add_noise, 0.05), (compress, 30)]
     for change, strength in steps:
         image = change(image, rng, strength)
     assert np.array_equal(found, image)
@@ -193,7 +244,7 @@ def test_changes_come_in_the_order_color_gamma_blur_noise_jpeg():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_alpha_is_no_colour_and_the_others_change_as_if_it_were_not_there(dtype):
     image = random_image((12, 9), dtype, 4)
-    augment = Augment(color=0.5, gamma=0.5, blur=1.0, noise=0.1)
+    augment = Augment(color=0.5, hue=20, tint=0.2, gamma=0.5, blur=1.0, noise=0.1)
     found = change_colors(image, np.random.default_rng(0), augment)
     assert np.array_equal(found[..., 3], image[..., 3])
     alone = change_colors(np.ascontiguousarray(image[..., :3]), np.random.default_rng(0), augment)

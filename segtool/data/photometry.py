@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ from segtool.errors import DataError
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 JPEG_CHANNELS = (1, 3)
 
-Change = Callable[[NDArray, np.random.Generator, float], NDArray]
+Strength = TypeVar("Strength")
+Change = Callable[[NDArray, np.random.Generator, Strength], NDArray]
 
 
 def mean_color(image: NDArray) -> NDArray[np.float64]:
@@ -39,8 +41,8 @@ def mean_color(image: NDArray) -> NDArray[np.float64]:
 def change_colors(image: NDArray, rng: np.random.Generator, augment: Augment) -> NDArray:
     """Returns the image after the changes that are on, in the order in which they come about; one that is off draws
     nothing."""
-    if augment.color:
-        image = jitter_color(image, rng, augment.color)
+    if augment.color or augment.hue or augment.tint:
+        image = jitter_color(image, rng, augment)
     if augment.gamma:
         image = jitter_gamma(image, rng, augment.gamma)
     if augment.blur:
@@ -52,9 +54,9 @@ def change_colors(image: NDArray, rng: np.random.Generator, augment: Augment) ->
     return image
 
 
-def _sparing_alpha(change: Change) -> Change:
+def _sparing_alpha(change: Change[Strength]) -> Change[Strength]:
     @functools.wraps(change)
-    def changed(image: NDArray, rng: np.random.Generator, strength: float) -> NDArray:
+    def changed(image: NDArray, rng: np.random.Generator, strength: Strength) -> NDArray:
         if image.shape[2] != 4:
             return change(image, rng, strength)
         colors = np.ascontiguousarray(image[..., :3])
@@ -64,24 +66,41 @@ def _sparing_alpha(change: Change) -> Change:
 
 
 @_sparing_alpha
-def jitter_color(image: NDArray, rng: np.random.Generator, strength: float) -> NDArray:
-    """Returns the image with brightness, contrast and saturation changed by factors of 1 - s to 1 + s.
+def jitter_color(image: NDArray, rng: np.random.Generator, augment: Augment) -> NDArray:
+    """Returns the image with brightness, contrast and saturation changed, the hue turned and the white shifted.
 
     Contrast is about the crop's own mean luminance; saturation mixes RGB with its luminance. All of it is one matrix.
     """
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3)
     channels = image.shape[2]
     grey = LUMINANCE if channels == 3 else np.full(channels, 1 / channels)
-    middle = float(mean_color(image) @ grey)
-    mix = np.eye(channels)
-    if channels == 3:
-        mix = saturation * mix + (1 - saturation) * LUMINANCE[None, :]
-    matrix = contrast * brightness * mix
-    shift = (1 - contrast) * brightness * middle
+    matrix, shift = np.eye(channels), np.zeros(channels)
+    if augment.color:
+        brightness, contrast, saturation = rng.uniform(1 - augment.color, 1 + augment.color, size=3)
+        if channels == 3:
+            matrix = saturation * matrix + (1 - saturation) * LUMINANCE[None, :]
+        matrix = contrast * brightness * matrix
+        shift += (1 - contrast) * brightness * float(mean_color(image) @ grey)
+    if augment.hue and channels == 3:
+        matrix = hue_matrix(math.radians(rng.uniform(-augment.hue, augment.hue))) @ matrix
+    if augment.tint and channels > 1:
+        gains = rng.uniform(1 - augment.tint, 1 + augment.tint, size=channels)
+        gains /= gains @ grey
+        matrix, shift = gains[:, None] * matrix, gains * shift
     if image.dtype == np.uint8 and channels == 3:
-        rows = np.column_stack([matrix, np.full(3, shift)])
+        rows = np.column_stack([matrix, shift])
         return np.asarray(Image.fromarray(image).convert("RGB", tuple(rows.ravel().tolist())))
     return _stored(image @ matrix.T + shift, image.dtype)
+
+
+def hue_matrix(angle: float) -> NDArray[np.float64]:
+    """Returns the 3 3 matrix that turns the hue of RGB by an angle in radians, in the plane of equal luminance.
+
+    The plane is that of U and V, ITU-R BT.601: U = 0.492 (B - Y), V = 0.877 (R - Y). Grey stays as it is.
+    """
+    blue, red = np.eye(3)[2] - LUMINANCE, np.eye(3)[0] - LUMINANCE
+    yuv = np.stack([LUMINANCE, 0.492 * blue, 0.877 * red])
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.linalg.inv(yuv) @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) @ yuv
 
 
 @_sparing_alpha
