@@ -22,14 +22,14 @@ from torch import nn
 from benchmarks.harness import DEMO, Round, Row, alternate, middle, ratios, report, segtool
 from benchmarks.training_step import CLASSES, NETWORKS, Network, batch_of, plain_model, random_batch, records_of
 from benchmarks.whole_training import seconds_between
+from segtool.commands.demo import make_dataset
 from segtool.config import Config, load_config
 from segtool.data.dataset import Sample
-from segtool.demo import make_dataset
-from segtool.distributed import World
-from segtool.inference import Normalize, Predictor, fast_dtype
-from segtool.plan import make_plan
-from segtool.training_log import FLUSH_STEPS
-from segtool.training_step import Training, build_training, train_step
+from segtool.prediction.inference import Normalize, Predictor, fast_dtype
+from segtool.system.distributed import World
+from segtool.training.plan import make_plan
+from segtool.training.training_log import FLUSH_STEPS
+from segtool.training.training_step import Training, build_training, train_step
 
 SIZE, BATCH, STEPS, ROUNDS = (352, 480), 16, 20, 5
 LONG = 100_000  # steps for which `auto` chooses, so that whatever it would ever use is used

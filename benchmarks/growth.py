@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.harness import DEMO, Row, report, segtool
 from benchmarks.large_image import picture
-from segtool.demo import make_dataset
+from segtool.commands.demo import make_dataset
 
 Points = list[tuple[float, float]]
 

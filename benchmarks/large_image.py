@@ -25,11 +25,11 @@ from PIL import Image
 
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
 from benchmarks.prediction import plain_network, untrained
-from segtool.allocator import keep_freed_memory
-from segtool.checkpoint import load
-from segtool.demo import draw_scene
-from segtool.predict import build_predictor, predict
-from segtool.predicted_files import list_jobs
+from segtool.commands.demo import draw_scene
+from segtool.prediction.predict import build_predictor, predict
+from segtool.prediction.predicted_files import list_jobs
+from segtool.runs.checkpoint import load
+from segtool.system.allocator import keep_freed_memory
 
 CLASSES = 12
 WINDOW, WINDOW_OVERLAP = 1024, 0.25

@@ -24,15 +24,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
-from segtool.allocator import keep_freed_memory
-from segtool.checkpoint import Progress, TrainState, load, save
+from segtool.commands.demo import draw_scene
 from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
-from segtool.demo import draw_scene
+from segtool.config.registry import Component
 from segtool.models.segmenter import assemble, build_model
-from segtool.optim import build_optimizer
-from segtool.predict import build_predictor, predict
-from segtool.predicted_files import list_jobs
-from segtool.registry import Component
+from segtool.prediction.predict import build_predictor, predict
+from segtool.prediction.predicted_files import list_jobs
+from segtool.runs.checkpoint import Progress, TrainState, load, save
+from segtool.system.allocator import keep_freed_memory
+from segtool.training.optim import build_optimizer
 
 CONFIG = Path(__file__).parent.parent / "configs" / "camvid-unet.yaml"
 CHANNELS, QUICK_CHANNELS = (32, 64, 128, 256, 512), (4, 8)

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import DEMO, Row, report, segtool
+from segtool.commands.demo import make_dataset
 from segtool.config import load_config
 from segtool.data.formats import split_records
 from segtool.data.statistics import resolve_data
-from segtool.demo import make_dataset
-from segtool.plan import make_plan
+from segtool.training.plan import make_plan
 
 SEEDS, STEPS = (0, 1, 2), 120
 SETTINGS = ("train.eval_every=1000", "train.samples=0")

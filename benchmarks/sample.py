@@ -42,7 +42,7 @@ def main() -> None:
     if (options.data / "train").is_dir():
         report(*measure(options.data, count, rounds, ""))
         return
-    from segtool.demo import make_dataset
+    from segtool.commands.demo import make_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         print("no CamVid there: synthetic images of its size are made", file=sys.stderr)
@@ -121,13 +121,13 @@ def timed(make: Callable[[], None], count: int) -> Callable[[], float]:
 
 def build_ours(files: list[tuple[Path, Path]], rotate: int) -> Callable[[], None]:
     """Returns what makes the samples as a loading process of `segtool train` does, and normalises the batches."""
-    from segtool.allocator import keep_freed_memory
     from segtool.config import Augment, ClassSpec, Config, Data
     from segtool.data.dataset import TrainingSet
     from segtool.data.loader import collate
     from segtool.data.pairs import Record
     from segtool.data.reader import Reader
-    from segtool.inference import Normalize
+    from segtool.prediction.inference import Normalize
+    from segtool.system.allocator import keep_freed_memory
 
     keep_freed_memory()
     classes = tuple(ClassSpec(f"class {value}", values=(value,)) for value in range(CLASSES))

@@ -25,7 +25,7 @@ from PIL import Image
 
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
 from segtool.config import load_config
-from segtool.score import score_folders
+from segtool.scoring.score import score_folders
 
 CLASSES, IGNORED = 11, 11
 HEIGHT, WIDTH = 360, 480
@@ -50,7 +50,7 @@ def truths(data: Path) -> Iterator[np.ndarray]:
     if files:
         for file in cycle(files):
             yield np.asarray(Image.open(file))
-    from segtool.demo import draw_scene
+    from segtool.commands.demo import draw_scene
 
     yield from cycle(draw_scene(0, "test", index, height=HEIGHT, width=WIDTH)[1] for index in range(20))
 

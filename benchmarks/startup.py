@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.harness import Round, Row, alternate, middle, report
 from benchmarks.prediction import untrained
-from segtool.demo import draw_scene
+from segtool.commands.demo import draw_scene
 
 CHANNELS = (16, 32, 64, 128)
 CLASSES = 12

@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Round, Row, Side, in_turn, middle, ratios, report, serve
-from segtool.allocator import keep_freed_memory
 from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
+from segtool.config.registry import Component
 from segtool.data.dataset import Sample
 from segtool.data.pairs import Record
-from segtool.distributed import World
 from segtool.models.segmenter import Segmenter, build_model, verify
-from segtool.plan import make_plan
-from segtool.registry import Component
-from segtool.training_step import build_training, train_step
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.distributed import World
+from segtool.training.plan import make_plan
+from segtool.training.training_step import build_training, train_step
 
 CLASSES = 12
 SIZE = (352, 480)

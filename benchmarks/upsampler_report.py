@@ -15,8 +15,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from benchmarks.upsampler_runs import logits, read_pixels, trained, untrained
 from benchmarks.upsampler_scores import checkerboard, pattern_energy, thin_pixels
-from segtool.demo import CLASSES, ROAD
-from segtool.draw import contact_sheet
+from segtool.commands.demo import CLASSES, ROAD
+from segtool.data.draw import contact_sheet
 
 Row = dict[str, Any]
 REFERENCE = "nearest"

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.upsampler_scores import Hits, thin_hits
-from segtool import checkpoint
-from segtool.demo import CLASSES
-from segtool.inference import Predictor
-from segtool.predict import build_predictor
+from segtool.commands.demo import CLASSES
+from segtool.prediction.inference import Predictor
+from segtool.prediction.predict import build_predictor
+from segtool.runs import checkpoint
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:

@@ -26,8 +26,8 @@ from benchmarks.harness import DEMO, segtool
 from benchmarks.upsampler_report import publish, write_pictures, write_table
 from benchmarks.upsampler_runs import logits, prediction_ms, read_pixels, thin_iou, trained, training_rate, untrained
 from benchmarks.upsampler_scores import checkerboard, pattern_energy
+from segtool.commands.demo import make_dataset
 from segtool.config import Config, load_config, plain
-from segtool.demo import make_dataset
 from segtool.errors import SegtoolError
 
 STEPS = 120

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Round, Row, Side, alternate, middle, ratios, report, serve
-from segtool.allocator import keep_freed_memory
+from segtool.commands.demo import make_dataset
 from segtool.config import Config, load_config
 from segtool.data.dataset import TrainingSet
 from segtool.data.formats import split_records
@@ -33,11 +33,11 @@ from segtool.data.loader import training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, resolve_data
-from segtool.demo import make_dataset
-from segtool.distributed import World
-from segtool.plan import Plan, make_plan
-from segtool.training_log import FLUSH_STEPS
-from segtool.training_step import build_training, train_step
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.distributed import World
+from segtool.training.plan import Plan, make_plan
+from segtool.training.training_log import FLUSH_STEPS
+from segtool.training.training_step import build_training, train_step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BATCH = 4

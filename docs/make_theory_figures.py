@@ -22,14 +22,15 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import nn
 from torch.nn import functional as F
 
-from segtool import demo, metrics
+from segtool.commands import demo
 from segtool.config import Model
-from segtool.layers import describe
+from segtool.config.registry import Component
 from segtool.models.blocks import Activation, conv_unit
 from segtool.models.encoders import ConvEncoder
+from segtool.models.layers import describe
 from segtool.models.segmenter import Segmenter, build_model
 from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
-from segtool.registry import Component
+from segtool.scoring import metrics
 
 IMAGES = Path(__file__).with_name("images")
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7"

@@ -1,6 +1,6 @@
 """`python -m segtool` is `segtool`."""
 
-from segtool.signals import end_at_signals
+from segtool.system.signals import end_at_signals
 
 
 def main() -> None:

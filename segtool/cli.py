@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segtool import __version__, streams
-from segtool.disk import require_plain, write_atomically
+from segtool import __version__
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError
-from segtool.signals import end_at_signals, end_where_asked
+from segtool.system import streams
+from segtool.system.disk import require_plain, write_atomically
+from segtool.system.signals import end_at_signals, end_where_asked
 
 if TYPE_CHECKING:
+    from segtool.commands.score_report import Scored
+    from segtool.commands.sources import Session
     from segtool.config import Config
-    from segtool.score_report import Scored
-    from segtool.sources import Session
 
 LAUNCHER_SECONDS = 5  # in which a launcher has seen that a process ended
 
@@ -74,14 +75,14 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except Exception as error:
-        from segtool.launch import record
+        from segtool.system.launch import record
 
         record(error)
         if isinstance(error, LostError):
             time.sleep(LAUNCHER_SECONDS)  # first comes what ended the other; the launcher ends this one meanwhile
         if debug:
             raise
-        from segtool.endings import explain
+        from segtool.commands.endings import explain
 
         sys.exit(explain(error))
 
@@ -105,9 +106,9 @@ def _require_words(arguments: list[str]) -> None:
 
 def _tell_keys(arguments: list[str]) -> None:
     """Says how a key of the config is set where one was given as an option, as other programs have them."""
-    from segtool.config import Sections
-    from segtool.parsing import dotted_keys
-    from segtool.terminal import print_errors
+    from segtool.config.parsing import dotted_keys
+    from segtool.config.sections import Sections
+    from segtool.system.terminal import print_errors
 
     commands = typer.main.get_group(app).commands
     taken = {name: {word for each in command.params for word in each.opts} for name, command in commands.items()}
@@ -149,8 +150,8 @@ def demo(
     """Make a small data set, then init, check, train, eval and predict."""
     import shlex
 
-    from segtool.demo import TRAINING, make_dataset
-    from segtool.runs import argument
+    from segtool.commands.demo import TRAINING, make_dataset
+    from segtool.runs.run_directory import argument
 
     if out.exists() and any(out.iterdir()):
         raise SegtoolError(f"{out}: is not empty; choose another --out or remove it")
@@ -188,12 +189,12 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Look at a folder and write a commented config that trains."""
-    from segtool.data.pools import import_numpy
+    from segtool.system.pools import import_numpy
 
     import_numpy()
-    from segtool.data.opening import shown
+    from segtool.errors import shown
     from segtool.init.scaffold import scaffold
-    from segtool.runs import typed
+    from segtool.runs.run_directory import typed
 
     data_dir = _existing(data_dir)
     out = out or Path(f"{data_dir.resolve().name}.yaml")
@@ -235,11 +236,11 @@ def check(
     """Find every problem of the data in one pass: file, pixel, remedy. Never edits data."""
     from rich.console import Console
 
-    from segtool.data.pools import import_numpy
+    from segtool.system.pools import import_numpy
 
     import_numpy()
     from segtool.check.report import examine, render, to_json
-    from segtool.terminal import Reporter
+    from segtool.system.terminal import Reporter
 
     resolved, base = _load(config, overrides)
     report = examine(resolved, base, progress=Reporter().counter(unit="file", label="checking"))
@@ -284,8 +285,8 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train: check the data, train, measure, save."""
-    from segtool.session import train_session
-    from segtool.sources import Session
+    from segtool.commands.session import train_session
+    from segtool.commands.sources import Session
 
     if max_restarts and gpus == 1:
         raise SegtoolError("--max-restarts goes with --gpus N, or is an option of torchrun; leave it out")
@@ -341,8 +342,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a trained model on a split, or masks that any tool made."""
-    from segtool.score_report import Scored, missed, parse_limits, require_place, show, write_table
-    from segtool.terminal import print_errors
+    from segtool.commands.score_report import Scored, missed, parse_limits, require_place, show, write_table
+    from segtool.system.terminal import print_errors
 
     limits = parse_limits(fail_under)
     if csv is not None and os.environ.get("RANK", "0") == "0":  # of several processes the main one writes
@@ -361,7 +362,7 @@ def evaluate(
     elif masks is not None or config is not None:
         raise SegtoolError("--masks and --config go with --predictions; leave them out, a RUN has its own config")
     else:
-        from segtool.use import evaluate_session
+        from segtool.commands.use import evaluate_session
 
         result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
         if not result.is_main:
@@ -399,7 +400,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict masks: one per image, same stem, tree, height and width."""
-    from segtool.use import predict_session
+    from segtool.commands.use import predict_session
 
     predict_session(
         paths,
@@ -437,7 +438,7 @@ def inspect(
 
     Output size and its formula, stride, receptive field, parameters, multiply-adds, memory.
     """
-    from segtool.inspection import inspect_session
+    from segtool.commands.inspection import inspect_session
 
     pixels = _size(size) if size else None
     found = inspect_session(config, overrides or (), size=pixels, measuring=measure, device=device, quiet=quiet)
@@ -461,7 +462,7 @@ def list_components(
     as_json: Json = False,
 ) -> None:
     """List what a config may name, with its options and their defaults."""
-    from segtool.listing import KINDS, entries, print_entries
+    from segtool.commands.listing import KINDS, entries, print_entries
 
     if kind not in KINDS:
         raise SegtoolError(f"list {kind}: unknown; expected one of {', '.join(KINDS)}")
@@ -476,7 +477,7 @@ def list_components(
 def config_show(config: ConfigOrData, overrides: Overrides = None) -> None:
     """Print the resolved config with where each value came from."""
     from segtool.config import plain, show
-    from segtool.data.opening import shown
+    from segtool.errors import shown
 
     resolved, _ = _load(config, overrides)
     rows = [(path, json.dumps(plain(value), ensure_ascii=False), origin) for path, value, origin in show(resolved)]
@@ -496,7 +497,7 @@ def config_schema() -> None:
 @app.command()
 def doctor() -> None:
     """Print Python, torch, devices, cores, memory and disk: pasteable."""
-    from segtool.doctor import facts
+    from segtool.commands.doctor import facts
 
     for name, value in facts():
         print(f"{name:<14} {value}")
@@ -504,7 +505,7 @@ def doctor() -> None:
 
 def _load(path: Path, overrides: list[str] | None) -> tuple[Config, Path]:
     """Returns the config that a file, a run or a data folder gives, and the folder that its root is relative to."""
-    from segtool.sources import load_any
+    from segtool.commands.sources import load_any
 
     return load_any(path, tuple(overrides or ()))
 
@@ -514,8 +515,8 @@ def _previews(config: Config, base: Path, directory: Path, *, drawable: bool) ->
     if not drawable:
         print("no pictures: mend the errors first", file=sys.stderr)
         return []
-    from segtool.data.opening import shown
     from segtool.data.preview import options_on, write_previews
+    from segtool.errors import shown
 
     pictures = write_previews(config, base, directory)
     for path in pictures:
@@ -536,9 +537,9 @@ def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
     """Trains and scores all folds, and prints the tables of their scores."""
     from rich.console import Console
 
-    from segtool.crossvalidate import SCORES, cross_validate
-    from segtool.folds import definition, fold_tables
-    from segtool.runs import typed
+    from segtool.commands.crossvalidate import SCORES, cross_validate
+    from segtool.runs.run_directory import typed
+    from segtool.scoring.folds import definition, fold_tables
 
     directory, folds = cross_validate(session, count, dry_run=dry_run)
     if not folds:
@@ -575,8 +576,8 @@ def _size(text: str) -> tuple[int, int]:
 
 def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: list[str] | None) -> Scored:
     """Returns the scores of the masks in one folder against those in another."""
-    from segtool.score import score_folders
-    from segtool.score_report import Scored
+    from segtool.commands.score_report import Scored
+    from segtool.scoring.score import score_folders
 
     resolved, base = _load(config, overrides)
     scores = score_folders(resolved, _existing(predictions), _existing(masks), base)

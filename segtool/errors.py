@@ -19,6 +19,7 @@ A message says where, what was found, what was expected and what to do. Anything
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class SegtoolError(Exception):
@@ -104,6 +105,11 @@ class Interrupted(SegtoolError):  # noqa: N818 -- nothing went wrong
         super().__init__(f"interrupted; step {step} is saved. Continue with: {resume}")
         self.exit_code = 128 + signal_number
         self.step = step
+
+
+def shown(path: Path | str) -> str:
+    """Returns a path as a message may show it: control characters and bytes that are no UTF-8 are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
 def _plain(problem: Problem) -> str:

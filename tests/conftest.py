@@ -54,7 +54,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def float32() -> Iterator[None]:
     """Predicts in float32 whatever the processor is fastest in, since the oracles compute so."""
-    from segtool import predict, train
+    from segtool.prediction import predict
+    from segtool.training import train
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (predict, train):
@@ -65,7 +66,7 @@ def float32() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def without_preflight() -> Iterator[Callable[..., Any]]:
     """Leaves the preflight of trainings in this process out, which takes longer than most of them; returns it."""
-    from segtool import session
+    from segtool.commands import session
 
     preflight = session._preflight
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +77,7 @@ def without_preflight() -> Iterator[Callable[..., Any]]:
 @pytest.fixture(autouse=True)
 def preflight_where_marked(request: pytest.FixtureRequest, without_preflight: Callable[..., Any]) -> Iterator[None]:
     """Has the tests that are marked with `@pytest.mark.preflight` train with it."""
-    from segtool import session
+    from segtool.commands import session
 
     with pytest.MonkeyPatch.context() as patch:
         if "preflight" in request.keywords:
@@ -87,7 +88,7 @@ def preflight_where_marked(request: pytest.FixtureRequest, without_preflight: Ca
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Takes back what the command line, run in this process, does at signals: pytest has its own."""
-    from segtool.signals import STOPPING, _late
+    from segtool.system.signals import STOPPING, _late
 
     before = {number: signal.getsignal(number) for number in STOPPING}
     yield

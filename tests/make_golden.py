@@ -28,8 +28,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segtool import checkpoint, checkpoint_files, cli, plan, predict, train
-from segtool.yaml_io import dump
+from segtool import cli
+from segtool.config.yaml_io import dump
+from segtool.prediction import predict
+from segtool.runs import checkpoint, checkpoint_files
+from segtool.training import plan, train
 
 GOLDEN = Path(__file__).with_name("golden")
 COLORS = ("#101820", "#c87832", "#2860dc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segtool.inference import Normalize, Predictor
+from segtool.prediction.inference import Normalize, Predictor
 
 
 class Red(nn.Module):

@@ -16,8 +16,8 @@ from unittest import mock
 import typer
 
 from segtool import cli, errors
+from segtool.commands.listing import KINDS, entries
 from segtool.config import schema
-from segtool.listing import KINDS, entries
 
 SURFACE = Path(__file__).with_name("surface.json")
 GOLDEN = Path(__file__).with_name("golden") / "format-1"

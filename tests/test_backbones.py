@@ -11,16 +11,15 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segtool import registry
-from segtool.config import Config, Model
+from segtool.config import Config, Model, registry
+from segtool.config.registry import Component
 from segtool.errors import CheckpointError, ConfigError, Problem
-from segtool.layers import describe, rows_table
 from segtool.models.encoders import Encoder
+from segtool.models.layers import describe, rows_table
 from segtool.models.segmenter import build_model, verify
 from segtool.models.torchvision_encoders import TorchvisionEncoder
 from segtool.models.weights import read_weights
-from segtool.registry import Component
-from segtool.runs import relocate
+from segtool.runs.run_directory import relocate
 
 WITH_TIMM = importlib.util.find_spec("timm") is not None
 needs_timm = pytest.mark.skipif(not WITH_TIMM, reason="needs the timm extra")

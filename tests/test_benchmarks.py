@@ -17,7 +17,7 @@ from benchmarks import bench, growth, quality
 from benchmarks.bench_report import measured, page, target
 from benchmarks.harness import Result, Row, in_turn, report
 from benchmarks.training_step import CLASSES, SIDES, Network, conv_inputs, flop, plain_model
-from segtool.registry import Component
+from segtool.config.registry import Component
 
 ROW = Row("a step", "the plain loop", (1.9, 2.1, 2.0), target=3.0, at_least=True, needs="bf16", note="no loading")
 OLD = {"processor": "one", "instruction sets": "avx2"}

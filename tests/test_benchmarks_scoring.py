@@ -13,7 +13,7 @@ pytest.importorskip("torchmetrics")
 
 from benchmarks import scoring
 from segtool.config import load_config
-from segtool.score import score_folders
+from segtool.scoring.score import score_folders
 
 
 def rows(program: str, folder: Path) -> list[dict]:

@@ -10,15 +10,15 @@ import yaml
 from conftest import CLASSES, Command, config_of, snapshot
 from PIL import Image
 
-from segtool.briefing import brief, reasons
 from segtool.check.report import examine
 from segtool.config import Optim, dump_config, parse_text
 from segtool.data.statistics import ClassFrequencies
 from segtool.init.scaffold import scaffold
-from segtool.losses import class_weight_values
 from segtool.models.segmenter import verify
-from segtool.optim import learning_rate
-from segtool.plan import Plan
+from segtool.training.briefing import brief, reasons
+from segtool.training.losses import class_weight_values
+from segtool.training.optim import learning_rate
+from segtool.training.plan import Plan
 
 SMALL = ("--set=model.encoder.channels=[4, 8]", "--set=augment.crop=[16, 16]", "--set=train.steps=2")
 SMALL = (*SMALL, "--set=train.batch_size=2", "--set=train.compile=false", "--set=train.workers=0")

@@ -12,17 +12,17 @@ import pytest
 import torch
 from training import Trained, Trainer
 
-from segtool import budget, train, training_step
-from segtool.budget import ENDING, LEFT_OVER, SLACK, Budget
+from segtool.commands.preparation import budgeted
 from segtool.config import load_config
-from segtool.distributed import ALONE
 from segtool.errors import SegtoolError
-from segtool.forecast import Times
-from segtool.optim import learning_rate
-from segtool.plan import Plan, Prepared, of_length
-from segtool.preparation import budgeted
-from segtool.runs import RunDirectory
-from segtool.terminal import Reporter
+from segtool.runs.run_directory import RunDirectory
+from segtool.system.distributed import ALONE
+from segtool.system.terminal import Reporter
+from segtool.training import budget, train, training_step
+from segtool.training.budget import ENDING, LEFT_OVER, SLACK, Budget
+from segtool.training.forecast import Times
+from segtool.training.optim import learning_rate
+from segtool.training.plan import Plan, Prepared, of_length
 
 SCORED = 3.0  # seconds of a validation
 

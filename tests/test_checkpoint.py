@@ -29,13 +29,13 @@ from safetensors.torch import load as read_tensors
 from torch import nn
 
 import segtool
-from segtool import checkpoint, checkpoint_files
-from segtool.checkpoint import Progress, TrainState, best, committed, last, load, remove_old, save
 from segtool.config import Config, Optim, parse_config
 from segtool.errors import CheckpointError
-from segtool.members import find_checkpoint
-from segtool.optim import Ema, build_optimizer
-from segtool.terminal import Reporter
+from segtool.runs import checkpoint, checkpoint_files
+from segtool.runs.checkpoint import Progress, TrainState, best, committed, last, load, remove_old, save
+from segtool.runs.members import find_checkpoint
+from segtool.system.terminal import Reporter
+from segtool.training.optim import Ema, build_optimizer
 
 CLASSES = [{"name": "a", "values": [0]}, {"name": "b", "values": [1]}]
 CONFIG = {"data": {"train": {"images": "i", "masks": "m"}, "classes": CLASSES}}

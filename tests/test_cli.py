@@ -15,9 +15,9 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from segtool.demo import make_dataset
-from segtool.metrics import Scores
-from segtool.score_report import missed
+from segtool.commands.demo import make_dataset
+from segtool.commands.score_report import missed
+from segtool.scoring.metrics import Scores
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtool import registry
-from segtool.config import Model
+from segtool.config import Model, registry
+from segtool.config.registry import Component
 from segtool.errors import ConfigError, Problem
 from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights, verify
-from segtool.registry import Component
 
 UPSAMPLERS = registry.names("upsampler")
 DECODERS = [("unet", {})] + [("fcn", {"skips": skips}) for skips in (0, 1, 2)]

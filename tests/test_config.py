@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtool.bounds import BOUNDS, MAX_SEED
+from segtool.commands.listing import COMPONENTS, entries
 from segtool.config import (
     Augment,
     ClassSpec,
@@ -30,7 +30,6 @@ from segtool.config import (
     Model,
     Optim,
     Pairing,
-    Sections,
     Split,
     Train,
     dump_config,
@@ -43,12 +42,13 @@ from segtool.config import (
     schema,
     show,
 )
+from segtool.config.bounds import BOUNDS, MAX_SEED
+from segtool.config.json_schema import field_docs
+from segtool.config.overrides import apply
+from segtool.config.registry import MODULES, Component, _registered, build, names, options, register
+from segtool.config.sections import Sections
+from segtool.config.yaml_io import dump, load_file
 from segtool.errors import ConfigError, Problem
-from segtool.listing import COMPONENTS, entries
-from segtool.overrides import apply
-from segtool.registry import MODULES, Component, _registered, build, names, options, register
-from segtool.schema import field_docs
-from segtool.yaml_io import dump, load_file
 
 ROOT = Path(__file__).parent.parent
 
@@ -860,7 +860,7 @@ def test_the_schema_accepts_what_loads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_the_schema_refuses_what_does_not_load(path: str, tmp_path: Path) -> None:
-    from segtool.yaml_io import load
+    from segtool.config.yaml_io import load
 
     data = load_file(written(tmp_path, EVERYTHING)).data
     for text in misfits(FIELDS[path]):

@@ -19,7 +19,9 @@ import pytest
 from conftest import Command, snapshot
 from surface import SURFACE, commands, surface
 
-from segtool import __version__, cli, sources, streams
+from segtool import __version__, cli
+from segtool.commands import sources
+from segtool.system import streams
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).with_name("golden") / "format-1"

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segtool import control_group, distributed
-from segtool.data import pools
+from segtool.system import control_group, distributed, pools
 
 Groups = Callable[..., None]
 

@@ -26,14 +26,14 @@ from PIL import Image
 from stubs import red
 from torch import nn
 
-from segtool import checkpoint
-from segtool.checkpoint import Progress, TrainState
 from segtool.config import Optim
 from segtool.errors import CheckpointError
-from segtool.optim import build_optimizer
-from segtool.predict import predict
-from segtool.predicted_files import list_jobs
-from segtool.runs import Run
+from segtool.prediction.predict import predict
+from segtool.prediction.predicted_files import list_jobs
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress, TrainState
+from segtool.runs.run_directory import Run
+from segtool.training.optim import build_optimizer
 
 # --- SIGKILL
 

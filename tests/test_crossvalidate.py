@@ -16,12 +16,15 @@ from conftest import command
 from PIL import Image
 from training import SilentOs
 
-from segtool import checkpoint, crossvalidate, signals, train, training_step
+from segtool.commands import crossvalidate
+from segtool.commands.demo import make_dataset
+from segtool.commands.sources import Session
 from segtool.config import load_config
-from segtool.demo import make_dataset
-from segtool.folds import FoldScore, Spread, class_spreads, definition, to_json
-from segtool.metrics import ImageScore, Scores
-from segtool.sources import Session
+from segtool.runs import checkpoint
+from segtool.scoring.folds import FoldScore, Spread, class_spreads, definition, to_json
+from segtool.scoring.metrics import ImageScore, Scores
+from segtool.system import signals
+from segtool.training import train, training_step
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",

@@ -25,17 +25,17 @@ from conftest import config_of
 from PIL import Image
 from training import Trained
 
-from segtool import training_step
-from segtool.checkpoint import last
+from segtool.commands.demo import make_dataset
 from segtool.config import dump_config
 from segtool.data.dataset import Sample
 from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
-from segtool.demo import make_dataset
-from segtool.distributed import World
 from segtool.errors import DivergedError
-from segtool.inference import Normalize, Predictor, fast_dtype
-from segtool.training_step import Training, build_training, train_step
+from segtool.prediction.inference import Normalize, Predictor, fast_dtype
+from segtool.runs.checkpoint import last
+from segtool.system.distributed import World
+from segtool.training import training_step
+from segtool.training.training_step import Training, build_training, train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU with CUDA")
 
@@ -290,7 +290,7 @@ def test_a_run_goes_on_on_another_device(trainer, make_config):
 
 ON_ONE_GPU = """
 import sys, torch
-from segtool import distributed
+from segtool.system import distributed
 
 start = torch.distributed.init_process_group
 torch.distributed.init_process_group = lambda _, **options: start("gloo", **options)

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segtool import preparation
+from segtool.commands import preparation
 from segtool.config import Augment, ClassSpec, Config, Data
+from segtool.config.rules import problems
 from segtool.data import cache as cache_module
 from segtool.data.cache import Cache, choose_cache, free_memory
 from segtool.data.codes import IGNORE
@@ -26,9 +27,8 @@ from segtool.data.loader import StepSampler, collate, evaluation_batches, num_wo
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies
-from segtool.distributed import World
 from segtool.errors import DataError
-from segtool.rules import problems
+from segtool.system.distributed import World
 
 AUGMENT = Augment(scale=(0.7, 1.5), flip="both", rotate=20, color=0.3)
 CROP = (12, 10)
@@ -217,7 +217,7 @@ def test_a_cache_is_no_larger_than_a_limit_on_the_address_space_allows():
     """It could not be made at all, where the machine has far more memory than the job was given."""
     code = (
         "import resource\nfrom segtool.data.cache import free_memory, make_cache\n"
-        "from segtool.shortage import _address_space\n"
+        "from segtool.system.shortage import _address_space\n"
         "resource.setrlimit(resource.RLIMIT_AS, (_address_space() + 2**28, resource.RLIM_INFINITY))\n"
         "assert 0 < free_memory() <= 2**28\nmake_cache(3)"
     )

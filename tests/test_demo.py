@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from segtool import cli, demo
-from segtool.demo import BUILDING, CLASSES, FIELD, MEADOW, ROAD, TREE, WATER, draw_scene, make_dataset
+from segtool import cli
+from segtool.commands import demo
+from segtool.commands.demo import BUILDING, CLASSES, FIELD, MEADOW, ROAD, TREE, WATER, draw_scene, make_dataset
 
 ALL = set(range(len(CLASSES)))
 
@@ -65,7 +66,7 @@ def test_the_names_stand_in_a_file_in_the_order_of_the_mask_values(dataset):
 
 def test_another_process_draws_the_same_scene():
     program = (
-        "import zlib; from segtool.demo import draw_scene;"
+        "import zlib; from segtool.commands.demo import draw_scene;"
         "print(*(zlib.crc32(array.tobytes()) for array in draw_scene(3, 'val', 7)))"
     )
     digests = {
@@ -184,7 +185,7 @@ def test_names_and_colours_of_the_classes_are_distinct():
 
 
 def test_drawing_needs_no_torch():
-    program = "import sys, segtool.demo; sys.exit('torch' in sys.modules)"
+    program = "import sys, segtool.commands.demo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

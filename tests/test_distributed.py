@@ -21,17 +21,19 @@ from conftest import config_of, draw_dataset
 from ranks import in_ranks, values_of
 from torch import nn
 
-from segtool import checkpoint, launch, session
+from segtool.commands import session
+from segtool.commands.session import train_session
+from segtool.commands.sources import Session
+from segtool.commands.use import evaluate_session, predict_session
 from segtool.config import dump_config
+from segtool.config.registry import _registered
 from segtool.data import loader
-from segtool.distributed import World, join_world, place, world_of
 from segtool.errors import ConfigError, DataError, LostError, SegtoolError
 from segtool.models.encoders import ConvEncoder
-from segtool.plan import parts_of, smallest_part
-from segtool.registry import _registered
-from segtool.session import train_session
-from segtool.sources import Session
-from segtool.use import evaluate_session, predict_session
+from segtool.runs import checkpoint
+from segtool.system import launch
+from segtool.system.distributed import World, join_world, place, world_of
+from segtool.training.plan import parts_of, smallest_part
 
 NORMLESS = {
     "encoder": {"name": "conv", "channels": [4, 8], "norm": "group"},
@@ -209,7 +211,7 @@ def test_a_padded_share_would_be_seen(run, tmp_path, monkeypatch):
         if world.rank >= len(dataset) % world.size > 0:
             yield from real(dataset, World(), workers=workers)
 
-    monkeypatch.setattr("segtool.evaluate.evaluation_batches", padded)
+    monkeypatch.setattr("segtool.scoring.evaluate.evaluation_batches", padded)
     with pytest.raises(AssertionError):
         assert scored(run, "val", 2, tmp_path) == [alone] * 2
 
@@ -303,7 +305,7 @@ def test_an_image_that_only_another_process_reads_ends_all_with_its_name(tmp_pat
     bad = root / "train" / "images" / f"train{stream_keys(0, 4, 0, 2)[1][1]}.png"
 
     def work() -> None:
-        from segtool import training_step
+        from segtool.training import training_step
 
         build = training_step.build_training
 
@@ -502,7 +504,7 @@ def test_two_jobs_begun_together_get_two_directories_and_a_new_start_what_is_lef
 
 def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_config, tmp_path, monkeypatch):
     """Only the second process computes a loss that is none; all leave the step out."""
-    from segtool import training_step
+    from segtool.training import training_step
 
     config, directory = write_config(train={"steps": 4, "batch_size": 4}), tmp_path / "run"
     real = training_step.add_gradients
@@ -525,7 +527,7 @@ def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_c
 
 
 def test_a_signal_to_any_process_ends_all_after_the_same_step(write_config, tmp_path, monkeypatch):
-    from segtool import training_step
+    from segtool.training import training_step
 
     config, directory = write_config(train={"steps": 9, "batch_size": 4}), tmp_path / "run"
     real = training_step.train_step
@@ -550,7 +552,7 @@ def validated_statistics(config: Path, directory: Path) -> list[list[float]]:
     """Returns what each of two processes has as BatchNorm's statistics in its validations, summed up."""
 
     def work() -> list[float]:
-        from segtool import train, training_step
+        from segtool.training import train, training_step
 
         real, found = train.build_predictor, []
 
@@ -578,7 +580,7 @@ def test_all_processes_validate_with_the_statistics_of_the_main_one(tiny_ds, tmp
 
 def test_parts_of_a_batch_are_added_up_before_the_processes_are(tmp_path):
     def work() -> list[list[float]]:
-        from segtool.distributed import apart
+        from segtool.system.distributed import apart
 
         with join_world() as world:
             torch.manual_seed(0)
@@ -595,7 +597,7 @@ def test_parts_of_a_batch_are_added_up_before_the_processes_are(tmp_path):
 
 
 def test_processes_whose_files_differ_are_told_so(write_config, tmp_path, monkeypatch):
-    from segtool import execution
+    from segtool.commands import execution
 
     config = write_config(train={"steps": 2, "batch_size": 4})
     real = execution.fingerprint
@@ -684,7 +686,7 @@ def test_an_error_is_recorded_for_the_launcher_but_not_the_end_of_another(tmp_pa
 )
 def test_where_compilation_fails_several_processes_end(monkeypatch, error, raised, said):
     """One alone makes the step again without; of several the others are within it."""
-    from segtool import training_step
+    from segtool.training import training_step
 
     def fail(*_: Any) -> None:
         raise error

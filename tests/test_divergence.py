@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from training import Trainer
 
-from segtool import checkpoint, divergence, train, training_log, training_step
 from segtool.cli import app
 from segtool.config import dump_config
-from segtool.distributed import World
 from segtool.errors import DivergedError
-from segtool.runs import RunDirectory
-from segtool.training_step import Outcome, Training
+from segtool.runs import checkpoint
+from segtool.runs.run_directory import RunDirectory
+from segtool.system.distributed import World
+from segtool.training import divergence, train, training_log, training_step
+from segtool.training.training_step import Outcome, Training
 
 STEP = 4  # counted from 0: nothing is written and nothing validated after it
 LONG = {"steps": 7, "eval_every": 100}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtool.draw import contact_sheet, gallery, legend, overlay, panel, png, sample, window
-from segtool.palette import COLORS
+from segtool.data.draw import contact_sheet, gallery, legend, overlay, panel, png, sample, window
+from segtool.data.palette import COLORS
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
 THREE = np.array([RED, BLUE, GREEN], np.uint8)
@@ -74,7 +74,7 @@ def test_bands_of_rows_are_blended_like_the_whole(monkeypatch):
     rng = np.random.default_rng(0)
     image, indices = rng.integers(0, 256, (23, 10, 3), np.uint8), rng.integers(0, 3, (23, 10), np.uint8)
     whole = overlay(image, indices, THREE, NAMES)
-    monkeypatch.setattr("segtool.draw._BAND", 30)
+    monkeypatch.setattr("segtool.data.draw._BAND", 30)
     assert np.array_equal(overlay(image, indices, THREE, NAMES), whole)
 
 
@@ -235,7 +235,7 @@ def test_the_palette_serves_twenty_classes():
 
 
 def test_drawing_needs_no_torch():
-    program = "import sys, segtool.draw; sys.exit('torch' in sys.modules)"
+    program = "import sys, segtool.data.draw; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -14,10 +14,11 @@ import pytest
 from conftest import age
 from PIL import Image
 
-from segtool.data import fact_cache, facts, pools, user_cache
+from segtool.data import fact_cache, facts, user_cache
 from segtool.data.fact_cache import FactCache
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_images, look_at_masks, look_at_picture
 from segtool.data.user_cache import VERSION, cache_directory, stamp
+from segtool.system import pools
 
 Looks = list[Path]
 

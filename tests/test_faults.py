@@ -19,15 +19,17 @@ from faults import Disk, broken_promises, done, every_fault, put_back, tree, uns
 from PIL import Image
 from stubs import red
 
-from segtool import disk, runs, score_report
-from segtool.checkpoint import committed
+from segtool.commands import score_report
+from segtool.commands.endings import explain
 from segtool.config import Augment, load_config
-from segtool.endings import explain
 from segtool.errors import CheckpointError, DiskError
-from segtool.predict import predict
-from segtool.predicted_files import list_jobs
-from segtool.runs import Run
-from segtool.terminal import Reporter
+from segtool.prediction.predict import predict
+from segtool.prediction.predicted_files import list_jobs
+from segtool.runs import run_directory as runs
+from segtool.runs.checkpoint import committed
+from segtool.runs.run_directory import Run
+from segtool.system import disk
+from segtool.system.terminal import Reporter
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",
@@ -95,7 +97,7 @@ def log(root: Path, _config: Path) -> Write:
 
 
 def samples(root: Path, _config: Path) -> Write:
-    from segtool import train
+    from segtool.training import train
 
     def drawn() -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -129,7 +131,7 @@ def previews(root: Path, config: Path) -> Write:
 
 
 def demo_data(root: Path, _config: Path) -> Write:
-    from segtool.demo import make_dataset
+    from segtool.commands.demo import make_dataset
 
     return lambda: make_dataset(root / "d", sizes={"train": 1}, height=8, width=8)
 
@@ -363,7 +365,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_run_and_nothing_else(r
 
 
 def test_what_a_killed_writer_left_is_removed_and_what_another_process_is_writing_stays(root: Path) -> None:
-    hold = "import sys, time; from pathlib import Path; from segtool import disk\n"
+    hold = "import sys, time; from pathlib import Path; from segtool.system import disk\n"
     hold += "disk.os.replace = lambda *_: (print(flush=True), time.sleep(60))\n"
     hold += "disk.write_atomically(Path(sys.argv[1]), b'x')"
     with subprocess.Popen([sys.executable, "-c", hold, root / "a.png"], stdout=subprocess.PIPE) as writer:

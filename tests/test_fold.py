@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segtool import registry
-from segtool.config import Model
+from segtool.config import Model, registry
+from segtool.config.registry import Component
 from segtool.models.fold import fold_norms
 from segtool.models.segmenter import build_model
-from segtool.registry import Component
 
 CONV = {"channels": [4, 6, 8]}
 LARGE = {"vgg16_bn", "resnet34", "resnet50"}  # as the others, only slower

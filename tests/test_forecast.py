@@ -11,9 +11,10 @@ import pytest
 import torch
 from training import Trainer, prepared
 
-from segtool import checkpoint, forecast, plan, preflight, training_step
-from segtool.forecast import Forecast, Times, describe, num_validations
-from segtool.terminal import Reporter
+from segtool.runs import checkpoint
+from segtool.system.terminal import Reporter
+from segtool.training import forecast, plan, preflight, training_step
+from segtool.training.forecast import Forecast, Times, describe, num_validations
 
 CPU = torch.device("cpu")
 TIMES = Times(starting=10.0, step=0.5, validation=3.0, samples=1.0, saving=0.25)

@@ -21,11 +21,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save as dump_tensors
 
-from segtool.checkpoint import _tensors
 from segtool.config import dump_config, parse_text
 from segtool.data.images import image_size, read_image
 from segtool.data.masks import read_mask
 from segtool.errors import CheckpointError, ConfigError, DataError
+from segtool.runs.checkpoint import _tensors
 
 SECONDS = 2.0
 NUMBERS = (0, 1, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

@@ -17,13 +17,15 @@ from make_golden import GOLDEN, STOPPED, logits_of, segtool
 from PIL import Image
 from torch import nn
 
-from segtool import checkpoint, checkpoint_files, continuation, predict
+from segtool.commands import continuation
 from segtool.config import Config, load_config
+from segtool.config.registry import Component
 from segtool.errors import CheckpointError
-from segtool.inference import Normalize
 from segtool.models.decoders import UNet
 from segtool.models.encoders import ConvEncoder
-from segtool.registry import Component
+from segtool.prediction import predict
+from segtool.prediction.inference import Normalize
+from segtool.runs import checkpoint, checkpoint_files
 
 IMAGE = Path("data", "test", "images", "0.png")
 RUNS = sorted(path.parent for path in GOLDEN.glob("format-*/*/config.yaml"))

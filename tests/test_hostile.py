@@ -31,19 +31,20 @@ from pngs import chunk
 from reading import image_size, read_image, read_mask
 from safetensors.torch import load_file, save_file
 
-from segtool import checkpoint
-from segtool.checkpoint import Progress, TrainState
-from segtool.config import Folders, Sections, dump_config, load_config
+from segtool.config import Folders, dump_config, load_config
+from segtool.config.parsing import MAX_FAULTS
+from segtool.config.sections import Sections
+from segtool.config.yaml_io import MAX_BYTES, MAX_VALUES
 from segtool.data.lists import read_list
 from segtool.errors import CheckpointError, ConfigError, DataError
 from segtool.models.encoders import Pretrained
 from segtool.models.segmenter import build_model
 from segtool.models.torchvision_encoders import ResNet18
 from segtool.models.weights import read_weights
-from segtool.optim import build_optimizer
-from segtool.parsing import MAX_FAULTS
-from segtool.predict import build_predictor
-from segtool.yaml_io import MAX_BYTES, MAX_VALUES
+from segtool.prediction.predict import build_predictor
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress, TrainState
+from segtool.training.optim import build_optimizer
 
 COMMANDS = ("check", "train")
 SECONDS = 1.0  # of processor time, in which a bomb is refused
@@ -335,7 +336,7 @@ def test_a_bug_shows_neither_the_environment_nor_what_variables_hold(segtool, co
         secret = "".join(("of-a-", "variable"))
         raise RuntimeError(f"broken after {len(secret)} letters")
 
-    monkeypatch.setattr("segtool.sources.load_any", fail)
+    monkeypatch.setattr("segtool.commands.sources.load_any", fail)
     if debug:
         monkeypatch.setattr(sys, "argv", ["segtool", "check", str(config_file), "--debug"])
         from segtool import cli
@@ -475,7 +476,7 @@ def test_the_measure_of_memory_sees_what_is_held():
 
 
 def test_a_name_of_an_image_cannot_leave_the_folder_of_predictions(tmp_path):
-    from segtool.predicted_files import list_jobs
+    from segtool.prediction.predicted_files import list_jobs
 
     out = tmp_path / "masks"
     folder = tmp_path / "images"
@@ -720,7 +721,7 @@ def test_a_resume_looks_at_the_weights_before_it_builds_the_network(segtool, con
         model = load_file(path / "model.safetensors")
         save_file(SPOILED["not numbers"](model), path / "model.safetensors")
         sign(path)
-    monkeypatch.setattr("segtool.training_step.build_training", lambda *_, **__: pytest.fail("it is built"))
+    monkeypatch.setattr("segtool.training.training_step.build_training", lambda *_, **__: pytest.fail("it is built"))
     done = segtool("train", run, "--resume", "--set=train.steps=2", "--device=cpu")
     assert done.code == 4, done.err
     assert "not finite" in done.err
@@ -737,7 +738,7 @@ HUGE: dict[str, dict[str, Any]] = {
 def test_a_checkpoint_whose_config_is_of_a_huge_network_is_refused_before_it_is_built(
     saved_run, tmp_path, kind, monkeypatch
 ):
-    monkeypatch.setattr("segtool.predict.assemble", lambda *_: pytest.fail("it is built"))
+    monkeypatch.setattr("segtool.prediction.predict.assemble", lambda *_: pytest.fail("it is built"))
     found = checkpoint.load(forged(saved_run, tmp_path, config=HUGE[kind]))
     with pytest.raises(CheckpointError, match="do not fit its config"):
         build_predictor(found, torch.device("cpu"))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segtool import inference, registry
-from segtool.config import Model
-from segtool.ensemble import Ensemble
+from segtool.config import Model, registry
+from segtool.config.registry import Component
 from segtool.errors import ConfigError
-from segtool.inference import OVERLAP, Normalize, Predictor, fast_dtype, largest, spans
 from segtool.models.segmenter import build_model
-from segtool.registry import Component
+from segtool.prediction import inference
+from segtool.prediction.ensemble import Ensemble
+from segtool.prediction.inference import OVERLAP, Normalize, Predictor, fast_dtype, largest, spans
 
 CPU = torch.device("cpu")
 PLAIN = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # leaves the stored values as they are

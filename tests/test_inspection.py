@@ -7,9 +7,9 @@ import json
 import pytest
 from rich.console import Console
 
+from segtool.commands.inspection import inspect_session
 from segtool.config import dump_config
 from segtool.errors import ConfigError
-from segtool.inspection import inspect_session
 
 
 @pytest.fixture

@@ -27,26 +27,26 @@ from reading import read_image
 from stubs import red
 
 import segtool.data
-from segtool import evaluate as evaluation
-from segtool import session
+from segtool.commands import session
+from segtool.commands.sources import load_any
 from segtool.config import Augment, Config
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.draw import overlay
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
 from segtool.data.loader import training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import measure_channels
-from segtool.distributed import World
-from segtool.draw import overlay
 from segtool.errors import DataError
-from segtool.inference import Predictor
-from segtool.metrics import ImageScore, Scores, iou, mean
-from segtool.predict import predict
-from segtool.predicted_files import list_jobs
-from segtool.sources import load_any
-from segtool.terminal import Reporter
+from segtool.prediction.inference import Predictor
+from segtool.prediction.predict import predict
+from segtool.prediction.predicted_files import list_jobs
+from segtool.scoring import evaluate as evaluation
+from segtool.scoring.metrics import ImageScore, Scores, iou, mean
+from segtool.system.distributed import World
+from segtool.system.terminal import Reporter
 
 SIZE = (24, 32)
 QUICK = ("--set=model.encoder.channels=[4, 8]", "--set=augment.crop=[16, 16]", "--set=train.steps=2")
@@ -694,10 +694,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from conftest import config_of
-from segtool.inference import Normalize, Predictor
+from segtool.prediction.inference import Normalize, Predictor
 from segtool.models.segmenter import build_model
-from segtool.predict import predict
-from segtool.predicted_files import list_jobs
+from segtool.prediction.predict import predict
+from segtool.prediction.predicted_files import list_jobs
 
 torch.set_num_threads(1)
 root = Path(sys.argv[1])

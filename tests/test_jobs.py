@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from conftest import config_of, draw_dataset, is_running
 
-from segtool import checkpoint
 from segtool.config import dump_config
+from segtool.runs import checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import config_of
 
+from segtool.commands.demo import make_dataset
 from segtool.config import dump_config
-from segtool.demo import make_dataset
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from segtool import registry
-from segtool.config import Augment
-from segtool.listing import COMPONENTS, KINDS, entries, print_entries
+from segtool.commands.listing import COMPONENTS, KINDS, entries, print_entries
+from segtool.config import Augment, registry
 
 
 @pytest.mark.parametrize("kind", COMPONENTS)

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from segtool import registry
-from segtool.config import LossTerm
+from segtool.config import LossTerm, registry
 from segtool.data.codes import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import ConfigError
-from segtool.losses import Criterion, CrossEntropy, Focal, HardPixels, class_weight_values, needs_frequencies
-from segtool.region_losses import Dice, Lovasz, Tversky
+from segtool.training.losses import Criterion, CrossEntropy, Focal, HardPixels, class_weight_values, needs_frequencies
+from segtool.training.region_losses import Dice, Lovasz, Tversky
 
 LOSSES = registry.names("loss")
 # Two images: one with 6 pixels of class 0 and 2 of class 1, one with 4 of class 0; class 2 is in neither.

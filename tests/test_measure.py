@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from segtool.measure import effective_field, settle_norms, shift_consistency
+from segtool.models.measure import effective_field, settle_norms, shift_consistency
 
 
 def images(count: int = 2, side: int = 40) -> list[torch.Tensor]:

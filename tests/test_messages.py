@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from segtool import checkpoint, errors
+from segtool import errors
 from segtool.errors import Problem, SegtoolError
+from segtool.runs import checkpoint
 
 SOURCE = Path(errors.__file__).parent
 KINDS = {

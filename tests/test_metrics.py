@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segtool.data.codes import IGNORE
-from segtool.metrics import (
+from segtool.scoring.metrics import (
     ImageScore,
     Scores,
     confusion_matrix,

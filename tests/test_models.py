@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtool import registry
-from segtool.config import Model
+from segtool.config import Model, registry
+from segtool.config.registry import Component
 from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import conv_block, conv_unit
 from segtool.models.decoders import FCN, Decoder, UNet
@@ -19,7 +19,6 @@ from segtool.models.encoders import ConvEncoder, Encoder, Features
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights, pad, verify
 from segtool.models.trace import trace
 from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
-from segtool.registry import Component
 
 SMALL = (4, 6, 8)
 SIZES = [(37, 53), (1, 1), (5, 3)]

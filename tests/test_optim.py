@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segtool.config import Model, Optim
+from segtool.config.registry import Component
 from segtool.models.segmenter import Segmenter, build_model
-from segtool.optim import Ema, build_optimizer, learning_rate
-from segtool.registry import Component
+from segtool.training.optim import Ema, build_optimizer, learning_rate
 
 SCHEDULES = ["poly", "cosine", "constant"]
 

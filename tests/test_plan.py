@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from segtool import plan
 from segtool.config import ClassSpec, Config, Data, Train
 from segtool.errors import ConfigError
-from segtool.plan import Machine, arithmetic
+from segtool.training import plan
+from segtool.training.plan import Machine, arithmetic
 
 PLAIN = Machine("cpu", fast_bf16=False, fast_fp16=False, threads=2, compiler="g++")
 SERVER = replace(PLAIN, fast_bf16=True)

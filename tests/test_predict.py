@@ -19,17 +19,17 @@ from PIL import Image
 from stubs import red
 from torch import Tensor
 
-from segtool.checkpoint import Checkpoint, Progress, TrainState, load, save
 from segtool.config import Config
 from segtool.data.labels import Labels
 from segtool.data.predictions import MADE_BY
-from segtool.ensemble import Ensemble
 from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError, ShortageError
-from segtool.inference import Predictor
 from segtool.models.segmenter import build_model
-from segtool.optim import build_optimizer
-from segtool.predict import build_ensemble, build_predictor, predict
-from segtool.predicted_files import list_jobs, write_png
+from segtool.prediction.ensemble import Ensemble
+from segtool.prediction.inference import Predictor
+from segtool.prediction.predict import build_ensemble, build_predictor, predict
+from segtool.prediction.predicted_files import list_jobs, write_png
+from segtool.runs.checkpoint import Checkpoint, Progress, TrainState, load, save
+from segtool.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
 
@@ -369,7 +369,7 @@ class Spy:
 def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves_no_half_of_it(
     tmp_path, predictor, config, monkeypatch
 ):
-    from segtool import predicted_files as module
+    from segtool.prediction import predicted_files as module
 
     real = module.write_atomically
 
@@ -392,7 +392,7 @@ def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves
 def test_the_next_image_is_read_meanwhile_unless_it_or_this_one_is_large(
     tmp_path, predictor, config, monkeypatch, large
 ):
-    from segtool import predict as module
+    from segtool.prediction import predict as module
 
     if large:
         monkeypatch.setattr(module, "MAX_WHOLE_PIXELS", 50)
@@ -427,7 +427,7 @@ def test_the_next_image_is_read_meanwhile_unless_it_or_this_one_is_large(
 def test_an_image_that_cannot_be_read_keeps_its_place_among_small_and_large_ones(
     tmp_path, predictor, config, monkeypatch
 ):
-    from segtool import predict as module
+    from segtool.prediction import predict as module
 
     monkeypatch.setattr(module, "MAX_WHOLE_PIXELS", 50)
     sizes = {"a": (6, 9), "b": (6, 6), "c": (6, 6), "d": (9, 9), "e": (9, 9), "f": (5, 5)}
@@ -440,7 +440,7 @@ def test_an_image_that_cannot_be_read_keeps_its_place_among_small_and_large_ones
 
 
 def test_a_mask_is_written_after_everything_else_of_its_image(tmp_path, predictor, config, monkeypatch):
-    from segtool import predicted_files as module
+    from segtool.prediction import predicted_files as module
 
     written: list[str] = []
     real = module.write_atomically

@@ -16,20 +16,23 @@ from conftest import CLASSES, Command, config_of
 from torch import Tensor, nn
 from training import prepared
 
-from segtool import checkpoint, disk, preflight, registry, rehearsal, training_step
-from segtool import trial as trial_of
+from segtool.commands.sources import Session
+from segtool.config import registry
 from segtool.data import augment, dataset, loader
 from segtool.data.codes import IGNORE
 from segtool.data.formats import split_records
-from segtool.distributed import World
 from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, ShortageError
-from segtool.losses import CrossEntropy
 from segtool.models.decoders import UNet
-from segtool.plan import Prepared
-from segtool.runs import RunDirectory
-from segtool.sources import Session
-from segtool.terminal import Reporter
-from segtool.trial import Trial, Verdict
+from segtool.runs import checkpoint
+from segtool.runs.run_directory import RunDirectory
+from segtool.system import disk
+from segtool.system.distributed import World
+from segtool.system.terminal import Reporter
+from segtool.training import preflight, rehearsal, training_step
+from segtool.training import trial as trial_of
+from segtool.training.losses import CrossEntropy
+from segtool.training.plan import Prepared
+from segtool.training.trial import Trial, Verdict
 
 CPU = torch.device("cpu")
 MODEL = {"encoder": {"name": "conv", "channels": [4, 6, 8]}, "decoder": "unet"}
@@ -547,7 +550,8 @@ def test_what_a_killed_preflight_left_is_removed_by_the_next_run(segtool: Comman
 
 
 def test_a_launcher_hands_the_choice_on(config_file, monkeypatch):
-    from segtool import launch, session
+    from segtool.commands import session
+    from segtool.system import launch
 
     given = []
     monkeypatch.chdir(config_file.parent)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from conftest import config_of, write_pair
 
+from segtool.commands.preparation import checked_records, planned
 from segtool.data import cache, formats
 from segtool.data.pairs import Record
-from segtool.distributed import ALONE
 from segtool.errors import DataError
-from segtool.preparation import checked_records, planned
-from segtool.terminal import Reporter
+from segtool.system.distributed import ALONE
+from segtool.system.terminal import Reporter
 
 
 def test_check_and_records_of_a_training_search_each_folder_once(

@@ -27,27 +27,20 @@ from conftest import config_of, is_running
 from killing import Ended, Server
 from training import SilentOs
 
-from segtool import (
-    __version__,
-    checkpoint,
-    continuation,
-    execution,
-    forecast,
-    provenance,
-    session,
-    signals,
-    train,
-    training_step,
-)
+from segtool import __version__
+from segtool.commands import continuation, execution, provenance, session
+from segtool.commands.sources import Session
 from segtool.config import dump_config, load_config, show
 from segtool.data.pairs import Record
-from segtool.distributed import ALONE
 from segtool.errors import ConfigError, DataError, DiskError
-from segtool.inference import fast_dtype
-from segtool.optim import learning_rate
-from segtool.runs import Run, RunDirectory, holds_run, relocate
-from segtool.sources import Session
-from segtool.terminal import Reporter
+from segtool.prediction.inference import fast_dtype
+from segtool.runs import checkpoint
+from segtool.runs.run_directory import Run, RunDirectory, holds_run, relocate
+from segtool.system import signals
+from segtool.system.distributed import ALONE
+from segtool.system.terminal import Reporter
+from segtool.training import forecast, train, training_step
+from segtool.training.optim import learning_rate
 
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}
 
@@ -183,27 +176,33 @@ def test_a_run_killed_at_random_again_and_again_is_the_run_that_was_not(bench, s
 
 
 BROKEN = {
-    "rows of steps that are not saved are kept": "from segtool.runs import Run; Run.drop_after = lambda *_, **__: None",
-    "the optimizer is forgotten": "from segtool import checkpoint; checkpoint._restore_optimizer = lambda *_: None",
+    "rows of steps that are not saved are kept": """
+from segtool.runs.run_directory import Run
+Run.drop_after = lambda *_, **__: None
+""",
+    "the optimizer is forgotten": """
+from segtool.runs import checkpoint
+checkpoint._restore_optimizer = lambda *_: None
+""",
     "the averages are forgotten": """
 from dataclasses import replace
-from segtool.checkpoint import Checkpoint
+from segtool.runs.checkpoint import Checkpoint
 restore = Checkpoint.restore
 Checkpoint.restore = lambda self, state: restore(self, replace(state, ema=None))
 """,
     "the stream of images begins anew": """
-from segtool import train
+from segtool.training import train
 batches = train.training_batches
 train.training_batches = lambda *arguments, start, **options: batches(*arguments, start=0, **options)
 """,
     "the best score is forgotten": """
 from dataclasses import replace
-from segtool import checkpoint
+from segtool.runs import checkpoint
 load = checkpoint.load
 checkpoint.load = lambda path: (found := load(path)) and replace(found, progress=replace(found.progress, best=9.0))
 """,
     "what is left of a checkpoint stays": """
-from segtool import checkpoint
+from segtool.runs import checkpoint
 checkpoint.remove_unfinished = lambda _: None
 """,
 }
@@ -228,7 +227,8 @@ def test_a_resume_that_forgets_something_is_seen(bench, cut, name):
 
 
 ROWS_LAST = """
-from segtool import checkpoint, train
+from segtool.runs import checkpoint
+from segtool.training import train
 save, flush, late = checkpoint.save, train.Logs.flush, []
 train.Logs.flush = lambda logs: late.append(logs)
 def save_first(*arguments):
@@ -363,7 +363,7 @@ HINT = re.compile(r"error: interrupted; step (\d+) is saved\. Continue with: (se
 def test_a_signal_to_the_whole_group_finishes_the_step_saves_it_and_ends_with_how_to_go_on(
     bench, number, moment, saved, workers
 ):
-    loaded = f"from segtool import train; train.num_workers = lambda *_: {workers}"
+    loaded = f"from segtool.training import train; train.num_workers = lambda *_: {workers}"
     ended = bench.begin(moment, signals=[number], broken=loaded)
     assert ended.code == 128 + number
     match = HINT.search(ended.said)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import config_of, identity
 
-from segtool import runs
 from segtool.config import load_config
-from segtool.disk import write_atomically
 from segtool.errors import CheckpointError, DataError
-from segtool.runs import Run, next_free, relocate, resume_command
+from segtool.runs import run_directory
+from segtool.runs.run_directory import Run, next_free, relocate, resume_command
+from segtool.system.disk import write_atomically
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def test_dropping_makes_no_log_where_there_is_none(run):
 
 
 def test_a_second_run_on_a_directory_is_refused_with_who_has_it(run, monkeypatch):
-    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(run_directory, "LOCK_SECONDS", 0.1)
     child = (
-        "from pathlib import Path\nfrom segtool import runs\nruns.LOCK_SECONDS = 0.1\n"
-        f"try:\n    runs.Run(Path({str(run.directory)!r}))\n"
-        "except runs.CheckpointError as error:\n    print(error)\nelse:\n    print('locked twice')"
+        "from pathlib import Path\nfrom segtool.runs import run_directory\nrun_directory.LOCK_SECONDS = 0.1\n"
+        f"try:\n    run_directory.Run(Path({str(run.directory)!r}))\n"
+        "except run_directory.CheckpointError as error:\n    print(error)\nelse:\n    print('locked twice')"
     )
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=300, check=True)
     assert f"another process trains here (pid {os.getpid()} on " in done.stdout
@@ -121,7 +121,8 @@ def test_a_second_run_on_a_directory_is_refused_with_who_has_it(run, monkeypatch
 
 def test_the_lock_that_a_dead_process_left_is_taken_over(tmp_path):
     child = (
-        f"import os\nfrom pathlib import Path\nfrom segtool.runs import Run\nRun(Path({str(tmp_path)!r}))\nos._exit(9)"
+        "import os\nfrom pathlib import Path\nfrom segtool.runs.run_directory import Run\n"
+        f"Run(Path({str(tmp_path)!r}))\nos._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", child], timeout=300, check=False).returncode == 9
     assert (tmp_path / ".holder").exists()

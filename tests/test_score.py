@@ -14,10 +14,10 @@ from conftest import config_of
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data, Folders, Pairing
-from segtool.data import pools
 from segtool.data.pairs import find_pairs
 from segtool.errors import DataError
-from segtool.score import pair_predictions, score_folders
+from segtool.scoring.score import pair_predictions, score_folders
+from segtool.system import pools
 
 
 @pytest.fixture
@@ -372,8 +372,8 @@ def test_masks_that_a_list_pairs_are_scored_by_their_images_stems(tmp_path, conf
 
 def test_scoring_folders_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds):
     child = (
-        "import sys\nfrom pathlib import Path\nfrom segtool.score import score_folders\n"
-        "from segtool.sources import load_any\nfrom segtool.tables import per_image_csv\n"
+        "import sys\nfrom pathlib import Path\nfrom segtool.scoring.score import score_folders\n"
+        "from segtool.commands.sources import load_any\nfrom segtool.scoring.tables import per_image_csv\n"
         "scores = score_folders(load_any(Path(sys.argv[1]))[0], Path(sys.argv[2]), Path(sys.argv[2]), Path())\n"
         "assert per_image_csv(scores)\n"
         "print(scores.miou)\n"

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data
-from segtool.data import facts, pools, statistics
+from segtool.data import facts, statistics
 from segtool.data.pairs import Record
-from segtool.data.pools import in_processes, in_threads
 from segtool.data.statistics import (
     ClassFrequencies,
     channel_sums,
@@ -24,6 +23,8 @@ from segtool.data.statistics import (
     resolve_data,
 )
 from segtool.errors import DataError, ShortageError
+from segtool.system import pools
+from segtool.system.pools import in_processes, in_threads
 
 
 def config(channels: int = 3, **data) -> Config:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from segtool.data.opening import shown
-from segtool.metrics import ImageScore, Scores
-from segtool.tables import definition, per_image_csv, score_table
-from segtool.terminal import PLAIN_SECONDS, Reporter, duration, percent
+from segtool.errors import shown
+from segtool.scoring.metrics import ImageScore, Scores
+from segtool.scoring.tables import definition, per_image_csv, score_table
+from segtool.system.terminal import PLAIN_SECONDS, Reporter, duration, percent
 
 HOSTILE = ["[red]x[/red]", "[/]", ":car:", "back\\", "\x1b]0;title\x07", "two\nlines", "=1+1", "\udcff"]
 
@@ -164,7 +164,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     def start(step: float) -> None:
-        monkeypatch.setattr("segtool.terminal.time", Clock(step))
+        monkeypatch.setattr("segtool.system.terminal.time", Clock(step))
 
     return start
 

@@ -15,9 +15,9 @@ import pytest
 from conftest import command, draw_dataset, identity
 from faults import done, tree
 
-from segtool import checkpoint, checkpoint_files
 from segtool.errors import DiskError
-from segtool.runs import FILES, FOLDERS, Run
+from segtool.runs import checkpoint, checkpoint_files
+from segtool.runs.run_directory import FILES, FOLDERS, Run
 
 QUICK = (
     "--set=model.encoder.channels=[4, 8]",

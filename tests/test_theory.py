@@ -19,14 +19,13 @@ from numpy import ndarray as Array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtool import registry
-from segtool.config import Model
-from segtool.layers import describe
+from segtool.config import Model, registry
+from segtool.config.registry import Component
 from segtool.models.blocks import LEAKY_SLOPE, Activation, conv_unit
 from segtool.models.encoders import ConvEncoder, Encoder, Features
+from segtool.models.layers import describe
 from segtool.models.segmenter import Segmenter, build_model
 from segtool.models.upsamplers import BedOfNails, Bilinear, MaxUnpool, Nearest, Transposed
-from segtool.registry import Component
 
 
 @pytest.fixture(autouse=True)

@@ -24,26 +24,27 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import SilentOs, Trained, Trainer, prepared
 
-from segtool import checkpoint, forecast, plan, train, training_log, training_step
-from segtool.budget import Budget
-from segtool.checkpoint import Progress
+from segtool.commands.preparation import verify_components
 from segtool.config import Config
 from segtool.data.dataset import EvaluationSet, Sample
 from segtool.data.formats import split_records
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.distributed import World
 from segtool.errors import ConfigError, DiskError, DivergedError, Interrupted
-from segtool.evaluate import evaluate
-from segtool.metrics import Scores
 from segtool.models.encoders import ConvEncoder, Pretrained
-from segtool.optim import build_optimizer, learning_rate
-from segtool.predict import build_predictor, predict
-from segtool.predicted_files import list_jobs
-from segtool.preparation import verify_components
-from segtool.runs import RunDirectory
-from segtool.terminal import Reporter
-from segtool.training_step import Outcome, Training
+from segtool.prediction.predict import build_predictor, predict
+from segtool.prediction.predicted_files import list_jobs
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress
+from segtool.runs.run_directory import RunDirectory
+from segtool.scoring.evaluate import evaluate
+from segtool.scoring.metrics import Scores
+from segtool.system.distributed import World
+from segtool.system.terminal import Reporter
+from segtool.training import forecast, plan, train, training_log, training_step
+from segtool.training.budget import Budget
+from segtool.training.optim import build_optimizer, learning_rate
+from segtool.training.training_step import Outcome, Training
 
 CPU = torch.device("cpu")
 FCN = {"decoder": {"name": "fcn", "upsample": "bilinear", "skips": 1}}

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from segtool import training_log
-from segtool.checkpoint import Progress
 from segtool.config import Config
-from segtool.terminal import Mute
+from segtool.runs.checkpoint import Progress
+from segtool.system.terminal import Mute
+from segtool.training import training_log
 
 
 class Lines(Mute):

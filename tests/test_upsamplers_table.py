@@ -14,8 +14,8 @@ from benchmarks.upsampler_report import table
 from benchmarks.upsampler_scores import checkerboard, pattern_energy, thin_hits, thin_pixels
 from benchmarks.upsamplers import DECODERS, EXTRAS, UPSAMPLERS, cells, fingerprint
 from segtool.config import Model, load_config
+from segtool.config.registry import Component
 from segtool.models.segmenter import build_model, verify
-from segtool.registry import Component
 
 
 def mask_with_band(width: int) -> np.ndarray:

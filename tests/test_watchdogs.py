@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from segtool import train, training_step, watchdogs
-from segtool.checkpoint import last
 from segtool.cli import app
+from segtool.commands.endings import explain
 from segtool.config import dump_config, load_config
-from segtool.endings import explain
 from segtool.errors import ShortageError
-from segtool.inference import AUTO_TILE, Normalize, Predictor, smaller_tile
-from segtool.metrics import Scores, iou
 from segtool.models.segmenter import build_model
-from segtool.shortage import is_shortage
-from segtool.watchdogs import (
+from segtool.prediction.inference import AUTO_TILE, Normalize, Predictor, smaller_tile
+from segtool.runs.checkpoint import last
+from segtool.scoring.metrics import Scores, iou
+from segtool.system.shortage import is_shortage
+from segtool.training import train, training_step, watchdogs
+from segtool.training.watchdogs import (
     CONSTANT,
     FLAT,
     NEVER_FOUND,
@@ -412,7 +412,7 @@ def test_a_validation_that_runs_out_of_memory_is_told_without_an_option_that_tra
 # Python code of a process whose address space is what it has after its imports, and a little more.
 LIMITED = """
 import resource, sys
-import segtool.session, segtool.train, segtool.predict, segtool.inference
+import segtool.commands.session, segtool.training.train, segtool.prediction.predict, segtool.prediction.inference
 from segtool.cli import main
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + {mebibytes} * 2**20

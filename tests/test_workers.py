@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import config_of
 
+from segtool.commands.doctor import facts
 from segtool.config import Augment, dump_config
 from segtool.data import loader
 from segtool.data.dataset import EvaluationSet, TrainingSet
@@ -25,9 +26,8 @@ from segtool.data.formats import split_records
 from segtool.data.loader import evaluation_batches, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.distributed import World
-from segtool.doctor import facts
 from segtool.errors import DataError
+from segtool.system.distributed import World
 
 # Torch's advice, which is an error here, on a machine of one core.
 two_workers = pytest.mark.filterwarnings("ignore:This DataLoader will create")

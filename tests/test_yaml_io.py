@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segtool.config.yaml_io import MAX_DEPTH, dump, load, load_file
 from segtool.errors import ConfigError
-from segtool.yaml_io import MAX_DEPTH, dump, load, load_file
 
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 

@@ -12,15 +12,17 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from segtool import checkpoint, signals, train, training_step
-from segtool.checkpoint import Progress
 from segtool.config import Config
 from segtool.data.formats import split_records
 from segtool.data.statistics import resolve_data
-from segtool.distributed import World
 from segtool.errors import Interrupted
-from segtool.plan import Prepared, make_plan
-from segtool.runs import Run
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress
+from segtool.runs.run_directory import Run
+from segtool.system import signals
+from segtool.system.distributed import World
+from segtool.training import train, training_step
+from segtool.training.plan import Prepared, make_plan
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from segtool.check.fit import KEEPING_SHAPE, MIN_PAIRS, TURNS, outlines_of, tell
 from segtool.check.likeness import standing_out
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.outline import SIDE
-from segtool.data.pools import in_threads
+from segtool.system.pools import in_threads
 
 BLOCK = 500  # most pairs, in the order of their names, that are compared with each other
 TELLING = 2.0  # deviations that the median own fit must lie above the others for fits to tell anything

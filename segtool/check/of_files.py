@@ -10,8 +10,8 @@ from pathlib import Path
 from segtool.check.findings import SHOWN_BROKEN, SHOWN_FILES, Finding, a_check, few_names, num, size_text
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.opening import shown
 from segtool.data.pairs import name_twins
+from segtool.errors import shown
 
 _LINE = re.compile(r".+?:\d+(?=: )")
 

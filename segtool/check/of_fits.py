@@ -18,8 +18,8 @@ from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
 from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.opening import shown
-from segtool.data.pools import in_threads
+from segtool.errors import shown
+from segtool.system.pools import in_threads
 
 COPIED = 0.05  # share of the masks from which on copies are how a set is made, and no mistake
 OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's

@@ -13,9 +13,8 @@ from segtool.check.survey import Survey
 from segtool.data.codes import IGNORE, pack
 from segtool.data.facts import MaskFacts
 from segtool.data.masks import read_mask
-from segtool.data.opening import shown
 from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS, SPECK_PIXELS
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 NOISE_SPECKS = 20  # of a mask, from which on they may be noise
 NOISE_CLASSES = 2  # that have specks in each other, where they are no small objects of one class

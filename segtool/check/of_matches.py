@@ -11,7 +11,7 @@ from segtool.check.fit import turned_masks
 from segtool.check.matches import LOW, gain_of_turn, match, strangers
 from segtool.check.seats import Laid, Seats, lay_over, look_closely
 from segtool.check.survey import Pair, Survey, read_pair
-from segtool.data.pools import in_threads
+from segtool.system.pools import in_threads
 
 MOST_PIXELS = 40_000_000  # that are looked at closely, where an eighth of all is less
 LEAST_CLOSELY, MOST_CLOSELY = 24, 64  # masks that are looked at closely, a twentieth of them in between

@@ -12,9 +12,8 @@ import numpy as np
 from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
-from segtool.data.opening import shown
 from segtool.data.specks import SLIP_MASKS
-from segtool.errors import ConfigError
+from segtool.errors import ConfigError, shown
 
 FEW_PAIRS = 5
 RARE_SHARE = 1e-3

@@ -21,7 +21,7 @@ from segtool.check.survey import Summary, list_files, summarize, survey_files
 from segtool.config import Config, located
 from segtool.data.facts import Progress
 from segtool.data.formats import Places, data_root
-from segtool.data.opening import shown
+from segtool.errors import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

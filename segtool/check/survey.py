@@ -15,12 +15,11 @@ from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at
 from segtool.data.formats import Places, data_root, empty_folders, pairing_hint, read_parts, skip_unpaired
 from segtool.data.images import read_image
 from segtool.data.labels import Labels
-from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
 from segtool.data.splits import divide
 from segtool.data.uses import Decoder, Use
 from segtool.data.words import SPLITS
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 Pair = tuple[ImageFacts, MaskFacts]
 

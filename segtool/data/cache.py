@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from segtool import control_group
-from segtool.shortage import left_of_address_space
-from segtool.terminal import amount
+from segtool.system import control_group
+from segtool.system.shortage import left_of_address_space
+from segtool.system.terminal import amount
 
 AUTO_SHARE = 0.25  # of the free memory, which `auto` lets all images take
 SHARE = 0.5  # of it, beyond which nothing more is kept

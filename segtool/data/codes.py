@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segtool.config import Data
-from segtool.rules import interval
+from segtool.config.rules import interval
 
 IGNORE = 255
 """Index of pixels that are neither trained on nor scored; so there are at most 255 classes."""

@@ -17,17 +17,17 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from segtool.allocator import keep_freed_memory
 from segtool.data.codes import pack, unpack
 from segtool.data.fact_cache import FactCache, decode, encode
 from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image, read_opened
 from segtool.data.masks import StoredMask, read_mask
-from segtool.data.opening import Opened, open_image, read_orientation, shown
+from segtool.data.opening import Opened, open_image, read_orientation
 from segtool.data.outline import outline_map, picture_maps
-from segtool.data.pools import each_in_processes
 from segtool.data.specks import count_specks
 from segtool.data.user_cache import Stamp, stamp
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.pools import each_in_processes
 
 Facts = TypeVar("Facts", "ImageFacts", "MaskFacts")
 Progress = Callable[[int, int], None]

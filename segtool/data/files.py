@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segtool.data.images import IMAGE_SUFFIXES
-from segtool.data.opening import shown
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))

@@ -13,17 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtool.config import Config, Data, Folders, Pairing
+from segtool.config.yaml_io import flow
 from segtool.data.affixes import guess_pairing
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.listed_images import Listed, limit, pick
 from segtool.data.lists import FEW, few, read_list
-from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record, find_pairs, name_twins
 from segtool.data.splits import class_presence, divide
 from segtool.data.words import SPLITS
-from segtool.errors import ConfigError, DataError, Problem
-from segtool.yaml_io import flow
+from segtool.errors import ConfigError, DataError, Problem, shown
 
 
 def split_records(config: Config, base: Path, places: Places | None = None) -> dict[str, list[Record]]:

@@ -18,10 +18,9 @@ from segtool.data.opening import (
     photometric,
     read_orientation,
     sample_format,
-    shown,
 )
 from segtool.data.spool import release, spooled
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WebP")
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp"))

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtool import palette as palettes
 from segtool.config import Data
+from segtool.data import palette as palettes
 from segtool.data.codes import IGNORE, UNKNOWN, Codes, code_interval, pack, unpack
 from segtool.data.mask_writer import MaskWriter, can_be_written
 from segtool.data.masks import StoredMask, read_mask
-from segtool.data.opening import shown
-from segtool.errors import DataError
-from segtool.terminal import counted
+from segtool.errors import DataError, shown
+from segtool.system.terminal import counted
 
 _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
 _Kind = tuple[str, int, bytes | None]

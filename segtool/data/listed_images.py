@@ -16,8 +16,8 @@ from pathlib import Path
 from segtool.config import Folders, Pairing
 from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.lists import MAX_PATH, read_rows, rows_of_part, says_image
-from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, image_key
+from segtool.errors import shown
 
 
 @dataclass(frozen=True)

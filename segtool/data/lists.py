@@ -17,9 +17,8 @@ from pathlib import Path, PurePath
 
 from segtool.config import Folders
 from segtool.data.files import MASK_SUFFIXES, stem_of
-from segtool.data.opening import shown
 from segtool.data.pairs import Record
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 FEW = 5
 MAX_LIST_BYTES = 1 << 28

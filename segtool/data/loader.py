@@ -18,11 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
-from segtool.data.opening import shown
-from segtool.data.pools import num_cores
-from segtool.distributed import World
-from segtool.errors import DataError
-from segtool.terminal import amount
+from segtool.errors import DataError, shown
+from segtool.system.distributed import World
+from segtool.system.pools import num_cores
+from segtool.system.terminal import amount
 
 TIMEOUT = 300  # seconds that a batch may take before its worker counts as hung
 SHARED_MEMORY = Path("/dev/shm")  # through which workers hand over their batches

@@ -10,8 +10,8 @@ from PIL import Image
 
 from segtool.data.codes import pack
 from segtool.data.images import has_usual_samples
-from segtool.data.opening import Opened, load_pixels, open_image, photometric, read_orientation, sample_format, shown
-from segtool.errors import DataError
+from segtool.data.opening import Opened, load_pixels, open_image, photometric, read_orientation, sample_format
+from segtool.errors import DataError, shown
 
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "JPEG")
 MOST_COLORS = 256  # of a mask; a picture that is cut out has more

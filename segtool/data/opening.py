@@ -22,7 +22,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from PIL.ImageFile import ImageFile
 
 from segtool.data.declared import fault_of_jpeg, fault_of_png, fault_of_tiff, tiff_tag
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 _ORIENTATION = 0x0112
 UNKNOWN_MODE = "unknown"
@@ -167,11 +167,6 @@ def _silence_libraries() -> None:
 
 
 _silence_libraries()
-
-
-def shown(path: Path | str) -> str:
-    """Returns a path as it may be printed: control characters and bytes that are no UTF-8 are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
 def guarded(path: Path, decode: Callable[[], Any]) -> Any:

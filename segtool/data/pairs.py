@@ -17,9 +17,8 @@ from pathlib import Path, PurePath
 from segtool.config import Pairing
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, apart, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
-from segtool.data.opening import shown
 from segtool.data.predictions import without_predictions
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 _KINDS = (JPEG_SUFFIXES, {".webp"}, {".tif", ".tiff"}, {".bmp", ".dib"}, {".png", ".gif"})
 _NUMBER = re.compile(r"(?<!\d)0+(\d)")

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtool.config import Augment
-from segtool.data.opening import shown
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 # Luminance of ITU-R BT.601, as Pillow's conversion to grey has it.
 LUMINANCE = np.array([0.299, 0.587, 0.114])

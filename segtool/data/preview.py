@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from segtool import draw
 from segtool.config import Augment, Config, located, plain
+from segtool.config.yaml_io import flow
+from segtool.data import draw
 from segtool.data.augment import augment_pair, cut
 from segtool.data.formats import split_records
 from segtool.data.geometry import draw_geometry
@@ -24,9 +25,8 @@ from segtool.data.pairs import Record
 from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, evenly
-from segtool.disk import make_folder, write_atomically
 from segtool.errors import DataError
-from segtool.yaml_io import flow
+from segtool.system.disk import make_folder, write_atomically
 
 IMAGES = 4  # rows of a sheet
 COLUMNS = 4

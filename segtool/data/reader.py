@@ -9,9 +9,8 @@ import numpy as np
 from segtool.config import Config
 from segtool.data.images import read_image
 from segtool.data.labels import Labels
-from segtool.data.opening import shown
 from segtool.data.pairs import Record
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 
 @dataclass(frozen=True)

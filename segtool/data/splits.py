@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtool.config import Config, Data, Split
-from segtool.data.opening import shown
 from segtool.data.pairs import Record
 from segtool.data.uses import class_pixels
 from segtool.data.words import SPLITS
-from segtool.errors import DataError
-from segtool.signals import TimeUpError, time_limit
-from segtool.terminal import counted
+from segtool.errors import DataError, shown
+from segtool.system.signals import TimeUpError, time_limit
+from segtool.system.terminal import counted
 
 Group: TypeAlias = list[Record]
 Presence: TypeAlias = Callable[[Sequence[Record]], NDArray[np.bool_]]

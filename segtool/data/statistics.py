@@ -12,8 +12,8 @@ from segtool.data.images import read_image
 from segtool.data.labels import resolve
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Record
-from segtool.data.pools import in_threads
 from segtool.data.uses import class_pixels
+from segtool.system.pools import in_threads
 
 MAX_IMAGES = 500  # evenly spaced training images that mean and deviation are measured on
 BLOCK = 1 << 20  # pixels that are summed at a time, which bounds the memory

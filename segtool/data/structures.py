@@ -10,8 +10,8 @@ import numpy as np
 from segtool.config import Config
 from segtool.data.labels import Labels
 from segtool.data.pairs import Record
-from segtool.data.pools import in_threads
 from segtool.data.statistics import evenly
+from segtool.system.pools import in_threads
 
 MAX_MASKS = 100  # evenly spaced training masks that are measured
 

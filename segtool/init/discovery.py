@@ -15,10 +15,9 @@ from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, l
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import pairs_there
-from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
 from segtool.data.words import SPLITS, meaning_of
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 from segtool.init.encoding import guess_encoding
 from segtool.init.evidence import Guess
 from segtool.init.foreign import explain

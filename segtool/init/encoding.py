@@ -10,8 +10,7 @@ import numpy as np
 from segtool.check.findings import num
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
-from segtool.data.opening import shown
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 from segtool.init.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
 from segtool.init.encoding_of_values import guess_values
 from segtool.init.evidence import SOFT, Guess, Totals, modes, total

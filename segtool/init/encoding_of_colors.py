@@ -10,8 +10,7 @@ import numpy as np
 from segtool.check.findings import num
 from segtool.data.codes import pack, unpack
 from segtool.data.facts import MaskFacts
-from segtool.data.opening import shown
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 from segtool.init.evidence import (
     RARE_SHARE,
     ROUNDING,

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from segtool.check.findings import num
+from segtool.config.rules import MAX_CLASSES
 from segtool.data.facts import MaskFacts
-from segtool.data.opening import shown
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 from segtool.init.encoding_of_colors import guess_colors, palette_of
 from segtool.init.evidence import (
     COMMON_SHARE,
@@ -32,7 +32,6 @@ from segtool.init.evidence import (
     total,
 )
 from segtool.init.numbered import guess_numbered
-from segtool.rules import MAX_CLASSES
 
 VOIDS = (VOID, 2**16 - 1, 2**31 - 1, 2**32 - 1)
 DARK = 20  # grey that nobody tells from black

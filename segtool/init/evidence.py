@@ -14,9 +14,8 @@ import numpy as np
 
 from segtool.check.findings import num
 from segtool.data.facts import MaskFacts
-from segtool.data.opening import shown
 from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 VOID = 255
 RARE_SHARE = 1e-3  # a class of an inexact mask covers at least this share of all pixels

@@ -14,8 +14,8 @@ from PIL import Image
 from segtool.check.findings import num
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.flatness import are_flat
-from segtool.data.opening import shown
 from segtool.data.words import meaning_of, roles_in
+from segtool.errors import shown
 
 MAX_FOLDERS = 6
 MAX_LOOKED_AT = 24

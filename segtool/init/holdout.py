@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from segtool.check.likeness import Looks, looks_of, near_duplicates
 from segtool.config import Limits, Split
 from segtool.data.facts import ImageFacts, MaskFacts, look_at_images
-from segtool.data.opening import shown
 from segtool.data.outline import SIDE
 from segtool.data.pairs import Record
 from segtool.data.splits import Presence, hold_out
+from segtool.errors import shown
 from segtool.init.evidence import Guess
 from segtool.init.sequences import Sequences, find_sequences, group_stems
 from segtool.init.shapes import labels_of

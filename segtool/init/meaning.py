@@ -9,18 +9,18 @@ from itertools import combinations
 
 import numpy as np
 
-from segtool import palette
+from segtool.config.yaml_io import flow
+from segtool.data import palette
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
 from segtool.data.mask_writer import LARGEST
-from segtool.data.opening import shown
+from segtool.errors import shown
 from segtool.init.encoding_of_colors import CLOSE
 from segtool.init.evidence import Guess, hex_color, rounded_share
 from segtool.init.names import NamesFile, is_void
 from segtool.init.recipe import Row
 from segtool.init.shapes import Shapes
 from segtool.init.standards import find_standard
-from segtool.yaml_io import flow
 
 ALIKE = 40  # distance of colours, in RGB, that an overlay does not show apart
 MOSTLY = 2 / 3  # a value that covers more, and most of the frame, is what lies behind

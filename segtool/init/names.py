@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segtool.data.opening import shown
-from segtool.errors import SegtoolError
+from segtool.config.yaml_io import load
+from segtool.errors import SegtoolError, shown
 from segtool.init.names_in_tables import color_of, read_table
-from segtool.yaml_io import load
 
 MAX_BYTES = 1 << 20
 MAX_FILES = 60

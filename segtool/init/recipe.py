@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from segtool.check.findings import num
+from segtool.config.yaml_io import flow
 from segtool.init.evidence import Guess, rounded_share
 from segtool.init.shapes import Shapes
-from segtool.yaml_io import flow
 
 USUAL_CROP = 384
 LARGEST_CROP = 448

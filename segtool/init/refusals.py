@@ -9,10 +9,9 @@ from pathlib import Path
 from segtool.config import Data, Limits, Pairing
 from segtool.data.facts import look_at_masks
 from segtool.data.masks import read_mask
-from segtool.data.opening import shown
 from segtool.data.pairs import Pairs, Record
 from segtool.data.words import mask_rank, meaning_of, roles_in
-from segtool.errors import DataError
+from segtool.errors import DataError, shown
 
 MAX_PIXELS = Limits().max_pixels
 PARTS = 2  # so many kinds of masks beside the chosen one, and none is called the mask

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from segtool.check.findings import num
 from segtool.config import Config, Folders, Pairing, plain
-from segtool.data.opening import shown
+from segtool.config.yaml_io import flow
 from segtool.data.pairs import Pairs
-from segtool.errors import SegtoolError
+from segtool.errors import SegtoolError, shown
 from segtool.init.discovery import Found, discover
 from segtool.init.evidence import Guess
 from segtool.init.holdout import SplitChoice, choose_split
@@ -20,8 +20,7 @@ from segtool.init.levels import guess_mean_of_people
 from segtool.init.meaning import Meaning, arrange, class_rows, find_meaning, with_named_colors
 from segtool.init.recipe import MODELS, Pictures, Row, training_rows
 from segtool.init.shapes import measure_shapes
-from segtool.runs import writable
-from segtool.yaml_io import flow
+from segtool.runs.run_directory import writable
 
 WIDTH = 118
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")

@@ -11,10 +11,10 @@ import numpy as np
 from segtool.config import ClassSpec, Data, Limits
 from segtool.data.facts import MaskFacts
 from segtool.data.labels import Labels
-from segtool.data.pools import in_threads
 from segtool.data.statistics import evenly
 from segtool.errors import DataError
 from segtool.init.evidence import Guess
+from segtool.system.pools import in_threads
 
 MAX_MASKS = 100
 MAX_PIXELS = 200_000_000  # of all measured masks

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from segtool.config.registry import Component, build, register
 from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import Activation, Norm, centre_crop, conv_block, crop, linear_conv, unpad
 from segtool.models.encoders import Features
 from segtool.models.upsamplers import Upsampler
-from segtool.registry import Component, build, register
 
 PATH = "model.decoder"
 TRANSPOSED = Component("transposed")

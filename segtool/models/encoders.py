@@ -25,9 +25,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from segtool.config.registry import register
 from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import Activation, Norm, conv_block, conv_unit, unpad
-from segtool.registry import register
 
 PATH = "model.encoder"
 MAX_LEVELS = 10

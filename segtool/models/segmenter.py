@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from segtool import config
+from segtool.config.registry import build
 from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import centre_crop, linear_conv
 from segtool.models.decoders import Decoder
 from segtool.models.encoders import ConvEncoder, Encoder
 from segtool.models.trace import trace
-from segtool.registry import build
 
 OF_LEVELS = ("channels", "skips", "aux", "image_skip")  # options of decoders that an encoder's levels allow or not
 Sides = tuple[int, int]

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from segtool.config.parsing import suggest
+from segtool.config.registry import register
 from segtool.errors import ConfigError, Problem
 from segtool.models.backbones import RGB, Backbone, is_in, other_channels, unfit, without_prefix
 from segtool.models.encoders import PATH, Features, Pretrained
@@ -25,8 +27,6 @@ from segtool.models.weights import (
     timm_default,
     weights_file,
 )
-from segtool.parsing import suggest
-from segtool.registry import register
 
 
 @register("encoder", "timm")

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from segtool.config.registry import register
 from segtool.models.backbones import RGB, Backbone, is_in, other_channels, unfit, without_prefix
 from segtool.models.encoders import Features, Pretrained
 from segtool.models.weights import download, read_weights, weights_file
-from segtool.registry import register
 
 
 class TorchvisionEncoder(Backbone):

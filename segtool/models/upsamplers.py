@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
+from segtool.config.registry import register
 from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import linear_conv
-from segtool.registry import register
 
 PATH = "model.decoder.upsample"
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from segtool.config.parsing import suggest
 from segtool.errors import CheckpointError, ConfigError, Problem
 from segtool.models.encoders import PATH
-from segtool.parsing import suggest
-from segtool.shortage import is_shortage, memory_bounded
+from segtool.system.shortage import is_shortage, memory_bounded
 
 WEIGHTS = f"{PATH}.weights"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")

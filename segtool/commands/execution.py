@@ -1,0 +1,134 @@
+"""A training that is all decided, in its run directory: what the main process does, and what the others follow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segtool.commands.provenance import fingerprint, require_alike, timestamp
+from segtool.config import parse_config, plain
+from segtool.errors import CheckpointError, DataError, DiskError, HungError, SegtoolError
+from segtool.runs.run_directory import RunDirectory, typed
+
+if TYPE_CHECKING:
+    from segtool.runs.checkpoint import Checkpoint
+    from segtool.system.distributed import World
+    from segtool.system.terminal import Reporter
+    from segtool.training.budget import Budget
+    from segtool.training.plan import Prepared
+
+
+def execute(
+    work: Prepared,
+    run: RunDirectory,
+    reporter: Reporter,
+    facts: Mapping[str, Any],
+    *,
+    resumed: Checkpoint | None = None,
+    budget: Budget | None = None,
+) -> None:
+    """Trains as the main process, after telling the others what was decided, and says what came of it.
+
+    Args:
+        facts: What `run.json` holds; its end is added.
+        resumed: The checkpoint to go on from.
+        budget: The time that it has, where it is limited.
+
+    Raises:
+        SegtoolError: as `train.train`; DataError also where another process finds other files.
+    """
+    from segtool.training.train import train
+
+    reporter.keep_in(run.log)
+    reporter.say(f"run directory: {run.directory}")
+    work.world.send(_orders(work, run, resumed))
+    require_alike(work.world, fingerprint(work.records))
+    progress = train(work, run, reporter=reporter, resumed=resumed, budget=budget)
+    run.write_facts({**facts, "steps": progress.steps, "end": timestamp(), "steps_done": progress.step})
+    if progress.step < progress.steps:
+        reporter.say(f"ended at step {progress.step} of {progress.steps}")
+    quoted = typed(run.directory)
+    if progress.best is not None:
+        reporter.say(
+            f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters; see test)"
+        )
+    reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
+
+
+def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
+    """Trains along with the main process, which alone looks at the data before, speaks and writes.
+
+    Args:
+        orders: What `execute` has sent.
+        device: As `--device` names it.
+
+    Raises:
+        DataError: the data here is not what the main process has.
+    """
+    from segtool.data.formats import split_records
+    from segtool.data.statistics import ClassFrequencies
+    from segtool.runs import checkpoint
+    from segtool.system.distributed import choose_device, place
+    from segtool.system.terminal import Mute
+    from segtool.training.plan import Plan, Prepared
+    from segtool.training.train import train
+
+    mine = place(world, choose_device(device))
+    config = parse_config(orders["config"])
+    run = RunDirectory(Path(orders["run"]))
+    records = split_records(config, run.directory)
+    require_alike(world, fingerprint(records))
+    resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
+    frequencies = None if orders["frequencies"] is None else ClassFrequencies(**orders["frequencies"])
+    plan = replace(Plan(**orders["plan"]), crop=tuple(orders["plan"]["crop"]))
+    train(Prepared(config, plan, records, frequencies, world, mine), run, reporter=Mute(), resumed=resumed)
+
+
+@contextlib.contextmanager
+def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iterator[None]:
+    """Keeps why a run ends in its log, tells how to go on where disk or data failed, and lets go of its directory."""
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(*error.problems, _how_to_go_on(run, processes)) from error
+    except SegtoolError as error:
+        with contextlib.suppress(DiskError):
+            reporter.note(f"error: {error}")
+        if isinstance(error, DataError | HungError):  # as of a disk with images that is gone for a while
+            raise type(error)(*error.problems, _how_to_go_on(run, processes)) from error
+        raise
+    finally:
+        reporter.close()
+        run.close()
+
+
+def _how_to_go_on(run: RunDirectory, processes: int) -> str:
+    """Says what a run has saved whose disk, data or other processes failed, and the command that continues it."""
+    from segtool.runs import checkpoint
+
+    if not run.directory.is_dir():
+        return (
+            f"{run.directory}: was moved or removed, or its disk is not there; what is saved lies where that is now, "
+            "and goes on with: segtool train DIR --resume"
+        )
+    with contextlib.suppress(CheckpointError):
+        if saved := checkpoint.last(run.checkpoints):
+            command = run.resume_command(processes)
+            return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
+    return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
+
+
+def _orders(work: Prepared, run: RunDirectory, resumed: Checkpoint | None) -> str:
+    """Returns what the main process decided, for the others, as JSON."""
+    orders = {
+        "config": plain(work.config),
+        "plan": {**vars(work.plan), "choices": ()},
+        "frequencies": None if work.frequencies is None else vars(work.frequencies),
+        "run": str(run.directory),
+        "resumed": None if resumed is None else resumed.path.name,
+    }
+    return json.dumps(orders)

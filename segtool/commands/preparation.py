@@ -1,0 +1,187 @@
+"""What stands between a config and its training: parts that fit, data that is checked, all that is open decided."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segtool.config import Config, located
+from segtool.config.yaml_io import flow
+from segtool.errors import ConfigError, DataError, Problem, SegtoolError
+
+if TYPE_CHECKING:
+    import torch
+
+    from segtool.check.findings import Finding, Report
+    from segtool.data.pairs import Record
+    from segtool.data.statistics import ClassFrequencies
+    from segtool.models.encoders import Pretrained
+    from segtool.system.distributed import World
+    from segtool.system.terminal import Reporter
+    from segtool.training.budget import Budget
+    from segtool.training.forecast import Times
+    from segtool.training.plan import Plan, Prepared
+
+Records = dict[str, "list[Record]"]
+# Share of the seconds of a start that a second one takes, when all is compiled: 1.6 s after 161 were measured, with a
+# U-Net on two busy cores.
+STARTED_AGAIN = 0.1
+
+
+def require_shares(config: Config, processes: int) -> None:
+    """Raises ConfigError where a batch has no image for each process."""
+    from segtool.training.plan import check_share
+
+    with located(config):
+        check_share(config.train, processes)
+
+
+def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
+    """Builds network and losses on no device, so that what does not fit is told before any data is read.
+
+    Args:
+        base: Folder of the config, where training begins: the pretrained weights are looked at too, and returned.
+
+    Raises:
+        ConfigError: with file and line.
+        CheckpointError: a file of weights cannot be read, or not be downloaded.
+    """
+    import torch
+
+    from segtool.models.segmenter import verify
+    from segtool.training.losses import Criterion
+
+    num_classes, channels = len(config.data.classes), config.data.channels
+    problems: list[str | Problem] = []
+    pretrained = None
+    try:
+        part = config.train.batch_size // config.train.accumulate
+        network = verify(config.model, num_classes, channels, crop=config.augment.crop, batch=part)
+        pretrained = None if base is None else network.encoder.pretrained(base)
+        if pretrained is not None:
+            network.encoder.load(pretrained)  # on no device: whether they fit
+    except ConfigError as error:
+        problems += error.details
+    try:
+        with torch.device("meta"):
+            Criterion(config.loss, num_classes)
+    except ConfigError as error:
+        problems += error.details
+    if problems:
+        with located(config):
+            raise ConfigError(*problems)
+    return pretrained
+
+
+def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Records, Report]:
+    """Returns the records of each split and what `check` found, after saying its warnings.
+
+    Raises:
+        DataError: with every error that it found.
+    """
+    from segtool.check.report import examine
+    from segtool.data.formats import Places, data_root, split_records
+
+    places = Places(config.data, data_root(config.data, base))
+    reporter.say("checking the data (segtool check shows all that it finds)")
+    report = examine(config, base, progress=reporter.counter(unit="file", label="checking"), places=places)
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise DataError(
+            *("; ".join([f"{e.code}: {e.message}{_files(e)}", e.example, e.remedy]) for e in errors),
+            "the data cannot be trained on as it is; `segtool check` shows every finding",
+        )
+    for finding in report.findings:
+        if finding.severity == "warning":
+            reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
+    with located(config):
+        return split_records(config, base, places), report
+
+
+def _files(finding: Finding) -> str:
+    told = len(finding.files) == 1 and finding.files[0] in finding.example
+    return "" if told or not finding.files else f" ({', '.join(finding.files)})"
+
+
+def planned(
+    config: Config,
+    records: Records,
+    device: torch.device,
+    world: World,
+    pretrained: Pretrained | None = None,
+    *,
+    budget: float | None = None,
+) -> tuple[Config, Plan]:
+    """Returns the config with nothing left open, by the data, the pretrained weights and the device, and the plan.
+
+    `budget`: as `make_plan` takes it.
+    """
+    from segtool.data.images import image_size, value_bytes
+    from segtool.data.statistics import resolve_data
+    from segtool.training.plan import Choice, make_plan
+
+    first = records["train"][0].image
+    size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    deep = value_bytes(first, max_pixels=config.limits.max_pixels)
+    choices: tuple[Choice, ...] = ()
+    if pretrained is not None and config.data.mean is None and config.data.std is None:
+        config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
+        value = f"{flow(pretrained.mean)} and {flow(pretrained.std)}"
+        choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)
+    with located(config):
+        config = resolve_data(config, records["train"])
+        images = len(records["train"])
+        config, plan = make_plan(
+            config, images=images, first_size=size, value_bytes=deep, device=device, world=world, budget=budget
+        )
+    return config, replace(plan, choices=choices + plan.choices)
+
+
+def prepared(config: Config, plan: Plan, records: Records, device: torch.device, world: World) -> Prepared:
+    """Returns the training of a plan, its classes counted where it asks for that."""
+    from segtool.training.plan import Prepared
+
+    return Prepared(config, plan, records, frequencies_of(config, records), world, device)
+
+
+def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:
+    """Returns how often each class occurs in the training masks, where a loss or the augmentation asks for it."""
+    from segtool.data.statistics import class_frequencies
+    from segtool.training.losses import needs_frequencies
+
+    if needs_frequencies(config.loss) or config.augment.rare:
+        return class_frequencies(config, records["train"])
+    return None
+
+
+def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporter: Reporter) -> tuple[Prepared, Budget]:
+    """Returns the training with the number of steps that fits a budget of so many seconds, as measured, and the budget.
+
+    Raises:
+        SegtoolError: not one step goes into it.
+    """
+    from segtool.training.budget import LEFT_OVER, MOST, Budget
+    from segtool.training.plan import of_length
+
+    plan, budget = work.plan, Budget(began + seconds, scored=times.scored, per_step=times.step)
+    now = time.monotonic()
+    left = max(0.0, budget.end - now)
+    starting = STARTED_AGAIN * times.starting
+    steps = budget.length(plan, 0, now=now + starting + times.saving)
+    if steps < 1:
+        ending = budget.end - budget.deadline
+        least = math.ceil(now - began + starting + times.saving + times.step / (1 - LEFT_OVER) + ending)
+        raise SegtoolError(
+            f"--budget: getting going takes {starting:.0f} s, a step {times.step:.1f} s and the end, with its "
+            f"validation, {ending:.0f} s, and {left:.0f} s are left after preparing; give more time, at least {least} s"
+            + (", or do not compile: --set train.compile=false" if work.config.train.compile else "")
+        )
+    reporter.say(
+        f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
+        f"validations of {times.validation:.1f} s included; decided again by the steps of the training itself"
+    )
+    config, plan = of_length(work.config, replace(plan, most_steps=MOST * steps), steps)
+    return replace(work, config=config, plan=plan), budget

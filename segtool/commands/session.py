@@ -1,0 +1,284 @@
+"""What `segtool train` does: from what the user names to a run that is trained, continued, or foretold."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segtool.commands.continuation import continue_run, restarted
+from segtool.commands.execution import execute, follow, working_in
+from segtool.commands.preparation import (
+    budgeted,
+    checked_records,
+    planned,
+    prepared,
+    require_shares,
+    verify_components,
+)
+from segtool.commands.provenance import first_facts
+from segtool.commands.sources import Session, is_data, load_any, load_text, run_name, scaffolded
+from segtool.config import Config
+from segtool.errors import DivergedError, Interrupted, LostError, SegtoolError
+from segtool.runs.members import fold_runs
+from segtool.runs.run_directory import (
+    Run,
+    RunDirectory,
+    holds_run,
+    next_free,
+    relocate,
+    require_writable,
+    resume_command,
+)
+from segtool.system.disk import make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from segtool.check.findings import Report
+    from segtool.system.distributed import World
+    from segtool.system.terminal import Reporter
+    from segtool.training.forecast import Forecast
+    from segtool.training.plan import Prepared
+    from segtool.training.trial import Trial
+
+
+def train_session(session: Session, *, dry_run: bool = False) -> float | None:
+    """Trains as `segtool train` does: resolves everything, then trains or continues, and says what came of it.
+
+    Returns:
+        With `dry_run`, the seconds that a new run would take; else None.
+
+    Raises:
+        SegtoolError: of the kind that tells what is wrong.
+    """
+    began = time.monotonic()
+    if not session.resume and "RANK" not in os.environ:
+        _new_directory(session)  # before torch is loaded, which takes seconds
+    from segtool.system.distributed import join_world
+    from segtool.system.terminal import Reporter
+
+    if session.gpus > 1:
+        _launch(session, began, dry_run=dry_run)
+        return None
+    with join_world() as world:
+        if not world.is_main:
+            _serve(session, world)
+            return None
+        seconds = None
+        session = restarted(session)
+        reporter = Reporter(quiet=session.quiet)
+        if session.resume:
+            continue_run(session, world, reporter, began, dry_run=dry_run)
+        else:
+            seconds = _begin(session, world, reporter, began, dry_run=dry_run)
+        world.send("")
+        return seconds
+
+
+def _serve(session: Session, world: World) -> None:
+    """Does what the main process orders, until it has no more orders or this one comes to an end of its own."""
+    try:
+        while text := world.receive():
+            follow(json.loads(text), world, session.device)
+    except DivergedError as error:  # of all processes alike, and the main one tells it
+        raise LostError(*error.problems) from error
+    except Interrupted as error:
+        with contextlib.suppress(RuntimeError):
+            world.receive()  # until the main process has saved and ended
+        raise SystemExit(error.exit_code) from error
+
+
+def _launch(session: Session, began: float, *, dry_run: bool) -> None:
+    """Starts the session's processes, after what can be known without them is looked at, and waits for their end."""
+    from segtool.system.distributed import check_gpus, choose_device, world_of
+    from segtool.system.launch import launch
+    from segtool.system.terminal import Reporter
+
+    if (world := world_of(os.environ)).size > 1:
+        problem = f"--gpus {session.gpus}: torchrun has started {world.size} processes already; leave it out"
+        raise SegtoolError(problem) if world.is_main else LostError(problem)
+    if choose_device(session.device).type == "cuda":
+        check_gpus(session.gpus)
+    there = session.config if session.resume else next_free(Path("runs"), run_name(session.config))
+    directory = session.run or there
+    timeout = Config().train.timeout
+    if session.resume or not is_data(session.config):
+        config, _ = load_any(directory if session.resume else session.config, session.overrides)
+        require_shares(config, session.gpus)
+        timeout = config.train.timeout
+    is_claimed = not (session.run or session.resume or dry_run)
+    if is_claimed:
+        directory = _claim(directory)
+    reporter = Reporter(quiet=session.quiet)
+    try:
+        launch(
+            lambda: _arguments(session, directory, began, dry_run=dry_run),
+            processes=session.gpus,
+            max_restarts=session.max_restarts,
+            patience=timeout,
+            say=reporter.warn,
+        )
+    finally:
+        if is_claimed:
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # where nothing came to lie in it
+
+
+def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool) -> list[str]:
+    """Returns what each process of a session is started with."""
+    arguments = ["--debug"] if "--debug" in sys.argv else []
+    arguments += ["train", "--run", str(directory), "--device", session.device]
+    arguments += [word for override in session.overrides for word in ("--set", override)]
+    if session.budget is not None:
+        arguments += ["--budget", f"{max(1.0, session.budget - (time.monotonic() - began)):.0f}s"]
+    flags = {"--resume": session.resume, "--quiet": session.quiet, "--dry-run": dry_run}
+    flags["--no-preflight"] = not session.preflight
+    arguments += [flag for flag, given in flags.items() if given]
+    return [*arguments, "--", str(session.config)]
+
+
+def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
+    """Trains a new run; in a dry run returns the seconds that it would take."""
+    from segtool.runs import checkpoint
+    from segtool.system.distributed import choose_device, place
+    from segtool.training.forecast import measure
+
+    directory = _new_directory(session)
+    device = place(world, choose_device(session.device))
+    text = scaffolded(session.config, directory) if is_data(session.config) else None
+    if text is None:
+        config, base = load_any(session.config, session.overrides)
+    else:
+        config, base = load_text(text, session.config, session.overrides), directory
+    require_shares(config, world.size)
+    relocate(config, base, directory)  # for its errors, before the data is read
+    pretrained = verify_components(config, base)
+    _say_reasons(session.config, text, config, reporter, dry_run=dry_run)
+    records, report = checked_records(config, base, reporter)
+    config, plan = planned(config, records, device, world, pretrained, budget=session.budget)
+    work = prepared(config, plan, records, device, world)
+    _say_plan(work, reporter)
+    if dry_run:
+        _say_brief(work, report, reporter)
+    trial = _preflight(work, base, directory, reporter) if session.preflight else None
+    budget = None
+    if dry_run or session.budget is not None:
+        spent = time.monotonic() - began
+        forecast = measure(work, reporter, within=session.budget)
+        if session.budget is not None:
+            work, budget = budgeted(work, forecast.times, session.budget, began, reporter)
+        if dry_run:
+            return _foretell(work, forecast, spent, directory, reporter)
+    run = Run(directory if session.run else _claim(directory), device=session.device)
+    with working_in(run, reporter, processes=world.size):
+        _refuse_run(run.directory, session.device)  # that another process has made meanwhile
+        checkpoint.remove_unfinished(run.checkpoints)
+        if text is not None:
+            write_atomically(run.directory / "init.yaml", text.encode())
+        if trial is not None:
+            _try_directory(trial, run, reporter)
+            trial = None  # and its memory is free again
+        work = replace(work, config=relocate(work.config, base, run.directory))
+        facts = first_facts(work)
+        run.write_facts(facts)  # before the config, which without them counts as the user's own
+        run.write_config(work.config)
+        execute(work, run, reporter, facts, budget=budget)
+    return None
+
+
+def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path, reporter: Reporter) -> float:
+    """Says what a training would take, and returns its seconds, those of preparing it included."""
+    from segtool.training.forecast import describe
+
+    for line in describe(forecast, work.config, work.plan, prepared=spent, directory=directory):
+        reporter.say(line)
+    reporter.say(f"would write {directory}; dry run: nothing was written")
+    return spent + forecast.times.total(work.plan)
+
+
+def _preflight(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Trial:
+    """Says what is found before anything is written; raises SegtoolError where no training comes through it."""
+    from segtool.training.preflight import look, suffice, tell
+
+    # First, since a trial takes memory itself.
+    tell(suffice(work, directory), reporter)
+    return look(work, base, reporter)
+
+
+def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
+    from segtool.training.preflight import checkpoint_holds, draw_first_batch, tell
+
+    tell([checkpoint_holds(trial, run)], reporter)
+    reporter.say(f"preflight: the first batch with its masks: {draw_first_batch(trial, run.samples)}")
+
+
+def _new_directory(session: Session) -> Path:
+    """Returns where a new run goes, after what could be wrong with it is looked at, without torch."""
+    directory = session.run or next_free(Path("runs"), run_name(session.config))
+    _refuse_run(directory, session.device)
+    if fold_runs(directory):
+        raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
+    require_writable(directory)
+    return directory
+
+
+def _refuse_run(directory: Path, device: str) -> None:
+    """Raises SegtoolError where a directory holds a run."""
+    if holds_run(directory):
+        raise SegtoolError(
+            f"{directory}: holds a run; continue it with: {resume_command(directory, 1, device)}, or choose another "
+            "--run"
+        )
+
+
+def _claim(directory: Path) -> Path:
+    """Returns a directory that this process has made, with a later number where another was there first."""
+    make_folder(directory.parent)
+    while True:
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            directory = next_free(directory.parent, directory.name.rpartition("-")[0])
+        except OSError:
+            return directory  # and whoever opens a run there tells why
+        else:
+            return directory
+
+
+def _say_reasons(source: Path, text: str | None, config: Config, reporter: Reporter, *, dry_run: bool) -> None:
+    """Says why `init` chose what it did for a data folder, and in a dry run what the comments of a config say."""
+    from segtool.training.briefing import reasons
+
+    if text is not None:
+        reporter.say(f"config: none given, so it is the one that segtool init writes for {source}; the run keeps it")
+    elif dry_run and source.is_file():
+        text = source.read_text(encoding="utf-8", errors="replace")
+    for choice in reasons(text or "", config):
+        reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
+
+
+def _say_brief(work: Prepared, report: Report, reporter: Reporter) -> None:
+    from segtool.training.briefing import brief
+
+    counts = Counter(finding.severity for finding in report.findings)
+    for line in brief(work.config, work.plan, report.summary, counts, work.frequencies):
+        reporter.say(line)
+
+
+def _say_plan(work: Prepared, reporter: Reporter) -> None:
+    plan = work.plan
+    counts = ", ".join(f"{len(found)} {name}" for name, found in work.records.items())
+    together = f"; {work.world.size} processes" if work.world.size > 1 else ""
+    classes = len(work.config.data.classes)
+    reporter.say(f"data: {counts} pairs; {classes} classes; device: {work.device}{together}")
+    reporter.say(
+        f"length: {plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs), "
+        f"validation every {plan.eval_steps} steps, crop {plan.crop[0]}x{plan.crop[1]}"
+    )
+    for choice in plan.choices:
+        reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")

@@ -1,0 +1,85 @@
+"""What the user asks a training for, and names, read as a config: a file, a run, a checkpoint, or a data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segtool.config import Config, load_config, parse_text
+from segtool.errors import ConfigError
+from segtool.runs.members import fold_runs
+from segtool.runs.run_directory import CONFIG, holds_run, typed
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `segtool train` was asked for."""
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    run: Path | None = None
+    resume: bool = False
+    budget: float | None = None
+    device: str = "auto"
+    quiet: bool = False
+    gpus: int = 1
+    """Processes to start for it; 1: this one, or those that torchrun has started."""
+    max_restarts: int = 0
+    preflight: bool = True
+    """Whether a new training is tried on small crops before its first step."""
+
+
+def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+    """Returns the config that a file, a run, a checkpoint or a data folder gives, and what its root is relative to.
+
+    Raises:
+        ConfigError: there is no such file, or it is no config.
+        DataError: a data folder that no config can be written for.
+    """
+    if path.is_dir() and (path / CONFIG).is_file() and not is_data(path):
+        return load_config(path / CONFIG, overrides), path
+    if folds := fold_runs(path):
+        raise ConfigError(
+            f"{path}: holds {len(folds)} folds, each with a config of its own; name one: {typed(folds[0])}"
+        )
+    if path.is_dir() and not is_data(path):
+        raise ConfigError(
+            f"{path / CONFIG}: is not there, and the rest of a run is; restore it: segtool train {typed(path)} "
+            "--resume writes it anew; or name a checkpoint of the run"
+        )
+    if path.is_dir():
+        return load_text(scaffolded(path, path), path, overrides), path
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder; expected a config, a run or a folder of images and masks")
+    return load_config(path, overrides), path.parent
+
+
+def load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
+    """Returns the config that a text from `scaffolded` is."""
+    return parse_text(text, f"{root.resolve().name}.yaml", overrides)
+
+
+def scaffolded(root: Path, config_dir: Path) -> str:
+    """Returns the config that `init` would write for a data folder, as YAML; DataError where there can be none."""
+    from segtool.init.scaffold import scaffold
+
+    return scaffold(root, config_dir=config_dir)
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is a data folder: a folder that is neither a run nor a checkpoint, nor holds folds.
+
+    What other programs keep in a folder `checkpoints` beside the images makes no run of it.
+    """
+    marks = ("run.json", "state.json")
+    written = any((path / mark).exists() for mark in marks) or any(path.glob("checkpoints/step-*"))
+    return path.is_dir() and not written and not fold_runs(path)
+
+
+def run_name(path: Path) -> str:
+    """Returns what the run directory of a config, a run or a data folder is named after."""
+    resolved = path.resolve()
+    if path.name == CONFIG and holds_run(path.parent):
+        return resolved.parent.name
+    return resolved.name if path.is_dir() else resolved.stem

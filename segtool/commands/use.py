@@ -1,0 +1,253 @@
+"""What the commands that use a network do, `eval` and `predict`: from what the user names to scores and masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segtool.commands.provenance import refuse_changes, require_alike
+from segtool.config import Config, load_config, located
+from segtool.data.words import SPLITS
+from segtool.errors import DataError, DiskError, SegtoolError
+from segtool.runs.members import find_checkpoints, part_members
+from segtool.runs.run_directory import CONFIG
+
+if TYPE_CHECKING:
+    from segtool.data.pairs import Record
+    from segtool.runs.checkpoint import Checkpoint
+    from segtool.scoring.metrics import Scores
+    from segtool.system.distributed import World
+    from segtool.system.terminal import Reporter
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one network, or of several as an ensemble, on a split, and where things of it lie."""
+
+    scores: Scores
+    split: str
+    paths: tuple[Path, ...]
+    """What the user named."""
+    members: tuple[tuple[Path, int], ...]
+    """Checkpoint and step of each network."""
+    flip: bool
+    directory: Path
+    """Where its per-image table goes."""
+    is_main: bool = True
+    """Whether this process tells it; of several one does."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one network, and of it the image as it is."""
+        return len(self.members) == 1 and not self.flip
+
+    @property
+    def title(self) -> str:
+        """What stands over the table."""
+        names = ", ".join(map(str, self.paths))
+        if len(self.members) == 1:
+            mirrored = ", mean with the mirror image" if self.flip else ""
+            return f"{names}, {self.split} split, step {self.members[0][1]}{mirrored}"
+        mirrored = " and of their mirror images" if self.flip else ""
+        return f"{names}, {self.split} split, mean of {len(self.members)} networks{mirrored}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `eval --json` tells beside the scores."""
+        steps = [{"checkpoint": str(path), "step": step} for path, step in self.members]
+        if self.is_plain:
+            return {"split": self.split, **steps[0]}
+        return {"split": self.split, "members": steps, "flip": self.flip}
+
+    @property
+    def table(self) -> Path:
+        """Where the per-image table goes; that of an ensemble does not replace that of a run."""
+        kind = ("-ensemble" if len(self.members) > 1 else "") + ("-flip" if self.flip else "")
+        return self.directory / f"per-image-{self.split}{kind}.csv"
+
+
+def evaluate_session(
+    paths: Sequence[Path],
+    split: str | None,
+    overrides: Sequence[str],
+    *,
+    flip: bool = False,
+    tile: int | None,
+    device: str,
+    quiet: bool,
+) -> Evaluation:
+    """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split; of several as an ensemble.
+
+    The data is that of the first; it is warned where another was trained on images of the split. Of several processes
+    each scores its share, and all return the scores of the whole.
+
+    Raises:
+        SegtoolError: there is no such split.
+    """
+    if split not in (None, *SPLITS):
+        raise SegtoolError(f"--split {split}: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+    from segtool.data.dataset import EvaluationSet
+    from segtool.data.formats import records_to_score
+    from segtool.data.loader import num_workers
+    from segtool.prediction.predict import build_ensemble
+    from segtool.scoring.evaluate import evaluate, reader_for
+    from segtool.system.allocator import keep_freed_memory
+    from segtool.system.distributed import choose_device, join_world, place
+
+    keep_freed_memory()
+    with join_world() as world:
+        reporter = _reporter(quiet, world)
+        with world.agreed():
+            where = place(world, choose_device(device))
+            checkpoints = find_checkpoints(paths, reporter)
+            configs = _configs(checkpoints, paths, overrides)
+            config, first = configs[0], checkpoints[0]
+            with located(config):
+                records = records_to_score(config, first.path, split)
+            name = _split_to_score(records, split, paths, folds=len(checkpoints) > len(paths))
+            _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
+            predictor = build_ensemble(checkpoints, where, flip=flip)
+        require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
+        dataset = EvaluationSet(records[name], reader_for(predictor, config))
+        workers = num_workers(config.train.workers, where, world)
+        limited = world.limited(config.train.timeout)
+        scores = evaluate(predictor, dataset, limited, workers=workers, reporter=reporter, tile=tile)
+        members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
+        directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
+        return Evaluation(scores, name, tuple(paths), members, flip, directory, world.is_main)
+
+
+def _configs(checkpoints: Sequence[Checkpoint], paths: Sequence[Path], overrides: Sequence[str]) -> list[Config]:
+    """Returns the configs after `--set`. Raises ConfigError for what their weights were made for."""
+    configs = [_overridden(c, paths, overrides) if overrides else c.config for c in checkpoints]
+    for checkpoint, config in zip(checkpoints, configs, strict=True):
+        refuse_changes(checkpoint.config, config, checkpoint.path)
+    return configs
+
+
+def _overridden(checkpoint: Checkpoint, paths: Sequence[Path], overrides: Sequence[str]) -> Config:
+    """Returns the config of a checkpoint after `--set`, whose `data.root` is relative to the run that was named."""
+    from segtool.data.formats import data_root
+
+    config = load_config(checkpoint.path / CONFIG, overrides)
+    named = any(os.path.samefile(checkpoint.path, path) for path in paths)
+    if named or not config.origins.of("data.root").startswith("--set"):
+        return config
+    root = data_root(config.data, checkpoint.path.parent.parent)
+    return replace(config, data=replace(config.data, root=str(root)))
+
+
+def _split_to_score(
+    records: Mapping[str, Sequence[Record]], split: str | None, paths: Sequence[Path], *, folds: bool
+) -> str:
+    """Returns the split that the user named, else test where there is one, else val. Raises DataError if none."""
+    name = split or ("test" if records.get("test") else "val")
+    if name != "test" and folds:
+        raise DataError(_no_test_for_folds(paths, "has no test split" if split is None else f"--split {split}"))
+    if not records.get(name):
+        there = ", ".join(key for key, found in records.items() if found)
+        raise DataError(f"{paths[0]}: has no {name} split; its data has {there}: choose with --split")
+    return name
+
+
+def _no_test_for_folds(paths: Sequence[Path], found: str) -> str:
+    return (
+        f"{', '.join(map(str, paths))}: {found}, but of folds only a test split that none was trained on can be scored "
+        "as an ensemble. Each fold's own score, and that of all together, are in folds.json; hold a test out with "
+        "data.split.test, or score one fold: segtool eval DIR/fold-1"
+    )
+
+
+def _warn_of_seen(
+    records: Sequence[Record], checkpoints: Sequence[Checkpoint], configs: Sequence[Config], reporter: Reporter
+) -> None:
+    """Warns where members of an ensemble were trained on images that are to be scored."""
+    from segtool.data.formats import split_records
+
+    scored = {os.path.realpath(record.image) for record in records}
+    for checkpoint, config in zip(checkpoints, configs, strict=True):
+        try:
+            trained = {os.path.realpath(record.image) for record in split_records(config, checkpoint.path)["train"]}
+        except DataError as error:
+            reason = error.problems[0]
+            reporter.warn(f"{checkpoint.path}: whether it was trained on images of the split is not known: {reason}")
+            continue
+        if seen := len(scored & trained):
+            reporter.warn(
+                f"{checkpoint.path}: was trained on {seen} of the {len(records)} images of the split, so the score "
+                "flatters"
+            )
+
+
+def predict_session(
+    paths: Sequence[Path],
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    flip: bool = False,
+    overlays: bool,
+    probabilities: bool,
+    tile: int | None,
+    resume: bool,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Predicts the masks of images as `segtool predict` does; images that cannot be used are told at the end.
+
+    Of several processes each predicts its share.
+
+    Args:
+        paths: One or more members (runs, checkpoints, directories of folds), then the images.
+        overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
+    """
+    from segtool.prediction.predict import build_ensemble, predict
+    from segtool.prediction.predicted_files import list_jobs
+    from segtool.system.allocator import keep_freed_memory
+    from segtool.system.distributed import choose_device, join_world, place
+
+    keep_freed_memory()
+    with join_world() as world:
+        with world.agreed():
+            members, inputs = part_members(paths)
+            jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
+            reporter = _reporter(quiet, world)
+            checkpoints = find_checkpoints(members, reporter)
+            config = _configs(checkpoints, members, overrides)[0]
+            predictor = build_ensemble(checkpoints, place(world, choose_device(device)), flip=flip)
+        require_alike(world, [[str(job.image) for job in jobs], [str(c.progress) for c in checkpoints]])
+        if len(checkpoints) > 1:
+            listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
+            reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
+        mine = jobs[world.rank :: world.size]
+        results = predict(predictor, config, mine, tile=tile, resume=resume)
+        done = 0
+        failures: list[tuple[int, Sequence[str]]] = []
+        try:
+            for number, result in enumerate(reporter.track(results, total=len(mine), unit="image", label="predicting")):
+                if isinstance(result, DataError):
+                    failures.append((number * world.size + world.rank, result.problems))
+                else:
+                    done += 1
+        except DiskError as error:
+            problems = [problem for _, found in failures for problem in found]
+            left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
+            raise DiskError(*problems, *error.problems, left) from error
+        failures = sorted(world.gather_json(failures))
+        reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
+        if failures and world.is_main:
+            raise DataError(*(problem for _, found in failures for problem in found))
+
+
+def _reporter(quiet: bool, world: World) -> Reporter:
+    from segtool.system.terminal import Mute, Reporter
+
+    return Reporter(quiet=quiet) if world.is_main else Mute()
+
+
+def _run_directory(checkpoint: Path) -> Path:
+    """Returns the run that a checkpoint lies in, or the current folder where it has been moved out of one."""
+    runs = (path.parent.parent for path in (Path(os.path.abspath(checkpoint)), checkpoint.resolve()))
+    return next((run for run in runs if (run / CONFIG).is_file()), Path())

@@ -1,0 +1,187 @@
+"""Prediction: one mask per image, with the image's stem, tree, height and width."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from segtool.config import Config
+from segtool.data.draw import overlay
+from segtool.data.images import image_size
+from segtool.data.labels import Labels
+from segtool.data.spool import release
+from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
+from segtool.models.segmenter import assemble, outline
+from segtool.prediction.ensemble import Ensemble, read_views
+from segtool.prediction.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype, tile_advice
+from segtool.prediction.predicted_files import Job, remove_unfinished, require_replaceable, write_npy, write_png
+from segtool.runs.checkpoint import Checkpoint
+from segtool.runs.members import require_agreement
+from segtool.system.shortage import shortage_told
+
+
+def build_predictor(checkpoint: Checkpoint, device: torch.device, *, dtype: torch.dtype | None = None) -> Predictor:
+    """Returns the network of a checkpoint, ready to predict; in the type that is fastest here where none is given.
+
+    Raises:
+        CheckpointError: the checkpoint's config has no network, or the weights do not fit it.
+    """
+    config = checkpoint.config
+    network = (config.model, len(config.data.classes), config.data.channels)
+    try:
+        checkpoint.require_fit(outline(*network))  # before it takes any memory
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: its config is of no network ({error}); use another checkpoint of the run"
+        ) from error
+    model = assemble(*network)
+    model.load_state_dict(dict(checkpoint.weights))
+    normalize = Normalize(config.data.mean or (), config.data.std or ())
+    return Predictor(model, normalize, device, dtype=dtype or fast_dtype(device))
+
+
+def build_ensemble(checkpoints: Sequence[Checkpoint], device: torch.device, *, flip: bool = False) -> BandPredictor:
+    """Returns the networks of checkpoints as one; a single one that does not flip is a plain `Predictor`.
+
+    Raises:
+        CheckpointError: as `build_predictor`.
+        ConfigError: the checkpoints do not mean the same by their classes.
+    """
+    require_agreement(checkpoints)
+    predictors = [build_predictor(checkpoint, device) for checkpoint in checkpoints]
+    return predictors[0] if len(predictors) == 1 and not flip else Ensemble(predictors, flip=flip)
+
+
+def predict(
+    predictor: BandPredictor, config: Config, jobs: Iterable[Job], *, tile: int | None = None, resume: bool = False
+) -> Iterator[Path | DataError]:
+    """Yields the path of each mask once it is written, or the DataError of an image that cannot be used.
+
+    While an image goes through the network, the next one is read and what became of the one before is written. Only
+    small ones: two large images at once would take twice the memory.
+
+    Args:
+        tile: Side in pixels of the tiles that every larger image is predicted in; None: only above 2 megapixels.
+        resume: Leave what is there from before; else it is made anew.
+
+    Raises:
+        CheckpointError: an output cannot be written, or would replace what segtool did not make.
+    """
+    jobs = list(jobs)
+    remove_unfinished(jobs)
+    labels = Labels.from_config(config.data)
+    read = partial(_read, channels=predictor.channels, config=config, resume=resume)
+    writing: Future[Path | DataError] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        for job, image in _read_ahead(jobs, read, reader, max_pixels=config.limits.max_pixels):
+            try:
+                outcome, large = _predicted(predictor, labels, job, image(), tile)
+            except SegtoolError:
+                if writing:
+                    yield writing.result()
+                raise
+            del image
+            if writing:
+                yield writing.result()
+            writing = None if large else writer.submit(outcome)
+            if large:
+                yield outcome()
+            del outcome  # and its mask
+        if writing:
+            yield writing.result()
+
+
+Outcome = Callable[[], Path | DataError]
+
+
+def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) -> np.ndarray | DataError | None:
+    """Returns the image of a job, H W C; None where there is nothing to do, or the error of one that cannot be used."""
+    for path in job.outputs:
+        require_replaceable(path, job.out)
+    if resume and all(path.exists() for path in job.outputs):
+        return None
+    try:
+        return read_views(job.image, channels, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+    except DataError as error:
+        return error
+
+
+def _read_ahead(
+    jobs: Sequence[Job], read: Callable[[Job], Any], reader: Executor, *, max_pixels: int
+) -> Iterator[tuple[Job, Callable[[], Any]]]:
+    """Yields each job with what returns its image; where it and the next one are small, reading that has begun.
+
+    What is large is read where it is asked for: the C library gives each thread its own memory, and what one has freed
+    another cannot use.
+    """
+    queued: deque[Future[Any]] = deque()
+    next_small = bool(jobs) and _is_small(jobs[0].image, max_pixels)
+    for job, following in zip_longest(jobs, jobs[1:]):
+        ready, small = bool(queued), next_small
+        next_small = following is not None and _is_small(following.image, max_pixels)
+        if following and small and next_small:
+            queued.append(reader.submit(read, following))
+        # Kept in no variable here, so that the image goes when it is done with.
+        yield job, queued.popleft().result if ready else partial(read, job)
+
+
+def _is_small(path: Path, max_pixels: int) -> bool:
+    """Whether an image is one that goes through the network as a whole; so is one that cannot be read."""
+    try:
+        height, width = image_size(path, exif="ignore", max_pixels=max_pixels)
+    except DataError:
+        return True
+    return height * width <= MAX_WHOLE_PIXELS
+
+
+def _predicted(
+    predictor: BandPredictor, labels: Labels, job: Job, image: np.ndarray | DataError | None, tile: int | None
+) -> tuple[Outcome, bool]:
+    """Returns what writes the files of an image, and whether they are large."""
+    if image is None:
+        return (lambda: job.mask), False
+    if isinstance(image, DataError):
+        return (lambda: image), False
+    indices, probabilities = _answer(predictor, job, image, tile)
+    picture = image[..., -predictor.channels[-1] :]  # of several views the one with the most channels
+    write = partial(_write_all, labels, job, indices, probabilities, picture if job.overlay else None)
+    return write, indices.size > MAX_WHOLE_PIXELS
+
+
+def _answer(
+    predictor: BandPredictor, job: Job, image: np.ndarray, tile: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the class indices H W, and the probabilities K H W where they are asked for."""
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+
+    def advice() -> str:
+        leave_out = ", and no --probabilities, which are held for the whole image" if job.probabilities else ""
+        return tile_advice(predictor, job.image, image.shape[:2], tile) + leave_out
+
+    with shortage_told(advice):
+        if job.probabilities:
+            return predictor.classes_and_probabilities(tensor, tile)
+        return predictor.classes(tensor, tile, after_row=partial(release, image)), None
+
+
+def _write_all(
+    labels: Labels, job: Job, indices: np.ndarray, probabilities: np.ndarray | None, picture: np.ndarray | None
+) -> Path:
+    """Writes the files of a job and returns the mask's path."""
+    if job.probabilities:
+        assert probabilities is not None
+        write_npy(job.probabilities, probabilities)
+    if job.overlay:
+        assert picture is not None
+        write_png(job.overlay, overlay(picture, indices, labels.colors, labels.names))
+    # The mask comes last: where it is, all of the job is done.
+    write_png(job.mask, labels.encode(indices))
+    return job.mask

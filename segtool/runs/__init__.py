@@ -1,0 +1,1 @@
+"""What lies in a run directory, and the checkpoints in it."""

@@ -1,0 +1,393 @@
+"""Checkpoints: a directory of safetensors and JSON, committed by one rename and verified by sha256. No pickle.
+
+step-00001200/
+  model.safetensors      weights and buffers that training goes on from
+  ema.safetensors        averaged weights, where the config has them
+  optimizer.safetensors  the optimizer's state, as `parameter.key`
+  config.yaml            the resolved config
+  state.json             format version, step, score and what else training needs to go on
+  manifest.json          size and sha256 of each of the above, see `checkpoint_files`; written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from segtool.config import Config, dump_config, load_config
+from segtool.errors import CheckpointError, ConfigError, DiskError
+from segtool.runs.checkpoint_files import (
+    FORMAT,
+    OTHER,
+    NewerFormatError,
+    dump_json,
+    json_object,
+    verified,
+    verified_file,
+    with_manifest,
+)
+from segtool.system import disk
+
+STEP = re.compile(r"step-([0-9]{8,18})")
+MOMENTS, COUNT = {"momentum_buffer", "exp_avg", "exp_avg_sq"}, "step"  # in an optimizer's state, by torch's names
+SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler's state, by torch's names
+MAX_NUMBER = 1e300  # of a score or a scale
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: everything that continuing needs beside tensors and config."""
+
+    step: int = 0
+    steps: int = 0
+    score: float | None = None
+    """Mean IoU on the validation split of the weights saved here; None where they were not scored."""
+    best: float | None = None
+    """Best score up to here."""
+    stale: int = 0
+    """Validations since the best one."""
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint saves of a training, and what loading one writes into."""
+
+    model: nn.Module
+    ema: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    """Of the loss, in fp16."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint, read into memory on the CPU."""
+
+    path: Path
+    config: Config
+    progress: Progress
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """By file: `model`, `optimizer` and perhaps `ema`."""
+    scaler: Mapping[str, float] | None = None
+    """Scale of the loss, and the steps since it was changed; of fp16 only."""
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights to predict with: averaged where there are such."""
+        return self.tensors.get("ema", self.tensors["model"])
+
+    def require_fit(self, network: nn.Module) -> None:
+        """Compares the saved weights with those of a network, which may be without values (`outline`).
+
+        Raises:
+            CheckpointError: their names, shapes or types are not the network's, or a value is not finite.
+        """
+        expected = {name: _described(tensor) for name, tensor in network.state_dict().items()}
+        for name in [name for name in ("model", "ema") if name in self.tensors]:
+            weights = self.tensors[name]
+            found = {key: _described(tensor) for key, tensor in weights.items()}
+            other = next((key for key in sorted(expected | found) if found.get(key) != expected.get(key)), None)
+            if other is not None:
+                raise CheckpointError(
+                    f"{self.path}: its weights do not fit its config: {name}.safetensors has {other[:200]!r} as "
+                    f"{found.get(other, 'nothing')}, and the network has {expected.get(other, 'nothing')}; {OTHER}"
+                )
+            if spoiled := sorted(key for key, tensor in weights.items() if not tensor.isfinite().all()):
+                raise CheckpointError(
+                    f"{self.path}: {name}.safetensors has values of {spoiled[0]!r} that are not finite (of "
+                    f"{len(spoiled)} tensors in all), which segtool saves of no training; {OTHER}"
+                )
+
+    def restore(self, state: TrainState) -> None:
+        """Writes the saved weights, averages and optimizer state into those of a fresh training.
+
+        Where the training has averages and the checkpoint none, they begin at the saved weights.
+
+        Raises:
+            CheckpointError: they are of another network or another optimizer.
+        """
+        saved, given = self.config.optim.name, type(state.optimizer).__name__.lower()
+        if saved != given:
+            raise CheckpointError(
+                f"{self.path}: its optimizer state is of {saved}, and this training has {given}; set optim.name back "
+                f"to {saved}, or start a new run"
+            )
+        try:
+            state.model.load_state_dict(dict(self.tensors["model"]))
+            if state.ema is not None:
+                state.ema.load_state_dict(dict(self.weights))
+            _restore_optimizer(state, self.tensors["optimizer"])
+            if state.scaler is not None and self.scaler is not None:
+                state.scaler.load_state_dict({**state.scaler.state_dict(), **self.scaler})
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(
+                f"{self.path}: does not fit the network of this training ({error}); {OTHER}"
+            ) from error
+
+
+def save(directory: Path, state: TrainState, config: Config, progress: Progress) -> Path:
+    """Commits a checkpoint as `directory/step-…` and returns its path; an existing one is left as it is.
+
+    Raises:
+        DiskError: the disk did not take it; nothing of it is left, and earlier checkpoints are intact.
+    """
+    target = directory / f"step-{progress.step:08d}"
+    if target in committed(directory):
+        return target
+    temporary = directory / f".tmp-{target.name}-{os.getpid()}"
+    files = _contents(state, config, progress)
+    disk.make_folder(directory)
+    try:
+        temporary.mkdir()
+        for name, content in files.items():
+            disk.write_new(temporary / name, content)
+        disk.sync_folder(temporary)
+        os.rename(temporary, target)
+        disk.sync_folder(directory)
+    except OSError as error:
+        raise _not_written(target, files, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def num_bytes(state: TrainState, config: Config, progress: Progress) -> int:
+    """Returns the size of a checkpoint in bytes. The files are made as for `save`, and not written."""
+    return sum(map(len, _contents(state, config, progress).values()))
+
+
+def load(path: Path) -> Checkpoint:
+    """Returns the checkpoint in a directory, after its sizes and sha256 sums are verified.
+
+    Raises:
+        CheckpointError: it is not a checkpoint, is damaged, or is of a newer format.
+    """
+    contents = verified(path)
+    progress = _progress(path, contents["state.json"])
+    tensors = {
+        Path(name).stem: _tensors(path / name, content)
+        for name, content in contents.items()
+        if name.endswith(".safetensors")
+    }
+    try:
+        config = load_config(path / "config.yaml", content=contents["config.yaml"])
+    except ConfigError as error:
+        raise CheckpointError(
+            *error.problems, f"{path}: its config is not one that this segtool reads; {OTHER}"
+        ) from error
+    return Checkpoint(path, config, progress, tensors, _scaler(path, contents["state.json"]))
+
+
+def last(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
+    """Returns the checkpoint of the highest step that verifies; None where there is none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of them verifies; or a newer segtool wrote the last one.
+    """
+    paths = committed(directory)
+    problems = []
+    for path in reversed(paths):
+        try:
+            return load(path)
+        except NewerFormatError:
+            raise
+        except CheckpointError as error:
+            problems.append(str(error))
+            if warn:
+                warn(f"{error}; falling back to the checkpoint before it")
+    if problems:
+        raise CheckpointError(*problems, f"{directory}: no checkpoint verifies; start afresh with another --run")
+    return None
+
+
+def best(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
+    """Returns the checkpoint with the best recorded score, the first among equals; `last` where none was scored.
+
+    Raises:
+        CheckpointError: it does not verify, or the score of another does not, which might then be the best.
+    """
+    paths = committed(directory)
+    try:
+        scored = [(score, path) for path in paths if (score := _verified_progress(path).score) is not None]
+        if not scored:
+            return last(directory, warn=warn)
+        top = max(score for score, _ in scored)
+        return load(next(path for score, path in scored if score == top))
+    except CheckpointError:
+        if set(paths) <= set(committed(directory)):
+            raise
+        return best(directory, warn=warn)  # the training that goes on has removed one meanwhile
+
+
+def committed(directory: Path) -> list[Path]:
+    """Returns the checkpoint directories in the order of their steps, whether they verify or not."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=_step)
+
+
+def remove_old(directory: Path, *, keep: int, warn: Callable[[str], object]) -> None:
+    """Removes all checkpoints but the best one and the last `keep`; one that cannot be removed is only warned about.
+
+    Where a better score was had than those that verify, what does not verify may be the best one, and stays.
+    """
+    paths = committed(directory)
+    found = {path: _progress_if_whole(path) for path in paths}
+    scores = {path: progress.score for path, progress in found.items() if progress and progress.score is not None}
+    top = max(scores.values(), default=-MAX_NUMBER)
+    best_path = next((path for path, score in scores.items() if score == top), None)
+    better = any(progress.best is not None and progress.best > top for progress in found.values() if progress)
+    for path in paths[: max(len(paths) - max(keep, 1), 0)]:
+        if path == best_path or (better and found[path] is None):
+            continue
+        try:
+            # Renamed first, so that a removal cut short leaves no half checkpoint under a checkpoint's name.
+            doomed = path.rename(path.with_name(f".tmp-old-{path.name}"))
+            shutil.rmtree(doomed)
+        except OSError as error:
+            warn(f"{path}: could not be removed ({error.strerror}); training goes on")
+
+
+def set_aside(directory: Path, *, after: int) -> None:
+    """Renames the checkpoints of steps after `after` to `step-….damaged`.
+
+    A training that fell back to an earlier checkpoint comes to those steps again: what does not verify must neither
+    keep their place nor count among the last ones that are kept.
+
+    Raises:
+        CheckpointError: one cannot be renamed.
+    """
+    for path in committed(directory):
+        if _step(path) > after:
+            target = path.with_name(f"{path.name}.damaged")
+            while target.exists():
+                target = target.with_name(f"{target.name}.damaged")
+            try:
+                path.rename(target)
+            except OSError as error:
+                message = f"{path}: is damaged and cannot be renamed ({error.strerror}); remove it"
+                raise CheckpointError(message) from error
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what an interrupted save or removal left behind."""
+    if directory.is_dir():
+        for path in directory.glob(".tmp-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _contents(state: TrainState, config: Config, progress: Progress) -> dict[str, bytes]:
+    files = {"model.safetensors": _dump(state.model.state_dict())}
+    if state.ema is not None:
+        files["ema.safetensors"] = _dump(state.ema.state_dict())
+    files["optimizer.safetensors"] = _dump(_optimizer_tensors(state))
+    files["config.yaml"] = dump_config(config).encode()
+    scaler = {} if state.scaler is None else {"scaler": {key: state.scaler.state_dict()[key] for key in SCALER}}
+    files["state.json"] = dump_json({"format": FORMAT, **dataclasses.asdict(progress), **scaler})
+    return with_manifest(files)
+
+
+def _dump(tensors: Mapping[str, Tensor]) -> bytes:
+    # safetensors refuses tensors in channels_last memory; the layout is a matter of the training that loads them.
+    return dump_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": torch.as_tensor(value)
+        for name, parameter in state.model.named_parameters()
+        for key, value in state.optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _restore_optimizer(state: TrainState, saved: Mapping[str, Tensor]) -> None:
+    parameters = dict(state.model.named_parameters())
+    for full_name, tensor in saved.items():
+        name, _, key = full_name.rpartition(".")
+        parameter = parameters[name]
+        counts = key == COUNT and tensor.ndim == 0 and tensor.isfinite() and tensor >= 0
+        if key not in MOMENTS | {COUNT} or not (counts or _described(tensor) == _described(parameter)):
+            raise RuntimeError(f"the optimizer's {full_name[:200]!r} is {_described(tensor)}")
+        if tensor.shape == parameter.shape:
+            # In the parameter's own memory layout: the fused optimizers walk both as flat memory.
+            value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        else:
+            value = tensor.to(parameter.device, copy=True)  # the count of steps, which a fused kernel reads there
+        state.optimizer.state[parameter][key] = value
+
+
+def _not_written(target: Path, files: Mapping[str, bytes], error: OSError) -> DiskError:
+    there = [path for path in committed(target.parent) if path != target]
+    before = f"the previous checkpoint {there[-1].name} is intact" if there else "there is no earlier checkpoint"
+    return disk.not_written(target, sum(map(len, files.values())), error, before)
+
+
+def _progress(path: Path, content: bytes) -> Progress:
+    """Returns what `state.json` holds, each value of its type and within its range."""
+    state = json_object(path, "state.json", content)
+    progress = Progress(**{f.name: state[f.name] for f in dataclasses.fields(Progress) if f.name in state})
+    counts = (progress.step, progress.steps, progress.stale)
+    whole = all(type(count) is int and 0 <= count < 10**18 for count in counts)
+    if not (whole and _is_score(progress.score) and _is_score(progress.best) and type(progress.finished) is bool):
+        raise CheckpointError(f"{path / 'state.json'}: holds a value of the wrong kind; {OTHER}")
+    return progress
+
+
+def _scaler(path: Path, content: bytes) -> dict[str, float] | None:
+    """Returns what `state.json` holds of the loss's scaler; None where it holds nothing of it."""
+    saved = json_object(path, "state.json", content).get("scaler")
+    if saved is None:
+        return None
+    if not isinstance(saved, dict) or set(saved) != set(SCALER) or not all(map(_is_number, saved.values())):
+        raise CheckpointError(f"{path / 'state.json'}: holds a scaler of the wrong kind; {OTHER}")
+    return saved
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    # Compared, since a whole number may be too large for math.isfinite.
+    return type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        return load_tensors(content)
+    except Exception as error:  # the file is anyone's: whatever its reader stumbles over, the file is at fault
+        raise CheckpointError(f"{path}: not a safetensors file ({error}); {OTHER}") from error
+
+
+def _verified_progress(path: Path) -> Progress:
+    return _progress(path, verified_file(path, "state.json"))
+
+
+def _progress_if_whole(path: Path) -> Progress | None:
+    """Returns where training stood at a checkpoint; None where that does not verify."""
+    try:
+        return _verified_progress(path)
+    except CheckpointError:
+        return None

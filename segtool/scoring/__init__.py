@@ -1,0 +1,1 @@
+"""From predictions to scores: one confusion matrix over a data set, and every number and table that follows from it."""

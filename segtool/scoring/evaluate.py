@@ -1,0 +1,82 @@
+"""Scores of a network on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segtool.config import Config
+from segtool.data.codes import IGNORE
+from segtool.data.dataset import EvaluationSet
+from segtool.data.loader import evaluation_batches
+from segtool.data.pairs import Record
+from segtool.data.reader import Reader
+from segtool.prediction.ensemble import read_views
+from segtool.prediction.inference import BandPredictor, tile_advice
+from segtool.scoring.metrics import ImageScore, Scores, confusion_matrix
+from segtool.system.distributed import World
+from segtool.system.shortage import shortage_told
+from segtool.system.terminal import Reporter
+
+Advice = Callable[[BandPredictor, Path, tuple[int, int], int | None], str]
+
+
+def evaluate(
+    predictor: BandPredictor,
+    dataset: EvaluationSet,
+    world: World,
+    *,
+    workers: int,
+    reporter: Reporter,
+    tile: int | None = None,
+    advise: Advice = tile_advice,
+) -> Scores:
+    """Returns the scores over a data set, each image at its own size.
+
+    Every process takes every world-th image and returns the scores of all of them, whatever their number.
+
+    Args:
+        advise: Returns what to say of an image whose prediction takes too much memory.
+
+    Raises:
+        DataError: an image or a mask cannot be used.
+        ShortageError: memory does not suffice.
+    """
+    labels = dataset.reader.labels
+    batches = evaluation_batches(dataset, world, workers=workers)
+    share = len(range(world.rank, len(dataset), world.size))
+    mine = np.empty((share, 2 + labels.num_classes**2), np.int64)  # index, ignored pixels, confusion
+    for row, batch in zip(mine, reporter.track(batches, total=share, unit="image", label="scoring"), strict=True):
+        target = batch.target[0].numpy()
+        image = dataset.records[int(batch.indices[0])].image
+        with shortage_told(partial(advise, predictor, image, target.shape, tile)):
+            prediction = predictor.classes(batch.image[0], tile)
+        matrix = confusion_matrix(target, prediction, labels.num_classes)
+        row[:2], row[2:] = (int(batch.indices[0]), np.count_nonzero(target == IGNORE)), matrix.ravel()
+    images = [
+        ImageScore(dataset.records[row[0]].stem, row[2:].reshape(labels.num_classes, -1), int(row[1]))
+        for row in sorted(world.gather(torch.from_numpy(mine)).numpy(), key=itemgetter(0))
+    ]
+    return Scores.of(labels.names, images)
+
+
+@dataclass(frozen=True)
+class ViewsReader(Reader):
+    """Reads a record with its image once for each number of channels that a predictor takes."""
+
+    views: tuple[int, ...] = ()
+
+    def image(self, record: Record) -> np.ndarray:
+        """Returns the image H W C, all its views one after the other along C."""
+        return read_views(record.image, self.views, exif=self.exif, max_pixels=self.max_pixels)
+
+
+def reader_for(predictor: BandPredictor, config: Config) -> Reader:
+    """Returns what reads records for `evaluate`: the masks as the config says, the images as the predictor needs."""
+    return ViewsReader(**vars(Reader.of(config)), views=predictor.channels)

@@ -1,0 +1,197 @@
+"""Scores of a folder of masks that any tool made, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Never
+
+import numpy as np
+
+from segtool.config import Config, Pairing
+from segtool.data.codes import IGNORE
+from segtool.data.files import MASK_SUFFIXES, apart, list_files, stem_of
+from segtool.data.formats import Places, data_root
+from segtool.data.labels import Labels
+from segtool.data.masks import StoredMask, read_mask
+from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
+from segtool.data.words import SPLITS
+from segtool.errors import DataError, shown
+from segtool.scoring.metrics import ImageScore, Scores, runs, weighted_confusion
+from segtool.system.pools import in_processes
+
+Matched = tuple[dict[str, list[Path]], dict[str, list[Path]]]
+"""The masks and the predictions by the stem that is compared."""
+
+
+def score_folders(config: Config, predictions: Path, masks: Path, base: Path) -> Scores:
+    """Returns the scores of the masks in `predictions` against those in `masks`.
+
+    They are paired as images and masks are, a prediction bearing its image's stem. What is ignored in the truth is not
+    looked at in the prediction.
+
+    Args:
+        base: Directory of the config file; its data is looked at for `data.format: list` and `data.exclude`.
+
+    Raises:
+        DataError: a mask has no prediction, their sizes differ, or a prediction holds a value that is no class where
+            the truth counts; all such files are told at once.
+    """
+    records = pair_predictions(config, predictions, masks, base)
+    labels = Labels.from_config(config.data)
+
+    def score(record: Record) -> ImageScore | tuple[str, ...]:
+        try:
+            return score_pair(record, labels, config.limits.max_pixels)
+        except DataError as error:
+            return error.problems
+
+    results = in_processes(score, records)
+    if problems := [problem for result in results if isinstance(result, tuple) for problem in result]:
+        raise DataError(*problems)
+    return Scores.of(labels.names, [result for result in results if isinstance(result, ImageScore)])
+
+
+def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path) -> list[Record]:
+    """Returns records whose `image` is the prediction for the mask, sorted by stem.
+
+    Args:
+        base: As in `score_folders`.
+
+    Raises:
+        DataError: there are no masks, one has no prediction, or two files claim one place; all are named.
+    """
+    places = Places(config.data, data_root(config.data, base))
+    left_out = places.left_out()
+    listed = list_files(masks, MASK_SUFFIXES, without=apart(masks, predictions))
+    truth_files = [file for file in listed if os.path.realpath(file) not in left_out]
+    if config.data.format == "list":
+        truth, made = _by_list(places, truth_files, predictions)
+    else:
+        mixed = places.hold_both(masks)
+        truth, made = max(
+            (_by_rule(rule, predictions, masks, truth_files, mixed=mixed) for rule in _rules(config)),
+            key=lambda found: len(found[0].keys() & found[1]),
+        )
+    skipped = places.skipped_masks()
+    truth = {key: files for key, files in truth.items() if key in made or os.path.realpath(files[0]) not in skipped}
+    problems = [
+        f"{', '.join(shown(path) for path in files)}: {len(files)} files for one image; leave one"
+        for files in (*truth.values(), *(made[key] for key in truth if key in made))
+        if len(files) > 1
+    ]
+    problems += [
+        f"{shown(files[0])}: has no prediction in {shown(predictions)}; a prediction bears its image's stem, '{key}'"
+        for key, files in truth.items()
+        if key not in made
+    ]
+    if not truth:
+        named = "the lists of the config name" if config.data.format == "list" else "data.pairing names"
+        problems.append(f"{shown(masks)}: holds no masks that {named}; expected PNG, BMP, TIFF or GIF files")
+    if problems:
+        raise DataError(*problems)
+    return [Record(made[key][0], truth[key][0], key) for key in sorted(truth)]
+
+
+def _rules(config: Config) -> list[Pairing]:
+    """Returns the ways in which images find their masks: the config's, then those of single splits."""
+    own = (part.pairing for part in (config.data.train, config.data.val, config.data.test) if part and part.pairing)
+    return [config.data.pairing, *own]
+
+
+def _by_rule(rule: Pairing, predictions: Path, masks: Path, truth_files: Sequence[Path], *, mixed: bool) -> Matched:
+    if mixed:
+        truth_files = sort_out(list(truth_files), list(truth_files), masks, masks, rule)[1]
+    named = [file for file in truth_files if in_folder(file, masks, rule.mask_folder)]
+    truth, unnamed_truth = keyed(named or truth_files, masks, rule, image=False)
+    made, unnamed_made = keyed(list_files(predictions, MASK_SUFFIXES), predictions, rule, image=True)
+    kinds = {file.suffix.lower() for files in truth.values() for file in files}  # a photograph beside them is no mask
+    adopt(unnamed_made, predictions, rule, made, truth, image=True)
+    adopt((file for file in unnamed_truth if file.suffix.lower() in kinds), masks, rule, truth, made, image=False)
+    return truth, made
+
+
+def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> Matched:
+    """As a list names an image by its path, of which a prediction bears as much as lay below the folder predicted."""
+    there = {os.path.realpath(file): file for file in truth_files}
+    named = {file.name: file for file in truth_files}
+    names = Counter(file.name for file in truth_files)
+    stems: dict[str, list[Path]] = defaultdict(list)
+    for file in list_files(predictions, MASK_SUFFIXES):
+        stems[stem_of(file, predictions)].append(file)
+    truth: dict[str, list[Path]] = {}
+    made: dict[str, list[Path]] = {}
+    records = [record for split in SPLITS if getattr(places.data, split) for record in places.of(split).pairs.records]
+    for record in records:
+        assert record.mask is not None
+        alike = named.get(record.mask.name) if names[record.mask.name] == 1 else None  # of a copy of the folder
+        if (file := there.get(os.path.realpath(record.mask), alike)) is None:
+            continue
+        truth[record.stem] = [file]
+        parts = record.stem.split("/")
+        tails = ("/".join(parts[place:]) for place in range(len(parts)))
+        if stem := next((tail for tail in tails if tail in stems), None):
+            made[record.stem] = stems[stem]
+    return truth, made
+
+
+def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
+    """Returns the score of the prediction `record.image` against the truth `record.mask`.
+
+    Raises:
+        DataError: as `score_folders`, about this file.
+    """
+    assert record.mask is not None
+    truth = read_mask(record.mask, max_pixels=max_pixels)
+    try:
+        made = _read_prediction(record, truth, max_pixels)
+    except DataError:
+        labels.decode(truth, record.mask)  # raises where the truth is at fault, which is told first
+        raise
+    if labels.misfit(truth) or labels.misfit(made):
+        _refuse(record, labels, truth, made)
+    rows = [_flat(labels.plain(mask) if labels.data.encoding == "alpha" else mask.values) for mask in (truth, made)]
+    ends, pixels = runs(*rows)
+    cut = [row[ends][None] for row in rows]
+    target, prediction = (
+        labels.places(replace(mask, values=row, alpha=row))[0] for mask, row in zip((truth, made), cut, strict=True)
+    )
+    classes = labels.num_classes
+    counts = weighted_confusion(target, prediction, pixels, classes + 2)
+    ignored, unknown = classes, classes + 1
+    if counts[unknown].any() or counts[:classes, classes:].any():
+        _refuse(record, labels, truth, made)
+    return ImageScore(record.stem, counts[:classes, :classes], int(counts[ignored].sum()))
+
+
+def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> StoredMask:
+    made = read_mask(record.image, max_pixels=max_pixels)
+    (height, width), (true_height, true_width) = made.values.shape[:2], truth.values.shape[:2]
+    if (height, width) != (true_height, true_width):
+        assert record.mask is not None
+        raise DataError(
+            f"{shown(record.image)}: {width}x{height} pixels, but its mask {shown(record.mask)} has "
+            f"{true_width}x{true_height}; a prediction must have its image's size"
+        )
+    return made
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Returns H W values in row-major order, or H W 3 colours as N 3."""
+    height, width, *channels = values.shape
+    return values.reshape(height * width, *channels)
+
+
+def _refuse(record: Record, labels: Labels, truth: StoredMask, made: StoredMask) -> Never:
+    """Raises DataError about the pixels that a pair cannot be scored for."""
+    assert record.mask is not None
+    counted = labels.decode(truth, record.mask) != IGNORE
+    ignored = counted & (labels.decode(made, record.image, where=counted) == IGNORE)
+    y, x = np.argwhere(ignored)[0]
+    raise DataError(
+        f"{shown(record.image)}: an ignored value at ({x}, {y}) and {int(ignored.sum())} pixels in all where the "
+        "truth is a class; a prediction must name a class there"
+    )

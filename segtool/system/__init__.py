@@ -1,0 +1,1 @@
+"""What has to do with the machine: files, streams and the terminal, memory, signals, threads and processes."""

@@ -1,0 +1,262 @@
+"""What a training will take, from a few real steps and images of a training that is thrown away. Nothing is written."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from segtool.config import Config
+from segtool.data.cache import free_memory
+from segtool.data.dataset import EvaluationSet
+from segtool.data.loader import num_workers, training_batches
+from segtool.data.pairs import Record
+from segtool.data.reader import Reader
+from segtool.data.statistics import evenly
+from segtool.prediction.inference import Predictor
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress
+from segtool.scoring.evaluate import evaluate
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.distributed import ALONE
+from segtool.system.terminal import Reporter, amount, counted, duration
+from segtool.training import train, training_step
+from segtool.training.optim import learning_rate
+from segtool.training.plan import Plan, Prepared
+
+T = TypeVar("T")
+WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
+LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 40, 15.0  # how many steps are timed: as many as go into that time
+LEAST_IMAGES, MOST_IMAGES, IMAGE_SECONDS = 3, 24, 8.0
+AMPLE = 600.0  # seconds of a budget that leave room for all of that
+DISK_RATE = 200e6  # bytes a second that a disk is taken to write
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of what a training is made of."""
+
+    starting: float
+    """What happens once: building the network, starting what loads the images, and what the first steps, with the
+    compilation, take more than others."""
+    step: float
+    validation: float
+    """Scoring the validation split; 0 without one."""
+    samples: float
+    """Drawing the samples of a validation."""
+    saving: float
+    """A checkpoint."""
+
+    def total(self, plan: Plan) -> float:
+        """Returns what the whole training takes, if every validation is better than those before it."""
+        validations = num_validations(plan)
+        scoring = validations * (self.validation + self.samples)
+        return self.starting + plan.steps * self.step + scoring + (validations + 1) * self.saving
+
+    @property
+    def scored(self) -> float:
+        """A validation with its samples and its checkpoint."""
+        return self.validation + self.samples + self.saving
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What was measured."""
+
+    times: Times
+    memory: int | None
+    """Largest memory in bytes, of the process, or of the GPU where it computes; None where it cannot be known."""
+    checkpoint: int
+    """Bytes of a checkpoint."""
+
+
+def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float, directory: Path) -> list[str]:
+    """Returns the lines in which `train --dry-run` tells what was measured.
+
+    Args:
+        prepared: Seconds that the command took before, checking the data above all.
+        directory: Of the run.
+    """
+    times = forecast.times
+    validations = f"{counted(num_validations(plan), 'validation')} of {times.validation + times.samples:.3g} s, "
+    memory = "unknown" if forecast.memory is None else f"about {amount(forecast.memory)}"
+    free = free_memory()
+    left = "how much is free is unknown" if free is None else f"{amount(free)} are free"
+    most = most_checkpoints(config, plan)
+    return [
+        f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
+        f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
+        f"memory: {memory}, the most that these steps and images took, and the cache; {left}",
+        f"disk: {amount(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
+        f"{amount(free_disk(directory))} are free",
+    ]
+
+
+def num_validations(plan: Plan) -> int:
+    """Returns how often a training that goes to its end is validated."""
+    return -(-plan.steps // plan.eval_steps)
+
+
+def most_checkpoints(config: Config, plan: Plan) -> int:
+    """Returns how many checkpoints a run holds at most: those kept, the best one, and the one that is being written."""
+    return min(config.train.keep + 2, plan.steps + 1)
+
+
+def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) -> Forecast:
+    """Returns what a training takes, steps timed with the whole network in training, images with their decoding.
+
+    Of several processes one measures its share of the work on its own; what they say to each other is left out.
+
+    Args:
+        within: Seconds of a budget that this is a part of: measuring takes less of a short one.
+    """
+    share = 1.0 if within is None else min(1.0, within / AMPLE)
+    config, plan, records, world, device = work.config, work.plan, work.records, work.world.alone, work.device
+    keep_freed_memory()
+    began = time.monotonic()
+    training = training_step.build_training(config, work.frequencies, device, world)
+    make_step = training_step.start_compilation(training, reporter)
+    dataset = train.build_training_set(work)
+    workers = num_workers(config.train.workers, device, world)
+    first = training_step.held_steps(training, len(records["train"]))
+    batches = training_batches(
+        dataset,
+        world,
+        batch_size=config.train.batch_size,
+        start=first,
+        steps=first + WARM_UP + MOST_STEPS,
+        workers=workers,
+        device=device,
+    )
+    ends = [began]
+    for step, batch in enumerate(batches, start=first):
+        make_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
+        make_step = training_step.train_step
+        _wait(device)
+        ends.append(time.monotonic())
+        timed = len(ends) - 1 - WARM_UP
+        if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > share * STEP_SECONDS:
+            break
+    del batches  # and with it the processes that load
+    spans = [after - before for before, after in itertools.pairwise(ends)]
+    per_step = statistics.median(spans[WARM_UP:])
+    starting = max(sum(spans[:WARM_UP]) - WARM_UP * per_step, 0.0)
+    validation, samples = _scoring(training, records, workers, share * IMAGE_SECONDS)
+    saving, num_bytes = _saving(training)
+    memory = peak_memory(device)
+    if memory is not None and dataset.cache is not None and device.type != "cuda":
+        seen = min(len(dataset), len(spans) * config.train.batch_size // world.size)
+        memory += dataset.cache.used * len(dataset) // seen
+    return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
+
+
+def scored_seconds(work: Prepared) -> float:
+    """Returns what a validation with its samples and its checkpoint takes, as `Times.scored`, without any step."""
+    world = work.world.alone
+    training = training_step.build_training(work.config, None, work.device, world)
+    workers = num_workers(work.config.train.workers, work.device, world)
+    validation, samples = _scoring(training, work.records, workers, IMAGE_SECONDS)
+    saving, _ = _saving(training)
+    return validation + samples + saving
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Returns the most memory in bytes that this process has had so far, on a GPU that of torch's tensors."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_disk(directory: Path) -> int:
+    """Returns the free bytes where a directory lies or will lie."""
+    return shutil.disk_usage(next(path for path in (directory, *directory.absolute().parents) if path.exists())).free
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _scoring(
+    training: training_step.Training, records: dict[str, list[Record]], workers: int, seconds: float
+) -> tuple[float, float]:
+    """Returns the seconds of scoring all of the validation split, and of drawing the samples.
+
+    Args:
+        seconds: To measure for, about.
+    """
+    dataset = EvaluationSet(records.get("val", []), Reader.of(training.config))
+    if not len(dataset):
+        return 0.0, 0.0
+    predictor = train.build_predictor(training)
+    few = _score(predictor, _part(dataset, LEAST_IMAGES), workers)
+    count = int(np.clip(seconds / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
+    clock = _score(predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
+    began = time.monotonic()
+    list(train.sample_pictures(predictor, dataset, training.config.train.samples))
+    share = -(-len(dataset) // training.world.size)
+    return clock.first + clock.each * (share - 1), time.monotonic() - began
+
+
+def _saving(training: training_step.Training) -> tuple[float, int]:
+    """Returns the seconds and the bytes of a checkpoint."""
+    began = time.monotonic()
+    num_bytes = checkpoint.num_bytes(training.state, training.config, Progress())
+    return time.monotonic() - began + num_bytes / DISK_RATE, num_bytes
+
+
+def _score(predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
+    clock = _Clock()
+    evaluate(predictor, dataset, ALONE, workers=workers, reporter=clock)
+    return clock
+
+
+def _part(dataset: EvaluationSet, count: int) -> EvaluationSet:
+    return EvaluationSet([dataset.records[index] for index in evenly(len(dataset), count)], dataset.reader)
+
+
+class _Clock(Reporter):
+    """Notes when each item that is tracked was done; says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.times: list[float] = []
+
+    def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
+        """Yields the items."""
+        self.times.append(time.monotonic())
+        for item in items:
+            yield item
+            self.times.append(time.monotonic())
+
+    @property
+    def _spans(self) -> list[float]:
+        return [after - before for before, after in itertools.pairwise(self.times)]
+
+    @property
+    def first(self) -> float:
+        """Seconds of the first item, with the start of what loads them."""
+        return self._spans[0]
+
+    @property
+    def last(self) -> float:
+        """Seconds of the last one."""
+        return self._spans[-1]
+
+    @property
+    def each(self) -> float:
+        """Seconds of an item after the first; 0 where there is but one."""
+        return statistics.fmean(self._spans[1:] or [0.0])

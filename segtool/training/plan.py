@@ -1,0 +1,292 @@
+"""What a config leaves open, decided before training: crop, length, arithmetic. Each choice carries its reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from segtool.config import Config, Train
+from segtool.data.cache import choose_cache
+from segtool.data.loader import num_workers
+from segtool.data.pairs import Record
+from segtool.data.statistics import ClassFrequencies
+from segtool.errors import ConfigError, Problem, SegtoolError
+from segtool.models.segmenter import Segmenter, check_crop, verify
+from segtool.prediction.inference import fast_dtype
+from segtool.system.distributed import ALONE, World
+from segtool.system.terminal import duration
+
+COMPILE_SECONDS = 60.0  # measured on two cores: 20 to 60 for a U-Net; on a GPU taken to be as long
+# What a training does in a second without compilation, as floating-point operations, a multiply-add being two. On a CPU
+# for each core: 122 to 155 GFLOP/s were measured with U-Nets on two cores of a server CPU with AVX512-BF16, torch 2.14,
+# in float32. For a GPU it is a guess, between what old and new ones do.
+CPU_RATE, GPU_RATE = 65e9, 2e13
+# Share of that time which bfloat16 and compilation together save: there 18 % (EfficientNet-Lite0) to 60 % (U-Net
+# 32..512), for most 38 to 47. For a GPU a guess, where compilation only joins norms and activations.
+CPU_GAIN, GPU_GAIN = 0.35, 0.15
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that was decided for the user."""
+
+    what: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choices depend on beside the config."""
+
+    kind: str
+    """Of the device: `cpu`, `cuda` or `mps`."""
+    fast_bf16: bool
+    """Whether the device computes bfloat16 by instructions of its own, and so faster than float32."""
+    fast_fp16: bool
+    """Whether it is a GPU with tensor cores for float16."""
+    threads: int
+    """Threads that torch computes with on a CPU."""
+    compiler: str | None
+    """The compiler that torch.compile would call; None where there is none."""
+
+    @classmethod
+    def of(cls, device: torch.device) -> Machine:
+        """Returns what is there."""
+        bf16 = fast_dtype(device) == torch.bfloat16
+        if device.type == "cuda":
+            fp16 = torch.cuda.get_device_capability(device) >= (7, 0)
+            compiler = _found("gcc", "clang", "cc") if importlib.util.find_spec("triton") else None
+        else:
+            fp16 = False
+            compiler = _found("g++", "clang++", "c++")
+        return cls(device.type, bf16, fp16, torch.get_num_threads(), compiler)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The length and shape of a run."""
+
+    images: int
+    """Training images: an epoch."""
+    crop: tuple[int, int]
+    """Height and width in pixels."""
+    steps: int
+    """Optimizer steps in all."""
+    eval_steps: int
+    """Steps between two validations."""
+    batch_size: int
+    choices: tuple[Choice, ...] = ()
+    cache: bool = False
+    """Whether decoded training images and masks are kept in memory."""
+    most_steps: int = 0
+    """What a budget may lengthen the run to, once its steps are seen; 0: its length is given."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training images."""
+        return self.steps * self.batch_size / self.images
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training of which nothing is left open, as one of the processes makes it on its device."""
+
+    config: Config
+    """Resolved by `make_plan`: nothing in it is `auto` or measured any more."""
+    plan: Plan
+    records: dict[str, list[Record]]
+    """Of each split; `val` may be missing or empty, then nothing is scored."""
+    frequencies: ClassFrequencies | None
+    """Of the classes, where a loss or the augmentation asks for them."""
+    world: World
+    device: torch.device
+
+
+def make_plan(
+    config: Config,
+    *,
+    images: int,
+    first_size: tuple[int, int],
+    value_bytes: int = 1,
+    device: torch.device,
+    world: World = ALONE,
+    budget: float | None = None,
+) -> tuple[Config, Plan]:
+    """Returns the config with nothing left to decide that changes the result, and the plan.
+
+    Args:
+        images: Number of training images.
+        first_size: Height and width of the first of them.
+        value_bytes: Of one channel of its pixels, 1 or 4.
+        device: That it computes on.
+        world: The processes that share a batch.
+        budget: Seconds that the training takes, whatever its steps; None: as long as its steps do.
+
+    Raises:
+        ConfigError: crop or batch do not suit the network, or the precision not the device.
+    """
+    train = config.train
+    model = verify(config.model, len(config.data.classes), config.data.channels)
+    crop, choices = _crop(config, first_size, model.stride)
+    _check_processes(train, images, device, world)
+    check_crop(model, crop, smallest_part(train, world.size))
+    steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
+    eval_steps = max(1, round(train.eval_every * images / train.batch_size))
+    forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
+    machine, operations = Machine.of(device), 3.0 * forward * train.batch_size * steps
+    if budget is not None:
+        operations = budget * _rate(machine)
+    precision, compiled, why = arithmetic(train, machine, operations)
+    cached, why_cached = choose_cache(
+        train.cache,
+        images=images * world.local_size,
+        size=first_size,
+        channels=config.data.channels,
+        value_bytes=value_bytes,
+    )
+    choices += [*why, _workers(train.workers, device, world), Choice("train.cache", str(cached).lower(), why_cached)]
+    config = replace(
+        config,
+        augment=replace(config.augment, crop=crop),
+        train=replace(train, precision=precision, compile=compiled),
+    )
+    return config, Plan(images, crop, steps, eval_steps, train.batch_size, tuple(choices), cached)
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Returns the steps that epochs of so many images take, rounded up."""
+    # As a fraction: 1.1 * 10 is a little more than 11 in binary.
+    return math.ceil(Fraction(str(epochs)) * images / batch_size)
+
+
+def of_length(config: Config, plan: Plan, steps: int) -> tuple[Config, Plan]:
+    """Returns config and plan of a training as they are for one of so many steps."""
+    return replace(config, train=replace(config.train, epochs=None, steps=steps)), replace(plan, steps=steps)
+
+
+def parts_of(train: Train, images: int) -> int:
+    """Returns in how many parts a process's images of a batch go through the network, none larger than of one process.
+
+    Of a single process that is `train.accumulate`.
+    """
+    return -(-train.accumulate * images // train.batch_size)
+
+
+def smallest_part(train: Train, processes: int) -> int:
+    """Returns the images of the smallest part of a batch that goes through the network at once."""
+    shares = {train.batch_size // processes, -(-train.batch_size // processes)}
+    return min(share // parts_of(train, share) for share in shares)
+
+
+def check_share(train: Train, processes: int) -> None:
+    """Raises ConfigError where not every process has an image of a batch."""
+    if train.batch_size < processes:
+        message = f"{train.batch_size} images for {processes} processes; expected at least one for each"
+        raise ConfigError(Problem("train.batch_size", message))
+
+
+def _check_processes(train: Train, images: int, device: torch.device, world: World) -> None:
+    check_share(train, world.size)
+    if images < world.size:
+        raise SegtoolError(f"{images} training images for {world.size} processes; start at most one for each image")
+    if train.sync_batch_norm and world.size > 1 and device.type != "cuda":
+        message = "needs CUDA, and these processes compute on the CPU; expected false"
+        raise ConfigError(Problem("train.sync_batch_norm", message))
+
+
+def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int, int], list[Choice]]:
+    crop = config.augment.crop
+    if crop is None:
+        crop = (max(size[0], stride), max(size[1], stride))
+        return crop, [Choice("augment.crop", f"{crop[0]} x {crop[1]}", "size of the first training image")]
+    return crop, []
+
+
+def arithmetic(train: Train, machine: Machine, operations: float) -> tuple[Precision, bool, list[Choice]]:
+    """Returns in which precision a training computes, whether it is compiled, and why.
+
+    Args:
+        operations: Floating-point operations of the whole training, a multiply-add being two.
+
+    Raises:
+        ConfigError: the device has no such arithmetic.
+    """
+    if train.precision == "fp16" and machine.kind != "cuda":
+        message = f"fp16 is for CUDA, and this run is on {machine.kind}; expected auto, bf16 or fp32"
+        raise ConfigError(Problem("train.precision", message))
+    compiled, why_compiled = _compile(train, machine, operations)
+    precision, why = _precision(train.precision, machine, compiled=compiled)
+    return (
+        precision,
+        compiled,
+        [Choice("train.precision", precision, why), Choice("train.compile", str(compiled).lower(), why_compiled)],
+    )
+
+
+def _precision(
+    setting: Literal["auto", "fp32", "bf16", "fp16"], machine: Machine, *, compiled: bool
+) -> tuple[Precision, str]:
+    if setting != "auto":
+        tf32 = "; convolutions in TF32 where the GPU has it, torch's default" if machine.kind == "cuda" else ""
+        return setting, "as the config says" + (tf32 if setting == "fp32" else "")
+    if machine.kind == "cuda" and not machine.fast_bf16 and machine.fast_fp16:
+        return "fp16", "this GPU has fast float16 and no fast bfloat16; the loss is scaled"
+    if not machine.fast_bf16:
+        return "fp32", "this processor has no fast bfloat16"
+    if machine.kind == "cpu" and not compiled:
+        return "fp32", "bfloat16 is faster on this processor only where the network is compiled"
+    return "bf16", "this processor computes bfloat16 faster than float32"
+
+
+def _compile(train: Train, machine: Machine, operations: float) -> tuple[bool, str]:
+    if train.compile != "auto":
+        return train.compile, "as the config says"
+    if machine.kind not in ("cpu", "cuda"):
+        return False, "not tried on this kind of device"
+    if machine.kind == "cpu" and (train.precision == "fp32" or not machine.fast_bf16):
+        return False, "float32 convolutions on a CPU gain nothing from it, as measured"
+    gain = CPU_GAIN if machine.kind == "cpu" else GPU_GAIN
+    seconds = operations / _rate(machine)
+    saves = f"of about {duration(seconds)} of steps it would save {100 * gain:.0f} %"
+    if seconds * gain < COMPILE_SECONDS:
+        return False, f"{saves}, less than the {duration(COMPILE_SECONDS)} that it takes"
+    if machine.compiler is None:
+        return False, f"{saves}, but torch.compile finds no compiler here; install {_needed(machine.kind)}"
+    return True, f"{saves}, more than the {duration(COMPILE_SECONDS)} that it takes"
+
+
+def _rate(machine: Machine) -> float:
+    """Returns about how many operations a second of a training step a machine does."""
+    return CPU_RATE * machine.threads if machine.kind == "cpu" else GPU_RATE
+
+
+def _workers(setting: Literal["auto"] | int, device: torch.device, world: World) -> Choice:
+    if setting != "auto":
+        return Choice("train.workers", str(setting), "as the config says")
+    why = "leaves the cores to the network" if device.type == "cpu" else "of the cores one is left to the main process"
+    return Choice("train.workers", str(num_workers(setting, device, world)), why)
+
+
+def _needed(kind: str) -> str:
+    return "g++" if kind == "cpu" else "triton and gcc"
+
+
+def _found(*names: str) -> str | None:
+    return next((name for name in names if shutil.which(name)), None)
+
+
+def _multiply_adds(model: Segmenter, channels: int, crop: tuple[int, int]) -> int:
+    """Returns the multiply-adds of one image's forward pass; nothing is computed."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.empty(1, channels, *crop, device="meta"))
+    return counter.get_total_flops() // 2

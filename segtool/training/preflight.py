@@ -1,0 +1,255 @@
+"""Preflight: what would make a training worthless, looked for within seconds and before its first step.
+
+Each function looks at one thing and returns a `Verdict`. What passes is told in a line, what is doubtful is a warning
+with the remedy, and only what no training can come through stops it. All of it happens on a network and on crops of its
+own (a `Trial`), which are thrown away: the training starts as it would without, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from segtool.config import Config
+from segtool.data import draw
+from segtool.data.cache import free_memory
+from segtool.data.codes import IGNORE
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
+from segtool.data.loader import training_batches
+from segtool.data.pairs import Record
+from segtool.data.preview import SMALLEST
+from segtool.data.reader import Reader
+from segtool.data.statistics import ClassFrequencies
+from segtool.errors import CheckpointError, DataError, DiskError, ShortageError, shown
+from segtool.models.layers import describe
+from segtool.models.segmenter import verify
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress
+from segtool.runs.run_directory import RunDirectory
+from segtool.scoring.evaluate import evaluate
+from segtool.system import disk
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.distributed import ALONE
+from segtool.system.terminal import Mute, Reporter, amount, percent
+from segtool.training import train
+from segtool.training.forecast import free_disk, most_checkpoints
+from segtool.training.memory import training_memory
+from segtool.training.plan import Plan, Prepared, parts_of
+from segtool.training.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
+from segtool.training.trial import SHOWN, WINDOWS, Trial, Verdict, make_trial
+from segtool.training.watchdogs import lighter
+
+TOGETHER = 0.9  # share of the pixels away from borders whose image and mask must be the same class
+JUDGED = 0.005  # and what those pixels are of all at least: fewer are left where a mask is torn
+PROBE_CLASSES, PROBE_CROP, PROBE_BLOCK = 4, (96, 128), 24
+PROBE_SIZES = ((132, 150), (80, 170), (72, 90))  # H W, larger and smaller than the crop
+VALIDATED = 256  # largest side in pixels of the part of a validation image that is scored
+SWAPPED = 1.5  # what a step takes as a multiple of the free memory, beyond which no swap makes up for it
+
+
+def look(work: Prepared, base: Path, reporter: Reporter) -> Trial:
+    """Says what is found of the network, the loss, the augmentation and the validation; nothing is written.
+
+    Args:
+        base: Folder that the path of a file of weights is relative to.
+
+    Raises:
+        SegtoolError: with every fault that no training comes through.
+    """
+    keep_freed_memory()
+    devices = [work.device] if work.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        trial = make_trial(work, base)
+        verdicts = [starts_unsure(trial), *losses_hold(trial)]
+        rehearsal = rehearse(trial)
+        verdicts += [learns(trial, rehearsal), gradients_arrive(trial, rehearsal), stands_alone(trial)]
+        verdicts += [moves_together(work.config), validates(trial, work.records.get("val", []))]
+    tell(verdicts, reporter)
+    return trial
+
+
+def tell(verdicts: Sequence[Verdict], reporter: Reporter) -> None:
+    """Says each verdict, and raises the faults together as what the first of them is."""
+    faults = [verdict for verdict in verdicts if verdict.grade == "fault"]
+    for verdict in verdicts:
+        if verdict.grade == "passed":
+            reporter.say(verdict.line)
+        elif verdict.grade == "doubt":
+            reporter.warn(verdict.line)
+    if faults:
+        raise faults[0].error(
+            *(verdict.line for verdict in faults), "nothing was trained; --no-preflight trains all the same"
+        )
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class BlocksReader(Reader):
+    """Reads, in the place of a record, a mask of random blocks and an image whose grey levels are their classes."""
+
+    def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """Returns image H W C and class indices H W, a function of the record's stem."""
+        rng = np.random.default_rng(zlib.crc32(record.stem.encode(errors="surrogateescape")))
+        height, width = PROBE_SIZES[int(rng.integers(len(PROBE_SIZES)))]
+        blocks = rng.integers(0, PROBE_CLASSES, (-(-height // PROBE_BLOCK), -(-width // PROBE_BLOCK)), np.uint8)
+        target = np.kron(blocks, np.ones((PROBE_BLOCK, PROBE_BLOCK), np.uint8))[:height, :width]
+        image = (target * (255 // (PROBE_CLASSES - 1))).astype(np.uint8)
+        return np.repeat(image[..., None], self.channels, axis=2), target
+
+
+def moves_together(config: Config) -> Verdict:
+    """Whether augmentation moves image and mask alike: of images made from masks, each must show its mask's classes.
+
+    The config's augmentation without its colours, on blocks of four grey levels, so far as they stay blocks: zoomed by
+    1/2 to 2, bent without folds, and half erased at most.
+    """
+    given = config.augment
+    low = min(max(given.scale[0], 0.5), 2.0)
+    moved = {"scale": (low, max(min(given.scale[1], 2.0), low)), "elastic": min(given.elastic, 10.0)}
+    augment = replace(given, **moved, erase=min(given.erase, 0.5), color=0, gamma=0, blur=0, noise=0, jpeg=None)
+    records = [Record(Path(stem), None, stem) for stem in map(str, range(SHOWN))]
+    reader = BlocksReader(**vars(Reader.of(config)))
+    seen = ClassFrequencies((1,) * PROBE_CLASSES, (1,) * PROBE_CLASSES)
+    dataset = TrainingSet(records, reader, augment, PROBE_CROP, config.train.seed, seen)
+    batch = next(training_batches(dataset, ALONE, batch_size=len(records), start=0, steps=1, workers=0))
+    same, judged = agreement(batch)
+    told = f"show the same class in {percent(same / max(judged, 1))} % of the pixels away from borders, once augmented"
+    if same >= TOGETHER * judged and judged >= JUDGED * batch.target.numel():
+        return Verdict("image and mask", told)
+    return Verdict(
+        "image and mask",
+        f"{told} ({judged} of {batch.target.numel()}), and must in nearly all: the masks are not moved as their images "
+        "are, so the network would learn from wrong masks. This is a fault of segtool: please report it with the "
+        "config's augment section, and train without what it names",
+        "fault",
+        DataError,
+    )
+
+
+def agreement(batch: Sample) -> tuple[int, int]:
+    """Returns in how many pixels images of the probe show their mask's class, and how many lie away from borders."""
+    levels = batch.image[:, 0].float() * (PROBE_CLASSES - 1) / 255  # N H W
+    target = batch.target.float()
+    around = partial(F.max_pool2d, kernel_size=7, stride=1)
+    inner = (around(target[:, None]) == -around(-target[:, None]))[:, 0] & (batch.target != IGNORE)[:, 3:-3, 3:-3]
+    shows = (levels - target).abs()[:, 3:-3, 3:-3] < 0.5
+    return int((shows & inner).sum()), int(inner.sum())
+
+
+def draw_first_batch(trial: Trial, directory: Path) -> Path:
+    """Writes the first crops, each over its mask, as `first-batch.png` into a folder, and returns its path."""
+    labels = Reader.of(trial.training.config).labels
+    scale = max(1, SMALLEST // max(trial.crops.target.shape[1:]))
+    cells = []
+    for image, target in list(zip(trial.crops.image, trial.crops.target, strict=True))[: trial.plan.batch_size]:
+        indices = target.numpy()
+        picture = draw.panel(image.permute(1, 2, 0).numpy(), indices, labels.colors, scale=scale)
+        cells.append((f"{len(np.unique(indices[indices != IGNORE]))} classes", picture))
+    present = np.unique(trial.crops.target.numpy()).tolist()
+    entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
+    rows = [cells[start : start + WINDOWS] for start in range(0, len(cells), WINDOWS)]
+    sheet = draw.gallery("the first batch", "as training sees it, and below it with its mask", rows, classes=entries)
+    disk.make_folder(directory)
+    path = directory / "first-batch.png"
+    disk.write_atomically(path, draw.png(sheet))
+    return path
+
+
+@dataclass(frozen=True)
+class CornerReader(Reader):
+    """Reads the upper left corner of a record."""
+
+    def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """Returns image H W C and class indices H W of at most VALIDATED pixels a side."""
+        image, target = super().pair(record)
+        return image[:VALIDATED, :VALIDATED], target[:VALIDATED, :VALIDATED]
+
+
+def validates(trial: Trial, records: Sequence[Record]) -> Verdict:
+    """Whether a validation image is scored, by the network as it predicts."""
+    what, training = "validation", trial.training
+    if not records:
+        return Verdict(what, "there is no validation split, so nothing is measured")
+    reader = CornerReader(**vars(Reader.of(training.config)))
+    dataset = EvaluationSet(records[:1], reader)
+    scores = evaluate(train.build_predictor(training), dataset, ALONE, workers=0, reporter=Mute())
+    pixels = int(scores.confusion.sum())
+    return Verdict(what, f"runs: {pixels} pixels of {shown(records[0].image.name)} scored")
+
+
+# ------------------------------------------------------------------------------------------------- disk and memory
+
+
+def suffice(work: Prepared, directory: Path) -> list[Verdict]:
+    """Whether memory holds what a training step keeps, and the run's disk its checkpoints; counted, not measured."""
+    config, plan, world, device = work.config, work.plan, work.world, work.device
+    share = -(-plan.batch_size // world.size)
+    part = -(-share // parts_of(config.train, share))
+    model = verify(config.model, len(config.data.classes), config.data.channels).train()
+    memory = training_memory(model, describe(model, *plan.crop, batch=part), config)
+    each = memory.weights + memory.averages + memory.optimizer
+    found = lighter(config, model, plan.crop)
+    advice = f"try --set {found[0]}: {found[1]}" if found else "take a network of fewer channels"
+    halves = config.train.precision != "fp32"
+    step = memory.total - ((memory.activations + memory.loss) // 2 if halves else 0)
+    return [
+        _memory(step * (1 if device.type == "cuda" else world.local_size), device, advice),
+        _disk(each, plan, config, directory),
+    ]
+
+
+def _memory(needed: int, device: torch.device, advice: str) -> Verdict:
+    free = (
+        torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() if device.type == "cpu" else None
+    )
+    told = f"a step keeps about {amount(needed)}"
+    if free is None:
+        return Verdict("memory", f"{told}; how much is free is unknown")
+    told += f"; {amount(free)} are free"
+    if needed <= free:
+        return Verdict("memory", told)
+    return Verdict("memory", f"{told}: {advice}", "fault" if needed > SWAPPED * free else "doubt", ShortageError)
+
+
+def _disk(each: int, plan: Plan, config: Config, directory: Path) -> Verdict:
+    most = most_checkpoints(config, plan)
+    free = free_disk(directory)
+    told = f"{amount(each)} a checkpoint, at most {most} at a time; {amount(free)} are free"
+    if free >= most * each:
+        return Verdict("disk", told)
+    if free < each:
+        remedy = "not one can be saved; free some, or choose a --run on another disk"
+        return Verdict("disk", f"{told}: {remedy}", "fault", DiskError)
+    return Verdict("disk", f"{told}: free {amount(most * each - free)} more, or set train.keep=1", "doubt")
+
+
+def checkpoint_holds(trial: Trial, run: RunDirectory) -> Verdict:
+    """Whether a checkpoint can be written where those of the run will lie, and is read back as it was; it is removed.
+
+    Raises:
+        DiskError: it cannot be written.
+        CheckpointError: it cannot be read.
+    """
+    folder = run.checkpoints / ".tmp-preflight"  # a name that the next run removes, should this one be killed
+    training = trial.training
+    try:
+        path = checkpoint.save(folder, training.state, training.config, Progress())
+        tensors = checkpoint.load(path).tensors["model"]
+        wanted = training.model.state_dict()
+        odd = [name for name in wanted if not torch.equal(tensors[name], wanted[name].detach().cpu())]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if odd:
+        message = f"{odd[0]} is read back as another than was written; use another disk"
+        return Verdict("checkpoint", message, "fault", CheckpointError)
+    return Verdict("checkpoint", f"written, read back and verified ({len(wanted)} tensors), and removed again")

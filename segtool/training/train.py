@@ -1,0 +1,300 @@
+"""Training: from a config and a run directory to checkpoints and scores."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segtool.config import located
+from segtool.data.cache import make_cache
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
+from segtool.data.draw import png
+from segtool.data.draw import sample as draw_sample
+from segtool.data.loader import little_shared_memory, num_workers, training_batches
+from segtool.data.pairs import Record
+from segtool.data.reader import Reader
+from segtool.data.statistics import evenly
+from segtool.errors import DivergedError, Interrupted, shown
+from segtool.prediction.inference import Predictor, fast_dtype
+from segtool.runs import checkpoint
+from segtool.runs.checkpoint import Progress
+from segtool.runs.run_directory import RunDirectory, relocate
+from segtool.scoring.evaluate import evaluate
+from segtool.system import disk
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.distributed import World
+from segtool.system.shortage import shortage_told
+from segtool.system.signals import catch_signals, raised_at_signals
+from segtool.system.terminal import Reporter
+from segtool.training import training_step
+from segtool.training.budget import Budget
+from segtool.training.divergence import not_finite
+from segtool.training.optim import learning_rate
+from segtool.training.plan import Plan, Prepared, of_length
+from segtool.training.training_log import Logs
+from segtool.training.training_step import Training
+from segtool.training.watchdogs import lighter
+
+LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
+CHECKPOINT_SECONDS = 600  # a checkpoint at the latest after this long, whatever the validations do
+LONGEST_NAME = 251  # bytes of a sample's name before its suffix: file systems take 255
+
+
+def train(
+    work: Prepared,
+    run: RunDirectory,
+    *,
+    reporter: Reporter,
+    resumed: checkpoint.Checkpoint | None = None,
+    budget: Budget | None = None,
+) -> Progress:
+    """Trains to the end of the plan and returns where it stands then.
+
+    Args:
+        resumed: The checkpoint to go on from.
+        budget: The time that it has, where it is limited; the plan's length is then decided again on the way.
+
+    Raises:
+        ConfigError: the encoder's pretrained weights are not there, or of another network.
+        CheckpointError: they cannot be read, or not be downloaded; or a checkpoint cannot be written.
+        DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
+        Interrupted: a signal came; the step was finished and saved, or left out while its network was compiled.
+    """
+    config, plan, records = work.config, work.plan, work.records
+    world = work.world.limited(config.train.timeout)
+    budget = budget or Budget(math.inf)
+    keep_freed_memory()
+    training_set = build_training_set(work)
+    validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
+    with work.world.agreed():
+        for _, name in sampled(validation_set, config.train.samples) if world.is_main else ():
+            disk.require_plain(run.samples / name)  # which is written where a validation is the best
+    start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
+    with located(config):
+        training = training_step.build_training(config, work.frequencies, work.device, world, start=start)
+    if resumed:
+        restore(training, resumed, run, reporter)
+        progress = replace(resumed.progress, steps=plan.steps)
+    else:
+        progress = Progress(steps=plan.steps)
+        save(training, progress, run, reporter)
+    budget.held_steps = training_step.held_steps(training, len(records["train"]))
+    make_step = training_step.start_compilation(training, reporter)
+    workers = num_workers(config.train.workers, work.device, world)
+    logs = Logs(run, world, reporter, config, plan, workers, work.frequencies)
+    batches = logs.awaited(load(training, training_set, plan, start=progress.step, workers=workers, reporter=reporter))
+    world.meet()
+    saved_at = time.monotonic()
+    with (
+        catch_signals() as signals,
+        logs.flushed_where_it_diverges(config),
+        shortage_told(partial(shortage_advice, training, plan, run)),
+    ):
+        if config.train.compile:  # which takes minutes, and what it leaves out when it is ended changes the step
+            make_step = raised_at_signals(partial(stopped_at, run, world, progress.step))(make_step)
+        while progress.step < plan.steps:
+            batch = next(batches)
+            rate = learning_rate(config.optim, progress.step, plan.steps)
+            outcome = make_step(training, batch, progress.step, rate, records["train"])
+            make_step = training_step.train_step
+            progress = replace(progress, step=progress.step + 1, score=None)
+            logs.step(progress, outcome, late=LATE_STEPS if training.runs_ahead else 0)
+
+            # Once in a while: look at the time that is left, validate, save, end.
+            steps = world.largest(budget.stepped(plan, progress.step) if world.is_main else 0)
+            if resized := steps != plan.steps:
+                training.config, plan = of_length(training.config, plan, steps)
+                progress = replace(progress, steps=steps)
+                logs.resize(plan)
+            last = progress.step == plan.steps or bool(world.largest(budget.is_up))
+            scored = last or progress.step % plan.eval_steps == 0
+            if scored:
+                logs.settle()
+                progress = validate(training, validation_set, progress, run, logs, workers)
+                patience = config.train.patience
+                if patience is not None and progress.stale >= patience and not last:
+                    reporter.say(f"no better mean IoU in {patience} validations: training ends here")
+                    last = True
+                last = last or bool(world.largest(budget.is_up))  # where that took longer than was foretold
+            # Looked at once: a signal that comes later ends the next step, after its save.
+            stop = world.largest(signals[0] if signals else 0)
+            due = world.largest(time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+            if last or stop or due or resized or progress.score is not None:
+                logs.settle()  # a step that was not made must not be saved as one
+                require_finite(training, progress.step)
+                logs.flush()
+                progress = replace(progress, finished=last)
+                save(training, progress, run, reporter)
+                saved_at = time.monotonic()
+            if resized and world.is_main:
+                run.write_length(training.config)
+            if last:
+                break
+            if stop:
+                raise Interrupted(stop, run.resume_command(world.size), progress.step)
+            budget.goes_on(scored=scored)
+    return progress
+
+
+def restore(training: Training, resumed: checkpoint.Checkpoint, run: RunDirectory, reporter: Reporter) -> None:
+    """Brings a training to where a checkpoint stands; what its run had saved beyond it is set aside."""
+    resumed.restore(training.state)
+    if training.world.is_main:
+        checkpoint.set_aside(run.checkpoints, after=resumed.progress.step)
+        checkpoint.remove_old(run.checkpoints, keep=training.config.train.keep, warn=reporter.warn)
+
+
+def save(training: Training, progress: Progress, run: RunDirectory, reporter: Reporter) -> None:
+    """Commits a checkpoint, and removes those that are not kept; the main process does."""
+    if training.world.is_main:
+        run.require_there()
+        config = relocate(training.config, run.directory, run.checkpoints / "step")
+        checkpoint.save(run.checkpoints, training.state, config, progress)
+        checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+
+
+def load(
+    training: Training, dataset: TrainingSet, plan: Plan, *, start: int, workers: int, reporter: Reporter
+) -> Iterator[Sample]:
+    """Returns the batches from a step on, after warning where the memory that they come through is too little."""
+    config, world = training.config, training.world
+    here = config.train.batch_size * world.local_size // world.size  # images of a batch on this machine
+    if warning := little_shared_memory(here * plan.crop[0] * plan.crop[1] * (config.data.channels + 1), workers):
+        reporter.warn(warning)
+    return training_batches(
+        dataset,
+        world,
+        batch_size=config.train.batch_size,
+        start=start,
+        steps=max(plan.steps, plan.most_steps),
+        workers=workers,
+        device=training.device,
+    )
+
+
+def stopped_at(run: RunDirectory, world: World, step: int, number: int) -> BaseException:
+    """Returns what ends a training at a signal where its last step is saved; the main process tells how to go on."""
+    if world.is_main:
+        return Interrupted(number, run.resume_command(world.size), step)
+    return SystemExit(128 + number)
+
+
+def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
+    """Returns, where a training ran out of memory, what is saved and the command to try next."""
+    config, train = training.config, training.config.train
+    resume = run.resume_command(training.world.size)
+    found = lighter(config, training.model, plan.crop)
+    if found and plan.cache and training.device.type == "cpu":
+        found = f"{found[0]} --set train.cache=false", found[1]
+    advice = f"{resume} --set {found[0]}: {found[1]}" if found else "a network of fewer channels, in a new run"
+    saved = checkpoint.committed(run.checkpoints)[-1].name
+    return (
+        f"with train.batch_size {train.batch_size} in {train.accumulate} part(s), augment.crop "
+        f"{plan.crop[0]}x{plan.crop[1]}, train.precision {train.precision}. The last checkpoint, {saved}, is intact; "
+        f"try {advice}"
+    )
+
+
+def validation_shortage(
+    run: RunDirectory, world: World, _: object, image: Path, size: tuple[int, int], __: object
+) -> str:
+    """Returns, where a validation ran out of memory, the image and what to try; it has no other size or tile."""
+    return (
+        f"in validation, at {shown(image)}, {size[1]}x{size[0]} pixels, which goes through the network as a whole "
+        "up to 2 megapixels; make the images of the validation split smaller, or leave more memory free: "
+        f"{run.resume_command(world.size)} --set train.cache=false --set train.workers=0"
+    )
+
+
+def require_finite(training: Training, step: int) -> None:
+    """Raises DivergedError where a step, itself finite, left weights or statistics that are not."""
+    spoiled = [name for network in dict.fromkeys([training.model, training.scored]) for name in not_finite(network)]
+    if spoiled:
+        raise DivergedError(
+            f"step {step}: loss and gradient were finite, but what it made of {', '.join(spoiled[:3])} is not (of "
+            f"{len(spoiled)} tensors in all); nothing of it is saved."
+        )
+
+
+def build_training_set(work: Prepared) -> TrainingSet:
+    """Returns the training images as they come to the network, kept in memory where the plan says so."""
+    config, plan, records = work.config, work.plan, work.records["train"]
+    cache = make_cache(len(records)) if plan.cache else None
+    return TrainingSet(
+        records, Reader.of(config), config.augment, plan.crop, config.train.seed, work.frequencies, cache=cache
+    )
+
+
+def validate(
+    training: Training, dataset: EvaluationSet, progress: Progress, run: RunDirectory, logs: Logs, workers: int
+) -> Progress:
+    """Scores the validation split, draws samples where it is the best so far, and returns the scored progress."""
+    if not len(dataset):
+        return progress
+    training.world.spread(training.scored.buffers())  # those of BatchNorm have seen each process's images only
+    predictor = build_predictor(training)
+    began = time.monotonic()
+    advise = partial(validation_shortage, run, training.world)
+    scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter, advise=advise)
+    score = scores.miou
+    better = score is not None and (progress.best is None or score > progress.best)
+    if better and training.world.is_main:
+        run.require_there()
+        draw_samples(predictor, dataset, run.samples, training.config.train.samples)
+    progress = replace(
+        progress,
+        score=score,
+        best=score if better else progress.best,
+        stale=0 if better else progress.stale + 1,
+    )
+    logs.validation(progress, scores, time.monotonic() - began, better=better)
+    return progress
+
+
+def build_predictor(training: Training) -> Predictor:
+    """Returns what validates: the network as it stands, copied, in the arithmetic that predicts from a checkpoint."""
+    dtype = fast_dtype(training.device)
+    return Predictor(copy.deepcopy(training.scored), training.normalize, training.device, dtype=dtype)
+
+
+def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, count: int) -> None:
+    """Writes evenly spaced validation images as image, truth and prediction, named by their stems."""
+    for name, picture in sample_pictures(predictor, dataset, count):
+        disk.make_folder(directory)
+        disk.write_atomically(directory / name, picture)
+
+
+def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:
+    """Yields name and PNG file of evenly spaced images."""
+    for record, name in sampled(dataset, count):
+        image, truth = dataset.reader.pair(record)
+        prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
+        picture = draw_sample(image, truth, prediction, dataset.reader.labels.colors)
+        yield name, png(picture)
+
+
+def sampled(dataset: EvaluationSet, count: int) -> list[tuple[Record, str]]:
+    """Returns evenly spaced images with the names of their pictures."""
+    chosen = [dataset.records[index] for index in evenly(len(dataset), count)]
+    return list(zip(chosen, sample_names([record.stem for record in chosen]), strict=True))
+
+
+def sample_names(stems: Sequence[str]) -> list[str]:
+    """Returns names of files in one folder, which end in a hash of the stem where they would be too long or alike."""
+    joined = [stem.replace("/", "_") for stem in stems]
+    hashed = [
+        f"{os.fsencode(name)[: LONGEST_NAME - 9].decode(errors='ignore')}-{zlib.crc32(os.fsencode(stem)):08x}"
+        for stem, name in zip(stems, joined, strict=True)
+    ]
+    fits = [len(os.fsencode(name)) <= LONGEST_NAME and joined.count(name) == 1 for name in joined]
+    return [f"{name if fit else other}.png" for name, other, fit in zip(joined, hashed, fits, strict=True)]
