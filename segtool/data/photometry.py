@@ -108,7 +108,8 @@ def jitter_gamma(image: NDArray, rng: np.random.Generator, strength: float) -> N
     limit = math.log1p(strength)
     exponent = math.exp(rng.uniform(-limit, limit))
     if image.dtype == np.uint8:
-        return _stored(255 * (np.arange(256) / 255) ** exponent, image.dtype)[image]
+        table = _stored(255 * (np.arange(256) / 255) ** exponent, image.dtype)
+        return np.frombuffer(bytearray(image).translate(table.tobytes()), np.uint8).reshape(image.shape)
     return _stored(255 * (image / 255) ** exponent, image.dtype)
 
 
