@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segtool import __version__
-from segtool.errors import CheckpointError, DataError, LostError, SegtoolError
+from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, shown
 from segtool.system import streams
 from segtool.system.disk import require_plain, write_atomically
 from segtool.system.signals import end_at_signals, end_where_asked
@@ -192,7 +192,6 @@ def init(
     from segtool.system.pools import import_numpy
 
     import_numpy()
-    from segtool.errors import shown
     from segtool.init.scaffold import scaffold
     from segtool.runs.run_directory import typed
 
@@ -477,7 +476,6 @@ def list_components(
 def config_show(config: ConfigOrData, overrides: Overrides = None) -> None:
     """Print the resolved config with where each value came from."""
     from segtool.config import plain, show
-    from segtool.errors import shown
 
     resolved, _ = _load(config, overrides)
     rows = [(path, json.dumps(plain(value), ensure_ascii=False), origin) for path, value, origin in show(resolved)]
@@ -516,7 +514,6 @@ def _previews(config: Config, base: Path, directory: Path, *, drawable: bool) ->
         print("no pictures: mend the errors first", file=sys.stderr)
         return []
     from segtool.data.preview import options_on, write_previews
-    from segtool.errors import shown
 
     pictures = write_previews(config, base, directory)
     for path in pictures:

@@ -13,11 +13,13 @@ import torch
 from segtool.config import Config, located
 from segtool.data.formats import split_records
 from segtool.data.pairs import Record
+from segtool.data.statistics import evenly, resolve_data
 from segtool.data.structures import Structure, measure_structures
 from segtool.errors import ConfigError, DataError, shown
 from segtool.models.layers import DEFINITIONS, Summary, describe, rows_table
 from segtool.models.measure import SHIFTS, EffectiveField, Shift, effective_field, settle_norms, shift_consistency
 from segtool.models.segmenter import Segmenter, build_model, verify
+from segtool.system.terminal import Reporter, counted, percent
 from segtool.training.memory import Memory, memory_lines, training_memory
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from segtool.prediction.inference import Normalize
-    from segtool.system.terminal import Reporter
 
 IMAGES = 8  # that the effective field is measured on; half of them for the shifts, which take nine passes each
 MAX_SIDE = 640  # larger images are cropped about their centre for measuring
@@ -104,7 +105,6 @@ def inspect_session(
     from segtool.commands.sources import load_any
     from segtool.runs.members import is_member
     from segtool.system.distributed import choose_device
-    from segtool.system.terminal import Reporter
 
     reporter = Reporter(quiet=quiet)
     where = choose_device(device)
@@ -176,8 +176,6 @@ def shifts_table(measured: Measured) -> Table:
     """Returns the consistency by shift as a table."""
     from rich import box
     from rich.table import Table
-
-    from segtool.system.terminal import percent
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("shift", "consistency %", f"{measured.margin} pixels from borders %"):
@@ -261,9 +259,7 @@ def _read(
     config: Config, records: dict[str, list[Record]], split: str, normalize: Normalize | None
 ) -> tuple[list[torch.Tensor], str]:
     from segtool.data.reader import Reader
-    from segtool.data.statistics import evenly, resolve_data
     from segtool.prediction.inference import Normalize
-    from segtool.system.terminal import counted
 
     if normalize is None:
         data = resolve_data(config, records["train"]).data

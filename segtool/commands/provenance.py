@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from segtool import __version__
 from segtool.config import Config, show
 from segtool.config.registry import filled
-from segtool.errors import ConfigError, DataError
+from segtool.errors import ConfigError, DataError, shown
 from segtool.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -174,8 +174,6 @@ def fingerprint(records: Mapping[str, Sequence[Record]]) -> str:
 
 
 def _file_size(path: Path) -> int:
-    from segtool.errors import shown
-
     try:
         return path.stat().st_size
     except OSError as error:
