@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from segtool.commands.listing import entries
-from segtool.config import reference
+from segtool.config.description import reference
 from segtool.config.yaml_io import flow
 
 PAGE = Path(__file__).with_name("config.md")

@@ -487,7 +487,7 @@ def config_show(config: ConfigOrData, overrides: Overrides = None) -> None:
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of configs, for editors."""
-    from segtool.config import schema
+    from segtool.config.description import schema
 
     print(json.dumps(schema(), indent=1))
 

@@ -17,7 +17,7 @@ import typer
 
 from segtool import cli, errors
 from segtool.commands.listing import KINDS, entries
-from segtool.config import schema
+from segtool.config.description import schema
 
 SURFACE = Path(__file__).with_name("surface.json")
 GOLDEN = Path(__file__).with_name("golden") / "format-1"

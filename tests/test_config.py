@@ -38,12 +38,10 @@ from segtool.config import (
     parse_config,
     parse_text,
     plain,
-    reference,
-    schema,
     show,
 )
 from segtool.config.bounds import BOUNDS, MAX_SEED
-from segtool.config.json_schema import field_docs
+from segtool.config.description import field_docs, reference, schema
 from segtool.config.overrides import apply
 from segtool.config.registry import MODULES, Component, _registered, build, names, options, register
 from segtool.config.sections import Sections

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from segtool.cli import app
-from segtool.config import schema
+from segtool.config.description import schema
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

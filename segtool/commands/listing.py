@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
 from segtool.config import Augment, Optim, plain
-from segtool.config.json_schema import field_docs, settable
+from segtool.config.description import field_docs, settable
 from segtool.config.parsing import describe
 from segtool.config.registry import lookup, names, options
 from segtool.system.streams import is_styled

@@ -9,8 +9,6 @@ from segtool.config.loading import (
     located,
     parse_config,
     parse_text,
-    reference,
-    schema,
     show,
 )
 from segtool.config.sections import (
@@ -48,7 +46,5 @@ __all__ = [
     "parse_config",
     "parse_text",
     "plain",
-    "reference",
-    "schema",
     "show",
 ]

@@ -92,29 +92,6 @@ def show(config: Config) -> list[tuple[str, Any, str]]:
     return [(path, value, config.origins.of(path)) for path, value in _leaves(plain(config), "")]
 
 
-def schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a config file, for editors."""
-    from segtool.config.bounds import BOUNDS
-    from segtool.config.json_schema import json_schema
-
-    whole: dict[str, Any] = {**json_schema(Sections, plain=plain), "title": "segtool config"}
-    for path, bounds in BOUNDS.items():
-        *sections, key = path.split(".")
-        properties = whole["properties"]
-        for section in sections:
-            properties = properties[section]["properties"]
-        properties[key].update(bounds.ends)
-    return whole
-
-
-def reference() -> str:
-    """Returns Markdown that lists every key with its type, default and meaning."""
-    from segtool.config.bounds import BOUNDS
-    from segtool.config.json_schema import reference
-
-    return reference(Sections, plain=plain, expected={path: bounds.words for path, bounds in BOUNDS.items()})
-
-
 def _overridden(document: Document, name: str, overrides: Sequence[str]) -> Config:
     places = {at: f"{name}:{line}" for at, line in document.lines.items()}
     data, places = apply(document.data, places, overrides, defaults=plain(Config()))

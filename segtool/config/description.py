@@ -1,4 +1,4 @@
-"""What dataclasses say about themselves: the docstring under each field, a JSON Schema, and a reference in Markdown."""
+"""What the sections of a config say about themselves: the docstring of each field, a JSON Schema, and a reference."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from segtool.config.bounds import BOUNDS
 from segtool.config.parsing import describe
 from segtool.config.registry import Component
+from segtool.config.sections import Sections, plain
 from segtool.config.yaml_io import flow, join
 
 _JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
@@ -35,58 +37,54 @@ def settable(cls: type) -> list[Field[Any]]:
     return [field for field in fields(cls) if field.compare]
 
 
-def json_schema(cls: type, *, plain: Any) -> dict[str, Any]:
-    """Returns the JSON Schema (draft 2020-12) of YAML for a dataclass.
-
-    Args:
-        cls: The dataclass of the whole file.
-        plain: Turns a default into plain data.
-    """
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": cls.__name__}
-    return head | _schema(cls, plain)
-
-
-def reference(cls: type, *, plain: Any, expected: Mapping[str, str]) -> str:
-    """Returns Markdown with a table for each section of a dataclass: key, type, default and meaning.
-
-    Args:
-        cls: The dataclass of the whole file.
-        plain: Turns a default into plain data.
-        expected: The values that a key takes, in words, by its dotted path.
-    """
-    sections = _sections(cls, "", {}).items()
-    return "\n".join(line for section, paths in sections for line in _table(paths, section, plain, expected))
+def schema() -> dict[str, Any]:
+    """Returns the JSON Schema (draft 2020-12) of a config file, for editors."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "segtool config"}
+    whole: dict[str, Any] = {**head, **_schema_of(Sections)}
+    for path, bounds in BOUNDS.items():
+        *sections, key = path.split(".")
+        properties = whole["properties"]
+        for section in sections:
+            properties = properties[section]["properties"]
+        properties[key].update(bounds.ends)
+    return whole
 
 
-def _schema(annotation: Any, plain: Any) -> dict[str, Any]:
+def reference() -> str:
+    """Returns Markdown with a table for each section of a config: key, type, default and meaning."""
+    sections = _sections(Sections, "", {}).items()
+    return "\n".join(line for section, paths in sections for line in _table(paths, section))
+
+
+def _schema_of(annotation: Any) -> dict[str, Any]:
     if annotation in _JSON_TYPES:
         return {"type": _JSON_TYPES[annotation]}
     if get_origin(annotation) is Literal:
         return {"enum": list(get_args(annotation))}
     if get_origin(annotation) is tuple:
-        return _list_schema(annotation, plain)
+        return _list_schema(annotation)
     if not is_dataclass(annotation):
-        return {"anyOf": [_schema(member, plain) for member in get_args(annotation)]}
-    body = _object_schema(annotation, plain)
+        return {"anyOf": [_schema_of(member) for member in get_args(annotation)]}
+    body = _object_schema(annotation)
     if issubclass(annotation, Component):
         return {"anyOf": [{"type": "string", "minLength": 1}, body]}
     return body
 
 
-def _list_schema(annotation: Any, plain: Any) -> dict[str, Any]:
+def _list_schema(annotation: Any) -> dict[str, Any]:
     args = get_args(annotation)
     if args[-1] is Ellipsis:
-        return {"type": "array", "items": _schema(args[0], plain)}
-    items = [_schema(arg, plain) for arg in args]
+        return {"type": "array", "items": _schema_of(args[0])}
+    items = [_schema_of(arg) for arg in args]
     return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
 
 
-def _object_schema(cls: type, plain: Any) -> dict[str, Any]:
+def _object_schema(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)
     docs = field_docs(cls)
     is_component = issubclass(cls, Component)
     properties = {
-        f.name: _schema(hints[f.name], plain) | _annotations(f, docs, plain)
+        f.name: _schema_of(hints[f.name]) | _annotations(f, docs)
         for f in settable(cls)
         if not (is_component and f.name == "options")
     }
@@ -95,7 +93,7 @@ def _object_schema(cls: type, plain: Any) -> dict[str, Any]:
     return body | ({"required": required} if required else {}) | {"additionalProperties": is_component}
 
 
-def _annotations(field: Field[Any], docs: dict[str, str], plain: Any) -> dict[str, Any]:
+def _annotations(field: Field[Any], docs: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {"description": docs[field.name]} if field.name in docs else {}
     if field.default is not MISSING and not isinstance(plain(field.default), dict):
         found["default"] = plain(field.default)
@@ -120,17 +118,17 @@ def _section(annotation: Any) -> Any:
     return next((c for c in candidates if is_dataclass(c) and not issubclass(c, Component)), None)
 
 
-def _table(paths: Sequence[str], cls: type, plain: Any, expected: Mapping[str, str]) -> list[str]:
+def _table(paths: Sequence[str], cls: type) -> list[str]:
     hints = get_type_hints(cls)
     docs = field_docs(cls)
     title = ", ".join(f"`{path}`" for path in paths if path) or "Sections"
     rows = [f"## {title}", "", _summary(cls), ""]
     rows += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in settable(cls):
-        default = _default(field, hints[field.name], plain)
+        default = _default(field, hints[field.name])
         kind = _cell(_kind(hints[field.name]))
-        words = expected.get(join(paths[0], field.name), "")
-        meaning = docs[field.name] + (f" Expected: {words}." if words else "")
+        bounds = BOUNDS.get(join(paths[0], field.name))
+        meaning = docs[field.name] + (f" Expected: {bounds.words}." if bounds else "")
         rows.append(f"| `{field.name}` | {kind} | {default} | {_cell(meaning)} |")
     return [*rows, ""]
 
@@ -144,7 +142,7 @@ def _kind(annotation: Any) -> str:
     return "a section" if annotation is section else "a section or null"
 
 
-def _default(field: Field[Any], annotation: Any, plain: Any) -> str:
+def _default(field: Field[Any], annotation: Any) -> str:
     if field.default is MISSING:
         return "required"
     if _section(annotation) is annotation:
