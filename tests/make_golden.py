@@ -31,7 +31,7 @@ from PIL import Image
 from segtool import cli
 from segtool.config.yaml_io import dump
 from segtool.prediction import predict
-from segtool.runs import checkpoint, checkpoint_files
+from segtool.runs import checkpoint, checkpoint_files, history
 from segtool.training import plan, train
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -140,7 +140,7 @@ def segtool(*arguments: str | Path) -> str:
 
 def logits_of(run: Path, image: Path) -> np.ndarray:
     """Returns the logits K H W of an image by the best checkpoint of a run."""
-    saved = checkpoint.best(run / "checkpoints")
+    saved = history.best(run / "checkpoints")
     assert saved is not None
     predictor = predict.build_predictor(saved, torch.device("cpu"))
     stored = predict.read_views(image, predictor.channels, exif="apply", max_pixels=10**6)

@@ -31,8 +31,9 @@ from torch import nn
 import segtool
 from segtool.config import Config, Optim, parse_config
 from segtool.errors import CheckpointError
-from segtool.runs import checkpoint, checkpoint_files
-from segtool.runs.checkpoint import Progress, TrainState, best, committed, last, load, remove_old, save
+from segtool.runs import checkpoint, checkpoint_files, history
+from segtool.runs.checkpoint import Progress, TrainState, committed, load, save
+from segtool.runs.history import best, last, remove_old
 from segtool.runs.members import find_checkpoint
 from segtool.system.terminal import Reporter
 from segtool.training.optim import Ema, build_optimizer
@@ -462,7 +463,7 @@ def test_where_there_is_no_checkpoint_there_is_no_last_and_no_best(tmp_path):
 def test_later_checkpoints_that_do_not_verify_are_set_aside_and_never_cost_a_good_one(two_steps):
     flip_bit(two_steps / "step-00000002" / "model.safetensors")
     state = make_state()
-    checkpoint.set_aside(two_steps, after=1)
+    history.set_aside(two_steps, after=1)
     assert sorted(path.name for path in two_steps.iterdir()) == ["step-00000001", "step-00000002.damaged"]
     save(two_steps, state, make_config(), Progress(step=2))
     remove_old(two_steps, keep=1, warn=pytest.fail)
@@ -472,7 +473,7 @@ def test_later_checkpoints_that_do_not_verify_are_set_aside_and_never_cost_a_goo
 
 def test_setting_aside_twice_keeps_both(two_steps):
     (two_steps / "step-00000002.damaged").mkdir()
-    checkpoint.set_aside(two_steps, after=1)
+    history.set_aside(two_steps, after=1)
     assert (two_steps / "step-00000002.damaged.damaged" / "manifest.json").is_file()
 
 
@@ -620,7 +621,7 @@ def test_removal_leaves_everything_that_is_not_ours(tmp_path):
     for step in range(10, 15):
         save(directory, state, make_config(), Progress(step=step))
         remove_old(directory, keep=2, warn=pytest.fail)
-    checkpoint.remove_unfinished(directory)
+    history.remove_unfinished(directory)
     ours = {"step-00000013", "step-00000014"}
     after = {name: value for name, value in snapshot(directory).items() if name.split("/")[0] not in ours}
     assert after == before
@@ -645,7 +646,7 @@ def test_a_delete_that_fails_is_warned_about_and_leaves_no_half_checkpoint(tmp_p
     assert len(warnings) == 1
     assert "Input/output error" in warnings[0]
     assert [load(path).progress.step for path in committed(tmp_path)] == [2, 3]
-    checkpoint.remove_unfinished(tmp_path)
+    history.remove_unfinished(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -654,7 +655,7 @@ def test_what_an_interrupted_save_left_is_removed_and_the_rest_is_not(tmp_path):
     (tmp_path / ".tmp-step-00000001-123").mkdir()
     (tmp_path / ".tmp-step-00000001-123" / "model.safetensors").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("x")
-    checkpoint.remove_unfinished(tmp_path)
+    history.remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "step-00000000"]
 
 
@@ -714,11 +715,11 @@ def test_training_does_not_fall_back_behind_a_checkpoint_of_a_newer_format(two_s
     newest = two_steps / "step-00000002"
     manifest = json.loads((newest / "manifest.json").read_bytes())
     (newest / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    for choose in (checkpoint.last, checkpoint.best):
+    for choose in (history.last, history.best):
         with pytest.raises(CheckpointError, match="upgrade segtool"):
             choose(two_steps)
     (newest / "manifest.json").write_text("damaged")
-    assert checkpoint.last(two_steps).progress.step == 1, "what is damaged is passed over"
+    assert history.last(two_steps).progress.step == 1, "what is damaged is passed over"
 
 
 def header(fields: Any, data: bytes = b"") -> bytes:

@@ -30,7 +30,7 @@ from segtool.config import Optim
 from segtool.errors import CheckpointError
 from segtool.prediction.predict import predict
 from segtool.prediction.predicted_files import list_jobs
-from segtool.runs import checkpoint
+from segtool.runs import checkpoint, history
 from segtool.runs.checkpoint import Progress, TrainState
 from segtool.runs.run_directory import Run
 from segtool.training.optim import build_optimizer
@@ -92,18 +92,18 @@ def lost_checkpoints(directory: Path, tiny_ds: Path, rounds: int, save: Save) ->
         for step in range(number + 1, 10**6):
             save(directory, state, config, Progress(step=step))
             acknowledge(step)
-            checkpoint.remove_old(directory, keep=2, warn=pytest.fail)
+            history.remove_old(directory, keep=2, warn=pytest.fail)
 
     for _ in range(rounds):
         acknowledged = killed(work, rng.uniform(0.0, 0.06))
         try:
-            found = checkpoint.last(directory, warn=problems.append)
+            found = history.last(directory, warn=problems.append)
         except CheckpointError as error:
             return [*problems, str(error)]
         if found is None or found.progress.step < acknowledged:
             problems.append(f"{acknowledged} was acknowledged, and {found and found.progress.step} is there")
         number = found.progress.step if found else 0
-        checkpoint.remove_unfinished(directory)
+        history.remove_unfinished(directory)
         problems += [path.name for path in directory.iterdir() if path.name.startswith(".")]
     return problems
 

@@ -20,7 +20,7 @@ from segtool.commands import crossvalidate
 from segtool.commands.demo import make_dataset
 from segtool.commands.sources import Session
 from segtool.config import load_config
-from segtool.runs import checkpoint
+from segtool.runs import history
 from segtool.scoring.folds import FoldScore, Spread, class_spreads, definition, to_json
 from segtool.scoring.metrics import ImageScore, Scores
 from segtool.system import signals
@@ -172,7 +172,7 @@ def test_an_interruption_in_the_last_validation_of_a_fold_ends_all_of_them(
         patch.setattr(signals, "os", SilentOs)
         code, _, err = command("train", directory.parent / "config.yaml", "--folds", "2", "--run", directory, *QUICK)
     assert code == 143
-    assert checkpoint.last(directory / "fold-1" / "checkpoints").progress.finished  # type: ignore[union-attr]
+    assert history.last(directory / "fold-1" / "checkpoints").progress.finished  # type: ignore[union-attr]
     assert not (directory / "fold-2").exists()
     words = shlex.split(err.rsplit("continue with: ", 1)[1])
     assert command(*words[1:]).code == 0

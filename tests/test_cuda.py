@@ -32,7 +32,7 @@ from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import DivergedError
 from segtool.prediction.inference import Normalize, Predictor, fast_dtype
-from segtool.runs.checkpoint import last
+from segtool.runs.history import last
 from segtool.system.distributed import World
 from segtool.training import training_step
 from segtool.training.training_step import Training, build_training, train_step

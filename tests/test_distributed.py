@@ -30,7 +30,7 @@ from segtool.config.registry import _registered
 from segtool.data import loader
 from segtool.errors import ConfigError, DataError, LostError, SegtoolError
 from segtool.models.encoders import ConvEncoder
-from segtool.runs import checkpoint
+from segtool.runs import history
 from segtool.system import launch
 from segtool.system.distributed import World, join_world, place, world_of
 from segtool.training.plan import parts_of, smallest_part
@@ -89,7 +89,7 @@ def assert_alike(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> No
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    found = checkpoint.last(run / "checkpoints")
+    found = history.last(run / "checkpoints")
     assert found is not None
     return dict(found.tensors["model"])
 
@@ -521,7 +521,7 @@ def test_a_divergence_is_told_by_the_main_process_with_the_images_of_all(write_c
     main, other = in_ranks(2, work, tmp_path / "ranks")
     assert (main.error, other.error) == ("DivergedError", "LostError")
     assert main.text.count(".png") == 4
-    saved = checkpoint.last(directory / "checkpoints")
+    saved = history.last(directory / "checkpoints")
     assert saved is not None
     assert saved.progress.step == 0
 

@@ -18,7 +18,7 @@ from training import Trainer
 from segtool.cli import app
 from segtool.config import dump_config
 from segtool.errors import DivergedError
-from segtool.runs import checkpoint
+from segtool.runs import history
 from segtool.runs.run_directory import RunDirectory
 from segtool.system.distributed import World
 from segtool.training import divergence, train, training_log, training_step
@@ -223,7 +223,7 @@ def test_the_same_batch_comes_again_on_resume_and_the_command_that_is_told_goes_
     settings = ["--set", "optim.lr=0.005", "--set", "optim.clip=1"]
     assert command == ["segtool", "train", str(run), "--resume", "--device", "cpu", *settings]
     app([*command[1:], "--quiet"], standalone_mode=False)
-    assert checkpoint.last(run / "checkpoints").progress.step == 7  # type: ignore[union-attr]
+    assert history.last(run / "checkpoints").progress.step == 7  # type: ignore[union-attr]
 
 
 def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(trainer, make_config, monkeypatch):
@@ -264,7 +264,7 @@ def stops_before_the_step(
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "the step was made"
     rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4], "the step was logged"
-    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+    assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
 
 CASES = [
@@ -368,7 +368,7 @@ def test_weights_that_a_finite_step_made_infinite_are_not_saved(trainer, make_co
     )
     assert "step 1: loss and gradient were finite, but what it made of" in text
     assert "step-00000000, is intact" in text
-    saved = checkpoint.last(trainer.directory / "run" / "checkpoints")
+    saved = history.last(trainer.directory / "run" / "checkpoints")
     assert saved is not None
     assert saved.progress.step == 0
     assert all(value.isfinite().all() for value in saved.tensors["model"].values() if value.is_floating_point())

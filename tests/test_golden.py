@@ -25,7 +25,7 @@ from segtool.models.decoders import UNet
 from segtool.models.encoders import ConvEncoder
 from segtool.prediction import predict
 from segtool.prediction.inference import Normalize
-from segtool.runs import checkpoint, checkpoint_files
+from segtool.runs import checkpoint, checkpoint_files, history
 
 IMAGE = Path("data", "test", "images", "0.png")
 RUNS = sorted(path.parent for path in GOLDEN.glob("format-*/*/config.yaml"))
@@ -96,7 +96,7 @@ def test_scores_of_a_golden_run_are_what_they_were(golden: Path, tmp_path: Path)
 @every_run
 def test_a_golden_run_is_continued_as_the_version_that_wrote_it_would_have(golden: Path, run: Path) -> None:
     check_continued(run)
-    last = checkpoint.last(run / "checkpoints")
+    last = history.last(run / "checkpoints")
     assert last is not None
     assert last.progress.finished
 
@@ -114,7 +114,7 @@ def test_there_are_golden_runs_of_the_format_that_is_written() -> None:
 def test_golden_runs_are_small_and_hold_what_older_versions_had_to_say() -> None:
     for run in RUNS:
         assert sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) < 100_000, run
-    loaded = {run.name: checkpoint.last(run / "checkpoints") for run in OURS.iterdir() if run.name in make_golden.CASES}
+    loaded = {run.name: history.last(run / "checkpoints") for run in OURS.iterdir() if run.name in make_golden.CASES}
     assert "ema" in loaded["unet"].tensors
     assert loaded["scaled"].scaler is not None
     assert loaded["segnet"].config.optim.name == "sgd"

@@ -18,7 +18,7 @@ import pytest
 from conftest import config_of, draw_dataset, is_running
 
 from segtool.config import dump_config
-from segtool.runs import checkpoint
+from segtool.runs import checkpoint, history
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +145,7 @@ def test_a_killed_process_ends_the_job_and_is_named_last(config, start, tmp_path
     assert job.end(30) == 137
     assert job.last_line.startswith("error: rank 1 of 2 was killed (signal 9)")
     assert not any(map(is_running, others))
-    assert checkpoint.last(tmp_path / "run" / "checkpoints") is not None
+    assert history.last(tmp_path / "run" / "checkpoints") is not None
 
 
 def test_a_job_that_starts_again_makes_the_run_that_was_not_disturbed(config, start, tmp_path):
@@ -183,7 +183,7 @@ def test_a_signal_ends_the_job_after_its_step_is_saved(config, start, tmp_path, 
     assert f"segtool train {tmp_path / 'run'} --resume --device cpu --gpus 2" in job.said
     assert "Traceback" not in job.said
     assert not any(map(is_running, others))
-    saved = checkpoint.last(tmp_path / "run" / "checkpoints")
+    saved = history.last(tmp_path / "run" / "checkpoints")
     assert saved is not None
     logged = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert saved.progress.step == logged[-1]
@@ -214,7 +214,7 @@ def test_no_process_outlives_a_launcher_that_is_killed(config, start, tmp_path):
     while any(map(is_running, others)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert checkpoint.last(tmp_path / "run" / "checkpoints") is not None
+    assert history.last(tmp_path / "run" / "checkpoints") is not None
 
 
 def test_what_is_wrong_is_said_once_and_ends_with_the_exit_code_of_its_kind(config, start, tmp_path):

@@ -34,7 +34,7 @@ from segtool.config import dump_config, load_config, show
 from segtool.data.pairs import Record
 from segtool.errors import ConfigError, DataError, DiskError
 from segtool.prediction.inference import fast_dtype
-from segtool.runs import checkpoint
+from segtool.runs import checkpoint, history
 from segtool.runs.run_directory import Run, RunDirectory, holds_run, relocate
 from segtool.system import signals
 from segtool.system.distributed import ALONE
@@ -202,8 +202,8 @@ load = checkpoint.load
 checkpoint.load = lambda path: (found := load(path)) and replace(found, progress=replace(found.progress, best=9.0))
 """,
     "what is left of a checkpoint stays": """
-from segtool.runs import checkpoint
-checkpoint.remove_unfinished = lambda _: None
+from segtool.runs import history
+history.remove_unfinished = lambda _: None
 """,
 }
 
@@ -369,7 +369,7 @@ def test_a_signal_to_the_whole_group_finishes_the_step_saves_it_and_ends_with_ho
     match = HINT.search(ended.said)
     assert match, ended.said
     assert "Traceback" not in ended.said
-    found = checkpoint.last(bench.part / "checkpoints")
+    found = history.last(bench.part / "checkpoints")
     assert found is not None
     assert found.progress.step == int(match[1]) == saved
     assert bench.server.run(*shlex.split(match[2])[1:], broken=loaded).code == 0
@@ -444,7 +444,7 @@ def test_a_second_signal_ends_at_once_and_harms_nothing(bench):
     ended = bench.begin("write samples/*", signals=[signal.SIGINT, signal.SIGTERM])
     assert ended.code == 143
     assert ended.said.endswith("once more to stop at once\n")
-    found = checkpoint.last(bench.part / "checkpoints")
+    found = history.last(bench.part / "checkpoints")
     assert found is not None
     assert found.progress.step == 0
     assert bench.go_on().code == 0
@@ -630,13 +630,13 @@ def test_a_run_that_ended_for_want_of_improvement_goes_on_with_more_patience_onl
     run = tmp_path / "run"
     settings = ("--no-preflight", "--set=optim.lr=1e-12", "--set=train.ema=null", "--set=train.patience=1")
     assert segtool("train", bench.config, "--run", run, *settings, "--set=train.steps=12").code == 0
-    ended = checkpoint.last(run / "checkpoints")
+    ended = history.last(run / "checkpoints")
     assert ended is not None
     assert ended.progress.step < 12
     again = segtool("train", run, "--resume")
     assert again.code == 0, again.err
     assert f"ended at step {ended.progress.step} for want of improvement; raise train.patience to go on" in again.err
-    assert checkpoint.last(run / "checkpoints").progress == ended.progress  # type: ignore[union-attr]
+    assert history.last(run / "checkpoints").progress == ended.progress  # type: ignore[union-attr]
     longer = segtool("train", run, "--resume", "--dry-run", "--set=train.patience=2")
     assert f"from step {ended.progress.step} of 12" in longer.err
 
@@ -878,7 +878,7 @@ def newest(run: Path) -> tuple[str, ...]:
 
 def outcome(run: Path) -> dict[str, bytes]:
     """The last checkpoint, the best one, and the rows; which others are kept depends on when signals came."""
-    best = checkpoint.best(run / "checkpoints")
+    best = history.best(run / "checkpoints")
     last = checkpoint.committed(run / "checkpoints")[-1]
     assert best is not None
     kept = {f"checkpoints/{name}" for name in (best.path.name, last.name)}
@@ -978,7 +978,7 @@ def test_a_terminal_that_is_closed_leaves_a_run_that_is_saved(bench, tmp_path):
         os.read(terminal, 4096)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
-    found = checkpoint.last(run / "checkpoints")
+    found = history.last(run / "checkpoints")
     assert found is not None
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert found.progress.step == rows[-1]["step"] > 0

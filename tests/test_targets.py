@@ -16,7 +16,7 @@ from conftest import command, draw_dataset, identity
 from faults import done, tree
 
 from segtool.errors import DiskError
-from segtool.runs import checkpoint, checkpoint_files
+from segtool.runs import checkpoint, checkpoint_files, history
 from segtool.runs.run_directory import FILES, FOLDERS, Run
 
 QUICK = (
@@ -149,7 +149,7 @@ def test_a_run_directory_may_be_a_link_to_a_folder(copied, target):
     (copied / "linked").symlink_to(copied / target)
     done("train", copied / "config.yaml", "--run", copied / "linked", *QUICK, "--set=train.steps=1")
     assert (copied / "linked").is_symlink()
-    assert checkpoint.last(copied / target / "checkpoints").progress.finished  # type: ignore[union-attr]
+    assert history.last(copied / target / "checkpoints").progress.finished  # type: ignore[union-attr]
     done("eval", copied / "linked", "--quiet")
     done("train", copied / "linked", "--resume", "--quiet", "--set=train.steps=2")
 

@@ -34,7 +34,7 @@ from segtool.errors import ConfigError, DiskError, DivergedError, Interrupted
 from segtool.models.encoders import ConvEncoder, Pretrained
 from segtool.prediction.predict import build_predictor, predict
 from segtool.prediction.predicted_files import list_jobs
-from segtool.runs import checkpoint
+from segtool.runs import checkpoint, history
 from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import RunDirectory
 from segtool.scoring.evaluate import evaluate
@@ -563,7 +563,7 @@ def test_a_signal_finishes_its_step_saves_it_and_tells_how_to_go_on(tmp_path, ma
     assert error.value.exit_code == 130
     assert stopped == [1]
     assert b"finishing this step" in SilentOs.written[0]
-    assert checkpoint.last(tmp_path / "run" / "checkpoints").progress.step == 2  # type: ignore[union-attr]
+    assert history.last(tmp_path / "run" / "checkpoints").progress.step == 2  # type: ignore[union-attr]
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -585,7 +585,7 @@ def test_a_signal_between_the_save_and_the_end_of_a_step_does_not_claim_that_the
     with pytest.raises(Interrupted) as error:
         Trainer(tmp_path, monkeypatch)("run", make_config())
     assert asked
-    saved = checkpoint.last(tmp_path / "run" / "checkpoints").progress.step  # type: ignore[union-attr]
+    saved = history.last(tmp_path / "run" / "checkpoints").progress.step  # type: ignore[union-attr]
     assert f"step {saved} is saved" in str(error.value)
     assert saved == 2
 
@@ -667,7 +667,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_m
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+    assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
 
 def everything(training: Training) -> dict[str, torch.Tensor]:
@@ -759,7 +759,7 @@ def test_a_divergence_that_is_read_late_names_its_own_batch_and_nothing_of_it_is
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+    assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
 
 def test_a_divergence_is_read_before_what_it_came_to_is_validated_or_saved(
@@ -770,7 +770,7 @@ def test_a_divergence_is_read_before_what_it_came_to_is_validated_or_saved(
     monkeypatch.setattr(training_step, "add_gradients", spoiled_gradients)
     with pytest.raises(DivergedError):
         trainer("run", config)
-    assert checkpoint.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+    assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
 
 def spoiled_gradients(training: Training, *_: Any) -> torch.Tensor:
@@ -952,7 +952,7 @@ def test_a_signal_while_the_network_is_compiled_ends_the_run_and_no_step_is_save
     with pytest.raises(Interrupted, match=r"step 0 is saved.*--resume") as caught:
         Trainer(tmp_path, monkeypatch)("run", make_config(train={"steps": 3, "compile": True}))
     assert caught.value.exit_code == 130
-    assert checkpoint.last(tmp_path / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
+    assert history.last(tmp_path / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -988,7 +988,7 @@ def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_compiler(traine
 def test_the_best_checkpoint_scored_again_gives_the_number_that_was_recorded(trainer, make_config):
     config = make_config(train={"steps": 30, "eval_every": 1.5, "ema": 0.9}, optim={"lr": 0.02})
     run = trainer("run", config)
-    found = checkpoint.best(run.directory / "checkpoints")
+    found = history.best(run.directory / "checkpoints")
     assert found is not None
     records = split_records(found.config, found.path)
     dataset = EvaluationSet(records["val"], Reader.of(found.config))
@@ -1056,7 +1056,7 @@ def test_best_and_stale_follow_the_scores_and_the_first_of_equals_stays(
     fake_scores(values)
     run = trainer("run", make_config(train={"steps": 3, "eval_every": 0.375, "keep": 1}))
     assert (run.progress.best, run.progress.stale) == (best, stale)
-    assert checkpoint.best(run.directory / "checkpoints").progress.step == best_step  # type: ignore[union-attr]
+    assert history.best(run.directory / "checkpoints").progress.step == best_step  # type: ignore[union-attr]
     steps = [path.name for path in checkpoint.committed(run.directory / "checkpoints")]
     assert steps == [f"step-0000000{step}" for step in sorted({best_step, 3})]
 
@@ -1068,7 +1068,7 @@ def test_the_best_survives_a_resume(trainer, make_config, fake_scores):
     run = trainer("run", config, resume=True)
     assert run.progress.best == 0.9
     assert run.progress.stale == 3
-    assert checkpoint.best(run.directory / "checkpoints").progress.step == 1  # type: ignore[union-attr]
+    assert history.best(run.directory / "checkpoints").progress.step == 1  # type: ignore[union-attr]
 
 
 def test_patience_ends_a_run_after_so_many_validations_without_a_better_one(trainer, make_config, fake_scores):

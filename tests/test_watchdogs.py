@@ -22,7 +22,7 @@ from segtool.config import dump_config, load_config
 from segtool.errors import ShortageError
 from segtool.models.segmenter import build_model
 from segtool.prediction.inference import AUTO_TILE, Normalize, Predictor, smaller_tile
-from segtool.runs.checkpoint import last
+from segtool.runs.history import last
 from segtool.scoring.metrics import Scores, iou
 from segtool.system.shortage import is_shortage
 from segtool.training import train, training_step, watchdogs

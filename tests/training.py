@@ -16,7 +16,7 @@ from segtool.config import Config
 from segtool.data.formats import split_records
 from segtool.data.statistics import resolve_data
 from segtool.errors import Interrupted
-from segtool.runs import checkpoint
+from segtool.runs import history
 from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import Run
 from segtool.system import signals
@@ -84,7 +84,7 @@ class Trainer:
         run = Run(self.directory / name)
         try:
             run.write_config(work.config)
-            resumed = change(checkpoint.last(run.checkpoints, warn=reporter.warn)) if resume else None
+            resumed = change(history.last(run.checkpoints, warn=reporter.warn)) if resume else None
             if resumed:
                 run.drop_after(resumed.progress.step)
             progress = None
@@ -96,7 +96,7 @@ class Trainer:
                 except Interrupted:
                     if stop_after is None:
                         raise
-            return Trained(run.directory, progress, checkpoint.last(run.checkpoints), tuple(reporter.said))
+            return Trained(run.directory, progress, history.last(run.checkpoints), tuple(reporter.said))
         finally:
             run.close()
 

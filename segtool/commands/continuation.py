@@ -45,7 +45,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
     """
     from segtool.data.formats import split_records
     from segtool.models.segmenter import outline
-    from segtool.runs import checkpoint
+    from segtool.runs import history
     from segtool.system.distributed import choose_device, place
     from segtool.training.budget import Budget
     from segtool.training.forecast import scored_seconds
@@ -55,7 +55,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
     device = place(world, choose_device(session.device))
     run = (RunDirectory if dry_run else Run)(directory, device=session.device)
     with working_in(run, reporter, processes=world.size):
-        resumed = checkpoint.last(run.checkpoints, warn=reporter.warn)
+        resumed = history.last(run.checkpoints, warn=reporter.warn)
         if resumed is None:
             raise CheckpointError(f"{directory}: holds no checkpoint to continue from; start afresh with another --run")
         if not (directory / CONFIG).exists() and not dry_run:
@@ -87,7 +87,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         budget = None
         if session.budget is not None:
             budget = Budget(began + session.budget, scored=scored_seconds(work))
-        checkpoint.remove_unfinished(run.checkpoints)
+        history.remove_unfinished(run.checkpoints)
         run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, world, reporter)
@@ -188,10 +188,10 @@ def _is_over(
 
 def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[str, Any], reporter: Reporter) -> None:
     """Does what a training does last, and its process did not come to."""
-    from segtool.runs import checkpoint
+    from segtool.runs import history
 
-    checkpoint.remove_unfinished(run.checkpoints)
-    checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+    history.remove_unfinished(run.checkpoints)
+    history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
     run.write_facts({**facts, "end": timestamp(), "steps_done": resumed.progress.step})
 
 

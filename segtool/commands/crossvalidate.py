@@ -110,9 +110,9 @@ def _alone(count: int) -> None:
 
 
 def _is_done(run: Path) -> bool:
-    from segtool.runs import checkpoint
+    from segtool.runs import history
 
-    last = checkpoint.last(run / "checkpoints")
+    last = history.last(run / "checkpoints")
     if last is None and holds_run(run):
         raise CheckpointError(f"{run}: was begun and holds no checkpoint; remove it, and --resume trains it anew")
     return last is not None and last.progress.finished

@@ -108,7 +108,7 @@ def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iter
 
 def _how_to_go_on(run: RunDirectory, processes: int) -> str:
     """Says what a run has saved whose disk, data or other processes failed, and the command that continues it."""
-    from segtool.runs import checkpoint
+    from segtool.runs import history
 
     if not run.directory.is_dir():
         return (
@@ -116,7 +116,7 @@ def _how_to_go_on(run: RunDirectory, processes: int) -> str:
             "and goes on with: segtool train DIR --resume"
         )
     with contextlib.suppress(CheckpointError):
-        if saved := checkpoint.last(run.checkpoints):
+        if saved := history.last(run.checkpoints):
             command = run.resume_command(processes)
             return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
     return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"

@@ -144,7 +144,7 @@ def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool
 
 def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     """Trains a new run; in a dry run returns the seconds that it would take."""
-    from segtool.runs import checkpoint
+    from segtool.runs import history
     from segtool.system.distributed import choose_device, place
     from segtool.training.forecast import measure
 
@@ -177,7 +177,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     run = Run(directory if session.run else _claim(directory), device=session.device)
     with working_in(run, reporter, processes=world.size):
         _refuse_run(run.directory, session.device)  # that another process has made meanwhile
-        checkpoint.remove_unfinished(run.checkpoints)
+        history.remove_unfinished(run.checkpoints)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         if trial is not None:

@@ -15,7 +15,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from segtool.errors import CheckpointError, ConfigError, DiskError
 from segtool.runs.checkpoint_files import (
     FORMAT,
     OTHER,
-    NewerFormatError,
     dump_json,
     json_object,
     verified,
@@ -190,45 +189,18 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, config, progress, tensors, _scaler(path, contents["state.json"]))
 
 
-def last(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
-    """Returns the checkpoint of the highest step that verifies; None where there is none at all.
+def read_progress(path: Path) -> Progress:
+    """Returns where training stood at a checkpoint: of its files only `state.json` is read and verified.
 
     Raises:
-        CheckpointError: there are checkpoints, and none of them verifies; or a newer segtool wrote the last one.
+        CheckpointError: as of `load`.
     """
-    paths = committed(directory)
-    problems = []
-    for path in reversed(paths):
-        try:
-            return load(path)
-        except NewerFormatError:
-            raise
-        except CheckpointError as error:
-            problems.append(str(error))
-            if warn:
-                warn(f"{error}; falling back to the checkpoint before it")
-    if problems:
-        raise CheckpointError(*problems, f"{directory}: no checkpoint verifies; start afresh with another --run")
-    return None
+    return _progress(path, verified_file(path, "state.json"))
 
 
-def best(directory: Path, *, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
-    """Returns the checkpoint with the best recorded score, the first among equals; `last` where none was scored.
-
-    Raises:
-        CheckpointError: it does not verify, or the score of another does not, which might then be the best.
-    """
-    paths = committed(directory)
-    try:
-        scored = [(score, path) for path in paths if (score := _verified_progress(path).score) is not None]
-        if not scored:
-            return last(directory, warn=warn)
-        top = max(score for score, _ in scored)
-        return load(next(path for score, path in scored if score == top))
-    except CheckpointError:
-        if set(paths) <= set(committed(directory)):
-            raise
-        return best(directory, warn=warn)  # the training that goes on has removed one meanwhile
+def step_of(path: Path) -> int:
+    """Returns the step of a checkpoint, of which its directory is called."""
+    return int(path.name.removeprefix("step-"))
 
 
 def committed(directory: Path) -> list[Path]:
@@ -236,61 +208,7 @@ def committed(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
-    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=_step)
-
-
-def remove_old(directory: Path, *, keep: int, warn: Callable[[str], object]) -> None:
-    """Removes all checkpoints but the best one and the last `keep`; one that cannot be removed is only warned about.
-
-    Where a better score was had than those that verify, what does not verify may be the best one, and stays.
-    """
-    paths = committed(directory)
-    found = {path: _progress_if_whole(path) for path in paths}
-    scores = {path: progress.score for path, progress in found.items() if progress and progress.score is not None}
-    top = max(scores.values(), default=-MAX_NUMBER)
-    best_path = next((path for path, score in scores.items() if score == top), None)
-    better = any(progress.best is not None and progress.best > top for progress in found.values() if progress)
-    for path in paths[: max(len(paths) - max(keep, 1), 0)]:
-        if path == best_path or (better and found[path] is None):
-            continue
-        try:
-            # Renamed first, so that a removal cut short leaves no half checkpoint under a checkpoint's name.
-            doomed = path.rename(path.with_name(f".tmp-old-{path.name}"))
-            shutil.rmtree(doomed)
-        except OSError as error:
-            warn(f"{path}: could not be removed ({error.strerror}); training goes on")
-
-
-def set_aside(directory: Path, *, after: int) -> None:
-    """Renames the checkpoints of steps after `after` to `step-….damaged`.
-
-    A training that fell back to an earlier checkpoint comes to those steps again: what does not verify must neither
-    keep their place nor count among the last ones that are kept.
-
-    Raises:
-        CheckpointError: one cannot be renamed.
-    """
-    for path in committed(directory):
-        if _step(path) > after:
-            target = path.with_name(f"{path.name}.damaged")
-            while target.exists():
-                target = target.with_name(f"{target.name}.damaged")
-            try:
-                path.rename(target)
-            except OSError as error:
-                message = f"{path}: is damaged and cannot be renamed ({error.strerror}); remove it"
-                raise CheckpointError(message) from error
-
-
-def remove_unfinished(directory: Path) -> None:
-    """Removes what an interrupted save or removal left behind."""
-    if directory.is_dir():
-        for path in directory.glob(".tmp-*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=step_of)
 
 
 def _contents(state: TrainState, config: Config, progress: Progress) -> dict[str, bytes]:
@@ -379,15 +297,3 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         return load_tensors(content)
     except Exception as error:  # the file is anyone's: whatever its reader stumbles over, the file is at fault
         raise CheckpointError(f"{path}: not a safetensors file ({error}); {OTHER}") from error
-
-
-def _verified_progress(path: Path) -> Progress:
-    return _progress(path, verified_file(path, "state.json"))
-
-
-def _progress_if_whole(path: Path) -> Progress | None:
-    """Returns where training stood at a checkpoint; None where that does not verify."""
-    try:
-        return _verified_progress(path)
-    except CheckpointError:
-        return None

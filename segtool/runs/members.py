@@ -75,7 +75,7 @@ def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     Raises:
         CheckpointError: there is none, or it does not verify.
     """
-    from segtool.runs import checkpoint
+    from segtool.runs import checkpoint, history
 
     if not path.is_dir():
         found = "is a file" if path.exists() else "no such run"
@@ -83,7 +83,7 @@ def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     if (path / MANIFEST).exists() or checkpoint.STEP.fullmatch(path.resolve().name):
         return checkpoint.load(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
-    found = checkpoint.best(directory, warn=reporter.warn)
+    found = history.best(directory, warn=reporter.warn)
     if found is None:
         raise CheckpointError(f"{path}: holds no checkpoint; expected a run directory that `segtool train` has made")
     return found

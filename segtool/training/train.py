@@ -26,7 +26,7 @@ from segtool.data.reader import Reader
 from segtool.data.statistics import evenly
 from segtool.errors import DivergedError, Interrupted, shown
 from segtool.prediction.inference import Predictor, fast_dtype
-from segtool.runs import checkpoint
+from segtool.runs import checkpoint, history
 from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import RunDirectory, relocate
 from segtool.scoring.evaluate import evaluate
@@ -150,8 +150,8 @@ def restore(training: Training, resumed: checkpoint.Checkpoint, run: RunDirector
     """Brings a training to where a checkpoint stands; what its run had saved beyond it is set aside."""
     resumed.restore(training.state)
     if training.world.is_main:
-        checkpoint.set_aside(run.checkpoints, after=resumed.progress.step)
-        checkpoint.remove_old(run.checkpoints, keep=training.config.train.keep, warn=reporter.warn)
+        history.set_aside(run.checkpoints, after=resumed.progress.step)
+        history.remove_old(run.checkpoints, keep=training.config.train.keep, warn=reporter.warn)
 
 
 def save(training: Training, progress: Progress, run: RunDirectory, reporter: Reporter) -> None:
@@ -160,7 +160,7 @@ def save(training: Training, progress: Progress, run: RunDirectory, reporter: Re
         run.require_there()
         config = relocate(training.config, run.directory, run.checkpoints / "step")
         checkpoint.save(run.checkpoints, training.state, config, progress)
-        checkpoint.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+        history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
 
 
 def load(
