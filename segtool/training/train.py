@@ -79,15 +79,7 @@ def train(
     with work.world.agreed():
         for _, name in sampled(validation_set, config.train.samples) if world.is_main else ():
             disk.require_plain(run.samples / name)  # which is written where a validation is the best
-    start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
-    with located(config):
-        training = training_step.build_training(config, work.frequencies, work.device, world, start=start)
-    if resumed:
-        restore(training, resumed, run, reporter)
-        progress = replace(resumed.progress, steps=plan.steps)
-    else:
-        progress = Progress(steps=plan.steps)
-        save(training, progress, run, reporter)
+    training, progress = begin(work, world, run, resumed, reporter)
     budget.held_steps = training_step.held_steps(training, len(records["train"]))
     make_step = training_step.start_compilation(training, reporter)
     workers = num_workers(config.train.workers, work.device, world)
@@ -146,12 +138,25 @@ def train(
     return progress
 
 
-def restore(training: Training, resumed: checkpoint.Checkpoint, run: RunDirectory, reporter: Reporter) -> None:
-    """Brings a training to where a checkpoint stands; what its run had saved beyond it is set aside."""
-    resumed.restore(training.state)
-    if training.world.is_main:
-        history.set_aside(run.checkpoints, after=resumed.progress.step)
-        history.remove_old(run.checkpoints, keep=training.config.train.keep, warn=reporter.warn)
+def begin(
+    work: Prepared, world: World, run: RunDirectory, resumed: checkpoint.Checkpoint | None, reporter: Reporter
+) -> tuple[Training, Progress]:
+    """Returns a training and where it stands.
+
+    That is at a checkpoint, beyond which what its run had saved is set aside; or at the start, which is then saved.
+    """
+    start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
+    with located(work.config):
+        training = training_step.build_training(work.config, work.frequencies, work.device, world, start=start)
+    if resumed:
+        resumed.restore(training.state)
+        if world.is_main:
+            history.set_aside(run.checkpoints, after=resumed.progress.step)
+            history.remove_old(run.checkpoints, keep=work.config.train.keep, warn=reporter.warn)
+        return training, replace(resumed.progress, steps=work.plan.steps)
+    progress = Progress(steps=work.plan.steps)
+    save(training, progress, run, reporter)
+    return training, progress
 
 
 def save(training: Training, progress: Progress, run: RunDirectory, reporter: Reporter) -> None:
