@@ -11,7 +11,7 @@ from conftest import check, config_of
 from PIL import Image
 from scenes import Pair, Rng, Size, ellipse, finish, ground, lesion, paint, skyline
 
-from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
+from segtool.check.exchange import CELLS, Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
 
 SIZE = (48, 64)
 RED = (205, 70, 50)
@@ -56,6 +56,11 @@ def exchanged(pairs: list[Pair], *places: int) -> list[Pair]:
     return [(image, 1 - mask if place in places else mask) for place, (image, mask) in enumerate(pairs)]
 
 
+def seen(color: float, *, frame: float, thinness: float = 0.0) -> Contrast:
+    """The contrast of an image in one colour, whose mask has its object nowhere in particular."""
+    return Contrast(np.array([color]), frame, np.zeros(CELLS**2), thinness)
+
+
 @pytest.mark.parametrize("draw", [small, lesion])
 def test_exchanged_masks_are_told_and_no_others(draw: Callable[[Rng, Size], Pair]) -> None:
     pairs = drawn(draw)
@@ -74,9 +79,9 @@ def test_where_colours_tell_nothing_a_background_cut_off_from_the_frame_does() -
     inner = next(place for place, (_, mask) in enumerate(pairs) if not (mask[0].any() or mask[-1].any()))
     assert told(pairs) == []
     assert told(exchanged(pairs, inner)) == [inner]
-    mixed = [Contrast(np.array([1.0 if number % 2 else -1.0]), frame=0.0) for number in range(16)]
-    assert is_exchanged(Contrast(np.zeros(1), frame=1.0), mixed)
-    assert not is_exchanged(Contrast(np.zeros(1), frame=0.97), mixed)  # a corner is left of it beside a large object
+    mixed = [seen(1.0 if number % 2 else -1.0, frame=0.0) for number in range(16)]
+    assert is_exchanged(seen(0.0, frame=1.0), mixed)
+    assert not is_exchanged(seen(0.0, frame=0.97), mixed)  # a corner is left of it beside a large object
 
 
 def test_a_share_that_other_masks_come_near_is_not_suspected() -> None:
@@ -123,9 +128,9 @@ def test_where_shares_and_colours_tell_nothing_places_do_if_all_others_agree() -
 
 
 def test_a_background_as_thin_as_the_objects_of_others_is_told() -> None:
-    mixed = [Contrast(np.array([1.0 if n % 2 else -1.0]), frame=0.0, thinness=0.5) for n in range(16)]
-    assert is_exchanged(Contrast(np.zeros(1), frame=0.97, thinness=0.5), mixed)
-    assert not is_exchanged(Contrast(np.zeros(1), frame=0.97, thinness=0.1), mixed)  # an area in a corner
+    mixed = [seen(1.0 if number % 2 else -1.0, frame=0.0, thinness=0.5) for number in range(16)]
+    assert is_exchanged(seen(0.0, frame=0.97, thinness=0.5), mixed)
+    assert not is_exchanged(seen(0.0, frame=0.97, thinness=0.1), mixed)  # an area in a corner
 
 
 def test_pictures_that_show_nothing_tell_nothing() -> None:

@@ -57,9 +57,9 @@ class Contrast(NamedTuple):
     """Mean of class 1 less that of class 0 in each channel, and of the slopes, in deviations of the image."""
     frame: float
     """Share of class 1 along the frame."""
-    places: np.ndarray = np.zeros(CELLS**2, np.float32)
-    """Share of class 1 in each cell of the mask."""
-    thinness: float = 0.0
+    places: np.ndarray
+    """Share of class 1 in each of `CELLS` x `CELLS` cells of the mask."""
+    thinness: float
     """Edges of the mask for each pixel of its smaller class."""
 
 
