@@ -124,42 +124,43 @@ def look_closely(
         shift = _moved_on(usual, laid, look, count) if sitting < NONE_SIT else 0
         places = range(max(0, -shift), min(count, count - shift))
         return Seats([(place, place + shift) for place in places if shift], [], [], denied)
-    peak, clear = (float(np.median([seat[index] for seat in seats])) for index in (0, 1))
-
-    def surely(seat: Seat | None) -> bool:
-        return seat is not None and _sits(seat) and seat.peak >= peak / 2 and seat.clear >= clear / 2
-
-    slightly, loosely = max(SLIGHT, clear / 5), max(LOOSE, clear / 4)
-    loose = {
-        place
-        for place, one in laid.items()
-        if (_sits(one.seat, clear=LOOSE) if place in strange else one.seat.off <= 2 and one.seat.clear >= slightly)
-        or (one.seat.clear >= loosely and one.seat.peak >= peak / 2)
-    }
+    as_usual = _Usual(*(float(np.median([seat[index] for seat in seats])) for index in (0, 1)))
+    loose = {place for place, one in laid.items() if as_usual.is_loose(one.seat, strange=place in strange)}
     lost = [laid[place] for place in suspected if place in laid and place not in loose][:MOST]
-    lying = {one.place: how for one in lost if (how := _turn(one, surely))}
+    lying = {one.place: how for one in lost if (how := _turn(one, as_usual.is_sure))}
     left = [one for one in lost if one.place not in lying]
-    fits = {
-        one.place: [
-            other.place
-            for other in left
-            if other is not one
-            and other.classes.shape == one.classes.shape
-            and surely(seat_of(other.image, one.classes))
-        ]
-        for one in left
-    }
-    exchanged = _rings(fits)
+    exchanged = _rings({one.place: _fitting(one, left, as_usual.is_sure) for one in left})
     left = [one for one in left if one.place not in exchanged]
     foreign = {one.place for one in left if one.place in strange}
-    on_nothing = [
-        one.place
-        for one in left
-        if one.seat.peak <= NOWHERE * peak and one.seat.clear < loosely and one.seat.edges >= STRANGE_EDGES
-    ]
+    on_nothing = [one.place for one in left if as_usual.is_nowhere(one.seat)]
     if len(left) - len(on_nothing) > DOUBTFUL * len(laid) or len(on_nothing) > STRANGE_MOST * len(laid):
         on_nothing = []
     return Seats(sorted(exchanged.items()), sorted(lying.items()), sorted({*foreign, *on_nothing}), denied)
+
+
+class _Usual(NamedTuple):
+    """The medians of how a set's masks sit, which a single one is compared with."""
+
+    peak: float
+    clear: float
+
+    def is_sure(self, seat: Seat | None) -> bool:
+        """Whether a mask sits there as surely as the others on their images; None is of too few edges."""
+        return seat is not None and _sits(seat) and seat.peak >= self.peak / 2 and seat.clear >= self.clear / 2
+
+    def is_loose(self, seat: Seat, *, strange: bool) -> bool:
+        """Whether a mask sits well enough not to be said to lie wrong; `strange` ones fit no image on small maps."""
+        slightly = max(SLIGHT, self.clear / 5)
+        near = _sits(seat, clear=LOOSE) if strange else seat.off <= 2 and seat.clear >= slightly
+        return near or (seat.clear >= self._loosely and seat.peak >= self.peak / 2)
+
+    def is_nowhere(self, seat: Seat) -> bool:
+        """Whether a mask sits on nothing that the image shows."""
+        return seat.peak <= NOWHERE * self.peak and seat.clear < self._loosely and seat.edges >= STRANGE_EDGES
+
+    @property
+    def _loosely(self) -> float:
+        return max(LOOSE, self.clear / 4)
 
 
 def _moved_on(
@@ -196,6 +197,15 @@ def _turn(one: Laid, sits: Callable[[Seat | None], bool]) -> str:
     """Returns how a mask lies that sits when it is turned back, as in `TURNS`; "" where it does not."""
     turns = list(TURNS)[: None if one.classes.shape[0] == one.classes.shape[1] else KEEPING_SHAPE]
     return next((how for how in turns if sits(seat_of(one.image, TURNS[how](one.classes)))), "")
+
+
+def _fitting(one: Laid, others: Sequence[Laid], sits: Callable[[Seat | None], bool]) -> list[int]:
+    """Returns the places of the other images of a mask's size on which it sits."""
+    return [
+        other.place
+        for other in others
+        if other is not one and other.classes.shape == one.classes.shape and sits(seat_of(other.image, one.classes))
+    ]
 
 
 def _rings(fits: dict[int, list[int]]) -> dict[int, int]:
