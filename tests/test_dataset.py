@@ -20,7 +20,7 @@ from segtool.commands import preparation
 from segtool.config import Augment, ClassSpec, Config, Data
 from segtool.config.rules import problems
 from segtool.data import cache as cache_module
-from segtool.data.cache import Cache, choose_cache, free_memory
+from segtool.data.cache import Cache, choose_cache
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
 from segtool.data.loader import StepSampler, collate, evaluation_batches, num_workers, training_batches
@@ -28,6 +28,7 @@ from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies
 from segtool.errors import DataError
+from segtool.system import memory
 from segtool.system.distributed import World
 
 AUGMENT = Augment(scale=(0.7, 1.5), flip="both", rotate=20, color=0.3)
@@ -188,36 +189,42 @@ def test_a_cache_that_is_pickled_is_an_empty_one_of_the_same_room():
     assert (other.capacity, other.used, other.get(1)) == (500, 0, None)
 
 
-def test_images_are_kept_where_they_take_at_most_a_quarter_of_the_free_memory():
+def test_images_are_kept_where_they_take_at_most_a_quarter_of_the_free_memory(monkeypatch):
     needed = 100 * 10 * 20 * 4
     facts = {"images": 100, "size": (10, 20), "channels": 3}
-    assert choose_cache("auto", **facts, free=4 * needed)[0]
-    keep, reason = choose_cache("auto", **facts, free=4 * needed - 4)
+    monkeypatch.setattr(cache_module, "free_memory", lambda: 4 * needed)
+    assert choose_cache("auto", **facts)[0]
+    assert not choose_cache("auto", **facts, value_bytes=4)[0]
+    assert choose_cache(False, **facts)[0] is False
+    monkeypatch.setattr(cache_module, "free_memory", lambda: 4 * needed - 4)
+    keep, reason = choose_cache("auto", **facts)
     assert not keep
     assert "more than a quarter" in reason
-    assert not choose_cache("auto", **facts, value_bytes=4, free=4 * needed)[0]
-    assert choose_cache(True, **facts, free=0) == (True, "as the config says")
-    assert choose_cache(False, **facts, free=10**12)[0] is False
+    assert choose_cache(True, **facts) == (True, "as the config says")
 
 
 def test_the_free_memory_is_the_lesser_of_the_system_s_and_the_control_group_s(tmp_path, monkeypatch):
     system = tmp_path / "meminfo"
     system.write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
-    assert cache_module._available(system) == [5 * 1024]
-    assert cache_module._available(tmp_path / "none") == []
-    assert 0 < (free_memory() or 0) < 10**14
-    monkeypatch.setattr(cache_module.control_group, "free_memory", lambda: 350)
-    assert free_memory() == 350
-    monkeypatch.setattr(cache_module, "left_of_address_space", lambda: 40)
-    assert free_memory() == 40
+    assert 0 < (memory.free_memory() or 0) < 10**14
+    monkeypatch.setattr(memory, "_left_of_address_space", lambda: None)
+    monkeypatch.setattr(memory.control_group, "free_memory", lambda: None)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    assert memory.free_memory() is None
+    monkeypatch.setattr(memory, "MEMINFO", system)
+    assert memory.free_memory() == 5 * 1024
+    monkeypatch.setattr(memory.control_group, "free_memory", lambda: 350)
+    assert memory.free_memory() == 350
+    monkeypatch.setattr(memory, "_left_of_address_space", lambda: 40)
+    assert memory.free_memory() == 40
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is not held elsewhere")
 def test_a_cache_is_no_larger_than_a_limit_on_the_address_space_allows():
     """It could not be made at all, where the machine has far more memory than the job was given."""
     code = (
-        "import resource\nfrom segtool.data.cache import free_memory, make_cache\n"
-        "from segtool.system.shortage import _address_space\n"
+        "import resource\nfrom segtool.data.cache import make_cache\n"
+        "from segtool.system.memory import _address_space, free_memory\n"
         "resource.setrlimit(resource.RLIMIT_AS, (_address_space() + 2**28, resource.RLIM_INFINITY))\n"
         "assert 0 < free_memory() <= 2**28\nmake_cache(3)"
     )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import multiprocessing
 import threading
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from segtool.system import control_group
-from segtool.system.shortage import left_of_address_space
+from segtool.system.memory import free_memory
 from segtool.system.terminal import amount
 
 AUTO_SHARE = 0.25  # of the free memory, which `auto` lets all images take
@@ -95,18 +92,16 @@ def choose_cache(
     size: tuple[int, int],
     channels: int,
     value_bytes: int = 1,
-    free: int | None = None,
 ) -> tuple[bool, str]:
     """Whether `train.cache` keeps decoded images in memory, and why.
 
     Args:
         size: Height and width of an image.
         value_bytes: Of one channel of a pixel: 1, or 4 for images of 16 bits.
-        free: Bytes; by default what `free_memory` finds.
     """
     if setting != "auto":
         return setting, "as the config says"
-    free = free_memory() if free is None else free
+    free = free_memory()
     if free is None:
         return False, "this system does not tell how much memory is free; true keeps up to 4 GB"
     needed = images * size[0] * size[1] * (channels * value_bytes + 1)
@@ -114,20 +109,3 @@ def choose_cache(
     if needed <= AUTO_SHARE * free:
         return True, found
     return False, f"{found}: more than a quarter of it"
-
-
-def free_memory() -> int | None:
-    """Returns the bytes that can be taken without swapping: what the system, the control group and `ulimit -v` leave.
-
-    None where none says so (it is not Linux).
-    """
-    limits = (control_group.free_memory(), left_of_address_space())
-    found = [*_available(), *(limit for limit in limits if limit is not None)]
-    return max(0, min(found)) if found else None
-
-
-def _available(path: Path = Path("/proc/meminfo")) -> list[int]:
-    with contextlib.suppress(OSError):
-        lines = path.read_text().splitlines()
-        return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return []

@@ -18,7 +18,8 @@ from torch import Tensor
 from segtool.config.parsing import suggest
 from segtool.errors import CheckpointError, ConfigError, Problem
 from segtool.models.encoders import PATH
-from segtool.system.shortage import is_shortage, memory_bounded
+from segtool.system.memory import memory_bounded
+from segtool.system.shortage import is_shortage
 
 WEIGHTS = f"{PATH}.weights"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")

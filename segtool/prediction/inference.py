@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from segtool.data.cache import free_memory
 from segtool.errors import shown
 from segtool.models.fold import fold_norms
 from segtool.models.segmenter import Segmenter, Sides
+from segtool.system.memory import free_memory
 
 MAX_WHOLE_PIXELS = 2**21
 """Larger images are predicted in tiles; the largest that are not (Full HD is one) take twice the memory of a tile."""

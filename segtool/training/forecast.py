@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from segtool.config import Config
-from segtool.data.cache import free_memory
 from segtool.data.dataset import EvaluationSet
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.pairs import Record
@@ -28,6 +27,7 @@ from segtool.runs.checkpoint import Progress
 from segtool.scoring.evaluate import evaluate
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import ALONE
+from segtool.system.memory import free_memory
 from segtool.system.terminal import Reporter, amount, counted, duration
 from segtool.training import train, training_step
 from segtool.training.optim import learning_rate

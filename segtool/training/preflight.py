@@ -20,7 +20,6 @@ import torch.nn.functional as F
 
 from segtool.config import Config
 from segtool.data import draw
-from segtool.data.cache import free_memory
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.loader import training_batches
@@ -38,6 +37,7 @@ from segtool.scoring.evaluate import evaluate
 from segtool.system import disk
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import ALONE
+from segtool.system.memory import free_memory
 from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
 from segtool.training.forecast import free_disk, most_checkpoints
