@@ -18,6 +18,7 @@ A message says where, what was found, what was expected and what to do. Anything
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,12 @@ class Interrupted(SegtoolError):  # noqa: N818 -- nothing went wrong
 def shown(path: Path | str) -> str:
     """Returns a path as a message may show it: control characters and bytes that are no UTF-8 are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def few(names: Iterable[Path | str], most: int = 5) -> str:
+    """Returns the first of some names as a message may show them, and how many more there are."""
+    known = list(names)
+    return ", ".join(map(shown, known[:most])) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
 def _plain(problem: Problem) -> str:

@@ -18,11 +18,13 @@ from segtool.data.affixes import guess_pairing
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.listed_images import Listed, limit, pick
-from segtool.data.lists import FEW, few, read_list
+from segtool.data.lists import read_list
 from segtool.data.pairs import Pairs, Record, find_pairs, name_twins
 from segtool.data.splits import class_presence, divide
 from segtool.data.words import SPLITS
-from segtool.errors import ConfigError, DataError, Problem, shown
+from segtool.errors import ConfigError, DataError, Problem, few, shown
+
+MOST_UNKNOWN = 5  # names of a list that are no images, each of which is told
 
 
 def split_records(config: Config, base: Path, places: Places | None = None) -> dict[str, list[Record]]:
@@ -183,7 +185,7 @@ def _read_part(places: Places, split: str, part: Folders) -> list[Record]:
     unlisted = part.list is not None and not listed.files
     problems = [] if unlisted else [*_leftover(kept, images, masks, split, places.pairing(part))]
     if part.list and not listed.pairs.records and not problems:
-        problems = list(listed.unknown[:FEW]) or [f"{shown(root / part.list)}: names no image of data.{split}"]
+        problems = list(listed.unknown[:MOST_UNKNOWN]) or [f"{shown(root / part.list)}: names no image of data.{split}"]
     if problems:
         raise DataError(*problems)
     return list(listed.pairs.records)

@@ -5,7 +5,7 @@ Everything that reads or writes class indices goes through `Labels`, so that tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from segtool.data import palette as palettes
 from segtool.data.codes import IGNORE, UNKNOWN, Codes, code_interval, pack, unpack
 from segtool.data.mask_writer import MaskWriter, can_be_written
 from segtool.data.masks import StoredMask, read_mask
-from segtool.errors import DataError, shown
+from segtool.errors import DataError, few, shown
 from segtool.system.terminal import counted
 
+MOST_CODES = 12  # colours or values that a message lists
 _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
 _Kind = tuple[str, int, bytes | None]
 """Of a mask of bytes: mode, step and palette, by which its bytes mean the same as those of another."""
@@ -223,8 +224,8 @@ class Labels:
         unknown = self.unknown(stored, where=where)
         (value, (count, (x, y))), *others = unknown.items()
         what = "colour" if self.data.by_color else "value"
-        more = f", and {_listed(self._name(code) for code, _ in others)} elsewhere" if others else ""
-        known = f"{what}s {_listed(self._name(low, high) for low, high in self.codes.intervals())}"
+        more = f", and {few((self._name(code) for code, _ in others), MOST_CODES)} elsewhere" if others else ""
+        known = f"{what}s {few((self._name(low, high) for low, high in self.codes.intervals()), MOST_CODES)}"
         return (
             f"{what} {self._name(value)} at ({x}, {y}) and {counted(count, 'pixel')} in all{more}, but data.classes "
             f"and data.ignore have {known}; {self._remedy(stored, list(unknown))}"
@@ -292,8 +293,3 @@ def _display_colors(data: Data) -> np.ndarray:
         chosen = item.color or (item.colors[0] if item.colors else None)
         colors.append(unpack(np.array(int(chosen[1:], 16))) if chosen else palettes.color(index))
     return np.array(colors, np.uint8).reshape(-1, 3)
-
-
-def _listed(names: Iterable[str], limit: int = 12) -> str:
-    known = list(names)
-    return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")

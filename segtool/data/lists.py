@@ -11,16 +11,15 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segtool.config import Folders
 from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.pairs import Record
-from segtool.errors import DataError, shown
+from segtool.errors import DataError, few, shown
 
-FEW = 5
 MAX_LIST_BYTES = 1 << 28
 MAX_PATH = 4096  # characters, of Linux's longest path
 _IMAGE_WORD = re.compile(r"im(a?ge?)|file|photo|input|sat|path|x$")
@@ -205,9 +204,3 @@ def _listed_stem(image: Path, root: Path) -> str:
     if image.is_relative_to(root):
         return stem_of(image, root)
     return PurePath(*image.with_suffix("").parts[1:]).as_posix()
-
-
-def few(names: Iterable[str]) -> str:
-    """Returns the first names, and how many more there are."""
-    known = list(names)
-    return ", ".join(map(shown, known[:FEW])) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")

@@ -17,7 +17,7 @@ from segtool.config import Config, Data, Split
 from segtool.data.pairs import Record
 from segtool.data.uses import class_pixels
 from segtool.data.words import SPLITS
-from segtool.errors import DataError, shown
+from segtool.errors import DataError, few, shown
 from segtool.system.signals import TimeUpError, time_limit
 from segtool.system.terminal import counted
 
@@ -25,7 +25,6 @@ Group: TypeAlias = list[Record]
 Presence: TypeAlias = Callable[[Sequence[Record]], NDArray[np.bool_]]
 """From U records to whether each of K classes occurs in their masks, U K."""
 
-FEW = 5
 GROUP_SECONDS = 10
 """Processor time that `data.split.group` may take for all stems; a sound pattern takes microseconds for each."""
 
@@ -220,11 +219,9 @@ def _groups(records: Sequence[Record], pattern: str | None) -> list[Group]:
         else:
             groups.setdefault(key, []).append(record)
     if unmatched:
-        listed = ", ".join(map(shown, unmatched[:FEW]))
-        more = f" and {len(unmatched) - FEW} more" if len(unmatched) > FEW else ""
         raise DataError(
             f"data.split.group: '{pattern}' matches no part of {len(unmatched)} of {len(records)} stems: "
-            f"{listed}{more}; correct the pattern so that its first group names what belongs together"
+            f"{few(unmatched)}; correct the pattern so that its first group names what belongs together"
         )
     return [groups[key] for key in sorted(groups)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segtool.errors import shown
+from segtool.errors import few
 
 MOST_FILES = 20  # of a batch, that are named
 NOWHERE = (
@@ -29,7 +29,7 @@ def first_appearance(model: nn.Module, criterion: nn.Module, repeat: Callable[[]
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if spoiled := _not_finite(model.named_parameters()):
-        return f"the weights were not finite before the step: {_some(spoiled)}"
+        return f"the weights were not finite before the step: {few(spoiled, 3)}"
     with _observed(model, criterion) as found:
         repeat()
     model.load_state_dict(buffers, strict=False)
@@ -55,7 +55,7 @@ def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 def batch_files(images: Sequence[Path]) -> str:
     """Returns the names of a batch's images; of many, the first."""
-    return _some([shown(path) for path in images], most=MOST_FILES)
+    return few(images, MOST_FILES)
 
 
 @contextmanager
@@ -116,8 +116,3 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     elif isinstance(values, Iterable) and not isinstance(values, str):
         for value in values:
             yield from _tensors(value)
-
-
-def _some(names: Sequence[str], *, most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
