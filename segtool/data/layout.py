@@ -8,7 +8,7 @@ folder around everything. Where several kinds of masks lie side by side, words s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of, telling
+from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, stem_of
-from segtool.data.flatness import are_flat
 from segtool.data.folders import Place, Tree, parent_of, within
 from segtool.data.leftovers import unlabelled_images, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.wording import guess_words
-from segtool.data.words import SPLITS, shows_masks
+from segtool.data.words import SPLITS
 
 MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
@@ -74,11 +74,11 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         without: Folders of masks that are none, as their pixels say.
     """
     finder = _Finder(root, without)
-    two_folders = finder.choose(finder.pairs_of_folders) or finder.across_splits()
+    two_folders = finder.choose(finder.candidates.pairs_of_folders) or finder.across_splits()
     known = sum(map(len, finder.tree.files.values()))
     if two_folders and 2 * _total(two_folders) >= 0.6 * known:
         return finder.layout(two_folders)
-    one_folder = finder.choose(finder.single_folders)
+    one_folder = finder.choose(finder.candidates.single_folders)
     best = one_folder if _total(one_folder) > CHANCE * _total(two_folders) else two_folders
     if not best or (2 * _total(best) < 0.6 * known and finder.may_have_more(best)):
         by_words = finder.by_words()
@@ -95,67 +95,11 @@ def _total(found: dict[str, _Match]) -> int:
 
 
 class _Finder:
-    """What may belong together below a root, and the choice."""
+    """The choice among what may belong together below a root."""
 
     def __init__(self, root: Path, without: Collection[str]) -> None:
         self.tree = Tree(root)
-        self.without = without
-        self._flat: dict[str, bool] = {}
-        self.places: dict[str, list[Place]] = defaultdict(list)
-        self._add(self.tree.places)
-        self.places[""].extend(place for place in self.tree.unknown() if place not in self.places[""])
-
-    def _add(self, places: Iterable[Place]) -> None:
-        for place in places:
-            if place.role != "masks" or place.shown not in self.without:
-                self.places[place.split or ""].append(place)
-
-    # --- what may belong together
-
-    def pairs_of_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
-        """Yields the folders of images and of masks that may belong together."""
-        places = self.places[split]
-        masks = [place for place in places if place.role == "masks"]
-        images = [place for place in places if place.role == "images"]
-        loose = [place for place in places if place.role is None and not shows_masks(place.inner or place.path)]
-        yield from ((one, other) for one, other in product(images + loose, masks) if _apart(one, other))
-        if not masks:
-            photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
-            yield from ((one, other) for one, other in product(photographs, others) if not _nested(one, other))
-
-    def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]] | None:
-        """Returns the places of images and of masks by what the files hold, where no name in the set says masks.
-
-        Args:
-            images: The places that a word says to hold images.
-            loose: Those of which no word says anything.
-        """
-        if any(place.role == "masks" for places in self.places.values() for place in places):
-            return None
-        flat = [place for place in (*images, *loose) if self._is_flat(place)]
-        flat = [place for place in flat if not _is_one_of_several(place, flat)]
-        pictures = [place for place in images or loose if place not in flat] or images
-        return (pictures, flat + [place for place in loose if images and place not in flat]) if flat else None
-
-    def _is_flat(self, place: Place) -> bool:
-        if place.shown not in self._flat:
-            self._flat[place.shown] = are_flat(self.tree.files_of(place))
-        return self._flat[place.shown]
-
-    def _told_by_formats(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
-        """Returns the same where JPEGs are the images, or a word says so, and the others masks."""
-        photographs = [
-            place
-            for place in loose
-            if not images and all(file.suffix.lower() in JPEG_SUFFIXES for file in self.tree.files_of(place))
-        ]
-        return images or photographs, [place for place in loose if place not in photographs]
-
-    def single_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
-        """Yields the folders that may hold images and masks side by side."""
-        for place in self.places[split]:
-            if not place.inner and place.shown not in self.without:
-                yield place, place
+        self.candidates = Candidates(self.tree, without)
 
     def _match(self, images: Place, masks: Place) -> _Match:
         if images == masks:
@@ -207,16 +151,18 @@ class _Finder:
 
         `images` beside `labels/train` and `labels/val` is the reverse: the masks of a split tell which images are its.
         """
-        masks = {split: [place for place in part if place.role == "masks"] for split, part in self.places.items()}
-        images = [place for split in SPLITS for place in self.places[split] if place.role != "masks"]
+        masks = {
+            split: [place for place in part if place.role == "masks"] for split, part in self.candidates.places.items()
+        }
+        images = [place for split in SPLITS for place in self.candidates.places[split] if place.role != "masks"]
         if best := self._best_of(product(images, masks[""])):
             return {"train": best}
-        images = [place for place in self.places[""] if place.role == "images"]
+        images = [place for place in self.candidates.places[""] if place.role == "images"]
         found = {split: best for split in SPLITS if (best := self._best_of(product(images, masks.get(split, ()))))}
         return found if "train" in found else {}
 
     def _best_of(self, pairs: Iterable[tuple[Place, Place]]) -> _Match | None:
-        return self._best([match for pair in pairs if _apart(*pair) and (match := self._match(*pair)).pairs])
+        return self._best([match for pair in pairs if are_apart(*pair) and (match := self._match(*pair)).pairs])
 
     def of_kinds(self) -> dict[str, _Match]:
         """Returns the best matches where folders of silent names within images or masks are kinds of those.
@@ -225,9 +171,9 @@ class _Finder:
         """
         kinds = self.tree.kinds()
         self.tree.places += kinds
-        self._add(kinds)
-        found = (self.choose(self.pairs_of_folders) or self.across_splits()) if kinds else {}
-        return {} if found and _is_one_of_several(found["train"].masks, kinds) else found
+        self.candidates.add(kinds)
+        found = (self.choose(self.candidates.pairs_of_folders) or self.across_splits()) if kinds else {}
+        return {} if found and is_one_of_several(found["train"].masks, kinds) else found
 
     def may_have_more(self, found: dict[str, _Match]) -> bool:
         """Whether images lie anywhere, or several places have the same splits, each with masks in a folder of its own.
@@ -236,7 +182,7 @@ class _Finder:
         """
         kind = found["train"].masks.kind
         splits: dict[str, set[str]] = defaultdict(set)
-        for split, places in self.places.items():
+        for split, places in self.candidates.places.items():
             for place in places:
                 if place.role == "masks" and place.kind == kind:
                     site = parent_of(place.path)
@@ -255,7 +201,7 @@ class _Finder:
     def by_words(self) -> dict[str, _Match]:
         """Returns the best match of images and masks whose names differ by words in their midst."""
         matches = []
-        for images, masks in [pair for split in ("", *SPLITS) for pair in self.pairs_of_folders(split)]:
+        for images, masks in [pair for split in ("", *SPLITS) for pair in self.candidates.pairs_of_folders(split)]:
             if not (images.inner or masks.inner):
                 own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
                 matches.append(_Match(images, masks, *guess_words(own, others)))
@@ -295,7 +241,7 @@ class _Finder:
             masks.rank if telling(match.pairing) >= 0 else -1,
             lossless,
             images.role == "images",
-            images.role == "images" or images == masks or not self._is_flat(images),
+            images.role == "images" or images == masks or not self.candidates.is_flat(images),
             images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),
@@ -321,7 +267,9 @@ class _Finder:
         notes += [
             f"{match.masks.shown}: no name says masks; taken for them, as its files hold a few values in areas"
             for match in found.values()
-            if match.masks.role != "masks" and match.images.path != match.masks.path and self._is_flat(match.masks)
+            if match.masks.role != "masks"
+            and match.images.path != match.masks.path
+            and self.candidates.is_flat(match.masks)
         ]
         notes += [f"{path}: looks like masks too, but is not used" for path in unused]
         notes += unlabelled_images(self.tree, [(m.images, m.masks, m.pairing) for m in found.values()])
@@ -349,21 +297,6 @@ class _Finder:
 
 def _within_folders(pairing: Pairing, images: Place, masks: Place) -> Pairing:
     return replace(pairing, image_folder=images.inner, mask_folder=masks.inner)
-
-
-def _apart(one: Place, other: Place) -> bool:
-    """Whether two places are not the same, nor the images within the masks."""
-    return one != other and not (within(one.path, other.path) and one.path != other.path)
-
-
-def _nested(one: Place, other: Place) -> bool:
-    return within(one.path, other.path) or within(other.path, one.path)
-
-
-def _is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
-    """Whether other kinds of masks lie beside this one: one for each class, and none the truth."""
-    beside = [kind for kind in kinds if kind.path != masks.path and parent_of(kind.path) == parent_of(masks.path)]
-    return masks in kinds and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
 
 
 def _contains(one: _Match, other: _Match) -> bool:

@@ -1,0 +1,95 @@
+"""The folders of a data set that may hold images or masks, and which two of them may belong together.
+
+Told by words in their names; where no word says masks, by what the files hold or by their formats.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import product
+
+from segtool.data.files import JPEG_SUFFIXES
+from segtool.data.flatness import are_flat
+from segtool.data.folders import Place, Tree, parent_of, within
+from segtool.data.words import shows_masks
+
+
+class Candidates:
+    """The places below a root by split, "" for those whose names tell none, and the pairs of them."""
+
+    def __init__(self, tree: Tree, without: Collection[str]) -> None:
+        """`without` are folders of masks that are none, as their pixels say."""
+        self.tree = tree
+        self.without = without
+        self.places: dict[str, list[Place]] = defaultdict(list)
+        self._flat: dict[str, bool] = {}
+        self.add(tree.places)
+        self.places[""].extend(place for place in tree.unknown() if place not in self.places[""])
+
+    def add(self, places: Iterable[Place]) -> None:
+        """Adds places to those of their splits."""
+        for place in places:
+            if place.role != "masks" or place.shown not in self.without:
+                self.places[place.split or ""].append(place)
+
+    def pairs_of_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
+        """Yields the folders of images and of masks that may belong together."""
+        places = self.places[split]
+        masks = [place for place in places if place.role == "masks"]
+        images = [place for place in places if place.role == "images"]
+        loose = [place for place in places if place.role is None and not shows_masks(place.inner or place.path)]
+        yield from ((one, other) for one, other in product(images + loose, masks) if are_apart(one, other))
+        if not masks:
+            photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
+            yield from ((one, other) for one, other in product(photographs, others) if not _nested(one, other))
+
+    def single_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
+        """Yields the folders that may hold images and masks side by side."""
+        for place in self.places[split]:
+            if not place.inner and place.shown not in self.without:
+                yield place, place
+
+    def is_flat(self, place: Place) -> bool:
+        """Whether the files of a place hold a few values in areas, as masks do."""
+        if place.shown not in self._flat:
+            self._flat[place.shown] = are_flat(self.tree.files_of(place))
+        return self._flat[place.shown]
+
+    def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]] | None:
+        """Returns the places of images and of masks by what the files hold, where no name in the set says masks.
+
+        Args:
+            images: The places that a word says to hold images.
+            loose: Those of which no word says anything.
+        """
+        if any(place.role == "masks" for places in self.places.values() for place in places):
+            return None
+        flat = [place for place in (*images, *loose) if self.is_flat(place)]
+        flat = [place for place in flat if not is_one_of_several(place, flat)]
+        pictures = [place for place in images or loose if place not in flat] or images
+        return (pictures, flat + [place for place in loose if images and place not in flat]) if flat else None
+
+    def _told_by_formats(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
+        """Returns the same where JPEGs are the images, or a word says so, and the others masks."""
+        photographs = [
+            place
+            for place in loose
+            if not images and all(file.suffix.lower() in JPEG_SUFFIXES for file in self.tree.files_of(place))
+        ]
+        return images or photographs, [place for place in loose if place not in photographs]
+
+
+def are_apart(one: Place, other: Place) -> bool:
+    """Whether two places are not the same, nor the images within the masks."""
+    return one != other and not (within(one.path, other.path) and one.path != other.path)
+
+
+def is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
+    """Whether other kinds of masks lie beside this one: one for each class, and none the truth."""
+    beside = [kind for kind in kinds if kind.path != masks.path and parent_of(kind.path) == parent_of(masks.path)]
+    return masks in kinds and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
+
+
+def _nested(one: Place, other: Place) -> bool:
+    return within(one.path, other.path) or within(other.path, one.path)
