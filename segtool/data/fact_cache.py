@@ -12,7 +12,7 @@ import os
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class FactCache(UserCache):
         self.kind = kind
         self._folders: dict[str, bytes] = {}
 
-    def recall(self, paths: Iterable[Path], stamped: Callable[[Path], Stamp | None] = stamp) -> dict[Path, Any]:
+    def recall(self, paths: Iterable[Path]) -> dict[Path, Any]:
         """Returns the facts that are known of files as they are now."""
         wanted: dict[str, dict[str, Path]] = defaultdict(dict)
         for path in paths:
@@ -45,7 +45,7 @@ class FactCache(UserCache):
             with self._tolerant():
                 for name, size, changed, content in self._rows(key):
                     path = names.get(name)
-                    if path is not None and stamped(path) == (size, changed):
+                    if path is not None and stamp(path) == (size, changed):
                         found[path] = decode(self.kind, path, content)
         return found
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from segtool import config
+from segtool.config import Model
 from segtool.config.registry import build
 from segtool.errors import ConfigError, Problem
 from segtool.models.blocks import centre_crop, linear_conv
@@ -134,7 +134,7 @@ def _unpadded(encoder: Encoder) -> int:
     return lost
 
 
-def build_model(model: config.Model, num_classes: int, in_channels: int = 3) -> Segmenter:
+def build_model(model: Model, num_classes: int, in_channels: int = 3) -> Segmenter:
     """Returns the network that a config describes, newly initialised from torch's global generator.
 
     Raises:
@@ -145,7 +145,7 @@ def build_model(model: config.Model, num_classes: int, in_channels: int = 3) -> 
     return segmenter
 
 
-def assemble(model: config.Model, num_classes: int, in_channels: int = 3) -> Segmenter:
+def assemble(model: Model, num_classes: int, in_channels: int = 3) -> Segmenter:
     """Returns the network of a config that has been built before, such as a checkpoint's.
 
     Unlike `build_model` it does not try whether the parts fit together, for which torch imports its compiler: 1 to 3 s.
@@ -169,7 +169,7 @@ def assemble(model: config.Model, num_classes: int, in_channels: int = 3) -> Seg
     return Segmenter(encoder, decoder, num_classes, in_channels=in_channels)
 
 
-def outline(model: config.Model, num_classes: int, in_channels: int = 3) -> Segmenter:
+def outline(model: Model, num_classes: int, in_channels: int = 3) -> Segmenter:
     """Returns the network of a config as `assemble` does, on the meta device and without values.
 
     It takes no memory, however large its config says it is.
@@ -199,7 +199,7 @@ def _of_levels(detail: str | Problem) -> bool:
 
 
 def verify(
-    model: config.Model, num_classes: int, in_channels: int = 3, *, crop: tuple[int, int] | None = None, batch: int = 2
+    model: Model, num_classes: int, in_channels: int = 3, *, crop: tuple[int, int] | None = None, batch: int = 2
 ) -> Segmenter:
     """Builds the network on the meta device, which takes neither memory nor time, and returns it.
 
