@@ -77,11 +77,50 @@ def test_a_mask_of_a_picture_that_is_not_there_sits_on_none(right: list[Pair]) -
     assert looked_at(with_masks(right, {3: drawn(90)[1]})) == Seats([], [], [3], set())
     few_edges = np.zeros((150, 150), np.uint8)
     few_edges[20:60, 20:60] = 1
-    assert looked_at(with_masks(right, {3: few_edges})).strange == []
+    assert looked_at(with_masks(right, {3: few_edges})).strange == [3]
     assert looked_at(with_masks(right, {3: few_edges}), strange=[3, 5]).strange == [3]  # 5 sits
+    rng = np.random.default_rng(2)
+    faint = {place: (rng.integers(0, 256, right[place][0].shape, np.uint8), right[place][1]) for place in (5, 8)}
+    some_faint = [faint.get(place, pair) for place, pair in enumerate(right)]
+    assert looked_at(with_masks(some_faint, {3: few_edges})).strange == []  # a faint object too, perhaps
     aside = with_masks(right, {3: np.roll(right[3][1], 2, 1)})
     assert looked_at(aside).strange == []
     assert looked_at(aside, strange=[3]).strange == [3]
+
+
+@pytest.mark.parametrize("by", [(0, 8), (-20, 5), (4, 4)])
+def test_a_mask_that_lies_beside_what_it_outlines_is_told_with_the_pixels_to_move_by(
+    by: tuple[int, int], right: list[Pair]
+) -> None:
+    aside = np.roll(right[3][1], by, (0, 1))
+    back = (-by[0], -by[1])
+    assert looked_at(with_masks(right, {3: aside})) == Seats([], [], [], set(), ((3, back),))
+    assert looked_at(with_masks(right, {3: np.roll(right[3][1], 3, 0)})).aside == ()
+
+
+def test_a_mask_of_a_large_image_is_told_to_be_moved_by_pixels_of_the_file(right: list[Pair]) -> None:
+    rng = np.random.default_rng(3)
+    masks = [mask.repeat(5, 0).repeat(5, 1) for _, mask in right]
+    large = [(rng.normal(60 + 50 * mask[..., None], 12).clip(0, 255).astype(np.uint8), mask) for mask in masks]
+    assert looked_at(with_masks(large, {3: np.roll(masks[3], 40, 1)})).aside == ((3, (0, -40)),)
+
+
+def faint(seed: int) -> Pair:
+    """Returns an image of noise, whose classes differ by less than it, and its mask: no edge is seen."""
+    rng = np.random.default_rng(seed)
+    _, mask = drawn(seed)
+    return (rng.normal(110, 25, (150, 150, 3)) + 8 * mask[..., None]).clip(0, 255).astype(np.uint8), mask
+
+
+def test_where_no_edges_are_seen_areas_tell_whose_masks_they_are() -> None:
+    pairs = [faint(seed) for seed in range(COUNT)]
+    assert looked_at(pairs) == Seats([], [], [], set())
+    two = with_masks(pairs, {2: pairs[5][1], 5: pairs[2][1]})
+    assert looked_at(two).exchanged == [(2, 5), (5, 2)]
+    assert looked_at(with_masks(pairs, {3: pairs[3][1][:, ::-1]})).turned == [(3, "mirrored left to right")]
+    assert looked_at(with_masks(pairs, {3: drawn(93)[1]})) == Seats([], [], [3], set())
+    nothing = [(drawn(seed + 50)[0], mask) for seed, (_, mask) in enumerate(pairs)]
+    assert looked_at(with_masks(nothing, {2: pairs[5][1], 5: pairs[2][1]})) == Seats([], [], [], set())
 
 
 @pytest.mark.parametrize("shift", [1, -1])
@@ -168,3 +207,19 @@ def test_a_turn_that_small_maps_speak_against_is_not_told(
     monkeypatch.setattr(of_matches, "look_closely", lambda *_, **__: Seats([], turns, [], set()))
     mirrored = with_masks(right, {7: np.fliplr(right[7][1]).copy()})
     assert found(mirrored, tmp_path) == {"SEG209": ("train/masks/07.png",)}
+
+
+def test_small_maps_that_call_all_masks_turned_are_believed_where_these_sit_so(
+    right: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [(place, "mirrored left to right") for place in range(COUNT)]
+    monkeypatch.setattr(of_matches, "turned_masks", lambda *_: every)
+    assert found(right, tmp_path / "right") == {}
+    mirrored = [(image, mask[:, ::-1].copy()) for image, mask in right]
+    assert list(found(mirrored, tmp_path / "mirrored")) == ["SEG209"]
+
+
+def test_a_check_tells_a_mask_that_was_moved(right: list[Pair], tmp_path: Path) -> None:
+    pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
+    moved = with_masks(pairs, {7: np.roll(pairs[7][1], (5, -12), (0, 1))})
+    assert found(moved, tmp_path) == {"SEG210": ("train/masks/07.png",)}

@@ -67,7 +67,7 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
         error = max(GRID_SPREAD, float(alone.std())) / len(alone) ** 0.5
         if alone.mean() >= TURN_SURE * error:
             for place, gain in zip(among.tolist(), (turned - own[among]).tolist(), strict=True):
-                lying[place] = max(lying.get(place, (0.0, "")), (gain, how))
+                lying[place] = max(lying.get(place, (-np.inf, "")), (gain, how))
     return [(usable[place], lying[place][1]) for place in sorted(lying)]
 
 

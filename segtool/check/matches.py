@@ -69,14 +69,25 @@ def strangers(own: Mapping[int, float], masks: Sequence[MaskFacts]) -> list[int]
         own: Of `Matches`.
     """
     places, fits = list(own), np.array(list(own.values()))
-    if len(fits) < STRANGE_AMONG or (usual := float(np.median(fits))) < TELLING:
+    if len(fits) < STRANGE_AMONG or not tell(own):
         return []
-    low = fits <= max(LOW, LOW_SHARE * usual)
+    usual = float(np.median(fits))
+    low = fits <= highest_low(own)
     gap = max(STRANGE_GAP, GAP_SHARE * usual)
     if not 0 < low.sum() <= max(1, STRANGE_MOST * len(fits)) or fits[~low].min() - fits[low].max() < gap:
         return []
     length = np.array([int(masks[place].outline.sum(dtype=np.int64)) for place in places])
     return [places[place] for place in np.flatnonzero(low & (length >= STRANGE_EDGES * np.median(length)))]
+
+
+def tell(own: Mapping[int, float]) -> bool:
+    """Whether the small maps of a set of such own fits tell anything."""
+    return float(np.median(list(own.values()))) >= TELLING
+
+
+def highest_low(own: Mapping[int, float]) -> float:
+    """Returns the fit up to which a mask fits its image as the masks of others do, in a set of such own fits."""
+    return max(LOW, LOW_SHARE * float(np.median(list(own.values()))))
 
 
 def gain_of_turn(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], place: int, how: str) -> float:

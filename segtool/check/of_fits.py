@@ -15,7 +15,7 @@ from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures,
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
-from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface
+from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface, way_of
 from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.errors import shown
@@ -101,17 +101,13 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
     surfaces = [surface for surface in found if surface is not None]
     names = [mask.path for (_, mask), surface in zip(chosen, found, strict=True) if surface is not None]
     if shift := common_shift(surfaces):
-        y, x = shift
-        down = f"{abs(y)} {'down' if y > 0 else 'up'}"
-        aside = f"{abs(x)} to the {'right' if x > 0 else 'left'}"
-        way = " and ".join(text for text, value in ((down, y), (aside, x)) if value)
         yield Finding(
             "SEG210",
             "warning",
             f"the masks lie beside what they outline: the {len(surfaces)} looked at fit better in the mean when moved",
             len(surfaces),
             few_names(survey, names),
-            f"{survey.name(names[0])}: pixels to move by, {way}",
+            f"{survey.name(names[0])}: pixels to move by, {way_of(shift)}",
             "look at an image with its mask laid over it, and export the masks again, or move them by as much",
         )
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num
 from segtool.check.fit import turned_masks
-from segtool.check.matches import LOW, gain_of_turn, match, strangers
-from segtool.check.seats import Laid, Seats, lay_over, look_closely
+from segtool.check.matches import gain_of_turn, highest_low, match, strangers, tell
+from segtool.check.seats import Laid, Seats, lay_over, look_closely, prefers_own
+from segtool.check.shift import way_of
 from segtool.check.survey import Pair, Survey, read_pair
 from segtool.system.pools import in_threads
 
@@ -29,7 +30,7 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     pairs = [(image, mask) for image, mask in survey.fitting_pairs if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
     matches = match(images, masks)
-    wrong, strange = dict(matches.wrong), []
+    wrong, strange, aside = dict(matches.wrong), [], {}
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
     turned = {place: how for place, how in matches.turned.items() if images[place].orientation == 1}
     turned |= {
@@ -41,17 +42,23 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
         foreign = strangers(matches.own, masks)
         seats = _look_closely(survey, pairs, order, wrong=wrong, turned=turned, strange=foreign)
         known = seats.denied | dict(seats.turned).keys()
+        aside = dict(seats.aside)
         wrong = {place: j for place, j in wrong.items() if place not in known} | dict(seats.exchanged)
         turned = {place: how for place, how in turned.items() if place not in {*seats.denied, *wrong}}
         turned |= {
             place: how
             for place, how in seats.turned
-            if images[place].orientation == 1 and gain_of_turn(images, masks, place, how) >= TURN_GAIN
+            if images[place].orientation == 1
+            and (not tell(matches.own) or gain_of_turn(images, masks, place, how) >= TURN_GAIN)
         }
-        strange = [place for place in seats.strange if place in foreign or matches.own.get(place, np.inf) <= LOW]
+        low = highest_low(matches.own)
+        strange = [place for place in seats.strange if place in foreign or matches.own.get(place, np.inf) <= low]
+    elif not _sit_turned(survey, pairs, turned):
+        turned = {}
     yield from _tell_wrong(survey, pairs, sorted(wrong.items()))
     yield from _tell_strange(survey, pairs, sorted({*strange} - {*wrong, *turned}))
     yield from _tell_turned(survey, pairs, sorted(turned.items()), len(plain))
+    yield from _tell_aside(survey, pairs, sorted((place, by) for place, by in aside.items() if place not in wrong))
 
 
 def _look_closely(
@@ -65,25 +72,37 @@ def _look_closely(
 ) -> Seats:
     """Returns what the masks that are suspected most are, laid over images pixel by pixel."""
     suspected = list(dict.fromkeys([*wrong, *turned, *strange, *order]))
-    most_pixels = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8)
+    most = max(LEAST_CLOSELY, min(MOST_CLOSELY, len(suspected) // 20))
+    usual = sorted(suspected)[:: max(1, len(suspected) // USUAL)][:USUAL]
 
     def look(places: Sequence[int]) -> list[Laid]:
-        left, chosen = most_pixels, []  # each time anew: what is suspected tells nothing without what is usual
-        for place in places:
-            image, _ = pairs[place]
-            pixels = image.size[0] * image.size[1]
-            if pixels <= left and image.channels in (1, 3):
-                left -= pixels
-                chosen.append(place)
-        return [laid for laid in in_threads(lay, chosen) if laid]
+        return _lay(survey, pairs, places)
+
+    return look_closely(suspected[:most], usual, look, count=len(pairs), wrong=wrong, turned=turned, strange=strange)
+
+
+def _sit_turned(survey: Survey, pairs: Sequence[Pair], turned: dict[int, str]) -> bool:
+    """Whether most of the masks of a set that small maps call turned sit better so; those of pages do not."""
+    some = sorted(turned)[:: max(1, len(turned) // USUAL)][:USUAL]
+    laid = _lay(survey, pairs, some)
+    return sum(prefers_own(one, one, turned[one.place]) for one in laid) * 2 <= len(laid)
+
+
+def _lay(survey: Survey, pairs: Sequence[Pair], places: Sequence[int]) -> list[Laid]:
+    """Returns masks laid over their images, as many as may be looked at closely at a time."""
+    left, chosen = max(MOST_PIXELS, sum(image.size[0] * image.size[1] for image, _ in pairs) // 8), []
+    for place in places:
+        image, _ = pairs[place]
+        pixels = image.size[0] * image.size[1]
+        if pixels <= left and image.channels in (1, 3):
+            left -= pixels
+            chosen.append(place)
 
     def lay(place: int) -> Laid | None:
         both = read_pair(survey, *pairs[place], channels=pairs[place][0].channels)
         return lay_over(place, *both) if both else None
 
-    most = max(LEAST_CLOSELY, min(MOST_CLOSELY, len(suspected) // 20))
-    usual = sorted(suspected)[:: max(1, len(suspected) // USUAL)][:USUAL]
-    return look_closely(suspected[:most], usual, look, count=len(pairs), wrong=wrong, turned=turned, strange=strange)
+    return [laid for laid in in_threads(lay, chosen) if laid]
 
 
 def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int, int]]) -> Iterator[Finding]:
@@ -129,4 +148,21 @@ def _tell_turned(
             few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
             f"{survey.name(mask.path)}: {how}, by the edges of {survey.name(image.path)}",
             "look at these images and masks together, and mirror or turn the masks back",
+        )
+
+
+def _tell_aside(
+    survey: Survey, pairs: Sequence[Pair], aside: Sequence[tuple[int, tuple[int, int]]]
+) -> Iterator[Finding]:
+    if aside:
+        (image, mask), shift = pairs[aside[0][0]], aside[0][1]
+        yield Finding(
+            "SEG210",
+            "warning",
+            f"{num(aside, 'mask')} of {len(pairs)} lie{'s' if len(aside) == 1 else ''} beside what others outline",
+            len(aside),
+            few_names(survey, [pairs[place][1].path for place, _ in aside], SHOWN_BROKEN),
+            f"{survey.name(mask.path)}: pixels to move by, {way_of(shift)}, to follow the edges of "
+            f"{survey.name(image.path)}",
+            "look at these images with their masks laid over them, and export the masks again, or move them by as much",
         )

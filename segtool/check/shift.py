@@ -28,10 +28,10 @@ STEEP = 0.98  # quantile of the slopes, beyond which all are taken as equal
 ENOUGH = 100_000  # slopes that it is worked out from
 
 
-def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+def shift_surface(image: np.ndarray, classes: np.ndarray, *, reach: int = REACH) -> np.ndarray | None:
     """Returns the mean slope of an image H W C under the edges of its mask H W at each shift, in deviations.
 
-    None where there are too few edges; the shift (y, x) of the mask stands at (REACH + y, REACH + x).
+    None where there are too few edges; the shift (y, x) of the mask stands at (reach + y, reach + x).
     """
     slopes = slopes_of(image)
     some = slopes.ravel()[:: slopes.size // ENOUGH | 1]  # an odd step, as JPEG has its own slopes at each eighth pixel
@@ -39,13 +39,13 @@ def shift_surface(image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
     edges = np.zeros(classes.shape, bool)
     edges[:, 1:] = classes[:, 1:] != classes[:, :-1]
     edges[1:] |= classes[1:] != classes[:-1]
-    edges[:REACH] = edges[-REACH:] = edges[:, :REACH] = edges[:, -REACH:] = False
+    edges[:reach] = edges[-reach:] = edges[:, :reach] = edges[:, -reach:] = False
     pixels = np.flatnonzero(edges)
     if len(pixels) < MIN_EDGES or slopes.std() == 0:
         return None
     rows, columns = np.divmod(np.random.default_rng(0).permutation(pixels)[:MAX_EDGES], edges.shape[1])
-    windows = np.lib.stride_tricks.sliding_window_view(slopes, (2 * REACH + 1, 2 * REACH + 1))
-    surface = windows[rows - REACH, columns - REACH].mean(axis=0)
+    windows = np.lib.stride_tricks.sliding_window_view(slopes, (2 * reach + 1, 2 * reach + 1))
+    surface = windows[rows - reach, columns - reach].mean(axis=0)
     return (surface - slopes.mean()) / slopes.std()
 
 
@@ -63,6 +63,14 @@ def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
     seen = mean[row, column] - np.median(mean) >= STANDS_OUT
     one_way = mean[REACH - y, REACH - x] - mean[REACH, REACH] <= OPPOSITE * gains.mean()
     return (y, x) if sure and clear and seen and one_way and (gains > 0).mean() >= AGREEING else None
+
+
+def way_of(shift: tuple[int, int]) -> str:
+    """Returns a shift (y, x) in words: `3 up and 5 to the right`."""
+    y, x = shift
+    down = f"{abs(y)} {'down' if y > 0 else 'up'}"
+    aside = f"{abs(x)} to the {'right' if x > 0 else 'left'}"
+    return " and ".join(text for text, value in ((down, y), (aside, x)) if value)
 
 
 def slopes_of(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""How much of an image the classes of masks explain: what areas tell, where edges are faint, or too many.
+
+Where the classes of a set differ in colour or texture, as spots from skin and print from paper, the mask of an image
+explains more of it than the masks of other images do. So it is in whole sets or not at all: of CamVid, an EM stack and
+photographs of cracks all but a few masks of each do, of the cars of CamVid one in ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from segtool.check.shift import slopes_of
+
+SIDE = 96  # rows and columns of each image that are looked at
+LEAST = 8  # images, below which nothing stands out
+OWN = 0.05  # most of the other masks (or one) that may explain an image better than its own
+LOST = 0.25  # least of them that do where the mask is of another image: 3 in 4 foreign masks
+CLEARLY = 3.0  # deviations above the others at least, of a mask that is said to be an image's
+LOST_MOST = 0.25  # of the images
+DOUBTFUL = 0.05  # most of the images (or one) of which neither can be said
+
+
+class Areas(NamedTuple):
+    """What the areas of masks tell, in a set where they tell anything."""
+
+    places: list[int]
+    """Of the pairs, in the order of what follows."""
+    values: list[np.ndarray]
+    """Of each image, as of `_values_of`."""
+    shares: np.ndarray
+    """N N, how much mask i explains of image j."""
+    own: set[int]
+    """Masks that explain their image as hardly any other mask does."""
+    lost: set[int]
+    """Masks of images that many other masks explain better."""
+    usual: float
+    """Deviations by which masks explain their images better than other masks do, the median."""
+
+    def explained(self, place: int, mask: np.ndarray) -> bool:
+        """Whether a mask H W explains an image as clearly as its own would, and better than the one that it has."""
+        image = self.places.index(place)
+        share = _shares(mask, [self.values[image]])[0]
+        others = np.delete(self.shares[:, image], image)
+        if share <= self.shares[image, image] or (others > share).sum() > _few(OWN, len(others)):
+            return False
+        return _deviations(share, others[others < share]) >= max(CLEARLY, self.usual / 2)
+
+
+def areas_of(pairs: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> Areas | None:
+    """Returns what the areas of some masks H W tell of their images H W C; None where they tell nothing."""
+    if len(pairs) < LEAST:
+        return None
+    values = [_values_of(image) for image, _ in pairs.values()]
+    shares = np.array([_shares(mask, values) for _, mask in pairs.values()])
+    better = (shares > np.diag(shares)).sum(0)
+    others = len(pairs) - 1
+    lost, own = better >= LOST * others, better <= _few(OWN, others)
+    if lost.sum() > LOST_MOST * len(pairs) or (~lost & ~own).sum() > _few(DOUBTFUL, len(pairs)):
+        return None
+    usual = np.median([_deviations(row[place], np.delete(row, place)) for place, row in enumerate(shares.T)])
+    places = list(pairs)
+    explaining, foreign = ({places[place] for place in np.flatnonzero(which)} for which in (own, lost))
+    return Areas(places, values, shares, explaining, foreign, float(usual))
+
+
+def _few(share: float, count: int) -> float:
+    return max(1, share * count)
+
+
+def _deviations(value: float, others: np.ndarray) -> float:
+    return float((value - others.mean()) / max(others.std(), 1e-6)) if len(others) else 0.0
+
+
+def _shares(mask: np.ndarray, images: Sequence[np.ndarray]) -> list[float]:
+    """Returns the share of the variance of each image's values that lies between the classes of a mask."""
+    _, classes, counts = np.unique(_some_of(mask), return_inverse=True, return_counts=True)
+    members = (np.arange(len(counts))[:, None] == classes.ravel()).astype(np.float32)
+    return [float((np.square(members @ values) / counts[:, None]).sum() / values.size) for values in images]
+
+
+def _values_of(image: np.ndarray) -> np.ndarray:
+    """Returns colours and slopes of an image H W C at some pixels, D C+1, each of mean 0 and deviation 1."""
+    values = np.concatenate([_some_of(image), _some_of(slopes_of(image))[..., None]], -1).astype(np.float32)
+    values = values.reshape(SIDE**2, -1)
+    values -= values.mean(0)
+    return values / np.maximum(values.std(0), 1e-6)
+
+
+def _some_of(array: np.ndarray) -> np.ndarray:
+    """Returns SIDE rows and columns of an array H W or H W C."""
+    rows, columns = (((np.arange(SIDE) + 0.5) * length / SIDE).astype(int) for length in array.shape[:2])
+    return array[rows[:, None], columns]
