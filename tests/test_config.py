@@ -43,6 +43,7 @@ from segtool.config import (
 from segtool.config.bounds import BOUNDS, MAX_SEED
 from segtool.config.description import field_docs, reference, schema
 from segtool.config.overrides import apply
+from segtool.config.parsing import parse
 from segtool.config.registry import MODULES, Component, _registered, build, names, options, register
 from segtool.config.sections import Sections
 from segtool.config.yaml_io import dump, load_file
@@ -993,6 +994,14 @@ def dummies(monkeypatch: pytest.MonkeyPatch) -> None:
     register("dummy", "demanding")(Demanding)
 
 
+@pytest.mark.parametrize("value", [True, 1.0, "1"])
+def test_a_listed_number_is_taken_from_a_whole_number_alone(value: object) -> None:
+    numbers = Literal[0, 1, 2]
+    assert parse(numbers, 1, path="skips") == 1
+    with pytest.raises(ConfigError, match=r"^skips: expected 0, 1 or 2, found "):
+        parse(numbers, value, path="skips")
+
+
 @pytest.mark.usefixtures("dummies")
 class TestRegistry:
     def test_names_are_in_the_order_of_registration(self) -> None:
@@ -1033,6 +1042,11 @@ class TestRegistry:
             "model.decoder.inner.name: expected text, found 3; put quotes around it if it is text",
         )
         assert all(isinstance(detail, Problem) for detail in caught.value.details)
+
+    def test_a_misspelt_key_that_all_losses_have_gets_a_proposal(self) -> None:
+        term = LossTerm("plain", {"wieght": 2})
+        with pytest.raises(ConfigError, match=r"^loss\.0\.wieght: unknown key; did you mean 'weight'\?$"):
+            build("dummy", term, 1, path="loss.0")
 
     def test_an_option_without_a_default_is_missed(self) -> None:
         with pytest.raises(ConfigError, match=r"^m\.channels: missing"):

@@ -411,6 +411,15 @@ def test_the_median_of_three_frequencies_is_the_middle_one():
     assert class_weight_values("median_frequency", 3, frequencies) == pytest.approx([0.5 / 0.8, 0.5 / 0.25, 1])
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [([1, 2], "has 2 numbers for 3 classes"), ([1, -6, 2], "has -6; expected none below 0"), ([0, 0, 0], "not all 0")],
+)
+def test_class_weights_that_cannot_be_say_what_is_wrong_with_them(given, words):
+    with pytest.raises(ValueError, match=words):
+        class_weight_values(given, 3, None)
+
+
 def test_enet_weights_are_one_over_the_logarithm_of_the_share():
     weights = class_weight_values("enet", 3, FREQUENCIES)
     assert weights == pytest.approx([1 / math.log(1.02 + 10 / 12), 1 / math.log(1.02 + 2 / 12), 0])

@@ -44,6 +44,9 @@ def examine(annotation: Any, data: Any, *, path: str = "") -> tuple[Any, list[Fa
     """Returns the parsed value and no faults, or None and all faults of structure."""
     from pydantic import ValidationError
 
+    if get_origin(annotation) is Literal and type(data) not in map(type, get_args(annotation)):
+        # pydantic takes true and 1.0 for 1 where values are listed.
+        return None, [_fault(path, (), _mismatch(annotation, data))]
     text = json.dumps(data, default=_component)
     try:
         # As JSON, because strict parsing of Python objects refuses mappings for dataclasses and lists for tuples.

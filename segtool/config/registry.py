@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
@@ -139,7 +139,8 @@ def build(kind: str, component: Component, *positional: Any, path: str) -> Any:
             by its dotted `path`; or what the component's `__init__` says in a ValueError about its options.
     """
     cls = lookup(kind, component.name, path=path)
-    settings = _checked(options(cls), component.options, path)
+    typed = [f.name for f in _typed(type(component))]
+    settings = _checked(options(cls), component.options, path, also=["name", *typed])
     try:
         return cls(*positional, **settings)
     except ValueError as error:
@@ -156,13 +157,15 @@ def _is_of_size(error: Exception) -> bool:
     return isinstance(error, MemoryError | OverflowError) or any(word in str(error).lower() for word in words)
 
 
-def _checked(known: Mapping[str, Option], given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Returns the given options as their annotations say."""
+def _checked(
+    known: Mapping[str, Option], given: Mapping[str, Any], path: str, *, also: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the given options as their annotations say; `also` could stand beside them."""
     problems: list[str | Problem] = []
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
-            problems.append(Problem(f"{path}.{name}", f"unknown key{suggest(name, [*known, 'name'])}"))
+            problems.append(Problem(f"{path}.{name}", f"unknown key{suggest(name, [*known, *also])}"))
             continue
         try:
             checked[name] = parse(known[name].annotation, _named(known[name], value), path=f"{path}.{name}")

@@ -255,11 +255,10 @@ def class_weight_values(
     if rule is None:
         return None
     if not isinstance(rule, str):
-        if len(rule) != num_classes or min(rule) < 0 or not any(rule):
-            raise ValueError(
-                f"class_weights has {len(rule)} numbers for {num_classes} classes; "
-                "expected one per class, none below 0 and not all 0"
-            )
+        if len(rule) != num_classes:
+            raise ValueError(f"class_weights has {len(rule)} numbers for {num_classes} classes; expected one per class")
+        if min(rule) < 0 or not any(rule):
+            raise ValueError(f"class_weights has {min(rule):g}; expected none below 0, and not all 0")
         return list(rule)
     if frequencies is None:
         return [1.0] * num_classes
