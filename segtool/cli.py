@@ -195,7 +195,7 @@ def init(
     from segtool.init.scaffold import scaffold
     from segtool.runs.run_directory import typed
 
-    data_dir = _existing(data_dir)
+    data_dir = _existing(data_dir, of="images and masks")
     out = out or Path(f"{data_dir.resolve().name}.yaml")
     if out.is_dir() or not out.parent.is_dir():
         raise SegtoolError(f"{out}: is not a file in an existing folder; choose another --out")
@@ -523,10 +523,10 @@ def _previews(config: Config, base: Path, directory: Path, *, drawable: bool) ->
     return pictures
 
 
-def _existing(path: Path) -> Path:
+def _existing(path: Path, *, of: str) -> Path:
     if not path.is_dir():
         found = "is a file" if path.exists() else "no such folder"
-        raise DataError(f"{path}: {found}; expected a folder of images and masks")
+        raise DataError(f"{path}: {found}; expected a folder of {of}")
     return path
 
 
@@ -577,7 +577,7 @@ def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: 
     from segtool.scoring.score import score_folders
 
     resolved, base = _load(config, overrides)
-    scores = score_folders(resolved, _existing(predictions), _existing(masks), base)
+    scores = score_folders(resolved, _existing(predictions, of="masks"), _existing(masks, of="masks"), base)
     place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another
     table = place.parent / f"{place.name}-per-image.csv"
     return Scored(scores, f"{predictions} against {masks}", {"split": None}, table)

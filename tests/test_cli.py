@@ -17,6 +17,7 @@ from PIL import Image
 
 from segtool.commands.demo import make_dataset
 from segtool.commands.score_report import missed
+from segtool.commands.sources import run_name
 from segtool.scoring.metrics import Scores
 
 QUICK = (
@@ -260,6 +261,27 @@ def test_the_config_of_a_run_in_place_of_the_run_is_told_as_that(segtool: Comman
     assert (resumed.code, scored.code) == (4, 4)
     assert f"is the config of a run; continue it with: segtool train {run_directory} --resume" in resumed.err
     assert "is a file; expected a run directory" in scored.err
+
+
+def test_a_config_of_the_users_own_that_is_called_config_yaml_is_not_taken_for_one_of_a_run(
+    segtool: Command, run_directory: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "streets" / "config.yaml"
+    own.parent.mkdir()
+    own.write_text((run_directory / "config.yaml").read_text())
+    resumed = segtool("train", own, "--resume")
+    assert resumed.code == 4
+    assert resumed.err.startswith(f"error: {own}: is no run to continue; name the directory of one")
+    assert (run_name(own), run_name(run_directory / "config.yaml")) == ("config", run_directory.name)
+
+
+def test_a_folder_of_predictions_that_is_not_there_is_missed_as_one_of_masks(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    config = run_directory / "config.yaml"
+    given = ["--predictions", tmp_path / "gone", "--masks", data / "test" / "masks", "--config", config]
+    scored = segtool("eval", *given)
+    assert (scored.code, scored.err) == (3, f"error: {tmp_path / 'gone'}: no such folder; expected a folder of masks\n")
 
 
 def test_what_a_prediction_is_refused_for_can_be_mended_as_the_error_says(

@@ -18,7 +18,7 @@ from segtool.commands.provenance import (
     refuse_changes,
     timestamp,
 )
-from segtool.commands.sources import Session, load_any
+from segtool.commands.sources import Session, is_data, load_any
 from segtool.config import Config, load_config, located
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 from segtool.runs.checkpoint_files import MANIFEST
@@ -118,7 +118,7 @@ def _require_run(directory: Path, device: str) -> None:
             f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: "
             f"{resume_command(run, 1, device)}; or give --run DIR in place of --resume to train its config anew"
         )
-    if directory.name == CONFIG and holds_run(directory.parent):
+    if directory.name == CONFIG and not is_data(directory.parent):
         command = resume_command(directory.parent, 1, device)
         raise CheckpointError(f"{directory}: is the config of a run; continue it with: {command}")
     if not holds_run(directory):

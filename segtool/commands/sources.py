@@ -9,7 +9,7 @@ from pathlib import Path
 from segtool.config import Config, load_config, parse_text
 from segtool.errors import ConfigError
 from segtool.runs.members import fold_runs
-from segtool.runs.run_directory import CONFIG, holds_run, typed
+from segtool.runs.run_directory import CONFIG, typed
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,6 @@ def is_data(path: Path) -> bool:
 def run_name(path: Path) -> str:
     """Returns what the run directory of a config, a run or a data folder is named after."""
     resolved = path.resolve()
-    if path.name == CONFIG and holds_run(path.parent):
+    if path.name == CONFIG and not is_data(path.parent):
         return resolved.parent.name
     return resolved.name if path.is_dir() else resolved.stem
