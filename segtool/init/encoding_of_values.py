@@ -35,6 +35,7 @@ from segtool.init.numbered import guess_numbered
 
 VOIDS = (VOID, 2**16 - 1, 2**31 - 1, 2**32 - 1)
 DARK = 20  # grey that nobody tells from black
+FAR = 8  # times as large as the values of classes is a 65535 that is none of theirs, and no step of their scale
 MUCH_VOID = 0.2  # share of void that may as well be a background
 LOSSY_GAP = 32  # between grey values that JPEG does not mix up
 
@@ -198,7 +199,8 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
     if negative and len(totals.values) - len(negative) >= 2:
         return negative, f"negative values cover {rounded_share(totals.share(negative))} of the pixels: taken as void"
     *others, void = (int(value) for value in totals.values)
-    if void not in VOIDS or len(others) < 2 or others[-1] >= MANY_VALUES or _two_spellings(masks, totals):
+    small = MANY_VALUES if void == VOID else void / FAR
+    if void not in VOIDS or len(others) < 2 or others[-1] >= small or _two_spellings(masks, totals):
         return (), ""
     files = sum(void in mask.values for mask in masks)
     share = totals.share([void])

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scenes import field, objects, polyp
 
-from published.registry import SIZE, VOC_COLORS, binary, colored, hexes, pairs, published, save
+from published.registry import SIZE, VOC_COLORS, binary, colored, hexes, pairs, published, rim, save
 
 
 def photograph(path: Path, image: np.ndarray, orientation: int) -> None:
@@ -113,6 +113,14 @@ def scaled_colors(root: Path) -> None:
         small = Image.fromarray(colored(mask, VOC_COLORS)).resize((128, 128), Image.Resampling.BICUBIC)
         save(root / "images" / f"{index:03d}.png", Image.fromarray(image).resize((128, 128)))
         save(root / "masks" / f"{index:03d}.png", small)
+
+
+@published(20, "index", [0, 300], ignore=[65535])
+def far_void(root: Path) -> None:
+    """16 bits that hold 0 and 300, and 65535 where nobody decided."""
+    for index, (image, mask) in enumerate(pairs(objects(1), 20, seed=895)):
+        save(root / "images" / f"{index}.png", image)
+        save(root / "masks" / f"{index}.png", np.array([0, 300, 65535], np.uint16)[rim(mask, 2)])
 
 
 @published(4, "index", [0, 1], warns="too few")
