@@ -225,6 +225,7 @@ def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: 
 def test_images_of_a_second_folder_whose_masks_are_there_are_told_so(tmp_path: Path) -> None:
     for i in range(8):
         write_image(tmp_path / f"set/images_part_{1 + i // 4}/p{i}.png", i)
+        write_image(tmp_path / f"set/others/p{i % 4}.png", i + 20)  # so that names alone do not tell
         write_mask(tmp_path / f"set/masks/p{i}.png", regions(i, [0, 1]))
     notes = " ".join(discover(tmp_path / "set").notes)
     assert "images_part_2: 4 IMAGES WHOSE MASKS LIE IN masks are left out" in notes

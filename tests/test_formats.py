@@ -298,6 +298,18 @@ def test_numbers_are_compared_by_value_only_where_asked(tmp_path: Path) -> None:
     assert find_pairs(images, masks, Pairing(image_prefix="img_", by_number=True)).ambiguous
 
 
+def test_folders_count_for_nothing_only_where_asked(tmp_path: Path) -> None:
+    images, masks = folders(tmp_path, ("x/a.png", "y/b.png", "y/c.png"), ("a_m.png", "z/b_m.png", "z/d_m.png"))
+    assert not find_pairs(images, masks, Pairing(mask_suffix="_m")).records
+    pairs = find_pairs(images, masks, Pairing(mask_suffix="_m", by_name=True))
+    assert [(r.stem, r.mask.name) for r in pairs.records if r.mask] == [("x/a", "a_m.png"), ("y/b", "b_m.png")]
+    assert (pairs.images_without_mask, pairs.masks_without_image) == ((images / "y/c.png",), (masks / "z/d_m.png",))
+    touch(images, "z/a.png")
+    assert find_pairs(images, masks, Pairing(mask_suffix="_m", by_name=True)).ambiguous == (
+        (images / "x/a.png", images / "z/a.png"),
+    )
+
+
 def test_a_file_that_lacks_the_suffix_pairs_by_its_whole_name(tmp_path: Path) -> None:
     images, masks = folders(tmp_path, ("a.png", "b.png"), ("a_mask.png", "b.png", "a_color.png"))
     pairs = find_pairs(images, masks, Pairing(mask_suffix="_mask"))

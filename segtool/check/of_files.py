@@ -62,9 +62,10 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
     paired = {split: pairs for split, pairs in survey.pairs.items() if pairs.records}
     hint = next((hint for split, hint in survey.listing.hints.items() if split in paired and hint), "")
     skipped = survey.data.unpaired == "skip"
-    taken = {record.image for pairs in paired.values() for record in pairs.records if skipped}  # by another split
+    records = [record for pairs in paired.values() for record in pairs.records if skipped]
+    taken = {file for record in records for file in (record.image, record.mask)}  # by another split
     images = [path for pairs in paired.values() for path in pairs.images_without_mask if path not in taken]
-    masks = [path for pairs in paired.values() for path in pairs.masks_without_image]
+    masks = [path for pairs in paired.values() for path in pairs.masks_without_image if path not in taken]
     for code, what, partner, files, without in (
         ("SEG103", "image", "mask", images, "not labelled yet"),
         ("SEG104", "mask", "image", masks, "of other images or of another kind"),

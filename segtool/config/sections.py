@@ -49,6 +49,9 @@ class Pairing:
     """Words that tell masks, as `label` of `label/7_label_001.png`; a file that lacks one of them is no mask."""
     by_number: bool = False
     """Whether numbers in stems are compared by their value, so that `img_001` is `img_1`."""
+    by_name: bool = False
+    """Whether files are compared by their names alone, whatever folders below `images` and `masks` they lie in, so that
+    `day_1/7.jpg` finds `7.png`."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,16 @@ def _by_number(
     return (pairing, count) if count >= max(2, NEARLY * min(len(images), len(masks))) else None
 
 
+def guess_by_name(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, int]:
+    """Returns a pairing by names alone, and its pairs; none where a name stands twice or masks find no image."""
+    own, others = ([stem.rpartition("/")[2] for stem in stems] for stems in (images, masks))
+    pairing, count = guess_pairing(own, others)
+    unique = len(set(own)) == len(own) and len(set(others)) == len(others)
+    return (
+        (replace(pairing, by_name=True), count) if unique and count >= max(2, NEARLY * len(masks)) else (Pairing(), 0)
+    )
+
+
 def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     """Returns what tells images and masks in one folder apart, and the number of pairs that gives."""
     stems = [stem_of(file, folder) for file in files]

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
 
+from segtool.config import Limits
+from segtool.data.facts import look_at_images
 from segtool.data.files import JPEG_SUFFIXES
 from segtool.data.flatness import are_flat
 from segtool.data.folders import Place, Tree, parent_of, within
@@ -39,6 +41,7 @@ class Candidates:
         masks = [place for place in places if place.role == "masks"]
         images = [place for place in places if place.role == "images"]
         loose = [place for place in places if place.role is None and not shows_masks(place.inner or place.path)]
+        loose = [place for place in loose if not images or place.rank >= 0]  # `panoptic` beside `images` is none
         yield from ((one, other) for one, other in product(images + loose, masks) if are_apart(one, other))
         if not masks:
             photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
@@ -49,6 +52,19 @@ class Candidates:
         for place in self.places[split]:
             if not place.inner and place.shown not in self.without:
                 yield place, place
+
+    def masks(self) -> dict[str, list[Place]]:
+        """Returns the places of masks by split: where no name in the set says masks, those whose files hold areas."""
+        masks = {split: [place for place in part if place.role == "masks"] for split, part in self.places.items()}
+        if any(masks.values()):
+            return masks
+        flat = {split: [p for p in part if not p.role and self.is_flat(p)] for split, part in self.places.items()}
+        return {split: [p for p in part if not is_one_of_several(p, part)] for split, part in flat.items()}
+
+    def in_color(self, place: Place) -> bool:
+        """Whether the first file of a place has colours, and is no single channel of pictures."""
+        facts = look_at_images(self.tree.files_of(place)[:1], max_pixels=Limits().max_pixels).values()
+        return all(not fact.error and fact.channels > 2 for fact in facts)
 
     def is_flat(self, place: Place) -> bool:
         """Whether the files of a place hold a few values in areas, as masks do."""
@@ -92,4 +108,6 @@ def is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
 
 
 def _nested(one: Place, other: Place) -> bool:
+    if one.inner and other.inner and one.inner != other.inner:  # two kinds of folders below one are apart by name
+        return False
     return within(one.path, other.path) or within(other.path, one.path)

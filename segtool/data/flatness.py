@@ -1,12 +1,14 @@
-"""Whether pictures hold a few values in areas, as masks do and photographs do not."""
+"""Whether pictures hold values in areas, as masks do and photographs do not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from segtool.config import Limits
-from segtool.data.facts import look_at_masks
+from segtool.data.facts import MaskFacts, look_at_masks
 from segtool.data.statistics import evenly
 
 SAMPLE = 3
@@ -16,10 +18,17 @@ AREAS = 0.5
 
 
 def are_flat(files: Sequence[Path]) -> bool:
-    """Whether some of the files, evenly spaced, can be read as masks and hold a few values in areas each."""
+    """Whether some of the files, evenly spaced, can be read as masks and hold values in areas each.
+
+    Those are a few, or ids of objects: where there are many, all but the most frequent one lie in areas by themselves.
+    """
     sample = [files[place] for place in evenly(len(files), SAMPLE)]
     facts = look_at_masks(sample, max_pixels=Limits().max_pixels).values()
-    return bool(sample) and all(
-        not mask.error and len(mask.values) <= MOST_VALUES and mask.solid.sum() >= AREAS * mask.counts.sum()
-        for mask in facts
-    )
+    return bool(sample) and all(not mask.error and _holds_areas(mask) for mask in facts)
+
+
+def _holds_areas(mask: MaskFacts) -> bool:
+    counts, solid = mask.counts, mask.solid
+    if len(mask.values) > MOST_VALUES:
+        counts, solid = (np.delete(numbers, mask.counts.argmax()) for numbers in (counts, solid))
+    return bool(solid.sum() >= AREAS * counts.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import combinations, takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -164,11 +164,12 @@ def _hollow(folders: Iterable[str]) -> set[str]:
 
 
 def _repeated_in_masks(named: Mapping[str, Meaning]) -> Iterator[str]:
-    """Yields the folders of one name within masks and elsewhere, which is no word for images: `labels/frames_23`."""
+    """Yields the folders of one name within masks and elsewhere, more than a word for images: `labels/frames_23`."""
     places: dict[str, list[str]] = defaultdict(list)
     for path, meaning in named.items():
-        if meaning.role == "images" and meaning.rest:
-            places[PurePosixPath(path).name].append(path)
+        name = PurePosixPath(path).name
+        if meaning.role == "images" and (meaning.rest or re.search(r"\d", name)):
+            places[name].append(path)
     for paths in places.values():
         in_masks = [path for path in paths if any(meaning_of(part).role == "masks" for part in _parts(path)[:-1])]
         if in_masks and len(in_masks) < len(paths):
@@ -241,16 +242,20 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
     """Returns the folders below which several others, so many, hold folders of one name that says images or masks.
 
     Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`. Or nothing, where each
-    lies beside masks: `00000/camera`, `00000/camera_label`, `00001/camera`.
+    lies beside masks: `00000/camera`, `00000/camera_label`, `00001/camera`; or beside another such folder:
+    `oslo/aerial` and `oslo/atlas`, `rome/aerial` and `rome/atlas`. Or nothing, where each is all that its place holds:
+    `raw/00000/rectified`, `raw/00001/rectified`.
     """
     folders = list(folders)
-    silent = _silent_beside_masks(folders)
+    silent = _silent_beside_masks(folders) | _silent_beside_silent(folders)
+    alone = _silent_and_alone(folders)
     middles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for folder in folders:
         parts, meanings = _parts(folder), _meanings(folder, hollow)
         roles = [place for place, meaning in enumerate(meanings) if meaning.role]
         splits = [place for place, meaning in enumerate(meanings) if meaning.split and roles and place > roles[-1]]
         camera = [len(parts) - 1] if not roles and parts and (_is_camera(parts[-1]) or folder in silent) else []
+        camera += [len(parts) - 1] if roles and not splits and folder in alone else []
         for last in [*roles[-1:], *splits[:1], *camera]:
             start = max(
                 (i + 1 for i, meaning in enumerate(meanings[:last]) if meaning.role or meaning.split), default=0
@@ -275,6 +280,32 @@ def _silent_beside_masks(folders: Iterable[str]) -> set[str]:
         if silent and parent_of(folder) in around - {"."}:
             places[name].append(folder)
     return {folder for found in places.values() if len(found) > 1 for folder in found}
+
+
+def _silent_beside_silent(folders: Iterable[str]) -> set[str]:
+    """Returns the folders of silent names that lie beside another one, where two of their names do so elsewhere too."""
+    held: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        name = PurePosixPath(folder).name
+        if not any(meaning_of(name)[:2]):
+            held[parent_of(folder)].add(name)
+    found: set[str] = set()
+    for (one, names), (other, others) in combinations(list(held.items())[:MAX_UNKNOWN], 2):
+        shared = names & others if len(names & others) > 1 else set()
+        found |= {f"{parent}/{name}" for parent in (one, other) for name in shared}
+    return found
+
+
+def _silent_and_alone(folders: Sequence[str]) -> set[str]:
+    """Returns the folders of silent names that are all that is around them, where others of their name are so too."""
+    held = Counter("/".join(parts[:end]) for parts in map(_parts, folders) for end in range(1, len(parts) + 1))
+    alone = [
+        folder
+        for folder in folders
+        if held[parent_of(folder)] == 1 and not any(meaning_of(PurePosixPath(folder).name)[:2])
+    ]
+    names = Counter(PurePosixPath(folder).name for folder in alone)
+    return {folder for folder in alone if names[PurePosixPath(folder).name] > 1}
 
 
 def _is_format(name: str) -> bool:

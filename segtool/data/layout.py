@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segtool.config import Pairing
-from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_pairing, length_of, telling
+from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of, telling
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, stem_of
 from segtool.data.folders import Place, Tree, parent_of, within
@@ -74,9 +74,13 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         without: Folders of masks that are none, as their pixels say.
     """
     finder = _Finder(root, without)
-    two_folders = finder.choose(finder.candidates.pairs_of_folders) or finder.across_splits()
+    two_folders = finder.choose(finder.candidates.pairs_of_folders)
+    if not two_folders or two_folders["train"].images.role is None:
+        across = finder.across_splits()
+        told = bool(across) and across["train"].images.role == "images" and _total(across) >= _total(two_folders)
+        two_folders = across if told or not two_folders else two_folders
     known = sum(map(len, finder.tree.files.values()))
-    if two_folders and 2 * _total(two_folders) >= 0.6 * known:
+    if two_folders and 2 * _total(two_folders) >= 0.6 * known and not finder.leaves_masks(two_folders):
         return finder.layout(two_folders)
     one_folder = finder.choose(finder.candidates.single_folders)
     best = one_folder if _total(one_folder) > CHANCE * _total(two_folders) else two_folders
@@ -87,6 +91,10 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         other = _Finder(root, without)  # which makes places of its own
         kinds = other.of_kinds()
         finder, best = (other, kinds) if _total(kinds) > _total(best) else (finder, best)
+    if not best or finder.leaves_masks(best):
+        other = _Finder(root, without, by_name=True)
+        by_name = other.choose(other.candidates.pairs_of_folders)
+        finder, best = (other, by_name) if NEARLY * _total(by_name) > _total(best) else (finder, best)
     return finder.layout(best) if best and not finder.is_chance(best) else None
 
 
@@ -97,17 +105,16 @@ def _total(found: dict[str, _Match]) -> int:
 class _Finder:
     """The choice among what may belong together below a root."""
 
-    def __init__(self, root: Path, without: Collection[str]) -> None:
+    def __init__(self, root: Path, without: Collection[str], *, by_name: bool = False) -> None:
         self.tree = Tree(root)
+        self._guess = guess_by_name if by_name else guess_pairing
         self.candidates = Candidates(self.tree, without)
 
     def _match(self, images: Place, masks: Place) -> _Match:
         if images == masks:
             pairing, pairs = guess_apart(self.tree.files_of(images), self.tree.root / images.path)
         else:
-            pairing, pairs = guess_pairing(
-                self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
-            )
+            pairing, pairs = self._guess(self.tree.stems(images, without=masks), self.tree.stems(masks, without=images))
         return _Match(images, masks, _within_folders(pairing, images, masks), pairs)
 
     def _count(self, match: _Match, pairing: Pairing) -> int:
@@ -150,10 +157,9 @@ class _Finder:
         """Returns the best match of the images of one split with masks whose place tells no split, or of the reverse.
 
         `images` beside `labels/train` and `labels/val` is the reverse: the masks of a split tell which images are its.
+        Where no name says masks, files that hold areas do.
         """
-        masks = {
-            split: [place for place in part if place.role == "masks"] for split, part in self.candidates.places.items()
-        }
+        masks = self.candidates.masks()
         images = [place for split in SPLITS for place in self.candidates.places[split] if place.role != "masks"]
         if best := self._best_of(product(images, masks[""])):
             return {"train": best}
@@ -178,9 +184,14 @@ class _Finder:
     def may_have_more(self, found: dict[str, _Match]) -> bool:
         """Whether images lie anywhere, or several places have the same splits, each with masks in a folder of its own.
 
-        Other data sets beside the chosen one have other splits.
+        So do `masks_1` and `masks_2` beside each other. Other data sets beside the chosen one have other splits.
         """
-        kind = found["train"].masks.kind
+        chosen = found["train"].masks
+        kind = chosen.kind
+        same = [place for place in self.candidates.places[chosen.split or ""] if place.role == "masks"]
+        beside = [place for place in same if place.kind == kind and place.path != chosen.path]
+        if any(parent_of(place.path) == parent_of(chosen.path) for place in beside):
+            return True
         splits: dict[str, set[str]] = defaultdict(set)
         for split, places in self.candidates.places.items():
             for place in places:
@@ -189,6 +200,11 @@ class _Finder:
                     splits[parent_of(site) if split else site].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
         return found["train"].images.role is None or (len(splits) > 1 and alike)
+
+    def leaves_masks(self, found: dict[str, _Match]) -> bool:
+        """Whether masks in the chosen folders find no image."""
+        places = {match.masks for match in found.values() if match.images != match.masks}
+        return _total(found) < NEARLY * sum(len(self.tree.files_of(place)) for place in places)
 
     def is_chance(self, found: dict[str, _Match]) -> bool:
         """Whether a pair or two stand for the many masks that find no image, or lie in folders of other names."""
@@ -242,6 +258,7 @@ class _Finder:
             lossless,
             images.role == "images",
             images.role == "images" or images == masks or not self.candidates.is_flat(images),
+            self.candidates.in_color(images),
             images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from segtool.config import Pairing
@@ -63,12 +63,13 @@ class Pairs:
 def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     """Returns the pairs of two folders, searched with their subfolders.
 
-    An image and a mask belong together where their paths within the folders are the same once the suffixes (`.jpg`)
-    and what `pairing` takes off are gone; upper and lower case differ. A file that lacks the configured prefix or
-    suffix still finds the one whose name it bears. `masks` may lie within `images`, or be the same folder: then the
-    files that carry the mask's prefix and suffix are the masks; where neither side has any, JPEG files (without any,
-    WebP, then TIFF, then BMP) are the images and the others the masks. Further files of a paired image in such a
-    folder (`a_mask_1.png`) are nobody's, and so is what was predicted into a folder among the images.
+    An image and a mask belong together where their paths within the folders, or their names alone (`by_name`), are the
+    same once the suffixes (`.jpg`) and what `pairing` takes off are gone; upper and lower case differ. A file that
+    lacks the configured prefix or suffix still finds the one whose name it bears. `masks` may lie within `images`, or
+    be the same folder: then the files that carry the mask's prefix and suffix are the masks; where neither side has
+    any, JPEG files (without any, WebP, then TIFF, then BMP) are the images and the others the masks. Further files of a
+    paired image in such a folder (`a_mask_1.png`) are nobody's, and so is what was predicted into a folder among the
+    images.
 
     Raises:
         DataError: one of the folders is not there or cannot be read.
@@ -156,6 +157,10 @@ def _comparable(key: str | None, folder: str, pairing: Pairing) -> str | None:
     if folder:
         *parents, name = key.split("/")
         key = "/".join([*(part for part in parents if part != folder), name])
+    if pairing.by_name:
+        key = key.rpartition("/")[2]
+    if not key:  # all of 001/image, where folders do not count
+        return None
     return _NUMBER.sub(r"\1", key) if pairing.by_number else key
 
 
@@ -193,7 +198,7 @@ def in_folder(file: Path, root: Path, name: str) -> bool:
 
 def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], list[Path]]:
     """Returns the images and the masks among the files of one folder."""
-    if pairing in (Pairing(), Pairing(by_number=True)):
+    if replace(pairing, by_number=False, by_name=False) == Pairing():
         return _by_kind(files)
     of_image = (pairing.image_prefix, pairing.image_suffix)
     of_mask = (pairing.mask_prefix, pairing.mask_suffix)

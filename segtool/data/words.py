@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 SPLITS = ("train", "val", "test")
 _WORDS = {
-    "images": "images image img imgs imagery jpegimages pngimages input inputs photo photos picture pictures pics "
+    "images": "images image im img imgs imagery jpegimages pngimages input inputs photo photos picture pictures pics "
     "frame frames scans slices raw rgb x leftimg8bit leftimg orig original originals source sat satellite ortho "
     "stills tiles patches",
     "masks": "masks mask maskes msk msks label labels labeled labelled labelids lab labs lbl lbls annotation "
@@ -26,8 +26,8 @@ _OTHERS = {
     "clear splits": "train training val valid validation test testing",
     "shows masks": "vis visual visualization visualisation visualizations overlay overlays preview previews",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
-    "instanceids object objects human edge edges boundary boundaries contour contours eroded second nd depth fov tra "
-    "track tracks inv pred preds prediction predictions predicted save",
+    "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
+    "second nd depth fov tra track tracks inv pred preds prediction predictions predicted save",
 }
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
 _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels

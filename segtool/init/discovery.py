@@ -12,10 +12,11 @@ from segtool.check.fit import choose_grid, votes_for_upright
 from segtool.config import Data, Folders, Limits, Pairing
 from segtool.data.affixes import NEARLY
 from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, look_at_masks
+from segtool.data.files import stem_of
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import pairs_there
-from segtool.data.pairs import Pairs, Record
+from segtool.data.pairs import Pairs, Record, image_key, mask_key
 from segtool.data.words import SPLITS, meaning_of
 from segtool.errors import DataError, shown
 from segtool.init.encoding import guess_encoding
@@ -66,20 +67,36 @@ class Found:
         return sum(len(p.images_without_mask) for p in pairs), sum(len(p.masks_without_image) for p in pairs)
 
     @property
-    def shares_images(self) -> bool:
-        """Whether splits share a folder of images: what has no mask in one has one in another."""
+    def shares_files(self) -> bool:
+        """Whether splits share a folder of images or masks: what has no partner in one has one in another."""
         pairs = self.pairs.values()
-        paired = {record.image for part in pairs for record in part.records}
-        return any(not paired.isdisjoint(part.images_without_mask) for part in pairs)
+        paired = {file for part in pairs for record in part.records for file in (record.image, record.mask)}
+        return any(not paired.isdisjoint((*part.images_without_mask, *part.masks_without_image)) for part in pairs)
+
+    @property
+    def in_parts(self) -> tuple[Path, ...]:
+        """The masks without an image that lie in a folder below the place of one: `frog/1/7.png` of `frog/7.jpg`."""
+        return tuple(mask for split, pairs in self.pairs.items() for mask in self._in_parts(split, pairs))
+
+    def _in_parts(self, split: str, pairs: Pairs) -> Iterator[Path]:
+        folders = self.folders[split]
+        images, masks = self.root / str(folders.images), self.root / str(folders.masks)
+        pairing = folders.pairing or self.pairing
+        alone = {image_key(stem_of(image, images), pairing) for image in pairs.images_without_mask}
+        for mask in pairs.masks_without_image:
+            *around, name = (mask_key(stem_of(mask, masks), pairing) or "").split("/")
+            if "/".join([*around[:-1], name]) in alone and around:
+                yield mask
 
     @property
     def skips_unpaired(self) -> bool:
         """Whether so many files of one side have no partner that the set is one that is labelled in part.
 
-        Where both sides have some, names do not meet, which is no such thing.
+        Where both sides have some, names do not meet, which is no such thing, unless the masks are parts.
         """
         paired = sum(len(pairs.records) for pairs in self.pairs.values())
-        few, many = sorted(self.alone)
+        images, masks = self.alone
+        few, many = sorted((images, masks - len(self.in_parts)))
         return many >= max(SOME, PARTLY * (paired + many)) and few <= PARTLY * many
 
 

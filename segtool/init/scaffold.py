@@ -11,6 +11,7 @@ from pathlib import Path
 from segtool.check.findings import num
 from segtool.config import Config, Folders, Pairing, plain
 from segtool.config.yaml_io import flow
+from segtool.data.affixes import length_of
 from segtool.data.pairs import Pairs
 from segtool.errors import SegtoolError, shown
 from segtool.init.discovery import Found, discover
@@ -86,15 +87,21 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
             f"{images} images without a mask and {masks} masks without an image are left out: so many that the set is "
             "taken as labelled in part."
         )
-        if found.shares_images:
-            why = "The masks of each split tell which of the images are its own; the others are left out of it."
+        if found.shares_files:
+            why = "Each split has the files that find a partner in its folders; the others are left out of it."
+        if found.in_parts:
+            where = shown(os.path.relpath(found.in_parts[0].parent, found.root))
+            why += f" SOME IMAGES HAVE A MASK FOR EACH OBJECT, as in {where}: merge those to train on them too."
         rows.append(Row("unpaired: skip", f"{why} `error` (the default) refuses them."))
     if found.pairing != Pairing():
         by_number = " Numbers are compared by their value: 007 is 7." if found.pairing.by_number else ""
+        by_name = " Names alone are compared, whatever folders files lie in." if found.pairing.by_name else ""
         how = "Taken off the file names before they are compared."
+        if length_of(found.pairing) == 0:
+            how = "How images find their masks."
         if found.pairing.image_words or found.pairing.mask_words:
             how = "The words that tell images from masks; what is left of their paths is compared."
-        rows.append(Row(f"pairing: {flow(_given(found.pairing))}", f"{how}{by_number}"))
+        rows.append(Row(f"pairing: {flow(_given(found.pairing))}", f"{how}{by_number}{by_name}"))
     return rows
 
 

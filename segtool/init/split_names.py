@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segtool.config import Folders, Pairing
 from segtool.data.pairs import Pairs, find_pairs, strip, words_and_numbers
@@ -36,22 +36,36 @@ def find_split_folders(root: Path, train: Folders, pairs: Pairs, pairing: Pairin
     """Returns the parts into which folders in the midst of paths divide the training folders; empty where one has none.
 
     Each part takes the words of one folder more off both sides, so that the files without them are none of its own.
+    Where names alone are compared, each part has that folder's images, and all have the masks.
     """
     by_words = _in_words(pairing)
-    if by_words is None:
+    if by_words is None and not pairing.by_name:
         return {}
     folders: dict[str, set[str]] = defaultdict(set)
     for record in pairs.records:
-        told = {(split, name) for name in record.stem.split("/")[:-1] if (split := meaning_of(name).split)}
+        around = record.stem.split("/")[:-1]
+        told = {
+            (split, "/".join(around[: place + 1]) if pairing.by_name else name)
+            for place, name in enumerate(around)
+            if (split := meaning_of(name).split)
+        }
         if len(told) != 1:
             return {}
         ((split, name),) = told
         folders[split].add(name)
     if "train" not in folders or len(folders) == 1 or any(len(names) > 1 for names in folders.values()):
         return {}
-    parts = {split: _part_of_folder(train, by_words, *folders[split]) for split in SPLITS if split in folders}
+    names = {split: name for split in SPLITS if split in folders for name in folders[split]}
+    if by_words is None:
+        parts = {split: replace(train, images=_below(train.images, name)) for split, name in names.items()}
+    else:
+        parts = {split: _part_of_folder(train, by_words, name) for split, name in names.items()}
     found = [find_pairs(root / str(p.images), root / str(p.masks), p.pairing or pairing) for p in parts.values()]
     return parts if sum(len(part.records) for part in found) == len(pairs.records) else {}
+
+
+def _below(images: str | None, folder: str) -> str:
+    return (PurePosixPath(str(images)) / folder).as_posix()
 
 
 def _in_words(pairing: Pairing) -> Pairing | None:

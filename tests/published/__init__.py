@@ -14,6 +14,7 @@ from published import handed_out as handed_out
 from published import nested as nested
 from published import no_masks as no_masks
 from published import scans as scans
+from published import spread as spread
 from published import storage as storage
 from published import streets as streets
 from published import things as things
