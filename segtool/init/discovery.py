@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -128,6 +128,25 @@ def discover(root: Path) -> Found:
         except DataError as error:
             first = first or error
     raise first or DataError(explain(root))
+
+
+def without_ignored(found: Found, ignored: Collection[int]) -> Found:
+    """Returns the data set without the held-out splits whose masks hold ignored values alone: no truth to score."""
+    pairs, folders, notes = dict(found.pairs), dict(found.folders), list(found.notes)
+    for split in [split for split in ("val", "test") if split in pairs]:
+        facts = [found.masks[record.mask] for record in pairs[split].records if record.mask]
+        if facts and not any(set(mask.values.tolist()) - set(ignored) for mask in facts if not mask.error):
+            notes.append(f"{folders.pop(split).masks}: ignored values alone, which are no truth to score by: left out")
+            del pairs[split]
+    records = [record for part in pairs.values() for record in part.records]
+    return replace(
+        found,
+        pairs=pairs,
+        folders=folders,
+        notes=tuple(notes),
+        images={record.image: found.images[record.image] for record in records},
+        masks={record.mask: found.masks[record.mask] for record in records if record.mask},
+    )
 
 
 def _ways(root: Path) -> Iterator[_Way]:

@@ -16,7 +16,7 @@ from segtool.data.facts import MaskFacts
 from segtool.data.mask_writer import LARGEST
 from segtool.errors import shown
 from segtool.init.encoding_of_colors import CLOSE
-from segtool.init.evidence import Guess, hex_color, rounded_share
+from segtool.init.evidence import VOID, Guess, hex_color, rounded_share
 from segtool.init.names import NamesFile, is_void
 from segtool.init.recipe import Row
 from segtool.init.shapes import Shapes
@@ -134,6 +134,7 @@ def class_names(guess: Guess, file: NamesFile) -> dict[int, str]:
     A file that names all but the value 0, or all but black, leaves out the background, as many do.
     """
     codes = [codes[0] for codes in guess.codes]
+    file = _less_one(guess, file, codes)
     if names := _of_codes(guess, file, codes):
         return names
     if file.by_value or file.by_color or not guess.ignore:
@@ -144,6 +145,15 @@ def class_names(guess: Guess, file: NamesFile) -> dict[int, str]:
     if names and 0 not in names and 0 in codes:
         return {0: "background", **names}
     return {code: name for code, name in names.items() if code in codes}
+
+
+def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
+    """Returns the file with its values less one, where 255 stands in the masks for what it calls 0 and unlabelled."""
+    names = file.by_value
+    shifted = VOID in guess.ignore and VOID not in names and is_void(names.get(0, "")) and max(codes) + 1 == max(names)
+    if guess.key == "colors" or not shifted or 0 not in codes:
+        return file
+    return replace(file, by_value={value - 1: name for value, name in names.items() if value})
 
 
 def _of_codes(guess: Guess, file: NamesFile, codes: Sequence[int]) -> dict[int, str]:

@@ -44,6 +44,8 @@ def _packed(channels: Sequence[int]) -> int | None:
 def read_table(lines: Sequence[str]) -> Table:
     """Returns what the lines say, where they are the rows of one table; nothing where they are not."""
     rows = [_cells(line) for line in lines]
+    if len({len(row) for row in rows}) > 1:  # as where tabs fill up to a column
+        rows = [_cells(re.sub(r"\t+", "\t", line)) for line in lines]
     header = rows.pop(0) if len(rows) > 1 and _is_header(rows[0], rows[1]) else []
     widths = {len(row) for row in rows}
     if not rows or len(widths) != 1 or widths == {1}:

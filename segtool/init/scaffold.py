@@ -14,7 +14,7 @@ from segtool.config.yaml_io import flow
 from segtool.data.affixes import length_of
 from segtool.data.pairs import Pairs
 from segtool.errors import SegtoolError, shown
-from segtool.init.discovery import Found, discover
+from segtool.init.discovery import Found, discover, without_ignored
 from segtool.init.evidence import Guess
 from segtool.init.holdout import SplitChoice, choose_split
 from segtool.init.levels import guess_mean_of_people
@@ -48,6 +48,7 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
     shapes = measure_shapes(masks, guess)
     meaning = find_meaning(guess, shapes, masks, found.names)
     guess, shapes = arrange(guess, shapes, meaning)
+    found = without_ignored(found, guess.ignore)
     split = choose_split(found.pairs["train"].records, set(found.pairs), found.masks, guess)
     sizes = [facts.size for facts in found.images.values() if not facts.error]
     num_val = len(found.pairs["val"].records) if "val" in found.pairs else split.num_val

@@ -11,6 +11,7 @@ from published import exports as exports
 from published import folders as folders
 from published import from_above as from_above
 from published import handed_out as handed_out
+from published import legends as legends
 from published import nested as nested
 from published import no_masks as no_masks
 from published import scans as scans
