@@ -275,6 +275,18 @@ def test_a_config_of_the_users_own_that_is_called_config_yaml_is_not_taken_for_o
     assert (run_name(own), run_name(run_directory / "config.yaml")) == ("config", run_directory.name)
 
 
+def test_pictures_that_are_not_read_are_missed_aloud_among_those_that_are_predicted(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(data / "test" / "images", tmp_path / "new"))
+    for name in ("b.heic", "A.GIF", "notes.txt"):
+        (images / name).write_bytes(b"x")
+    done = segtool("predict", run_directory, images, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert f"warning: {images / 'A.GIF'} and 1 more: left out, of a kind that is not read; convert" in done.err
+    assert "2 of 2 masks" in done.err
+
+
 def test_a_folder_of_predictions_that_is_not_there_is_missed_as_one_of_masks(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segtool.commands.provenance import refuse_changes, require_alike
 from segtool.config import Config, load_config, located
+from segtool.data.opening import shown
 from segtool.data.words import SPLITS
 from segtool.errors import DataError, DiskError, SegtoolError
 from segtool.runs.members import find_checkpoints, part_members
@@ -204,7 +205,7 @@ def predict_session(
         overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
     """
     from segtool.prediction.predict import build_ensemble, predict
-    from segtool.prediction.predicted_files import list_jobs
+    from segtool.prediction.predicted_files import list_jobs, unread_pictures
     from segtool.system.allocator import keep_freed_memory
     from segtool.system.distributed import choose_device, join_world, place
 
@@ -214,6 +215,9 @@ def predict_session(
             members, inputs = part_members(paths)
             jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
             reporter = _reporter(quiet, world)
+            if left := unread_pictures(inputs):
+                more = f" and {len(left) - 1} more" if left[1:] else ""
+                reporter.warn(f"{shown(left[0])}{more}: left out, of a kind that is not read; convert to PNG or TIFF")
             checkpoints = find_checkpoints(members, reporter)
             config = _configs(checkpoints, members, overrides)[0]
             predictor = build_ensemble(checkpoints, place(world, choose_device(device)), flip=flip)

@@ -19,6 +19,12 @@ from segtool.data.predictions import MADE_BY, is_prediction
 from segtool.errors import CheckpointError, DataError, SegtoolError
 from segtool.system.disk import make_folder, remove_abandoned, write_atomically
 
+_OF_CAMERAS = (".heic", ".heif", ".avif", ".dng", ".nef", ".cr2", ".arw")
+_OF_INSTRUMENTS = (".czi", ".nd2", ".lif", ".svs", ".dcm", ".nii")
+_OF_PROGRAMS = (".gif", ".jp2", ".jxl", ".psd", ".exr", ".ppm", ".pgm")
+UNREAD_PICTURES = frozenset((*_OF_CAMERAS, *_OF_INSTRUMENTS, *_OF_PROGRAMS))
+"""Endings of pictures that are not read, and would be missed among the masks if nothing was said."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -74,6 +80,11 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
     ]
     _check_collisions(jobs)
     return jobs
+
+
+def unread_pictures(inputs: Sequence[Path]) -> list[Path]:
+    """Returns the pictures in the given folders that no mask is made of, as they are of a kind that is not read."""
+    return [path for given in inputs if given.is_dir() for path in list_files(given, UNREAD_PICTURES)]
 
 
 def remove_unfinished(jobs: Sequence[Job]) -> None:
