@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Command
 from PIL import Image
+from training import metrics_of
 
 from segtool.commands.demo import make_dataset
 from segtool.commands.score_report import missed
@@ -514,7 +515,7 @@ def test_a_run_is_extended_but_not_cut_short_by_resuming(segtool: Command, run_d
     assert "is done at step 2" in segtool("train", copy, "--resume", root).err
     extended = segtool("train", copy, "--resume", root, "--set=train.steps=3")
     assert extended.code == 0, extended.err
-    steps = [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in metrics_of(copy)]
     assert steps == sorted(steps)
     assert steps[-1] == 3
     refused = segtool("train", copy, "--resume", root, "--set=model.encoder.channels=[4, 16]")

@@ -23,7 +23,7 @@ import pytest
 import torch
 from conftest import config_of
 from PIL import Image
-from training import Trained
+from training import Trained, metrics_of
 
 from segtool.commands.demo import make_dataset
 from segtool.config import dump_config
@@ -82,12 +82,8 @@ def command(*arguments: object, code: int = 0, **options: Any) -> subprocess.Com
     return done
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def losses(run: Trained | Path) -> list[float]:
-    lines = run.metrics if isinstance(run, Trained) else rows(run)
+    lines = run.metrics if isinstance(run, Trained) else metrics_of(run)
     return [row["loss"] for row in lines if row.get("loss") is not None]
 
 
@@ -132,9 +128,9 @@ def test_a_signal_is_saved_and_the_run_goes_on_where_it_was(shapes, tmp_path):
         said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 143, said
     step = last(run / "checkpoints").progress.step  # type: ignore[union-attr]
-    assert step == rows(run)[-1]["step"]
+    assert step == metrics_of(run)[-1]["step"]
     command("train", run, "--resume", "--set", f"train.steps={step + 20}")
-    assert rows(run)[-1]["step"] == step + 20
+    assert metrics_of(run)[-1]["step"] == step + 20
 
 
 def test_memory_that_runs_out_ends_with_what_to_try(shapes, tmp_path, segtool):

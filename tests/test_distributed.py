@@ -20,6 +20,7 @@ import torch
 from conftest import config_of, draw_dataset
 from ranks import in_ranks, values_of
 from torch import nn
+from training import metrics_of
 
 from segtool.commands import session
 from segtool.commands.session import train_session
@@ -68,11 +69,7 @@ def trained(config: Path, run: Path, processes: int, **options: Any) -> list[dic
         train_session(Session(config, run=run, device="cpu", quiet=True, **options))
 
     values_of(in_ranks(processes, work, run.parent / f"{run.name}-ranks"))
-    return rows_of(run)
-
-
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return metrics_of(run)
 
 
 def assert_alike(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
@@ -545,7 +542,7 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step(write_config, tmp_
     main, other = in_ranks(2, work, tmp_path / "ranks")
     assert (main.error, other.error) == ("Interrupted", "SystemExit")
     assert "--resume --device cpu --gpus 2" in main.text
-    assert [row["step"] for row in rows_of(directory) if "loss" in row] == [1, 2, 3]
+    assert [row["step"] for row in metrics_of(directory) if "loss" in row] == [1, 2, 3]
 
 
 def validated_statistics(config: Path, directory: Path) -> list[list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from training import Trainer
+from training import Trainer, metrics_of
 
 from segtool.cli import app
 from segtool.config import dump_config
@@ -262,7 +261,7 @@ def stops_before_the_step(
     assert where == f"step {STEP + 1}"
     after = dict(spoiled[0].model.named_parameters())
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "the step was made"
-    rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(trainer.directory / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4], "the step was logged"
     assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 

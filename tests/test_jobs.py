@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import config_of, draw_dataset, is_running
+from training import metrics_of
 
 from segtool.config import dump_config
 from segtool.runs import checkpoint, history
@@ -185,7 +186,7 @@ def test_a_signal_ends_the_job_after_its_step_is_saved(config, start, tmp_path, 
     assert not any(map(is_running, others))
     saved = history.last(tmp_path / "run" / "checkpoints")
     assert saved is not None
-    logged = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = [row["step"] for row in metrics_of(tmp_path / "run")]
     assert saved.progress.step == logged[-1]
 
 
@@ -258,7 +259,7 @@ def test_torchrun_starts_a_run_again_where_it_was(config, start, tmp_path):
     os.kill(job.rank(1), signal.SIGKILL)
     assert job.end() == 0, job.said
     assert "continuing" in job.said
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
+    steps = [row["step"] for row in metrics_of(run) if "loss" in row]
     assert steps == list(range(1, 401))
 
 

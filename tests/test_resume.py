@@ -25,7 +25,7 @@ import pytest
 import torch
 from conftest import config_of, is_running
 from killing import Ended, Server
-from training import SilentOs
+from training import SilentOs, metrics_of
 
 from segtool import __version__
 from segtool.commands import continuation, execution, provenance, session
@@ -980,6 +980,6 @@ def test_a_terminal_that_is_closed_leaves_a_run_that_is_saved(bench, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
     found = history.last(run / "checkpoints")
     assert found is not None
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(run)
     assert found.progress.step == rows[-1]["step"] > 0
     assert (run / "train.log").read_text().rstrip().endswith(f"segtool train {run} --resume")

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
-from training import SilentOs, Trained, Trainer, prepared
+from training import SilentOs, Trained, Trainer, metrics_of, prepared
 
 from segtool.commands.preparation import verify_components
 from segtool.config import Config
@@ -665,7 +665,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_m
     after = everything(trainings[0])
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(trainer.directory / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 
@@ -757,7 +757,7 @@ def test_a_divergence_that_is_read_late_names_its_own_batch_and_nothing_of_it_is
     assert numbers == [0, 1, 2, 3, 4, 5]  # the one after it was queued already
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    rows = [json.loads(line) for line in (trainer.directory / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(trainer.directory / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
 

@@ -38,7 +38,12 @@ class Trained:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
+        return metrics_of(self.directory)
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """Returns the rows that a training logged in its run directory."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def prepared(config: Config, *, device: str = "cpu") -> Prepared:

@@ -6,7 +6,6 @@ ends with 0. It compares the run with that of one process.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from conftest import config_of, draw_dataset
+from training import metrics_of
 
 from segtool.config import dump_config
 
@@ -130,7 +130,7 @@ def _write_config(directory: Path) -> Path:
 
 
 def _losses(run: Path) -> list[float]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(run)
     return [row["loss"] for row in rows if "loss" in row]
 
 
