@@ -37,7 +37,7 @@ class Looks:
     """N D float32, of norm 1."""
     usable: np.ndarray
     """N bool."""
-    turns: np.ndarray | None = None
+    turns: np.ndarray | None
     """Which way each was turned before, N, of those that are to be found in different ones; None: all as they are."""
 
 

@@ -37,7 +37,7 @@ class Evaluation:
     flip: bool
     directory: Path
     """Where its per-image table goes."""
-    is_main: bool = True
+    is_main: bool
     """Whether this process tells it; of several one does."""
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -41,11 +41,11 @@ class Layout:
     splits: dict[str, tuple[str, str]]
     """Split -> folder of images, folder of masks, relative to the root with `/`; among train, val, test."""
     pairing: Pairing
-    pairings: dict[str, Pairing] = field(default_factory=dict)
+    pairings: dict[str, Pairing]
     """Of a split whose names are not as `pairing` says."""
-    unused: tuple[str, ...] = ()
+    unused: tuple[str, ...]
     """Other folders that look like masks."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
     """What a person should know: splits left out, data sets beside this one."""
 
     def pairing_of(self, split: str) -> Pairing:
