@@ -13,6 +13,7 @@ from PIL import Image
 
 from segtool import __version__
 from segtool.system.pools import num_cores
+from segtool.system.terminal import counted
 
 SMALL_SHARED_MEMORY = 512 * 2**20  # bytes under which loading processes may run out of it
 
@@ -25,7 +26,7 @@ def facts() -> list[tuple[str, str]]:
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", f"{torch.__version__}, torchvision {torchvision.__version__}, Pillow {Image.__version__}"),
         ("devices", ", ".join(_devices())),
-        ("processor", f"{_cores()}, {torch.get_num_threads()} threads, {_instructions()}"),
+        ("processor", f"{_cores()}, {counted(torch.get_num_threads(), 'thread')}, {_instructions()}"),
         ("compiler", next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), "none")),
         ("memory", _memory()),
         ("disk", f"{disk.free / 2**30:.1f} GiB free here"),
@@ -40,7 +41,8 @@ def _devices() -> list[str]:
 
 def _cores() -> str:
     count, mine = os.cpu_count(), num_cores()
-    return f"{count} cores" if count == mine else f"{count} cores, {mine} of them for this process"
+    cores = counted(count or 1, "core")
+    return cores if count == mine else f"{cores}, {mine} of them for this process"
 
 
 def _instructions() -> str:
