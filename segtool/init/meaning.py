@@ -18,6 +18,7 @@ from segtool.errors import shown
 from segtool.init.encoding_of_colors import CLOSE
 from segtool.init.evidence import VOID, Guess, hex_color, rounded_share
 from segtool.init.names import NamesFile, is_void
+from segtool.init.numbered import CHANNELS
 from segtool.init.recipe import Row
 from segtool.init.shapes import Shapes
 from segtool.init.standards import find_standard
@@ -158,11 +159,20 @@ def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
 
 def _of_codes(guess: Guess, file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
     if guess.key == "colors":
-        return file.of_colors(codes)
+        return file.of_colors(codes) or _of_channel(file, codes)
     if file.by_color and set(codes) <= set(guess.colors):
         by_color = file.of_colors([guess.colors[code] for code in codes])
         return {code: by_color[guess.colors[code]] for code in codes} if by_color else {}
     return file.of_values(codes)
+
+
+def _of_channel(file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
+    """Returns the names by value of colours that hold the value in one channel, or one and the same in all three."""
+    for unit in CHANNELS.values() if file.by_value else ():
+        values = [code // unit for code in codes]
+        if all(code % unit == 0 for code in codes) and max(values) <= 255 and (names := file.of_values(values)):
+            return {code: names[value] for code, value in zip(codes, values, strict=True)}
+    return {}
 
 
 def _named(guess: Guess, names: dict[int, str], file: NamesFile) -> Meaning:

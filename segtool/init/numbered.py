@@ -11,7 +11,7 @@ import numpy as np
 from segtool.data.facts import MaskFacts
 from segtool.init.evidence import MANY_VALUES, Guess, rounded_share, total
 
-_CHANNELS = {"red": 0x010000, "green": 0x000100, "blue": 0x000001, "all three": 0x010101}
+CHANNELS = {"red": 0x010000, "green": 0x000100, "blue": 0x000001, "all three": 0x010101}
 """What a packed colour is a multiple of, by the channels that hold its number."""
 _ONE_CLASS = "every number above 0 counts as the one class `object`, and objects that touch become one area"
 
@@ -53,7 +53,7 @@ def guess_numbered_colors(masks: Sequence[MaskFacts]) -> Guess | None:
     if not all(mask.colored for mask in masks):
         return None
     totals = total(masks)
-    for channels, unit in _CHANNELS.items():
+    for channels, unit in CHANNELS.items():
         numbers, rest = np.divmod(totals.values, unit)
         if 0 not in numbers or rest.any() or numbers.max() > 255:
             continue

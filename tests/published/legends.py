@@ -59,3 +59,15 @@ def mapillary_2(root: Path) -> None:
                 save(root / part / version / "labels" / f"{stem}.png", drawn)
                 save(root / part / version / "instances" / f"{stem}.png", drawn.astype(np.uint16) * np.uint16(256))
                 save(root / part / version / "panoptic" / f"{stem}.png", colored(drawn, VOC_COLORS))
+
+
+@published({"train": 14, "test": 6}, "rgb", ["#000000", "#010000", "#020000", "#030000"],
+           names=["background", "rice", "eels", "pilaf"])  # fmt: skip
+def uec_foodpix(root: Path) -> None:
+    """UECFoodPix Complete: the number of a class in the red channel, and a table of numbers and names."""
+    for part, num in (("train", 14), ("test", 6)):
+        for index, (image, mask) in enumerate(pairs(objects(3, least=4), num, seed=1630 + num)):
+            nothing = np.zeros_like(mask)
+            save(root / "data" / part / "img" / f"{index}{num}.jpg", image)
+            save(root / "data" / part / "mask" / f"{index}{num}.png", np.dstack([mask, nothing, nothing]))
+    text(root / "data" / "category.txt", ["id\tname", "1\trice", "2\teels", "3\tpilaf", "4\tsushi"])
