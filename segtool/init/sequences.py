@@ -21,6 +21,7 @@ GROUP_WORDS = (
     "patient|pat|subject|subj|sub|case|video|vid|clip|seq|sequence|scene|volume|vol|scan|slide|wsi|stack|series|session"
     "|flight|plot|plant|site|tile|mosaic|area|city"
 )
+VIEW_WORDS = "pre|post|before|after|left|right"
 MAX_NEIGHBOURS = 2000  # pairs of pictures that are compared
 MAX_OTHERS = 1000
 
@@ -45,6 +46,7 @@ _PATTERNS = (
     _Pattern(rf"(?i)^(.*?(?:{GROUP_WORDS})[_\-. ]?\d+)/.+/", "named"),
     _Pattern(r"^(.+)/", "folder"),
     _Pattern(r"^(.+?)(?:_jpe?g|_png)?\.rf\.[0-9A-Za-z]+$", "copies"),
+    _Pattern(rf"(?i)^(.*\d)[_\-. ](?:{VIEW_WORDS})(?![^\W_])", "views"),
     _Pattern(rf"(?i)^(.*?)[_\-. ]+(?:{FRAME_WORDS})[_\-. ]?\d+$", "frames"),
     _Pattern(r"^(.+?)[_\-. ,x]+[a-zA-Z]{0,4}\d+[_\-. ,x]+[a-zA-Z]{0,4}\d+$", "tiles"),
     _Pattern(r"^(.+?)[_\-. ]*\d+$", "numbered"),
@@ -106,6 +108,8 @@ def _evidence(
     """Returns what speaks for a pattern, or None."""
     if kind == "copies":
         return "copies that an export made of one image, by their names"
+    if kind == "views":
+        return "one place or subject at two times or from two sides, by their names"
     if kind == "frames":
         return "frames or slices, numbered behind the name of what they show"
     if kind == "tiles":

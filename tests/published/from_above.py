@@ -200,3 +200,15 @@ def vaihingen(root: Path) -> None:
         save(root / "gts_for_participants" / f"{stem}.tif", colored(mask, VAIHINGEN))
         eroded = root / "ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE"
         save(eroded / f"{stem}_noBoundary.tif", colored(rim(mask, 5), [*VAIHINGEN, (0, 0, 0)]))
+
+
+@published(24, "index", [0, 1, 2, 3], apart=r"_([0-9]{8})_p")
+def xview2(root: Path) -> None:
+    """xView2: each place before and after, with masks of its own, which no split may part; outlines beside them."""
+    for index, (image, mask) in enumerate(pairs(aerial, 12, seed=1640)):
+        light = (0.8 * image.astype(float) + 12 * (index % 3)).astype(np.uint8)
+        for when, picture, damage in (("pre", image, 1), ("post", light, 1 + index % 3)):
+            stem = f"guatemala-volcano_{index:08d}_{when}_disaster"
+            save(root / "train" / "images" / f"{stem}.png", picture)
+            save(root / "train" / "targets" / f"{stem}_target.png", (mask == 1) * np.uint8(damage))
+            text(root / "train" / "labels" / f"{stem}.json", '{"features": {"xy": []}}')
