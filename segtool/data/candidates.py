@@ -26,6 +26,7 @@ class Candidates:
         self.without = without
         self.places: dict[str, list[Place]] = defaultdict(list)
         self._flat: dict[str, bool] = {}
+        self._in_color: dict[str, bool] = {}
         self.add(tree.places)
         self.places[""].extend(place for place in tree.unknown() if place not in self.places[""])
 
@@ -63,8 +64,10 @@ class Candidates:
 
     def in_color(self, place: Place) -> bool:
         """Whether the first file of a place has colours, and is no single channel of pictures."""
-        facts = look_at_images(self.tree.files_of(place)[:1], max_pixels=Limits().max_pixels).values()
-        return all(not fact.error and fact.channels > 2 for fact in facts)
+        if place.shown not in self._in_color:
+            facts = look_at_images(self.tree.files_of(place)[:1], max_pixels=Limits().max_pixels).values()
+            self._in_color[place.shown] = all(not fact.error and fact.channels > 2 for fact in facts)
+        return self._in_color[place.shown]
 
     def is_flat(self, place: Place) -> bool:
         """Whether the files of a place hold a few values in areas, as masks do."""

@@ -34,6 +34,10 @@ CHANCE = 2.5
 """Some pairs of two folders are a chance where so many times more lie side by side in one."""
 
 
+PairingGuess = Callable[[Sequence[str], Sequence[str]], tuple[Pairing, int]]
+"""How the stems of images and masks are paired, and the number of pairs that gives."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the images and masks of each split are."""
@@ -73,7 +77,7 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     Args:
         without: Folders of masks that are none, as their pixels say.
     """
-    finder = _Finder(root, without)
+    finder = first = _Finder(Candidates(Tree(root), without))
     two_folders = finder.choose(finder.candidates.pairs_of_folders)
     if not two_folders or two_folders["train"].images.role is None:
         across = finder.across_splits()
@@ -88,11 +92,11 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best
     if not (one_folder or two_folders):
-        other = _Finder(root, without)  # which makes places of its own
+        other = _Finder(Candidates(Tree(root), without))  # which makes places of its own
         kinds = other.of_kinds()
         finder, best = (other, kinds) if _total(kinds) > _total(best) else (finder, best)
     if not best or finder.leaves_masks(best):
-        other = _Finder(root, without, by_name=True)
+        other = _Finder(first.candidates, guess_by_name)
         by_name = other.choose(other.candidates.pairs_of_folders)
         finder, best = (other, by_name) if NEARLY * _total(by_name) > _total(best) else (finder, best)
     return finder.layout(best) if best and not finder.is_chance(best) else None
@@ -105,10 +109,11 @@ def _total(found: dict[str, _Match]) -> int:
 class _Finder:
     """The choice among what may belong together below a root."""
 
-    def __init__(self, root: Path, without: Collection[str], *, by_name: bool = False) -> None:
-        self.tree = Tree(root)
-        self._guess = guess_by_name if by_name else guess_pairing
-        self.candidates = Candidates(self.tree, without)
+    def __init__(self, candidates: Candidates, guess: PairingGuess = guess_pairing) -> None:
+        """Chooses among the candidates, whose names are compared by `guess`."""
+        self.tree = candidates.tree
+        self.candidates = candidates
+        self._guess = guess
 
     def _match(self, images: Place, masks: Place) -> _Match:
         if images == masks:
