@@ -132,7 +132,7 @@ def test_a_stranger_gets_from_a_folder_to_masks_with_what_the_program_prints(tmp
     PUBLISHED["umlauts"].make(tmp_path / "set")
     told = segtool_in(tmp_path, "init", "set").stderr
     check, train = re.findall(r"segtool (check [^\s;]+|train [^\s;]+)", told)
-    assert "no problem found" in segtool_in(tmp_path, *check.split()).stdout
+    assert "no problem found in the data" in segtool_in(tmp_path, *check.split()).stdout
     settings = [f"--set={setting}" for setting in QUICK]
     segtool_in(tmp_path, *train.split(), "--run", "run", *settings)
     segtool_in(tmp_path, "eval", "run")

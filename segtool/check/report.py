@@ -84,7 +84,7 @@ def render(console: Console, findings: Sequence[Finding], summary: Summary | Non
                 console.print(Text(f"    {label:5} {text}"), soft_wrap=wrap)
     counts = Counter(finding.severity for finding in findings)
     told = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts[severity])
-    console.print(Text(told or "no problem found", style="" if told else "green"))
+    console.print(Text(told or "no problem found in the data", style="" if told else "green"))
 
 
 def _render_summary(console: Console, summary: Summary) -> None:
