@@ -187,6 +187,27 @@ def test_files_without_a_partner_are_told_by_kind(tmp_path: Path) -> None:
     assert "SEG106" not in findings
 
 
+def test_a_partner_of_a_kind_that_is_not_read_is_named(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    train = tmp_path / "set/train"
+    (train / "images/train_3.png").rename(train / "images/train_3.HEIC")
+    (train / "images/train_4.png").unlink()
+    (train / "images/train_5.png").rename(train / "images/other.gif")
+    (train / "masks/train_2.png").rename(train / "masks/train_2.psd")
+    findings = found(config, tmp_path)
+    lost = {code: findings[code].example for code in ("SEG103", "SEG104")}
+    assert lost == {
+        "SEG103": "train/images/train_2.png: no mask of that stem but train/masks/train_2.psd, which is of a kind that "
+        "is not read",
+        "SEG104": "train/masks/train_3.png: no image of that stem but train/images/train_3.HEIC, which is of a kind "
+        "that is not read",
+    }
+    assert findings["SEG104"].count == 3
+    assert findings["SEG104"].remedy.startswith("convert 1 image (.heic) to PNG or TIFF; add the images, or move")
+    (train / "images/train_3.HEIC").unlink()
+    assert found(config, tmp_path)["SEG104"].example == "train/masks/train_3.png: no image of that stem"
+
+
 def test_two_images_of_one_stem_are_ambiguous(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     picture(99).save(tmp_path / "set/train/images/train_0.jpg")

@@ -72,18 +72,25 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
     ):
         if files:
             article = "an" if partner == "image" else "a"
+            unread = [file for file in files if file in survey.listing.unread]
+            first = (unread or files)[0]
+            example = f"{survey.name(first)}: no {partner} of that stem"
             remedy = (
                 f"add the {partner}s, or move the {what}s out of the folder; where names differ, see data.pairing; "
                 "where only a part is labelled, set data.unpaired to skip"
             )
+            if unread:
+                example += f" but {survey.name(survey.listing.unread[first])}, which is of a kind that is not read"
+                kinds = ", ".join(sorted({survey.listing.unread[file].suffix.lower() for file in unread}))
+                remedy = f"convert {num(unread, partner)} ({kinds}) to PNG or TIFF; {remedy}"
             yield Finding(
                 code,
                 "note" if skipped else "error",
                 f"{num(files, what)} without {article} {partner}{', left out' if skipped else ''}",
                 len(files),
                 few_names(survey, files),
-                f"{survey.name(files[0])}: no {partner} of that stem",
-                f"nothing, where they are {without}" if skipped else hint or remedy,
+                example,
+                f"nothing, where they are {without}" if skipped and not unread else hint or remedy,
             )
 
 

@@ -15,7 +15,7 @@ from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at
 from segtool.data.formats import Places, data_root, empty_folders, pairing_hint, read_parts, skip_unpaired
 from segtool.data.images import read_image
 from segtool.data.labels import Labels
-from segtool.data.pairs import Pairs, Record
+from segtool.data.pairs import Pairs, Record, unread_partners
 from segtool.data.splits import divide
 from segtool.data.uses import Decoder, Use
 from segtool.data.words import SPLITS
@@ -46,6 +46,8 @@ class Listing:
     """Of a split with a folder that holds no image file: a sentence about each."""
     unknown: dict[str, list[str]] = field(default_factory=dict)
     """Of a split whose list names images that are not there: a sentence about each line."""
+    unread: dict[Path, Path] = field(default_factory=dict)
+    """Of files without a partner: the picture that bears its name, of a kind that is not read."""
 
     def images(self) -> list[Path]:
         """Returns the images that are looked at, those without a mask too."""
@@ -219,7 +221,9 @@ def _list_part(places: Places, part: Folders, split: str, found: Listing) -> Non
     if not pairs.records:
         found.empty[split] = [*empty_folders(split, folders["images"], folders["masks"])]
     if pairs.images_without_mask or pairs.masks_without_image or not pairs.records:
-        found.hints[split] = pairing_hint(pairs, folders["images"], folders["masks"], places.pairing(part))
+        both = (pairs, folders["images"], folders["masks"], places.pairing(part))
+        found.hints[split] = pairing_hint(*both)
+        found.unread.update(unread_partners(*both))
 
 
 def _divide(config: Config, found: Listing, uses: dict[Path, Use]) -> None:

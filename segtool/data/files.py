@@ -11,6 +11,11 @@ from segtool.errors import DataError, shown
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
+_OF_CAMERAS = (".heic", ".heif", ".avif", ".dng", ".nef", ".cr2", ".arw")
+_OF_INSTRUMENTS = (".czi", ".nd2", ".lif", ".svs", ".dcm", ".nii")
+_OF_PROGRAMS = (".gif", ".jp2", ".jxl", ".psd", ".exr", ".ppm", ".pgm")
+UNREAD_PICTURES = frozenset((*_OF_CAMERAS, *_OF_INSTRUMENTS, *_OF_PROGRAMS))
+"""Endings of pictures that are not read as images, and would be missed if nothing was said."""
 _RUN_FILES = {"run.json", "checkpoints"}  # by which a folder is told that a training has written, samples and all
 
 

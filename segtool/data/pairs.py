@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from segtool.config import Pairing
-from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, apart, list_files, stem_of
+from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, UNREAD_PICTURES, apart, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.predictions import without_predictions
 from segtool.errors import DataError, shown
@@ -104,6 +104,22 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
         unnamed=tuple(unnamed),
         kinds=tuple(kinds),
     )
+
+
+def unread_partners(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> dict[Path, Path]:
+    """Returns, of the files without a partner, those whose partner is there as a picture of a kind that is not read."""
+    found: dict[Path, Path] = {}
+    sides = (
+        (pairs.images_without_mask, images, masks, UNREAD_PICTURES - MASK_SUFFIXES),
+        (pairs.masks_without_image, masks, images, UNREAD_PICTURES),
+    )
+    for alone, own, other, suffixes in sides:
+        if alone:
+            is_image = own is images
+            unread, _ = keyed(list_files(other, suffixes), other, pairing, image=not is_image)
+            keys, _ = keyed(alone, own, pairing, image=is_image)
+            found |= {file: unread[key][0] for key, files in keys.items() if key in unread for file in files}
+    return found
 
 
 def strip(stem: str, prefix: str, suffix: str) -> str | None:

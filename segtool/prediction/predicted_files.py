@@ -13,17 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from segtool.data.files import list_files, stem_of
+from segtool.data.files import UNREAD_PICTURES, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.predictions import MADE_BY, is_prediction
 from segtool.errors import CheckpointError, DataError, SegtoolError
 from segtool.system.disk import make_folder, remove_abandoned, write_atomically
-
-_OF_CAMERAS = (".heic", ".heif", ".avif", ".dng", ".nef", ".cr2", ".arw")
-_OF_INSTRUMENTS = (".czi", ".nd2", ".lif", ".svs", ".dcm", ".nii")
-_OF_PROGRAMS = (".gif", ".jp2", ".jxl", ".psd", ".exr", ".ppm", ".pgm")
-UNREAD_PICTURES = frozenset((*_OF_CAMERAS, *_OF_INSTRUMENTS, *_OF_PROGRAMS))
-"""Endings of pictures that are not read, and would be missed among the masks if nothing was said."""
 
 
 @dataclass(frozen=True)
