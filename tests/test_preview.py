@@ -170,6 +170,17 @@ def test_a_file_in_the_place_of_the_folder_is_told_without_a_traceback(segtool, 
     assert "Traceback" not in result.err
 
 
+def test_pictures_do_not_join_the_data(segtool, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder / "images")
+    before = sorted(folder.rglob("*"))
+    for place in (folder / "images", folder / "masks" / "drawn" / "here", tmp_path / "link"):
+        result = segtool("check", folder / "config.yaml", "--augment", place)
+        assert result.code == 2
+        assert f"{place}: lies in {folder}" in result.err
+        assert "choose another --augment" in result.err
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_check_that_draws_no_pictures_does_without_torch(folder):
     code = (
         "import sys\n"

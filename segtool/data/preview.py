@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from segtool.config import Augment, Config, located, plain
+from segtool.config import Augment, Config, Data, located, plain
 from segtool.config.yaml_io import flow
 from segtool.data import draw
 from segtool.data.augment import augment_pair, cut
-from segtool.data.formats import split_records
+from segtool.data.formats import data_root, split_records
 from segtool.data.geometry import draw_geometry
 from segtool.data.labels import Labels
 from segtool.data.pairs import Record
 from segtool.data.photometry import require_jpeg_holds
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, evenly
-from segtool.errors import DataError
+from segtool.errors import DataError, SegtoolError
 from segtool.system.disk import make_folder, write_atomically
 
 IMAGES = 4  # rows of a sheet
@@ -109,7 +109,9 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
 
     Raises:
         DataError: there is no training pair, or a file cannot be used.
+        SegtoolError: the folder lies among the images or masks, which the pictures would join.
     """
+    _require_apart(config.data, data_root(config.data, base), directory)
     with located(config):
         records = split_records(config, base).get("train")
     if not records:
@@ -133,6 +135,15 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
         paths.append(directory / f"augment-{name}.png")
         write_atomically(paths[-1], draw.png(picture))
     return paths
+
+
+def _require_apart(data: Data, root: Path, directory: Path) -> None:
+    """Raises SegtoolError where a folder is one that images or masks are searched in, or lies within one."""
+    parts = [part for part in (data.train, data.val, data.test) if part is not None]
+    searched = [root / name for part in parts for name in (part.images, part.masks) if name is not None]
+    for folder in searched:
+        if directory.resolve().is_relative_to(folder.resolve()):
+            raise SegtoolError(f"{directory}: lies in {folder}, whose pictures are data; choose another --augment")
 
 
 def _sources(config: Config, records: Sequence[Record]) -> list[Source]:
