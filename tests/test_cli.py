@@ -288,6 +288,31 @@ def test_pictures_that_are_not_read_are_missed_aloud_among_those_that_are_predic
     assert "2 of 2 masks" in done.err
 
 
+def test_masks_that_are_predicted_with_their_images_are_told_with_the_folder_to_name(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "2 of the {} images are masks by the config of the run, and predicted all the same; to leave them out, name"
+    images, masks = Path("test/images"), Path("test/masks")
+    count = len(list(data.rglob("*.png")))
+    done = segtool("predict", run_directory, data, "--out", tmp_path / "all")
+    assert done.code == 0, done.err
+    assert f"warning: {data / masks}: {told.format(count)} {data / images} instead\n" in done.err
+    assert len(list((tmp_path / "all").rglob("*.png"))) == count
+    monkeypatch.chdir(data)
+    done = segtool("predict", run_directory, "test", "--out", tmp_path / "test")
+    assert f"warning: {masks}: {told.format(4)} {images} instead\n" in done.err
+    one = tmp_path / "one"
+    shutil.copytree(data / images, one)
+    for mask in (data / masks).iterdir():
+        shutil.copy(mask, one / f"{mask.stem}_m.png")
+    beside = ("--set", "data.test={images: ., masks: ., pairing: {mask_suffix: _m}}")
+    done = segtool("predict", run_directory, one, "--out", tmp_path / "beside", *beside)
+    assert f"_m.png: {told.format(4)} the images alone\n" in done.err
+    alone = segtool("predict", run_directory, data / images, "--out", tmp_path / "alone")
+    of_masks = segtool("predict", run_directory, data / masks, "--out", tmp_path / "masks")
+    assert "are masks" not in alone.err + of_masks.err
+
+
 def test_a_folder_of_predictions_that_is_not_there_is_missed_as_one_of_masks(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,17 @@ def test_one_stem_from_two_folders_is_an_error_that_names_all_pairs(tmp_path):
         jobs_for([tmp_path / "one" / "a.png", tmp_path / "one" / "a.png"], tmp_path / "out")
 
 
+def test_of_thousands_of_images_that_share_a_file_the_first_are_told(tmp_path):
+    for index in range(25):
+        image_at(tmp_path / f"in/{index:02}.jpg")
+        image_at(tmp_path / f"in/{index:02}.png")
+    with pytest.raises(SegtoolError) as error:
+        jobs_for(tmp_path / "in", tmp_path / "out")
+    assert len(error.value.problems) == 21
+    assert "19.jpg" in error.value.problems[19]
+    assert error.value.problems[20] == "and so would the images of 5 more files"
+
+
 def test_a_mask_may_not_take_the_place_of_another_images_overlay(tmp_path):
     for name in ("a.png", "overlays/a.png"):
         image_at(tmp_path / "in" / name)

@@ -205,7 +205,7 @@ def predict_session(
         overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
     """
     from segtool.prediction.predict import build_ensemble, predict
-    from segtool.prediction.predicted_files import list_jobs, unread_pictures
+    from segtool.prediction.predicted_files import list_jobs, masks_among, unread_pictures
     from segtool.system.allocator import keep_freed_memory
     from segtool.system.distributed import choose_device, join_world, place
 
@@ -220,6 +220,8 @@ def predict_session(
                 reporter.warn(f"{shown(left[0])}{more}: left out, of a kind that is not read; convert to PNG or TIFF")
             checkpoints = find_checkpoints(members, reporter)
             config = _configs(checkpoints, members, overrides)[0]
+            for warning in masks_among(config.data, inputs, jobs):
+                reporter.warn(warning)
             predictor = build_ensemble(checkpoints, place(world, choose_device(device)), flip=flip)
         require_alike(world, [[str(job.image) for job in jobs], [str(c.progress) for c in checkpoints]])
         if len(checkpoints) > 1:

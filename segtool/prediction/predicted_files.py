@@ -6,18 +6,22 @@ import io
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from segtool.config import Data
 from segtool.data.files import UNREAD_PICTURES, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
+from segtool.data.pairs import tell_apart
 from segtool.data.predictions import MADE_BY, is_prediction
-from segtool.errors import CheckpointError, DataError, SegtoolError
+from segtool.errors import CheckpointError, DataError, SegtoolError, shown
 from segtool.system.disk import make_folder, remove_abandoned, write_atomically
+
+MOST_COLLISIONS = 20  # that are told: a folder of images and masks of the same names may have thousands
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,38 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
 def unread_pictures(inputs: Sequence[Path]) -> list[Path]:
     """Returns the pictures in the given folders that no mask is made of, as they are of a kind that is not read."""
     return [path for given in inputs if given.is_dir() for path in list_files(given, UNREAD_PICTURES)]
+
+
+def masks_among(data: Data, inputs: Sequence[Path], jobs: Sequence[Job]) -> Iterator[str]:
+    """Yields a warning for masks in a given folder, by what a config says of them, that are predicted with its images.
+
+    They lie in a folder of their own, as a split's do, or are named as masks in one folder with the images.
+    """
+    parts = [part for part in (data.train, data.val, data.test) if part is not None and data.format == "folders"]
+    places = {both for part in parts for both in _tails(str(part.images), str(part.masks))}
+    pairings = {part.pairing or data.pairing for part in parts if part.images == part.masks}
+    for given in filter(Path.is_dir, inputs):
+        folder = Path(os.path.abspath(given))
+        files = [job.image for job in jobs if job.image.is_relative_to(folder)]
+        told = f"of the {len(files)} images are masks by the config of the run, and predicted all the same"
+        for images, masks in sorted(places):
+            lying = [file for file in files if file.is_relative_to(folder / masks)]
+            if lying and any(file.is_relative_to(folder / images) for file in set(files).difference(lying)):
+                yield shown(f"{given / masks}: {len(lying)} {told}; to leave them out, name {given / images} instead")
+        for pairing in pairings:
+            _, named = tell_apart(files, pairing)
+            if (pairing.mask_prefix or pairing.mask_suffix) and 0 < len(named) < len(files):
+                yield shown(f"{given / named[0].name}: {len(named)} {told}; to leave them out, name the images alone")
+
+
+def _tails(images: str, masks: str) -> Iterator[tuple[Path, Path]]:
+    """Yields two folders, and what is left of both without the folders that both lie in, one after the other."""
+    one, other = Path(os.path.normpath(images)).parts, Path(os.path.normpath(masks)).parts
+    while one != other:
+        yield Path(*one), Path(*other)
+        if one[:1] != other[:1]:
+            return
+        one, other = one[1:], other[1:]
 
 
 def remove_unfinished(jobs: Sequence[Job]) -> None:
@@ -147,11 +183,15 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
         for path in job.outputs:
             # Compared without case and in composed form, since some file systems know no other way.
             writers.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), []).append(job.image)
+    shared = dict.fromkeys(tuple(images) for images in writers.values() if len(images) > 1)
+    apart = "predict them into separate --out folders, or name those of one kind alone"
     problems = [
         f"{', '.join(map(str, images))}: would all be written to one file; "
-        + ("predict them into separate --out folders" if len(set(images)) > 1 else "name the image once")
-        for images in dict.fromkeys(tuple(images) for images in writers.values() if len(images) > 1)
+        + (apart if len(set(images)) > 1 else "name the image once")
+        for images in list(shared)[:MOST_COLLISIONS]
     ]
+    if len(shared) > MOST_COLLISIONS:
+        problems.append(f"and so would the images of {len(shared) - MOST_COLLISIONS} more files")
     sources = {os.path.realpath(job.image) for job in jobs}
     problems += [
         f"{path}: the output would replace an input image; choose another --out"
