@@ -399,10 +399,25 @@ def test_files_about_something_else_name_no_classes(tmp_path: Path, file: str, t
     assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
 
 
+@pytest.mark.parametrize(("num_rows", "palette"), [(3, False), (4, False), (3, True)])
+def test_the_rows_of_a_table_of_colours_name_values_where_nearly_all_occur(
+    tmp_path: Path, num_rows: int, palette: bool
+) -> None:
+    colors = np.array([[9, 9, 9], [8, 8, 8], [7, 7, 7]])
+    masks = [regions(i, [0, 1, 2]) for i in range(8)]
+    root = make_set(tmp_path / "set", masks, colors=colors if palette else None, palette=palette)
+    rows = ["sky,0,0,0", "road,255,0,0", "tree,0,255,0", "void,0,0,9"][:num_rows]
+    (root / "class_dict.csv").write_text("name,r,g,b\n" + "\n".join(rows))
+    named = num_rows == 3 and not palette  # a palette has colours of its own, and three of four rows are too few
+    expected = ["sky", "road", "tree"] if named else ["class_0", "class_1", "class_2"]
+    assert [spec.name for spec in init(root).data.classes] == expected
+    assert ("class_dict.csv, whose rows are taken as the values" in scaffold(root, config_dir=tmp_path)) is named
+
+
 def test_colours_come_before_orders(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\n")
     (tmp_path / "z_labels.csv").write_text("a,0,0,0\nb,1,1,1\n")
-    assert [bool(names.by_color) for names in find_names(tmp_path)] == [True, False]
+    assert [bool(names.by_color) for names in find_names(tmp_path)] == [True, False, False]
 
 
 # --- no data set

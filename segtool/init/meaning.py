@@ -160,6 +160,8 @@ def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
 def _of_codes(guess: Guess, file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
     if guess.key == "colors":
         return file.of_colors(codes) or _of_channel(file, codes)
+    if file.of_colors_table and guess.colors:  # the palette would have its colours
+        return {}
     if file.by_color and set(codes) <= set(guess.colors):
         by_color = file.of_colors([guess.colors[code] for code in codes])
         return {code: by_color[guess.colors[code]] for code in codes} if by_color else {}
@@ -182,7 +184,8 @@ def _named(guess: Guess, names: dict[int, str], file: NamesFile) -> Meaning:
     absent = len(file.by_order or file.by_color or file.by_value) - len(names)
     more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
     why = f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
-    return Meaning(names, f"Names from {shown(file.path.name)}.{more}", {}, void, why)
+    order = ", whose rows are taken as the values 0, 1, 2, …" if file.of_colors_table else ""
+    return Meaning(names, f"Names from {shown(file.path.name)}{order}.{more}", {}, void, why)
 
 
 def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:

@@ -18,6 +18,7 @@ from segtool.config.yaml_io import load
 from segtool.errors import SegtoolError, shown
 from segtool.init.names_in_tables import color_of, read_table
 
+NEARLY_ALL = 0.8  # of the rows of a table of colours occur as values 0, 1, 2, … where these count them
 MAX_BYTES = 1 << 20
 MAX_FILES = 60
 MAX_DEPTH = 4
@@ -42,6 +43,8 @@ class NamesFile:
     """Names by packed colour."""
     by_value: dict[int, str] = field(default_factory=dict)
     """Names by stored value."""
+    of_colors_table: bool = False
+    """Whether the order is that of a table of colours, which is less sure to be the one of the values."""
 
     def of_values(self, values: Sequence[int]) -> dict[int, str]:
         """Returns a name for each of the values (ascending), or nothing where the counts do not agree."""
@@ -50,6 +53,9 @@ class NamesFile:
         num = len(self.by_order)
         if not values or not num:
             return {}
+        if self.of_colors_table:
+            nearly_all = values[0] >= 0 and values[-1] < num and len(values) >= NEARLY_ALL * num
+            return {value: self.by_order[value] for value in values} if nearly_all else {}
         if len(values) == num:
             return dict(zip(values, self.by_order, strict=True))
         if values[0] >= 1 and values[-1] == num:
@@ -140,6 +146,8 @@ def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
     table = read_table(lines)
     if colors := _cleaned(table.by_color):
         yield NamesFile(path, by_color=colors)
+        if telling and not table.by_value and len(colors) >= len(lines) - 1:
+            yield NamesFile(path, by_order=tuple(colors.values()), of_colors_table=True)
     if telling and (values := _cleaned(table.by_value)):
         yield NamesFile(path, by_value=values)
     if telling and not table.by_color and not table.by_value:
@@ -221,6 +229,8 @@ def _of_list(path: Path, data: Sequence[Any], *, telling: bool) -> Iterator[Name
         if _is_number(value := _first(item, _VALUE_KEYS)):
             by_value[value] = name
     yield from _filled(path, by_color, by_value)
+    if len(by_color) == len(data) and not by_value and (colors := _cleaned(by_color)):
+        yield NamesFile(path, by_order=tuple(colors.values()), of_colors_table=True)
 
 
 def _filled(path: Path, by_color: dict[int, str], by_value: dict[int, str]) -> Iterator[NamesFile]:

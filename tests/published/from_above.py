@@ -155,7 +155,8 @@ def water_bodies(root: Path) -> None:
         save(root / "Water Bodies Dataset" / "Masks" / f"water_body_{index}.jpg", binary(mask == 3))
 
 
-@published(24, "index", [0, 1, 2, 3, 4], masks="label_images_semantic")
+@published(24, "index", [0, 1, 2, 3, 4], masks="label_images_semantic",
+           names=["paved-area", "dirt", "grass", "gravel", "water"])  # fmt: skip
 def semantic_drone(root: Path) -> None:
     """Semantic drone: the classes' numbers and their colours as two folders of masks, names with colours."""
     base = root / "dataset" / "semantic_drone_dataset"

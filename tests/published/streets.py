@@ -163,6 +163,18 @@ def rugd(root: Path) -> None:
     text(root / "RUGD_annotations" / "RUGD_annotation-colormap.txt", rows)
 
 
+@published(16, "index", range(6), names=["sky", "building", "road", "car", "person", "tree"], masks="uint8")
+def railsem19(root: Path) -> None:
+    """RailSem19: `jpgs/rs19_val` beside `uint8/rs19_val`; names in the order of the values, with colours."""
+    for index, (image, mask) in enumerate(pairs(street, 16, seed=909)):
+        save(root / "jpgs" / "rs19_val" / f"rs{index:05d}.jpg", image)
+        save(root / "uint8" / "rs19_val" / f"rs{index:05d}.png", mask)
+        text(root / "jsons" / "rs19_val" / f"rs{index:05d}.json", json.dumps({"frame": index, "objects": []}))
+    names = ["sky", "building", "road", "car", "person", "tree"]
+    labels = [{"color": [128, 10 * place, 64], "name": name, "evaluate": True} for place, name in enumerate(names)]
+    text(root / "rs19-config.json", json.dumps({"version": "1.0", "labels": labels}))
+
+
 @published({"train": 12, "val": 6}, "index", range(6), masks="_labelTrainIds")
 def acdc(root: Path) -> None:
     """ACDC: the splits below each weather, six kinds of truth side by side; no truth for the test."""
