@@ -22,6 +22,7 @@ from segtool.init.sequences import Sequences, find_sequences, group_stems
 from segtool.init.shapes import labels_of
 
 MANY_PAIRS = 50
+MOST = 0.7  # share of the pairs that one group may hold
 NUM_SEEDS = 32
 NUM_STRATIFIED = 8  # seeds with `stratify`, which differ little
 
@@ -126,11 +127,12 @@ def choose_split(
     presence = _presence(masks, guess)
     pool = _Pool(records, shares, presence, presence(records), _twins(images, looks))
     best, tried = pool.best(sequences)
-    if best.leak and not sequences:
-        for blocks in _blocks(stems, len(shares) + 1):
-            other, tried_too = pool.best(blocks)
+    if best.leak:
+        found = sequences
+        for way in (*_copies(stems, len(shares) + 1), *(() if found else _blocks(stems, len(shares) + 1))):
+            other, tried_too = pool.best(way)
             if other.rank > best.rank and other.leaks <= best.leaks / 2:
-                sequences, best, tried = blocks, other, tried_too
+                sequences, best, tried = way, other, tried_too
     chosen: dict[str, float | int | str | bool] = {**shares, "seed": best.split.seed}
     if best.split.group:
         chosen["group"] = best.split.group
@@ -140,12 +142,20 @@ def choose_split(
     return SplitChoice(len(best.parts["train"]), chosen, reason, len(best.parts["val"]))
 
 
+def _copies(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
+    """Yields the images of one name in any folder, as they are and with a number behind it or more than that."""
+    for pattern in (r"([^/]+)$", r"([^/]+?)(?:[_\-. ]\d+)?$", r"([^/\d]*\d+)[^/]*$"):
+        groups = group_stems(stems, pattern)
+        if groups and parts < len(groups) < len(stems) and max(map(len, groups.values())) <= MOST * len(stems):
+            yield Sequences(pattern, len(groups), "copies of one image, by their names and their looks")
+
+
 def _blocks(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
     """Yields blocks of 10, 100 and 1000 consecutive numbers, for images whose equal neighbours no name tells."""
     for digits in (1, 2, 3):
         pattern = r"^(.*?)\d$" if digits == 1 else rf"^(.*?)\d{{1,{digits}}}$"
         groups = group_stems(stems, pattern)
-        if groups and len(groups) > parts and max(map(len, groups.values())) <= 0.7 * len(stems):
+        if groups and len(groups) > parts and max(map(len, groups.values())) <= MOST * len(stems):
             yield Sequences(pattern, len(groups), "consecutive numbers, since neighbours show nearly the same")
 
 

@@ -153,6 +153,17 @@ def turned_copies(root: Path) -> None:
             save(root / "masks" / f"im{index}_aug{turn}.png", np.rot90(binary(mask), turn).copy())
 
 
+@published(40, "index", [0, 38], apart="([0-9]{5})(_[0-9])?$")
+def copies_beside(root: Path) -> None:
+    """Leaf disease of Kaggle: the set in `data`, and in `aug_data` all of it again, with two turns of each image."""
+    for index in range(10):
+        image, mask = objects(1, least=2)(np.random.default_rng([908, index]), (64, 64))
+        for number, folder, turn in ((0, "data", 0), (0, "aug_data", 0), (1, "aug_data", 1), (2, "aug_data", 2)):
+            name = f"{index:05d}_{number}" if number else f"{index:05d}"
+            save(root / folder / folder / "images" / f"{name}.jpg", np.rot90(image, turn).copy())
+            save(root / folder / folder / "masks" / f"{name}.png", np.rot90(mask * 38, turn).copy())
+
+
 @published(12, "index", [0, 255])
 def pairs_in_csv(root: Path) -> None:
     """Names that have nothing in common, and a table that says which belong together."""
