@@ -231,6 +231,21 @@ def test_images_of_a_second_folder_whose_masks_are_there_are_told_so(tmp_path: P
     assert "images_part_2: 4 IMAGES WHOSE MASKS LIE IN masks are left out" in notes
 
 
+def test_what_lies_there_again_and_sets_beside_the_chosen_one_are_called_so(tmp_path: Path) -> None:
+    for split, first, last in (("train", 0, 8), ("test", 8, 12)):
+        for i in range(first, last):
+            for folder in (".", split):
+                write_image(tmp_path / f"again/{folder}/images/p{i}.png", i)
+                write_mask(tmp_path / f"again/{folder}/masks/p{i}.png", regions(i, [0, 1]))
+    assert "images: the same files again, left out" in discover(tmp_path / "again").notes
+    for i in range(12):
+        number = "" if i < 8 else "2"
+        write_image(tmp_path / f"beside/imgs{number}/q{i}.png", i)
+        write_mask(tmp_path / f"beside/masks{number}/q{i}.png", regions(i, [0, 1]))
+    told = "imgs2: 4 images with masks of their own in masks2 are left out: another set"
+    assert told in discover(tmp_path / "beside").notes
+
+
 def test_channels_beside_the_images_are_no_images_without_masks(tmp_path: Path) -> None:
     for i in range(6):
         write_image(tmp_path / f"set/images/p{i}.png", i)

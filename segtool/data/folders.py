@@ -360,12 +360,12 @@ def _copies(files: dict[str, list[Path]]) -> list[str]:
             continue
         place = _place(folder)
         first = seen.setdefault((place.role, place.split, *sizes), folder)  # a split that copies another is for check
-        if first != folder and _same(paths, sorted(files[first], key=lambda path: path.name)):
+        if first != folder and are_same(paths, sorted(files[first], key=lambda path: path.name)):
             copies.append(folder)
     return copies
 
 
-def _same(paths: Sequence[Path], others: Sequence[Path]) -> bool:
+def are_same(paths: Sequence[Path], others: Sequence[Path]) -> bool:
     """Whether the first, the middle and the last of two lists of files hold the same bytes."""
     places = {0, len(paths) // 2, len(paths) - 1}
     return all(paths[place].read_bytes() == others[place].read_bytes() for place in places)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from segtool.config import Pairing
-from segtool.data.folders import Place, Tree, looks_like_masks, parent_of, within
+from segtool.data.folders import Place, Tree, are_same, looks_like_masks, parent_of, within
 from segtool.data.pairs import image_key, mask_key, words_and_numbers
 
 MOST = 200  # files of a folder that are looked at
@@ -38,12 +39,23 @@ def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) 
         and not any(within(place.path, p) or within(p, place.path) for p in paths)
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
+    known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
+    copies = [place for place in innermost if _are_known(tree.files_of(place), known)]
+    notes = [f"{place.path}: the same files again, left out" for place in copies]
+    innermost = [place for place in innermost if place not in copies]
     again = [place.path for place in innermost if any(_shows_again(tree, place, *part) for part in used)]
-    notes = []
+    others = [
+        place
+        for place in tree.places
+        if place.role == "masks"
+        and not any(within(path, place.path) for path in paths)
+        and not any(_meet(tree, images, place, pairing) for images, _, pairing in used)
+    ]
     for place in innermost:
         count = len(tree.files_of(place._replace(inner="")))
         if place.path in again:
             continue
+        own = next((masks.shown for masks in others if _meet(tree, place, masks, used[0][2])), "")
         masks = next(
             (masks.path for images, masks, pairing in used if _has_masks(tree, place, images, masks, pairing)), ""
         )
@@ -52,6 +64,8 @@ def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) 
                 f"{place.path}: {count} IMAGES WHOSE MASKS LIE IN {masks} are left out, as a split has one folder of "
                 "images: to train on them too, put all images into one"
             )
+        elif own:
+            notes.append(f"{place.path}: {count} images with masks of their own in {own} are left out: another set")
         else:
             notes.append(f"{place.path}: {count} images without masks, left out")
     if again:
@@ -60,6 +74,23 @@ def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) 
             "be written as those of one picture"
         )
     return list(dict.fromkeys(notes))
+
+
+def _stamp(file: Path) -> tuple[str, int]:
+    return file.name, file.stat().st_size if file.is_file() else 0
+
+
+def _are_known(files: Sequence[Path], known: Mapping[tuple[str, int], Path]) -> bool:
+    """Whether all files are the same as known ones of their names and sizes."""
+    others = [known.get(_stamp(file)) for file in files]
+    return all(others) and are_same(files, [other for other in others if other])
+
+
+def _meet(tree: Tree, images: Place, masks: Place, pairing: Pairing) -> bool:
+    """Whether most images of a place have a mask in another one."""
+    keys = {mask_key(stem, pairing) for stem in tree.stems(masks)}
+    stems = tree.stems(images)[:MOST]
+    return 2 * sum(image_key(stem, pairing) in keys - {None} for stem in stems) > len(stems)
 
 
 def _shows_again(tree: Tree, place: Place, images: Place, _: Place, pairing: Pairing) -> bool:
