@@ -351,6 +351,19 @@ def test_where_one_kind_of_masks_are_pictures_the_next_is_taken(tmp_path: Path) 
     assert init(root).data.train.masks == "masks"
 
 
+def test_a_reading_of_a_few_files_does_not_stand_for_one_whose_masks_are_none(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        write_image(tmp_path / f"set/images/p{i}.png", i)
+        path = tmp_path / f"set/masks/p{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 64), np.uint8)).save(path)
+        if i < 2:
+            write_mask(tmp_path / f"set/labels/p{i}.png", regions(i, [0, 1]))
+    with pytest.raises(DataError, match="masks"):
+        discover(tmp_path / "set")
+
+
 def test_a_test_split_of_one_value_is_left_out_and_named(tmp_path: Path) -> None:
     for split, values in (("train", [0, 1]), ("val", [0, 1]), ("test", [0])):
         make_set(tmp_path / "set" / split, [regions(i, values) for i in range(4)])
@@ -450,6 +463,11 @@ def test_colours_come_before_orders(tmp_path: Path) -> None:
         ({"images/a.png": b"", "masks/a.mat": b""}, "MATLAB files"),
         ({"imagesTr/a.nii.gz": b"", "labelsTr/a.nii.gz": b""}, "NIfTI volumes"),
         ({"train/a.png": b"", "train.csv": b"id,EncodedPixels\na,1 2 3 4\n"}, "run lengths"),
+        ({"a.png": b"", "via.csv": b"filename,region_count,region_shape_attributes\na.png,0,{}\n"}, "VGG annotator"),
+        ({"a.png": b"", "export.ndjson": b'{"data_row": {}}\n'}, "lines of JSON"),
+        ({"voc-train.tfrecord-00000-of-00004": b"", "labels.pbtxt": b""}, "TFRecord"),
+        ({"train/0.tfrec": b""}, "TFRecord"),
+        ({"images/0a-7.jpg": b"", "masks/task-7-annotation-9-tag-crop-0.png": b""}, "a mask of Label Studio"),
         (
             {f"{i}/{name}": b"" for i in range(3) for name in (f"images/{i}.png", "masks/x.png", "masks/y.png")},
             "a mask for each object",

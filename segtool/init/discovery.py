@@ -25,6 +25,7 @@ from segtool.init.foreign import explain
 from segtool.init.names import NamesFile, find_names
 from segtool.init.refusals import (
     require_both_halves,
+    require_no_better,
     require_one_kind,
     require_one_picture,
     require_pictures,
@@ -39,6 +40,7 @@ PARTLY = 0.1
 """Share of the files without a partner from which a set is labelled in part, and not by mistake."""
 SOME = 3  # fewer are a mistake, however small the set
 FEW_SETS = 4  # more folders with splits are places or scenes of one set
+LEAST = 0.25  # of the pairs of a reading whose masks are none: what pairs fewer is no other reading of the set
 MORE = 1.1  # a list of pairs is taken where it names so many times more than the folders give
 
 
@@ -113,7 +115,8 @@ class _Way:
 def discover(root: Path) -> Found:
     """Returns the files of a data set, their facts and what the masks say.
 
-    Where the masks of one reading are pictures or hold nothing, the next likely folders are taken.
+    Where the masks of one reading are pictures or hold nothing, the next likely folders are taken, if they pair a fair
+    part of what the first do.
 
     Raises:
         DataError: nothing pairs, or no folder holds class masks; says what lies there and how to go on.
@@ -122,11 +125,15 @@ def discover(root: Path) -> Found:
         what = "is a file" if root.exists() else "no such folder"
         raise DataError(f"{shown(root)}: {what}; expected a folder with images and masks")
     first: DataError | None = None
+    most = 0
     for way in _ways(root):
+        if first and len(_partners(root, way.data)) < LEAST * most:
+            continue
         try:
             return _look(root, way)
         except DataError as error:
-            first = first or error
+            if first is None:
+                first, most = error, len(_partners(root, way.data))
     raise first or DataError(explain(root))
 
 
@@ -195,6 +202,7 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
     masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
     require_one_picture(root, data)
     require_both_halves(root, data, layout.unused)
+    require_no_better(root, data, layout.unused)
     notes = layout.notes
     if "val" not in parts:
         train = Places(data, root).of("train").pairs

@@ -12,6 +12,7 @@ from segtool.data.codes import pack, unpack
 from segtool.data.facts import MaskFacts
 from segtool.errors import DataError, shown
 from segtool.init.evidence import (
+    MANY_VALUES,
     RARE_SHARE,
     ROUNDING,
     SOFT,
@@ -31,6 +32,7 @@ CHROMA = 16  # by less than which JPEG, which keeps colours coarsely, moves a fl
 RADIUS = 24  # of what JPEG spreads a colour over
 CROWDED = 0.6  # share within a radius of what lies within twice of it; of colours spread along a line it is a half
 CLOSE = 32  # of colours that may be one, moved by a lossy format
+MANY_STEPS = 16  # of a channel: more than palettes made of a few levels of each channel have
 MOST_STEPS = 15  # between two colours, of a mask that was made smaller: those of a quarter of its size
 
 
@@ -89,12 +91,29 @@ def _refuse_instances(masks: Sequence[MaskFacts], totals: Totals) -> None:
     """Raises DataError where each object of each mask has a colour of its own."""
     solid = totals.solidity > 0.5
     lone = solid & (totals.files == 1)
+    if lone.sum() > MANY_VALUES and lone.sum() > 0.5 * solid.sum() and (counts := _counting(totals.values[solid])):
+        raise DataError(
+            f"{num(masks, 'mask')}: {int(solid.sum())} colours, most of which differ from others in {counts} alone and "
+            f"occur in one mask, as where {counts} numbers the objects and the other channels hold the class; first: "
+            f"{shown(masks[0].path)}. Expected a colour for each class: write the class alone as PNG of 8 or 16 bits "
+            "(of the full ADE20K, red // 10 * 256 + green)"
+        )
     if lone.sum() > 64 and lone.sum() > 0.8 * solid.sum():
         raise DataError(
             f"{num(masks, 'mask')}: {int(lone.sum())} colours that form areas in one mask only, as where each object "
             f"has a colour of its own; first: {shown(masks[0].path)}. Expected a colour for each class; export masks "
             "of classes, or of one class against the background"
         )
+
+
+def _counting(colors: np.ndarray) -> str:
+    """Returns the channel of many values without which half of the colours are left at most; "" where there is none."""
+    points = unpack(colors)
+    for channel, name in enumerate(("red", "green", "blue")):
+        rest = np.unique(np.delete(points, channel, 1), axis=0)
+        if len(np.unique(points[:, channel])) > MANY_STEPS and 2 * len(rest) <= len(points):
+            return name
+    return ""
 
 
 def _run_into_each_other(totals: Totals, colors: np.ndarray) -> bool:

@@ -48,6 +48,7 @@ _OTHER_PICTURES = {
     ".h5": "HDF5 files",
     ".hdf5": "HDF5 files",
     ".tfrecord": "TFRecord files",
+    ".tfrec": "TFRecord files",
     ".img": "raw or Analyze images",
     ".geojson": "outlines on a map",
     ".gz": "compressed files",
@@ -57,6 +58,8 @@ _OTHER_PICTURES = {
     ".7z": "archives",
     ".rar": "archives",
     ".parquet": "Parquet tables",
+    ".ndjson": "labels as lines of JSON",
+    ".jsonl": "labels as lines of JSON",
     ".pkl": "pickles",
     ".shp": "outlines on a map",
     ".czi": "microscope files",
@@ -163,6 +166,8 @@ def _kind_of_text(look: _Look, images: list[Path]) -> str:
                 "PNG (`Image.fromarray(np.loadtxt(path).astype('uint8')).save(…)`; mind values below 0)"
             )
     for path in islice(look.by_suffix.get(".csv", ()), 20):
+        if "region_shape_attributes" in _head(path):
+            return f"{shown(path.name)} holds outlines of the VGG annotator. segtool trains on masks: {_MASKS}"
         if _RUNS.search(_head(path)):
             return f"{shown(path.name)} holds masks as run lengths. segtool reads masks from images: {_MASKS}"
     return ""
@@ -186,7 +191,7 @@ def _masks_by_object(root: Path) -> str:
 def _masks_by_task(images: list[Path]) -> str:
     """Returns a sentence where Label Studio has named masks by the number of its task, and not by the image."""
     for path in images:
-        if re.match(r"task-\d+-annotation-\d+-by-", path.name):
+        if re.match(r"task-\d+-annotation-\d+-", path.name):
             return (
                 f"{shown(path.name)} is a mask of Label Studio, named by the number of its task, one for each label. "
                 "segtool takes one mask an image, of the image's name: merge the masks of each task into one whose "
@@ -300,7 +305,8 @@ def _look(root: Path) -> _Look:
 
 
 def _suffix(name: str) -> str:
-    return ".nii.gz" if name.lower().endswith(".nii.gz") else os.path.splitext(name)[1].lower()
+    ending = re.search(r"\.nii\.gz$|\.tfrecord(?=-\d+-of-\d+$)", name.lower())
+    return ending[0] if ending else os.path.splitext(name)[1].lower()
 
 
 def _contents(look: _Look) -> str:

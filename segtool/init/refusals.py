@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segtool.config import Data, Limits, Pairing
 from segtool.data.facts import look_at_masks
+from segtool.data.flatness import are_flat
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Pairs, Record
 from segtool.data.words import mask_rank, meaning_of, roles_in
@@ -103,8 +104,32 @@ def require_both_halves(root: Path, data: Data, unused: Sequence[str]) -> None:
         raise DataError(_parts(data))
 
 
+def require_no_better(root: Path, data: Data, unused: Sequence[str]) -> None:
+    """Raises DataError where a folder for each class lies beside, under a name that says more of truth: `labels/weed`.
+
+    What is called `mask` there is which pixels are there at all.
+    """
+    masks = Path(str(data.train.masks))
+    if meaning_of(masks.name).role != "masks":
+        return
+    for folder in (root / path for path in unused if Path(path).parent == masks.parent):
+        kinds = [{path.name for path in kind.iterdir()} for kind in folder.iterdir() if kind.is_dir()]
+        alike = [names for names in kinds if 2 * len(names & kinds[0]) > len(kinds[0])]
+        if len(alike) > 1 and mask_rank(folder.name) > mask_rank(masks.name):
+            raise DataError(_merge(folder))
+
+
 def require_pictures(records: Sequence[Record]) -> None:
-    """Raises DataError where what would be the images, in one folder with the masks, hold a few values as masks do."""
+    """Raises DataError where what would be the images hold values in areas as masks do.
+
+    In one folder with the masks those are a few; or any number where they lie in a folder that is named for masks.
+    """
+    named = [record.image for record in records if roles_in(record.image.parent.name) == {"masks"}]
+    if named and len(named) == len(records) and are_flat(named):
+        raise DataError(
+            f"{shown(named[0])} and {shown(str(records[0].mask))} are masks both, of two kinds, and their images are "
+            "not here: put them into a folder images/, with the names of the masks"
+        )
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
     facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
     flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
@@ -124,8 +149,11 @@ def says_masks(pairing: Pairing) -> bool:
 
 
 def _parts(data: Data) -> str:
+    return _merge(Path(data.root) / str(data.train.masks))
+
+
+def _merge(masks: Path) -> str:
     return (
-        f"{shown(str(Path(data.root) / str(data.train.masks)))}: each image has several masks, one for each part or "
-        "object. segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, "
-        "of the image's name, in one folder"
+        f"{shown(str(masks))}: each image has several masks, one for each part or object. segtool takes one mask an "
+        "image: merge the masks of each image into one whose pixels hold the class, of the image's name, in one folder"
     )

@@ -18,6 +18,7 @@ from published.registry import (
     published,
     save,
     text,
+    unsupported,
     with_palette,
 )
 
@@ -52,6 +53,15 @@ def roboflow(root: Path) -> None:
         text(root / part / "_classes.csv", ["Pixel Value, Class", "0, background", "1, leaf", "2, rust"])
     text(root / "README.dataset.txt", "leaves > 2023-03-01\n")
     text(root / "README.roboflow.txt", "exported via roboflow\n")
+
+
+@unsupported(r"are masks both, of two kinds, and their images are not here")
+def cvat_export_without_images(root: Path) -> None:
+    """The same where nobody asked CVAT for the images: classes and objects alone."""
+    for index, (_, mask) in enumerate(pairs(objects(2), 8, seed=29)):
+        save(root / "SegmentationClass" / f"frame_{index:06d}.png", colored(mask, VOC_COLORS))
+        save(root / "SegmentationObject" / f"frame_{index:06d}.png", colored((mask > 0) * 2, VOC_COLORS))
+    text(root / "ImageSets" / "Segmentation" / "default.txt", [f"frame_{index:06d}" for index in range(8)])
 
 
 @published(16, "index", [0, 1, 2], names=["background", "cat", "dog"], masks="SegmentationClassPNG")

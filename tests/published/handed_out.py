@@ -186,6 +186,33 @@ def gleason(root: Path) -> None:
         save(root / "Maps2_T" / f"slide001_core{index:03d}_classimg_nonconvex.png", np.roll(mask, 2, 1))
 
 
+@unsupported(r"differ from others in blue alone .* \(of the full ADE20K, red // 10 \* 256 \+ green\)")
+def ade20k_full(root: Path) -> None:
+    """ADE20K in full: the class in red and green, the object in blue, and masks of single objects further down."""
+    for part, num in (("training", 24), ("validation", 8)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=1540 + num)):
+            rng = np.random.default_rng([1541, num, index])
+            classes, folder = np.array([2420, 312, 2131, 401, 1831, 2855]), root / "images" / "ADE" / part / "urban"
+            channels = (classes // 256 * 10, classes % 256, rng.permutation(40)[:6])
+            stem = f"ADE_{part}_{index + 1:08d}"
+            save(folder / f"{stem}.jpg", image)
+            save(folder / f"{stem}_seg.png", np.dstack([values[mask] for values in channels]).astype(np.uint8))
+            for number in (2, 3):
+                save(folder / stem / f"instance_{number:03d}_{stem}.png", binary(mask == number))
+
+
+@unsupported(r"train.labels: each image has several masks")
+def agriculture_vision(root: Path) -> None:
+    """Agriculture-Vision: a folder for each class in `labels`; `masks` holds which pixels are there at all."""
+    for index, (image, mask) in enumerate(pairs(objects(3, least=2), 12, seed=1542)):
+        stem, columns = f"{37 * index:03d}ABC_{index}-{index + 512}-1-5", np.arange(mask.shape[1])[None]
+        save(root / "train" / "images" / "rgb" / f"{stem}.jpg", image)
+        save(root / "train" / "images" / "nir" / f"{stem}.jpg", image[..., 0])
+        save(root / "train" / "masks" / f"{stem}.png", binary((mask == mask) & (columns >= 3 * (index % 4))))
+        for number, kind in enumerate(("double_plant", "drydown", "weed_cluster"), 1):
+            save(root / "train" / "labels" / kind / f"{stem}.png", binary(mask == number))
+
+
 @unsupported(r"seems to be the mask of all images in \d+\. .*pairs\.csv")
 def skyfinder(root: Path) -> None:
     """SkyFinder: one mask for all images of a camera."""
