@@ -87,7 +87,7 @@ def is_void(name: str) -> bool:
 
 def _files(root: Path) -> Iterator[Path]:
     """Yields the files that may hold names: telling ones in the folder and above it, then those below."""
-    readable = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml", ".names", "")
+    readable = (".txt", ".csv", ".tsv", ".json", ".emd", ".yaml", ".yml", ".names", "")
     for folder in (root, root.parent):
         for path in _entries(folder):
             if path.suffix.lower() in readable and _TELLING.search(path.name.lower()) and is_small(path, MAX_BYTES):
@@ -127,7 +127,7 @@ def _read(path: Path) -> Iterator[NamesFile]:
     except OSError:
         return
     suffix = path.suffix.lower()
-    if suffix == ".json":
+    if suffix in (".json", ".emd"):  # ArcGIS describes a network's classes in .emd
         yield from _of_data(path, _json(text), telling=True)
     elif suffix in (".yaml", ".yml"):
         yield from _of_data(path, _yaml(text), telling=bool(_TELLING.search(path.name.lower())))
@@ -243,7 +243,8 @@ def _filled(path: Path, by_color: dict[int, str], by_value: dict[int, str]) -> I
 
 
 def _first(item: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((item[key] for key in keys if key in item), None)
+    given = {key.lower(): value for key, value in item.items() if isinstance(key, str)}
+    return next((given[key.lower()] for key in keys if key.lower() in given), None)
 
 
 def _is_number(value: Any) -> bool:

@@ -34,6 +34,7 @@ CITYSCAPES = (
 )
 """The 19 evaluated classes: value in `labelIds`, name, colour. In `labelTrainIds` they are 0 to 18 in this order.
 Source: Cordts et al., "The Cityscapes Dataset", CVPR 2016; cityscapesScripts, labels.py."""
+_IDS = re.compile("label(train)?ids$|train_?ids?$", re.IGNORECASE)  # BDD100K's end in `train_id`
 VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -60,23 +61,25 @@ def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
     if guess.encoding != "index" or guess.spans or not masks:
         return None
     used = [code for codes in guess.codes for code in codes]
-    if all(re.search("label(train)?ids$", path.stem, re.IGNORECASE) for path in masks):
-        return _cityscapes(used, trained=all("train" in path.stem.lower().rpartition("label")[2] for path in masks))
+    ends = [match[0] for path in masks if (match := _IDS.search(path.stem))]
+    if len(ends) == len(masks):
+        return _cityscapes(used, ends[0], trained=all("train" in end.lower() for end in ends))
     if all("SegmentationClass" in path.parts[-3:-1] and re.search("VOC20|VOCdevkit", str(path)) for path in masks):
         fits = set(used) <= set(range(len(VOC))) and all(guess.colors.get(code) == voc_color(code) for code in used)
         return Standard("PASCAL VOC, by folder and palette", dict(enumerate(VOC)), {}) if fits else None
     return None
 
 
-def _cityscapes(used: Sequence[int], *, trained: bool) -> Standard | None:
+def _cityscapes(used: Sequence[int], end: str, *, trained: bool) -> Standard | None:
+    source = f"Cityscapes, by the ending `{end}`"
     if trained and set(used) <= set(range(len(CITYSCAPES))):
         rows = [(value, name, color) for value, (_, name, color) in enumerate(CITYSCAPES)]
-        return Standard("Cityscapes, by the ending `labelTrainIds`", *_tables(rows))
+        return Standard(source, *_tables(rows))
     names, colors = _tables(CITYSCAPES)
     ignored = tuple(value for value in used if value not in names)
     if trained or not set(used) <= set(range(-1, 34)) or len(used) - len(ignored) < 2:
         return None
-    return Standard("Cityscapes, by the ending `labelIds`", names, colors, ignored)
+    return Standard(source, names, colors, ignored)
 
 
 def _tables(rows: Sequence[tuple[int, str, int]]) -> tuple[dict[int, str], dict[int, int]]:

@@ -55,6 +55,21 @@ def roboflow(root: Path) -> None:
     text(root / "README.roboflow.txt", "exported via roboflow\n")
 
 
+@published(16, "index", range(4), names=["background", "building", "road", "water"])
+def arcgis(root: Path) -> None:
+    """ArcGIS's training data: world files beside all, `map.txt` with backslashes, classes from 1 on in an `.emd`."""
+    rows = []
+    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 16, seed=34)):
+        for kind, picture in (("images", image), ("labels", mask)):
+            save(root / kind / f"{index:012d}.tif", picture)
+            text(root / kind / f"{index:012d}.tfw", ["0.3"] * 6)
+        rows.append(f"images\\{index:012d}.tif  labels\\{index:012d}.tif")
+    text(root / "map.txt", rows)
+    names = [(1, "building", [255, 0, 0]), (2, "road", [0, 255, 0]), (3, "water", [0, 0, 255])]
+    classes = [{"Value": value, "Name": name, "Color": color} for value, name, color in names]
+    text(root / "esri_model_definition.emd", json.dumps({"Framework": "PyTorch", "Classes": classes}))
+
+
 @unsupported(r"are masks both, of two kinds, and their images are not here")
 def cvat_export_without_images(root: Path) -> None:
     """The same where nobody asked CVAT for the images: classes and objects alone."""

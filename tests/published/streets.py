@@ -117,6 +117,23 @@ def bdd100k(root: Path) -> None:
                 save(base / "colormaps" / part / f"{stem}.png", colored(mask, VOC_COLORS))
 
 
+@published({"train": 16, "val": 6}, "index", [0, 2, 8, 10, 11, 13], ignore=[255], masks="/labels/",
+           names=["road", "building", "vegetation", "sky", "person", "car"])  # fmt: skip
+def bdd100k_of_2018(root: Path) -> None:
+    """BDD100K as first handed out: `_train_id` and `_train_color`, whose numbers are those of Cityscapes."""
+    base = root / "bdd100k" / "seg"
+    for part, num in (("train", 16), ("val", 6), ("test", 4)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=1400 + num)):
+            stem = f"{index * 7919:08x}-{num:08x}"
+            save(base / "images" / part / f"{stem}.jpg", image)
+            if part != "test":
+                ids = np.array([10, 2, 0, 13, 11, 8])[mask]
+                save(
+                    base / "labels" / part / f"{stem}_train_id.png", np.where(rim(mask, 9) == 9, 255, ids).astype("u1")
+                )
+                save(base / "color_labels" / part / f"{stem}_train_color.png", colored(mask, VOC_COLORS))
+
+
 @published(20, "index", [0, 1, 2, 3, 4], masks="semantic/")
 def kitti_semantics(root: Path) -> None:
     """KITTI: `training/image_2`, `semantic`, `semantic_rgb`, `instance`; `testing/image_2` without labels."""
