@@ -41,7 +41,7 @@ def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) 
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
     known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
     copies = [place for place in innermost if _are_known(tree.files_of(place), known)]
-    notes = [f"{place.path}: the same files again, left out" for place in copies]
+    notes = [f"{', '.join(place.path for place in copies)}: the same files again, left out"] if copies else []
     innermost = [place for place in innermost if place not in copies]
     again = [place.path for place in innermost if any(_shows_again(tree, place, *part) for part in used)]
     others = [
