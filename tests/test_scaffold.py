@@ -316,10 +316,17 @@ def test_the_largest_value_of_16_bits_beside_small_ones_is_void(tmp_path: Path) 
 
 
 def test_255_that_covers_much_is_void_and_may_be_a_background(tmp_path: Path) -> None:
-    root = make_set(tmp_path / "set", [regions(i, [255, 0, 1]) for i in range(6)])
-    assert init(root).data.ignore == (255,)
-    told = (tmp_path / "config.yaml").read_text().replace("\n  # ", " ")
-    assert "taken as void; where it is the background, make it a class" in told
+    for width in (20, 64):  # of 64 columns, 0 and 1 in the others
+        masks = [regions(i, [255, 0, 1]) for i in range(6)]
+        for mask in masks:
+            mask[8:, width:] = np.arange(48)[8:, None] % 16 < 8
+        config = init(make_set(tmp_path / "set", masks))
+        assert config.data.ignore == (255,)
+        told = (tmp_path / "config.yaml").read_text().replace("\n  # ", " ")
+        doubt = "; where it is the background, make it a class"
+        assert f"taken as void{'. LOOK: it is most of the pixels' if width == 64 else ''}{doubt}" in told
+        names = ["class_0", "class_1"] if width == 64 else ["background", "object"]
+        assert [spec.name for spec in config.data.classes] == names
 
 
 def test_equal_steps_that_form_areas_are_classes(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from segtool.init.encoding_of_colors import guess_colors, palette_of
 from segtool.init.evidence import (
     COMMON_SHARE,
     MANY_VALUES,
+    MOSTLY_VOID,
     RARE_SHARE,
     SNAP,
     SOFT,
@@ -205,6 +206,7 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
     files = sum(void in mask.values for mask in masks)
     share = totals.share([void])
     doubt = "; where it is the background, make it a class" if share >= MUCH_VOID else ""
+    doubt = f". LOOK: it is most of the pixels{doubt}" if share >= MOSTLY_VOID else doubt
     return (void,), (
         f"{void} covers {rounded_share(share)} of the pixels in {files} of {num(masks, 'mask')} beside values "
         f"{listed(others)}: taken as void{doubt}"

@@ -18,6 +18,7 @@ from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS
 from segtool.errors import DataError, shown
 
 VOID = 255
+MOSTLY_VOID = 0.5  # share of void from which on what is left is no object and its background
 RARE_SHARE = 1e-3  # a class of an inexact mask covers at least this share of all pixels
 COMMON_SHARE = 0.05  # no single grey of a soft edge covers as much
 SOFT = 0.25  # values with fewer 2x2 blocks per pixel than this form no areas

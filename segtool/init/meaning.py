@@ -16,7 +16,7 @@ from segtool.data.facts import MaskFacts
 from segtool.data.mask_writer import LARGEST
 from segtool.errors import shown
 from segtool.init.encoding_of_colors import CLOSE
-from segtool.init.evidence import VOID, Guess, hex_color, rounded_share
+from segtool.init.evidence import MOSTLY_VOID, VOID, Guess, hex_color, rounded_share
 from segtool.init.names import NamesFile, is_void
 from segtool.init.numbered import CHANNELS
 from segtool.init.recipe import Row
@@ -123,7 +123,8 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
         void = standard.ignore
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
         return Meaning(standard.names, f"Names of {standard.source}.", standard.colors, void, why)
-    if len(guess.codes) == 2 and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
+    whole = guess.key != "values" or guess.totals.share(guess.ignore) < MOSTLY_VOID
+    if len(guess.codes) == 2 and whole and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
         return _background_and_object(guess, shapes)
     told = "values" if guess.key == "values" else "colours"
     return Meaning({}, f"Named after the stored {told}: rename as you like.{_trimap(guess, shapes)}")
