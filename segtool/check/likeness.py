@@ -40,6 +40,10 @@ class Looks:
     turns: np.ndarray | None
     """Which way each was turned before, N, of those that are to be found in different ones; None: all as they are."""
 
+    def alike(self, one: int, other: int) -> float:
+        """Returns the correlation of two thumbnails."""
+        return float(self.thumbnails[one] @ self.thumbnails[other])
+
 
 def looks_of(images: Sequence[ImageFacts], *, turned: bool = False) -> Looks:
     """Returns what is compared of readable images.
@@ -71,10 +75,10 @@ def _turned_alike(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def standing_out(maps: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Returns what sets each of N maps apart from the mean of the usable ones, N D float32, of norm 1."""
-    flat = _normed(np.array(maps, np.float32).reshape(len(maps), -1))
+    flat = normed(np.array(maps, np.float32).reshape(len(maps), -1))
     if usable.sum() >= FEW:
         flat -= flat[usable].mean(0) if not usable.all() else flat.mean(0)
-        flat = _normed(flat)
+        flat = normed(flat)
     return flat
 
 
@@ -96,7 +100,7 @@ def near_duplicates(looks: Looks, one: np.ndarray, other: np.ndarray) -> np.ndar
         if not alike.any():
             continue
         left, right = left[alike], right[alike]
-        slopes = _slopes(looks.thumbnails[left]), _slopes(looks.thumbnails[right])
+        slopes = slopes_of_maps(looks.thumbnails[left]), slopes_of_maps(looks.thumbnails[right])
         steep = np.einsum("nd,nd->n", *slopes) >= least_slopes
         found.append(np.stack([left[steep], right[steep]], 1))
     return np.concatenate(found)
@@ -134,15 +138,15 @@ def _hashes(residuals: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
-def _slopes(thumbnails: np.ndarray) -> np.ndarray:
+def slopes_of_maps(thumbnails: np.ndarray) -> np.ndarray:
     """Returns the differences of neighbouring cells, right and down, N D, of norm 1."""
     side = int(thumbnails.shape[1] ** 0.5)
     maps = thumbnails.reshape(-1, side, side)
-    slopes = np.concatenate([np.diff(maps, axis=axis).reshape(len(maps), -1) for axis in (1, 2)], axis=1)
+    slopes = np.concatenate([np.diff(maps, axis=axis).reshape(-1, side * (side - 1)) for axis in (1, 2)], axis=1)
     return slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), 1e-6)
 
 
-def _normed(flat: np.ndarray) -> np.ndarray:
+def normed(flat: np.ndarray) -> np.ndarray:
     """Returns N D float32 without the mean of each row, of norm 1; in its place."""
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat))[:, None], 1e-6)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from segtool.check.copies import Part, SecondLook, likely_parts, look_again
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.check.survey import Pair, Survey
-from segtool.data.facts import MaskFacts
+from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.images import read_image
 from segtool.errors import DataError
+from segtool.system.pools import in_threads
 
+LOOKED_AT = 24  # pairs of pictures that are read again to see whether they are copies
+MOST_PIXELS = 40_000_000  # of all of them, where an eighth of all pictures is less
 COMPARED = 20  # pairs of masks that are read again to see where they disagree
 SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to agree
 
@@ -140,7 +145,7 @@ def splits_apart(survey: Survey) -> Iterator[Finding]:
 
 @a_check
 def pictures_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG506: nearly the same picture in two splits: a scaled or mirrored copy, the next frame of a video."""
+    """SEG506: nearly the same picture in two splits: a scaled, cropped or mirrored copy, the next frame of a video."""
     rows = [
         (split, survey.images[record.image])
         for split, records in survey.records.items()
@@ -151,12 +156,23 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
     if len(set(splits.tolist())) < 2:
         return
     images = [image for _, image in rows]
+    upright, turned = looks_of(images), looks_of(images, turned=True)
+    near, mirrored = [], []  # places, that of the known picture first, as those of later splits are higher
+    groups = [np.flatnonzero(splits == split) for split in dict.fromkeys(splits.tolist())]
+    for two in combinations(groups, 2):
+        near += [Part(*pair, alike=upright.alike(*pair)) for pair in near_duplicates(upright, *two).tolist()]
+        mirrored += [tuple(pair) for pair in near_duplicates(turned, *two).tolist()]
     found: dict[int, tuple[int, str]] = {}  # the held out, what it is like, and how
-    for looks, how in ((looks_of(images), ""), (looks_of(images, turned=True), ", mirrored or turned")):
-        for one, other in combinations(dict.fromkeys(splits.tolist()), 2):
-            for known, held in near_duplicates(looks, np.flatnonzero(splits == one), np.flatnonzero(splits == other)):
-                if images[known].digest != images[held].digest:
-                    found.setdefault(int(held), (int(known), how))
+
+    def enter(pairs: Iterable[tuple[int, int]], how: str) -> None:
+        for known, held in pairs:
+            if images[known].digest != images[held].digest:
+                found.setdefault(held, (known, how))
+
+    enter(_looked_at(survey, images, near, lambda look: not look.is_other), "")
+    enter(mirrored, ", mirrored or turned")
+    unknown = [part for part in likely_parts(images, upright.usable, groups) if max(part[:2]) not in found]
+    enter(_looked_at(survey, images, unknown, lambda look: look.is_copy), ", but for margins that were cut off")
     if found:
         held, (known, how) = next(iter(found.items()))
         yield Finding(
@@ -174,6 +190,42 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
             "keep copies and neighbouring frames of a video in one split (data.split.group does it by name): scores on "
             "what is nearly known are too high",
         )
+
+
+def _looked_at(
+    survey: Survey, images: Sequence[ImageFacts], parts: Iterable[Part], holds: Callable[[SecondLook], bool]
+) -> list[tuple[int, int]]:
+    """Returns the pairs of places for which a closer look holds, of each picture that is held out the most alike one.
+
+    So many as may be read again are; the others are taken as most of these are.
+    """
+    of_held: dict[int, Part] = {}
+    for part in sorted(parts, key=lambda part: -part.alike):
+        of_held.setdefault(max(part[:2]), part)
+    pixels = [image.size[0] * image.size[1] for image in images]
+    left, chosen = max(MOST_PIXELS, sum(pixels) // 8), []
+    for part in of_held.values():
+        left -= pixels[part.whole] + pixels[part.part]
+        if chosen and (left < 0 or len(chosen) == LOOKED_AT):
+            break
+        chosen.append(part)
+
+    def look(part: Part) -> bool:
+        whole, cut = (_read(survey, images[place]) for place in (part.whole, part.part))
+        return whole is not None and cut is not None and holds(look_again(whole, cut, part.box))
+
+    told = [part for part, held in zip(chosen, in_threads(look, chosen), strict=True) if held]
+    if 2 * len(told) > len(chosen):
+        told += list(of_held.values())[len(chosen) :]
+    return [(min(part[:2]), max(part[:2])) for part in told]
+
+
+def _read(survey: Survey, image: ImageFacts) -> np.ndarray | None:
+    """Returns an image upright, as its thumbnail is."""
+    try:
+        return read_image(image.path, channels=image.channels, max_pixels=survey.limits.max_pixels)
+    except DataError:  # changed since the pass
+        return None
 
 
 @a_check

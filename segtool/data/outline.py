@@ -78,12 +78,13 @@ def outline_map(edges: np.ndarray) -> np.ndarray:
 
 def _small(pixels: np.ndarray | Image.Image) -> Image.Image:
     """Returns a picture of 128x128, or 64x64, in mode L or RGB; of many channels, the first."""
-    picture = pixels if isinstance(pixels, Image.Image) else _as_picture(pixels)
+    picture = pixels if isinstance(pixels, Image.Image) else as_picture(pixels)
     side = _FINE if min(picture.size) >= _FINE else _COARSE
     return picture.resize((side, side), Image.Resampling.BOX)
 
 
-def _as_picture(pixels: np.ndarray) -> Image.Image:
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """Returns H W C as a picture in mode L or RGB; of other channels, the first."""
     if pixels.dtype != np.uint8:  # 16-bit pictures often fill little of their range
         low, high = float(pixels.min()), float(pixels.max())
         pixels = ((pixels - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
