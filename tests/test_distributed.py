@@ -34,7 +34,7 @@ from segtool.models.encoders import ConvEncoder
 from segtool.runs import history
 from segtool.system import launch
 from segtool.system.distributed import World, join_world, place, world_of
-from segtool.training.plan import parts_of, smallest_part
+from segtool.training.plan import largest_part, parts_of, smallest_part
 
 NORMLESS = {
     "encoder": {"name": "conv", "channels": [4, 8], "norm": "group"},
@@ -416,7 +416,7 @@ def test_no_part_of_a_batch_is_larger_than_that_of_one_process(batch, accumulate
         parts = parts_of(settings, share)
         sizes = [len(part) for part in torch.zeros(share).tensor_split(parts)]
         assert smallest_part(settings, processes) <= min(sizes)
-        assert max(sizes) <= most
+        assert max(sizes) <= largest_part(settings, processes) <= most
         assert processes > 1 or parts == accumulate
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -419,9 +421,32 @@ def test_the_memory_must_hold_what_a_step_keeps(make_config, tmp_path, monkeypat
     found, _ = preflight.suffice(work_of(trial), tmp_path)
     assert (found.what, found.grade) == ("memory", grade)
     assert found.error is ShortageError or grade != "fault"
-    assert ("--set train.accumulate=2" in found.found) == (grade in ("doubt", "fault"))
+    assert ("--set train.accumulate=" in found.found) == (grade in ("doubt", "fault"))
     two, _ = preflight.suffice(work_of(trial, World(0, 2, 2)), tmp_path)
     assert two.found != found.found
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1, 0.01, 0.003])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_proposed_for_want_of_memory_fits(make_config, tmp_path, monkeypatch, share, processes):
+    trial = tried(make_config(augment={"crop": [64, 48]}, train={"batch_size": 24}))
+    work = work_of(trial, World(0, processes, processes))
+
+    def memory_with(free: float, work: Prepared) -> Verdict:
+        monkeypatch.setattr(preflight, "free_memory", lambda: int(free))
+        return preflight.suffice(work, tmp_path)[0]
+
+    needed = bisect_left(range(10**8), True, key=lambda free: memory_with(free, work).grade == "passed")
+    found = memory_with(share * needed, work)
+    assert found.grade != "passed"
+    config, plan = work.config, work.plan
+    if parts := re.search(r"--set train\.accumulate=(\d+)", found.found):
+        config = replace(config, train=replace(config.train, accumulate=int(parts[1])))
+    if sides := re.search(r"--set augment\.crop=\[(\d+),(\d+)\]", found.found):
+        plan = replace(plan, crop=(int(sides[1]), int(sides[2])))
+    proposed = memory_with(share * needed, replace(work, config=config, plan=plan))
+    assert (proposed.grade == "passed") == ("a network of fewer channels" not in found.found)
+    assert "a network of fewer channels" not in found.found or share == 0.003
 
 
 # ------------------------------------------------------------------------------------------------- what is told

@@ -328,18 +328,22 @@ def test_another_error_of_the_step_is_not_taken_for_a_want_of_memory(trainer, ma
 
 
 def test_memory_is_saved_by_parts_then_by_the_crop_then_by_the_precision(make_config):
-    def advice(*, crop: tuple[int, int], **settings: Any) -> str:
+    def advice(*, crop: tuple[int, int], at_once: float, **settings: Any) -> str:
         config = make_config(train=settings)
-        found = lighter(config, build_model(config.model, 3), crop)
+        found = lighter(config, build_model(config.model, 3), crop, at_once)
         return found[0] if found else "nothing"
 
-    assert advice(crop=(32, 48), batch_size=8) == "train.accumulate=2"
-    assert advice(crop=(32, 48), batch_size=8, accumulate=4) == "train.accumulate=8"
-    assert advice(crop=(32, 48), batch_size=3, accumulate=2) == "train.accumulate=3"
-    assert advice(crop=(32, 48), batch_size=4, accumulate=4) == "augment.crop=[16,24]"
+    assert advice(crop=(32, 48), batch_size=8, at_once=4) == "train.accumulate=2"
+    assert advice(crop=(32, 48), batch_size=8, accumulate=4, at_once=1) == "train.accumulate=8"
+    assert advice(crop=(32, 48), batch_size=3, accumulate=2, at_once=1.9) == "train.accumulate=3"
+    assert advice(crop=(32, 48), batch_size=100, at_once=3.5) == "train.accumulate=34"
+    # Where not even one image may go through, its crop is made smaller, by halves, down to what the network takes.
+    assert advice(crop=(32, 48), batch_size=4, accumulate=4, at_once=0.5) == "augment.crop=[16,24]"
+    assert advice(crop=(32, 48), batch_size=10, at_once=0.2) == "train.accumulate=10 --set augment.crop=[8,12]"
+    assert advice(crop=(32, 48), batch_size=10, at_once=0.01) == "train.accumulate=10 --set augment.crop=[4,6]"
     # One image of 2x2 leaves BatchNorm one value a channel, which `train` refuses: neither parts nor crops.
-    assert advice(crop=(2, 2), batch_size=2, accumulate=1) == "train.precision=bf16"
-    assert advice(crop=(2, 2), batch_size=2, accumulate=1, precision="bf16") == "nothing"
+    assert advice(crop=(2, 2), batch_size=2, accumulate=1, at_once=1) == "train.precision=bf16"
+    assert advice(crop=(2, 2), batch_size=2, accumulate=1, at_once=1, precision="bf16") == "nothing"
 
 
 @pytest.fixture(scope="module")

@@ -182,10 +182,18 @@ def parts_of(train: Train, images: int) -> int:
     return -(-train.accumulate * images // train.batch_size)
 
 
+def largest_part(train: Train, processes: int) -> int:
+    """Returns the images of the largest part of a batch that goes through the network at once."""
+    return max(-(-share // parts_of(train, share)) for share in _shares(train, processes))
+
+
 def smallest_part(train: Train, processes: int) -> int:
     """Returns the images of the smallest part of a batch that goes through the network at once."""
-    shares = {train.batch_size // processes, -(-train.batch_size // processes)}
-    return min(share // parts_of(train, share) for share in shares)
+    return min(share // parts_of(train, share) for share in _shares(train, processes))
+
+
+def _shares(train: Train, processes: int) -> set[int]:
+    return {train.batch_size // processes, -(-train.batch_size // processes)}
 
 
 def check_share(train: Train, processes: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
 from segtool.training.forecast import free_disk, most_checkpoints
 from segtool.training.memory import training_memory
-from segtool.training.plan import Plan, Prepared, parts_of
+from segtool.training.plan import Plan, Prepared, largest_part
 from segtool.training.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
 from segtool.training.trial import SHOWN, WINDOWS, Trial, Verdict, make_trial
 from segtool.training.watchdogs import lighter
@@ -193,22 +193,25 @@ def validates(trial: Trial, records: Sequence[Record]) -> Verdict:
 def suffice(work: Prepared, directory: Path) -> list[Verdict]:
     """Whether memory holds what a training step keeps, and the run's disk its checkpoints; counted, not measured."""
     config, plan, world, device = work.config, work.plan, work.world, work.device
-    share = -(-plan.batch_size // world.size)
-    part = -(-share // parts_of(config.train, share))
+    part = largest_part(config.train, world.size)
     model = verify(config.model, len(config.data.classes), config.data.channels).train()
     memory = training_memory(model, describe(model, *plan.crop, batch=part), config)
     each = memory.weights + memory.averages + memory.optimizer
-    found = lighter(config, model, plan.crop)
-    advice = f"try --set {found[0]}: {found[1]}" if found else "take a network of fewer channels"
-    halves = config.train.precision != "fp32"
-    step = memory.total - ((memory.activations + memory.loss) // 2 if halves else 0)
-    return [
-        _memory(step * (1 if device.type == "cuda" else world.local_size), device, advice),
-        _disk(each, plan, config, directory),
-    ]
+    grows = memory.activations + memory.loss
+    stays = memory.total - grows
+    if config.train.precision != "fp32":
+        grows //= 2
+    processes = 1 if device.type == "cuda" else world.local_size  # that share the memory
+
+    def advice(free: int) -> str:
+        room = (free / processes - stays) / grows
+        found = lighter(config, model, plan.crop, room * part) if room > 0 else None
+        return f"try --set {found[0]}: {found[1]}" if found else "take a network of fewer channels"
+
+    return [_memory((grows + stays) * processes, device, advice), _disk(each, plan, config, directory)]
 
 
-def _memory(needed: int, device: torch.device, advice: str) -> Verdict:
+def _memory(needed: int, device: torch.device, advice: Callable[[int], str]) -> Verdict:
     free = (
         torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() if device.type == "cpu" else None
     )
@@ -218,7 +221,8 @@ def _memory(needed: int, device: torch.device, advice: str) -> Verdict:
     told += f"; {amount(free)} are free"
     if needed <= free:
         return Verdict("memory", told)
-    return Verdict("memory", f"{told}: {advice}", "fault" if needed > SWAPPED * free else "doubt", ShortageError)
+    grade = "fault" if needed > SWAPPED * free else "doubt"
+    return Verdict("memory", f"{told}: {advice(free)}", grade, ShortageError)
 
 
 def _disk(each: int, plan: Plan, config: Config, directory: Path) -> Verdict:

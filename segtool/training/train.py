@@ -40,7 +40,7 @@ from segtool.training import training_step
 from segtool.training.budget import Budget
 from segtool.training.divergence import not_finite
 from segtool.training.optim import learning_rate
-from segtool.training.plan import Plan, Prepared, of_length
+from segtool.training.plan import Plan, Prepared, largest_part, of_length
 from segtool.training.training_log import Logs
 from segtool.training.training_step import Training
 from segtool.training.watchdogs import lighter
@@ -198,7 +198,7 @@ def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
     """Returns, where a training ran out of memory, what is saved and the command to try next."""
     config, train = training.config, training.config.train
     resume = run.resume_command(training.world.size)
-    found = lighter(config, training.model, plan.crop)
+    found = lighter(config, training.model, plan.crop, largest_part(train, training.world.size) / 2)
     if found and plan.cache and training.device.type == "cpu":
         found = f"{found[0]} --set train.cache=false", found[1]
     advice = f"{resume} --set {found[0]}: {found[1]}" if found else "a network of fewer channels, in a new run"

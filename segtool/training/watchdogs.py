@@ -31,22 +31,46 @@ WARM_UP = 10  # steps in which processes start and code is compiled
 # --- memory
 
 
-def lighter(config: Config, model: Segmenter, crop: tuple[int, int]) -> tuple[str, str] | None:
+def lighter(config: Config, model: Segmenter, crop: tuple[int, int], at_once: float) -> tuple[str, str] | None:
     """Returns the `--set` that makes a training step take less memory at the least cost, and what it costs.
 
     None where nothing is left.
+
+    Args:
+        config: Of the training.
+        model: Its network.
+        crop: Height and width of its crops.
+        at_once: Images of this crop that may go through at once in a process; below 1, the share of one.
     """
     train = config.train
-    parts = min(2 * train.accumulate, train.batch_size)
+    settings, costs = [], []
+    parts = -(-train.batch_size // max(1, int(at_once)))
     if parts > train.accumulate and _fits(model, crop, train.batch_size // parts):
-        cost = "the batch goes through in more parts, which changes nothing but what BatchNorm sees at once"
-        return f"train.accumulate={parts}", cost
-    half = tuple(max(model.stride, side // 2 // model.stride * model.stride) for side in crop)
-    if half < crop and _fits(model, (half[0], half[1]), train.batch_size // train.accumulate):
-        return f"augment.crop=[{half[0]},{half[1]}]", "the network sees smaller parts of the images"
-    if train.precision == "fp32":
+        settings.append(f"train.accumulate={parts}")
+        costs.append("the batch goes through in more parts, which changes nothing but what BatchNorm sees at once")
+    else:
+        parts = train.accumulate
+    images = -(-train.batch_size // parts)
+    smaller = _smaller(model, crop, train.batch_size // parts, at_once / images) if at_once < images else crop
+    if smaller < crop:
+        settings.append(f"augment.crop=[{smaller[0]},{smaller[1]}]")
+        costs.append("the network sees smaller parts of the images")
+        if images * smaller[0] * smaller[1] > at_once * crop[0] * crop[1]:
+            costs.append("it may not suffice; take a network of fewer channels then")
+    if not settings and train.precision == "fp32":
         return "train.precision=bf16", "which keeps half of the digits"
-    return None
+    return (" --set ".join(settings), ", and ".join(costs)) if settings else None
+
+
+def _smaller(model: Segmenter, crop: tuple[int, int], batch: int, share: float) -> tuple[int, int]:
+    """Returns the crop with its sides halved until it has a share of its pixels, or as far as the network allows."""
+    pixels, stride = share * crop[0] * crop[1], model.stride
+    while crop[0] * crop[1] > pixels:
+        half = (max(stride, crop[0] // 2 // stride * stride), max(stride, crop[1] // 2 // stride * stride))
+        if half == crop or not _fits(model, half, batch):
+            break
+        crop = half
+    return crop
 
 
 def _fits(model: Segmenter, crop: tuple[int, int], batch: int) -> bool:
