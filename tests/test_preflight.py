@@ -25,6 +25,8 @@ from segtool.data.codes import IGNORE
 from segtool.data.formats import split_records
 from segtool.errors import CheckpointError, ConfigError, DataError, DiskError, ShortageError
 from segtool.models.decoders import UNet
+from segtool.models.layers import describe
+from segtool.models.segmenter import verify
 from segtool.runs import checkpoint
 from segtool.runs.run_directory import RunDirectory
 from segtool.system import disk
@@ -33,6 +35,7 @@ from segtool.system.terminal import Reporter
 from segtool.training import preflight, rehearsal, training_step
 from segtool.training import trial as trial_of
 from segtool.training.losses import CrossEntropy
+from segtool.training.memory import training_memory
 from segtool.training.plan import Prepared
 from segtool.training.trial import Trial, Verdict
 
@@ -413,7 +416,7 @@ def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):
 
 
 @pytest.mark.parametrize(
-    ("free", "grade"), [(10**9, "passed"), (200_000, "doubt"), (100_000, "fault"), (None, "passed")]
+    ("free", "grade"), [(10**9, "passed"), (250_000, "doubt"), (100_000, "fault"), (None, "passed")]
 )
 def test_the_memory_must_hold_what_a_step_keeps(make_config, tmp_path, monkeypatch, free, grade):
     trial = tried(make_config())
@@ -424,6 +427,17 @@ def test_the_memory_must_hold_what_a_step_keeps(make_config, tmp_path, monkeypat
     assert ("--set train.accumulate=" in found.found) == (grade in ("doubt", "fault"))
     two, _ = preflight.suffice(work_of(trial, World(0, 2, 2)), tmp_path)
     assert two.found != found.found
+
+
+def test_on_a_cpu_a_step_takes_more_than_it_keeps(make_config, tmp_path, monkeypatch):
+    """Of five networks the peak of a step was 1.5 to 1.7 times what autograd kept; 17.5 GB of 21 were not enough."""
+    work = work_of(tried(make_config(augment={"crop": [64, 64]}, train={"batch_size": 64})))
+    model = verify(work.config.model, 3).train()
+    kept = training_memory(model, describe(model, 64, 64, batch=64), work.config)
+    monkeypatch.setattr(preflight, "free_memory", lambda: int(1.3 * kept.total))
+    assert preflight.suffice(work, tmp_path)[0].grade == "doubt"
+    monkeypatch.setattr(preflight, "free_memory", lambda: int(1.6 * kept.total))
+    assert preflight.suffice(work, tmp_path)[0].grade == "passed"
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1, 0.01, 0.003])

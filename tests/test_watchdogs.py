@@ -436,7 +436,7 @@ def test_a_process_whose_memory_is_limited_ends_with_exit_4_and_the_next_command
     command = [sys.executable, "-c", code, "train", config, "--run", run, "--device", "cpu", "--quiet"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert told.returncode == 4, told.stderr
-    assert "preflight: memory: a step keeps about" in told.stderr
+    assert "preflight: memory: a step takes about" in told.stderr
     done = subprocess.run([*command, "--no-preflight"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 4, done.stderr
     assert "out of memory with train.batch_size 8 in 1 part(s)" in done.stderr
