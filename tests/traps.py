@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 from published.registry import VOC_COLORS, binary, colored, pairs, save, text, with_palette
-from scenes import drive_along, ground, lesion, objects, polyp, portrait, skyline, street
+from scenes import drive_along, ground, lesion, objects, polyp, portrait, skyline, soft, street
 
 Plant = Callable[[Path], None]
 SEVERITIES = ("note", "warning", "error")
@@ -442,6 +442,18 @@ def deep_image_among_others(root: Path) -> None:
 def palette_mask_among_grey_ones(root: Path) -> None:
     """One mask came from another program."""
     save(root / "masks" / "p05.png", with_palette(load(root / "masks" / "p05.png"), VOC_COLORS))
+
+
+@trap(skies, "note", "masks/08.png", words=("0/1, not 0/255",))
+def mask_of_0_and_1_among_those_of_0_and_255(root: Path) -> None:
+    """One mask was written with indices; `init` reads both."""
+    edit(root / "masks" / "08.png", lambda mask: mask // 255)
+
+
+@trap(skies, "note", "masks/08.png", words=("soft edges, not 0/255",))
+def soft_mask_among_exact_ones(root: Path) -> None:
+    """One mask was smoothed: its greys are no numbers of objects."""
+    edit(root / "masks" / "08.png", lambda mask: soft(mask // 255))
 
 
 @trap(plain, "error", "masks/p05.png", words=("RGB|colour",), config="clean")

@@ -262,6 +262,35 @@ def _far_more(masks: list[MaskFacts]) -> list[MaskFacts]:
 
 
 @a_check
+def written_alike(survey: Survey) -> Iterator[Finding]:
+    """SEG312: grey masks of two classes that are stored as 0/1, or with soft edges, where most others are 0/255."""
+    if survey.labels.num_classes != 2 or survey.data.encoding not in ("index", "threshold"):
+        return
+    both = [path for path, use in survey.uses.items() if not use.error and not use.unknown and use.pixels.all()]
+    grey = [survey.masks[path] for path in both if survey.masks[path].mode == "L" and not survey.masks[path].lossy]
+    kinds = {name: [mask for mask in grey if _stored_as(mask) == name] for name in ("0/255", "0/1", "soft edges")}
+    usual, *others = sorted(kinds, key=lambda name: -len(kinds[name]))
+    told = [name for name in others if kinds[name] and (name != "soft edges" or survey.data.encoding == "threshold")]
+    odd = [mask for name in told for mask in kinds[name]]
+    if odd and usual != "soft edges":
+        first = odd[0]
+        yield Finding(
+            "SEG312",
+            "note",
+            f"{num(odd, 'mask')} of {len(grey)} stored in another way than most: {' and '.join(told)}, not {usual}",
+            len(odd),
+            few_names(survey, [mask.path for mask in odd]),
+            f"{survey.name(first.path)}: {num(len(first.values), 'distinct value')}, up to {first.values.max()}",
+            "look whether they mean the same as the others, as the config reads them; else export all alike",
+        )
+
+
+def _stored_as(mask: MaskFacts) -> str:
+    values = mask.values.tolist()
+    return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else "soft edges" if len(values) > 16 else ""
+
+
+@a_check
 def ignored_slips(survey: Survey) -> Iterator[Finding]:
     """SEG310: ignored values that a few pixels of one mask have, and no other mask."""
     encoding = survey.data.encoding

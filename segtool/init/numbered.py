@@ -91,11 +91,17 @@ def _evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str | None:
     if num > MANY_VALUES and wide:
         return what
     lone = float((files == 1).mean())
-    if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8:
+    if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8 and _are_spread(masks, ids, ids[files == 1]):
         return f"{what}, {rounded_share(lone)} of them in one file only"
     if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
     return None
+
+
+def _are_spread(masks: Sequence[MaskFacts], ids: np.ndarray, lone: np.ndarray) -> bool:
+    """Whether most masks with an object have a number of their own; the soft edges of one mask have them all."""
+    holding, having_own = (sum(bool(np.isin(mask.values, some).any()) for mask in masks) for some in (ids, lone))
+    return 2 * having_own > holding
 
 
 def _counts_up(held: Sequence[np.ndarray]) -> bool:
