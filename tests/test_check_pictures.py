@@ -119,6 +119,25 @@ def test_a_mask_with_far_more_specks_than_all_others_is_noise_where_many_have_a_
     assert found(config, tmp_path)["SEG308"].files == ("train/masks/train_4.png", "train/masks/train_5.png")
 
 
+@pytest.mark.parametrize(("others", "told"), [(0, True), (200, False)])
+def test_as_many_specks_as_small_masks_have_are_noise_where_others_have_none(
+    others: int, told: bool, tmp_path: Path
+) -> None:
+    config = make(tmp_path / "set", train=12, val=0, test=0)
+    for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
+        picture(index, (96, 128)).save(tmp_path / "set/train/images" / path.name)
+        mask = np.repeat(np.arange(96, dtype=np.uint8) // 4 % 2, 128).reshape(96, 128)
+        spots = mask[1::4, ::2].copy()
+        spots.ravel()[: 480 if index == 5 else others] ^= 1
+        mask[1::4, ::2] = spots
+        Image.fromarray(mask).save(path)
+    data = replace(config.data, val=None, test=None, split=Split(val=0.2, seed=0))
+    findings = found(replace(config, data=data), tmp_path)
+    noisy = sorted((tmp_path / "set/train/masks").iterdir())[5]
+    assert ("SEG308" in findings) == told
+    assert not told or findings["SEG308"].files == (f"train/masks/{noisy.name}",)
+
+
 def test_a_scarce_class_that_chance_leaves_out_of_validation_is_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set", train=20, val=0, test=0)
     for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
