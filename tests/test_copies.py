@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -42,6 +43,16 @@ def test_copies_are_found_whichever_group_has_the_whole() -> None:
     rest = [facts(picture) for picture in pictures[10:]]
     found = likely([*parts, *rest], [facts(picture) for picture in pictures[:4]])
     assert set(found) == {(20, 0), (21, 1), (22, 2), (23, 3)}
+
+
+def test_copies_are_not_looked_for_among_more_pairs_than_a_tenth_of_their_pixels() -> None:
+    pictures = [scene(seed) for seed in range(20)]
+    every = [facts(picture) for picture in (*pictures, *(picture.crop(CUT[0]) for picture in pictures[:5]))]
+    groups = [np.arange(20), np.arange(20, 25)]
+    usable = np.ones(25, bool)
+    assert len(likely_parts(every, usable, groups)) == 5
+    assert likely_parts([replace(image, size=(4, 10)) for image in every], usable, groups)
+    assert not likely_parts([replace(image, size=(4, 9)) for image in every], usable, groups)
 
 
 def test_pictures_of_one_kind_are_no_parts_of_each_other() -> None:

@@ -22,6 +22,9 @@ from segtool.data.outline import SIDE, as_picture
 CUTS = (0.06, 0.12)  # of a side, that are tried; copies that lack 0.03 to 0.15 come near enough to one of them
 POOLED = 4  # cells a side of a thumbnail that are one where all pictures are compared
 MOST_COMPARED = 20_000_000  # pairs of pictures, above which no cropped copies are looked for: 2 seconds
+PIXELS = (
+    10  # pixels for each such pair, below which none are: to compare so many thumbnails takes as long as to read them
+)
 LIKELY = 0.75  # least correlation of what is cut with the other picture, for laying it exactly: of copies 0.83
 ALIKE, ALIKE_SLOPES = 0.8, 0.5  # the same of the thumbnails laid exactly, and of their slopes: cracks have 0.83, 0.59
 BEYOND = 0.02  # of a side, by which a part may seem to lie beyond the whole
@@ -79,7 +82,8 @@ def likely_parts(images: Sequence[ImageFacts], usable: np.ndarray, groups: Seque
     """
     groups = [group[usable[group]] for group in groups]
     pairs = [(one, other) for one, other in permutations(groups, 2) if len(one) and len(other)]
-    if not pairs or sum(len(one) * len(other) for one, other in pairs) > 2 * MOST_COMPARED:
+    most = min(MOST_COMPARED, sum(image.size[0] * image.size[1] for image in images) // PIXELS)
+    if not pairs or sum(len(one) * len(other) for one, other in pairs) > 2 * most:
         return []
     thumbnails = np.stack([image.thumbnail for image in images]).astype(np.float32)
     wholes, parts, lines = _best_boxes(thumbnails, usable, pairs)
