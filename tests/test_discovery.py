@@ -417,6 +417,11 @@ def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, file
         ("train.txt", "p1\np2\np3\n"),
         ("notes.csv", "0,1.5\n1,2.5\n2,3.5\n"),
         ("sizes.csv", "p0,64,48,3\np1,64,48,3\np2,64,48,3\n"),
+        (  # which count from 1
+            "meta.json",
+            '{"classes": [{"title": "crop", "color": "#FF0000"}, {"title": "weed", "color": "#00FF00"}, '
+            '{"title": "grass", "color": "#0000FF"}]}',
+        ),
         ("log.json", '{"epochs": 3, "seed": 0}'),
         ("metadata", "lesion_id,image_id,dx,age\nHAM_0,ISIC_7,bkl,80.0\nHAM_1,ISIC_8,bkl,75.0\n"),
     ],

@@ -229,7 +229,9 @@ def _of_list(path: Path, data: Sequence[Any], *, telling: bool) -> Iterator[Name
         if _is_number(value := _first(item, _VALUE_KEYS)):
             by_value[value] = name
     yield from _filled(path, by_color, by_value)
-    if len(by_color) == len(data) and not by_value and (colors := _cleaned(by_color)):
+    counts_from_one = any("title" in item for item in data)  # as Supervisely does
+    in_order = len(by_color) == len(data) and not by_value and not counts_from_one
+    if in_order and (colors := _cleaned(by_color)):
         yield NamesFile(path, by_order=tuple(colors.values()), of_colors_table=True)
 
 
