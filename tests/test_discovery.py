@@ -492,6 +492,15 @@ def test_what_is_no_set_of_masks_is_called_by_its_name_with_the_remedy(
     assert len(str(caught.value)) < 900
 
 
+@pytest.mark.parametrize(("width", "told"), [(64, True), (48, False)])
+def test_images_of_two_squares_may_hold_image_and_mask(tmp_path: Path, width: int, told: bool) -> None:
+    for i in range(3):
+        write_image(tmp_path / f"set/{i}.png", i, (32, width))
+    with pytest.raises(DataError, match="3 images, and nothing that says mask") as caught:
+        discover(tmp_path / "set")
+    assert ("side by side, cut it into images/ and masks/" in str(caught.value)) is told
+
+
 def test_a_stack_of_pages_is_told(tmp_path: Path) -> None:
     pages = [Image.new("L", (8, 8), i) for i in range(3)]
     for name in ("volume", "labels"):

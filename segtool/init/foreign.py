@@ -124,8 +124,20 @@ def _sentence(root: Path, look: _Look) -> str:
     if several := _flat_folders(root, images):
         return several
     if images and not any("masks" in roles_in(stem_of(path, root)) for path in images):
-        return f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
+        told = f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
+        if _is_double(images[0]):
+            told += ". Where each file holds image and mask side by side, cut it into images/ and masks/, masks as PNG"
+        return told
     return ""
+
+
+def _is_double(path: Path) -> bool:
+    """Whether a picture is twice as wide as it is high, as two squares beside each other are."""
+    try:
+        with Image.open(path) as image:
+            return image.width == 2 * image.height
+    except Exception:  # whatever Pillow raises on a broken file: it says nothing of its shape
+        return False
 
 
 def _kind_of_json(look: _Look) -> str:
