@@ -39,6 +39,8 @@ def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) 
         and not any(within(place.path, p) or within(p, place.path) for p in paths)
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
+    if not innermost:
+        return []
     known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
     copies = [place for place in innermost if _are_known(tree.files_of(place), known)]
     notes = [f"{', '.join(place.path for place in copies)}: the same files again, left out"] if copies else []
