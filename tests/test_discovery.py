@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,41 @@ def test_lists_beside_or_below_divide_the_folders(tmp_path: Path, folder: str, l
     config = init(root)
     assert config.data.train.list == f"{folder}train.txt"
     assert numbers(config, root) == {"train": 7, "val": 3, "test": 2}
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("one_file", [False, True])
+def test_lists_in_json_divide_the_folders_and_name_no_classes(tmp_path: Path, pairs: bool, one_file: bool) -> None:
+    root = simple_set(tmp_path / "set")
+    parts = {"train": range(7), "val": range(7, 10), "test": (10, 11)}
+    entries = {
+        split: [{"image": f"images/p{i}.png", "mask": f"masks/p{i}.png"} if pairs else f"p{i}" for i in places]
+        for split, places in parts.items()
+    }
+    for name, content in {"split": entries}.items() if one_file else entries.items():
+        (root / f"{name}.json").write_text(json.dumps(content))
+    config = init(root)
+    told = (config.data.train.list, config.data.train.part)
+    assert told == (("split.json", "train") if one_file else ("train.json", None))
+    assert numbers(config, root) == {"train": 7, "val": 3, "test": 2}
+    assert [spec.name for spec in config.data.classes] == ["background", "object"]
+
+
+def test_lists_of_powershell_are_read(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for split, places in (("train", range(9)), ("val", range(9, 12))):
+        (root / f"{split}.txt").write_bytes("".join(f"p{i}.png\r\n" for i in places).encode("utf-16"))
+    (root / "classes.txt").write_bytes("soil\r\nleaf\r\n".encode("utf-16"))
+    config = init(root)
+    assert numbers(config, root) == {"train": 9, "val": 3}
+    assert [spec.name for spec in config.data.classes] == ["soil", "leaf"]
+
+
+def test_tables_with_semicolons_and_lists_of_images_name_no_classes(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / "meta.csv").write_text("image;split;city\n" + "".join(f"p{i};train;x\n" for i in range(12)))
+    (root / "labels.json").write_text(json.dumps([f"p{i}.png" for i in range(12)]))
+    assert [spec.name for spec in init(root).data.classes] == ["background", "object"]
 
 
 def test_a_list_for_validation_alone_leaves_the_rest_to_train(tmp_path: Path) -> None:

@@ -65,12 +65,13 @@ class Folders:
     masks: str | None = None
     """Folder of masks, relative to `data.root`; with `data.format: list` as `images`."""
     list: str | None = None
-    """A CSV or text file, relative to `data.root`. With `data.format: folders`: one image a line, by its stem, file
-    name or path; only these belong to the split, and a split of the same folders that has no list is what no other
-    lists. With `data.format: list`: an image and a mask on each line, relative to `data.root`."""
+    """A CSV, text or JSON file, relative to `data.root`. With `data.format: folders`: one image a line, by its stem,
+    file name or path; only these belong to the split, and a split of the same folders that has no list is what no other
+    lists. With `data.format: list`: an image and a mask on each line, relative to `data.root`. A JSON is a list of
+    names, or of names by keys (`image`, `mask`), or has such a list under the name of each split."""
     part: str | None = None
     """Only the lines of `list` in whose column named split (or subset, set, fold, phase, usage, partition) this
-    stands."""
+    stands; of a JSON the list under this key."""
     pairing: Pairing | None = None
     """How the images of this split find their masks; null: as `data.pairing` says."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,6 +47,16 @@ def stem_of(path: Path, folder: Path) -> str:
     text, start = os.fspath(path), f"{folder}{os.sep}"
     inside = text[len(start) :] if text.startswith(start) else os.path.relpath(path, folder)
     return os.path.splitext(inside)[0].replace(os.sep, "/")
+
+
+def decoded(content: bytes) -> str:
+    """Returns the text of a file: UTF-8, or UTF-16 where it begins so, as PowerShell writes it; bytes of neither stay.
+
+    They become surrogates, by which names of files that hold them are found.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace").replace("\r\n", "\n")
+    return content.decode("utf-8-sig", errors="surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _search(folder: Path, suffixes: frozenset[str], found: list[Path], seen: set[tuple[int, int]]) -> list[Path]:

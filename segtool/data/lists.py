@@ -1,12 +1,14 @@
 """Files that list a split: which images belong to it, or its pairs.
 
-One entry a line, the cells separated by a comma, semicolon, tab or blanks, with a header or without. What a list of
-images names is for `listed_images` to find; here are its rows, and lists of pairs.
+One entry a line, the cells separated by a comma, semicolon, tab or blanks, with a header or without; or the entries of
+a JSON. What a list of images names is for `listed_images` to find; here are its rows, and lists of pairs.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import json
 import os
 import re
 import stat
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segtool.config import Folders
-from segtool.data.files import MASK_SUFFIXES, stem_of
+from segtool.data.files import MASK_SUFFIXES, decoded, stem_of
 from segtool.data.pairs import Record
 from segtool.errors import DataError, few, shown
 
@@ -84,7 +86,7 @@ def _list_text(path: Path) -> str:
             raise DataError(f"{shown(path)}: is no regular file, expected a list of pairs; correct data.*.list")
         if status.st_size > MAX_LIST_BYTES:
             raise DataError(f"{shown(path)}: larger than {MAX_LIST_BYTES >> 20} MiB, expected a list of pairs")
-        return path.read_text("utf-8-sig", errors="surrogateescape")
+        return decoded(path.read_bytes())
     except OSError as error:
         raise DataError(f"{shown(path)}: the list cannot be read ({error.strerror}); correct data.*.list") from error
 
@@ -96,9 +98,32 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
         header: Given for a list of images: whether a first line is one. Of several cells the first is then the whole
             line, for names that hold blanks or commas.
     """
-    rows = _parse_rows(_list_text(path), whole=header is not None)
+    text = _list_text(path)
+    rows = _parse_rows(_table_of(text) if path.suffix.lower() == ".json" else text, whole=header is not None)
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
     return (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
+
+
+def _table_of(text: str) -> str:
+    """Returns the entries of a JSON as CSV: of one list, or of a list for each split, with a column of these.
+
+    An entry is a name, or names by keys such as `image` and `mask`. What holds no such entries gives an empty text.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    table: list[list[str]] = []
+    for part, entries in data.items() if isinstance(data, dict) else [("", data)]:
+        for entry in entries if isinstance(entries, list) else ():
+            names = {"name": entry} if isinstance(entry, str) else entry
+            if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
+                cells = names | {"split": part} if part else names
+                table = table or [list(cells)]
+                table += [list(cells.values())] if list(cells) == table[0] else []
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(table)
+    return out.getvalue()
 
 
 def _parse_rows(text: str, *, whole: bool) -> list[Row]:

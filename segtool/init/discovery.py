@@ -278,7 +278,7 @@ def _look(root: Path, way: _Way) -> Found:
         images,
         masks,
         guess,
-        find_names(root),
+        [file for file in find_names(root) if not _lists_images(file, records)],
         tuple(notes),
         data.format,
     )
@@ -289,6 +289,13 @@ def _look(root: Path, way: _Way) -> Found:
         }
         return replace(found, exif="ignore", exif_reason=why, images=turned)
     return found
+
+
+def _lists_images(file: NamesFile, records: Sequence[Record]) -> bool:
+    """Whether what would be names of classes are for the most part those of images: a list of a split."""
+    names = [*file.by_order, *file.by_color.values(), *file.by_value.values()]
+    images = {name for record in records for name in (record.image.name, record.image.stem, record.stem)}
+    return 2 * sum(name in images for name in names) > len(names)
 
 
 def _about(kinds: Sequence[str], pairing: Pairing) -> str:

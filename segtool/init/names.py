@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from segtool.config.yaml_io import load
+from segtool.data.files import decoded
+from segtool.data.words import meaning_of
 from segtool.errors import SegtoolError, shown
 from segtool.init.names_in_tables import color_of, read_table
 
@@ -123,7 +125,7 @@ def is_small(path: Path, most: int) -> bool:
 def _read(path: Path) -> Iterator[NamesFile]:
     """Yields what a file says in each way in which it can be understood."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        text = decoded(path.read_bytes()).encode(errors="replace").decode()
     except OSError:
         return
     suffix = path.suffix.lower()
@@ -152,7 +154,8 @@ def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
         yield NamesFile(path, by_value=values)
     if telling and not table.by_color and not table.by_value:
         names = tuple(_clean(line) for line in lines if line.lower() not in _NAME_KEYS)
-        in_columns = any(mark in line for line in lines for mark in "\t|") or all("," in line for line in lines)
+        in_columns = any(mark in line for line in lines for mark in "\t|")
+        in_columns |= any(all(mark in line for line in lines) for mark in ",;")
         if names and all(names) and not in_columns:
             yield NamesFile(path, by_order=names)
 
@@ -185,7 +188,9 @@ def _of_data(path: Path, data: Any, *, telling: bool, depth: int = 0) -> Iterato
     if isinstance(data, Mapping):
         yield from _of_mapping(path, data)
         children = [
-            value for key, value in data.items() if isinstance(value, Mapping | list) and key not in _OTHER_KEYS
+            value
+            for key, value in data.items()
+            if isinstance(value, Mapping | list) and key not in _OTHER_KEYS and not meaning_of(str(key)).split
         ]
     elif isinstance(data, list):
         yield from _of_list(path, data, telling=telling)

@@ -1,4 +1,4 @@
-"""Finds the lists that divide a data set: `train.txt` and `val.txt`, VOC's ImageSets, a CSV with a column of splits.
+"""Finds the lists that divide a data set: `train.txt` and `val.txt`, VOC's ImageSets, a column or keys of splits.
 
 A list counts for what its lines name, whatever its own name: nine in ten of them must be images of the set that have
 masks. So a list of other files, or of labels for classification, is none.
@@ -24,6 +24,7 @@ from segtool.init.names import is_small
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 MAX_BYTES = 1 << 26
+MAX_JSON = 1 << 21  # larger ones are outlines
 MAX_FILES = 400
 MAX_DEPTH = 5
 MAX_COLUMNS = 64
@@ -117,6 +118,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
 
 
 _WORD = re.compile(r"train(ing)?|trn|val(id(ation)?)?|test(ing)?|tst|dev|eval")
+_TELLING = re.compile(rf"{_WORD.pattern}|split|subset|partition|dataset")  # names of JSONs that may be lists
 
 
 def _by_column(path: str, cells: Sequence[tuple[str, ...]], header: tuple[str, ...], column: int) -> dict[str, _Part]:
@@ -136,7 +138,9 @@ def _list_files(root: Path) -> list[str]:
     for folder, files in _walk(root):
         for name in files:
             path = Path(folder) / name
-            if name.lower().endswith(SUFFIXES) and name[0] != "." and is_small(path, MAX_BYTES):
+            is_json = name.lower().endswith(".json") and _TELLING.search(name.lower())
+            most = MAX_JSON if is_json else MAX_BYTES if name.lower().endswith(SUFFIXES) else 0
+            if most and name[0] != "." and is_small(path, most):
                 found.append(path.relative_to(root).as_posix())
         if len(found) > MAX_FILES:
             break  # a file of outlines for each image, and no list
