@@ -80,13 +80,13 @@ def test_a_part_is_that_of_its_whole_in_other_light_compressed_or_blurred(box: t
     for picture in [*changed, part.convert("L")]:
         look = look_again(pixels(whole), pixels(picture), shares)
         assert look.is_copy
-        assert not look.is_other
+        assert look.is_nearer(look_again(pixels(rough(2)), pixels(picture), shares))
 
 
 def test_another_picture_is_no_part() -> None:
     look = look_again(pixels(rough(1)), pixels(rough(2)), (0, 0.9, 0.1, 1))
     assert not look.is_copy
-    assert look.is_other
+    assert not look.is_nearer(look_again(pixels(rough(3)), pixels(rough(2)), (0, 0.9, 0.1, 1)))
 
 
 def rough(seed: int) -> Image.Image:
@@ -105,7 +105,7 @@ def grainy(seed: int, color: str, *, box: tuple[int, int, int, int] = (30, 24, 9
 def test_things_that_lie_alike_are_others_by_their_grain() -> None:
     """Of 64 parts, those at the edges of the box agree."""
     look = look_again(grainy(1, "brown"), grainy(2, "brown"))
-    assert look.is_other
+    assert not look.is_nearer(look_again(grainy(3, "brown", box=(20, 30, 80, 80)), grainy(2, "brown")))
     assert not look.is_copy
     same = grainy(1, "brown")
     assert look_again(same, same).is_copy
@@ -117,9 +117,21 @@ def test_things_that_lie_alike_on_white_are_others_by_their_colors() -> None:
     for picture, color in zip(boxes, ("#a04040", "#4040a0", "#a05040"), strict=True):
         ImageDraw.Draw(picture).rectangle((30, 24, 90, 70), fill=color)
     red, blue, brown = (pixels(picture) for picture in boxes)
-    assert look_again(red, blue).is_other
-    assert not look_again(red, brown).is_other
-    assert not look_again(red, pixels(boxes[0].convert("L"))).is_other
+    usual = look_again(red, np.full_like(red, 255))
+    assert not look_again(red, blue).is_nearer(usual)
+    assert look_again(red, brown).is_nearer(usual)
+    assert look_again(red, pixels(boxes[0].convert("L"))).is_nearer(usual)
+
+
+def test_pictures_of_one_part_in_a_jig_are_not_nearer_to_each_other_than_to_any() -> None:
+    rng = np.random.default_rng(5)
+    part = np.repeat(np.asarray(rough(4).convert("L"), float)[..., None], 3, 2)
+    one, other, any_other = (
+        (np.roll(part, shift, (0, 1)) + rng.normal(0, 4, part.shape)).clip(0, 255).astype(np.uint8)
+        for shift in ((0, 0), (0, 0), (1, 2))
+    )
+    assert look_again(one, other).is_copy
+    assert not look_again(one, other).is_nearer(look_again(any_other, other))
 
 
 def test_a_part_of_a_16_bit_picture_is_found_too() -> None:

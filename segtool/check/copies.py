@@ -35,8 +35,9 @@ PARTS = 8  # to a side, which are compared one by one
 DETAIL = 5  # pixels, the mean of which is no detail
 GRAIN = 0.5  # grey levels of deviation from which on a part has detail
 SAME = 0.3  # least correlation of detail, in the median part of copies; JPEG of quality 85 has 0.38, others 0.09
-OTHER = 0.15  # the same up to which pictures that look alike have nothing in common; next frames of a video 0.3
-OTHER_COLORS = 0.5  # correlation of colours up to which pictures are others, as boxes on white; but light turns them
+MORE = 0.12  # by how much more copies agree than others of their set: next frames of streets 0.3, of cells 0.1 to 0.5
+OTHER_COLORS = 0.5  # correlation of colours up to which pictures are others, as boxes on white are
+SURE = 0.95  # correlation of detail from which on they are copies all the same, in another light
 
 Box = tuple[float, float, float, float]
 """Top, bottom, left and right of what is cut out, in shares of the whole."""
@@ -58,19 +59,22 @@ class SecondLook(NamedTuple):
     everywhere: float
     """Correlation of their detail in the median of all parts, 0 in parts without any."""
     where_any: float
-    """The same of those parts that have detail in both; 1 where none has."""
+    """The same of those parts that have detail in both; nan where none has."""
     colors: float
     """Correlation of where which colour lies; 1 where one has no colours."""
 
     @property
     def is_copy(self) -> bool:
         """Whether one surely is cut out of the other."""
-        return self.everywhere >= SAME
+        return self.everywhere >= SAME and not self._has_other_colors
+
+    def is_nearer(self, than: SecondLook) -> bool:
+        """Whether they are more alike than one of them and another picture of the set, or nothing tells."""
+        return not self._has_other_colors and not self.where_any < than.where_any + MORE
 
     @property
-    def is_other(self) -> bool:
-        """Whether they surely show different things, however alike they lie."""
-        return self.where_any <= OTHER or (self.colors <= OTHER_COLORS and not self.is_copy)
+    def _has_other_colors(self) -> bool:
+        return self.colors <= OTHER_COLORS and self.everywhere < SURE
 
 
 def likely_parts(images: Sequence[ImageFacts], usable: np.ndarray, groups: Sequence[np.ndarray]) -> list[Part]:
@@ -108,7 +112,7 @@ def look_again(whole: np.ndarray, part: np.ndarray, box: Box = (0, 1, 0, 1)) -> 
     details = [_parts(pixels - _blurred(pixels)) for pixels in (laid, grey[1])]
     grain = np.minimum(*(detail.std(1) for detail in details)) >= GRAIN
     agreeing = np.einsum("nd,nd->n", *(normed(detail) for detail in details))
-    where_any = float(np.median(agreeing[grain])) if grain.any() else 1.0
+    where_any = float(np.median(agreeing[grain])) if grain.any() else float("nan")
     return SecondLook(float(np.median(np.where(grain, agreeing, 0))), where_any, _colors_alike(first, second))
 
 

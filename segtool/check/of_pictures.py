@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.copies import Part, SecondLook, likely_parts, look_again
+from segtool.check.copies import Part, likely_parts, look_again
 from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.check.survey import Pair, Survey
@@ -169,10 +169,19 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
             if images[known].digest != images[held].digest:
                 found.setdefault(held, (known, how))
 
-    enter(_looked_at(survey, images, near, lambda look: not look.is_other), "")
+    def is_near(part: Part, known: np.ndarray, held: np.ndarray) -> bool:
+        among = np.flatnonzero(splits == splits[part.whole])
+        order = among[np.argsort(upright.thumbnails[among] @ upright.thumbnails[part.part])]
+        usual = _read(survey, images[order[len(order) // 2]])
+        return usual is None or look_again(known, held).is_nearer(look_again(usual, held))
+
+    def is_cut_out(part: Part, whole: np.ndarray, cut: np.ndarray) -> bool:
+        return look_again(whole, cut, part.box).is_copy
+
+    enter(_looked_at(survey, images, near, is_near), "")
     enter(mirrored, ", mirrored or turned")
     unknown = [part for part in likely_parts(images, upright.usable, groups) if max(part[:2]) not in found]
-    enter(_looked_at(survey, images, unknown, lambda look: look.is_copy), ", but for margins that were cut off")
+    enter(_looked_at(survey, images, unknown, is_cut_out), ", but for margins that were cut off")
     if found:
         held, (known, how) = next(iter(found.items()))
         yield Finding(
@@ -193,7 +202,10 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
 
 
 def _looked_at(
-    survey: Survey, images: Sequence[ImageFacts], parts: Iterable[Part], holds: Callable[[SecondLook], bool]
+    survey: Survey,
+    images: Sequence[ImageFacts],
+    parts: Iterable[Part],
+    holds: Callable[[Part, np.ndarray, np.ndarray], bool],
 ) -> list[tuple[int, int]]:
     """Returns the pairs of places for which a closer look holds, of each picture that is held out the most alike one.
 
@@ -212,7 +224,7 @@ def _looked_at(
 
     def look(part: Part) -> bool:
         whole, cut = (_read(survey, images[place]) for place in (part.whole, part.part))
-        return whole is not None and cut is not None and holds(look_again(whole, cut, part.box))
+        return whole is not None and cut is not None and holds(part, whole, cut)
 
     told = [part for part, held in zip(chosen, in_threads(look, chosen), strict=True) if held]
     if 2 * len(told) > len(chosen):
