@@ -427,6 +427,7 @@ NAMES = {
     "d.json": '[{"name": "sky", "color": [0, 0, 0]}, {"name": "road", "color": "255,0,0"}, '
     '{"name": "traffic light", "color": "#00ff00"}]',
     "e.json": '{"0": "sky", "1": "road", "2": "traffic light"}',
+    "f.json": '{"default": {"features": {"label": {"names": ["sky", "road", "traffic light"]}}}}',
     "dataset.json": '{"labels": {"sky": 0, "road": 1, "traffic light": 2}, "numTraining": 8}',
     "data.yaml": "train: ../train\nnc: 3\nnames: [sky, road, traffic light]\n",
 }
@@ -435,7 +436,7 @@ NAMES = {
 @pytest.mark.parametrize("file", NAMES)
 @pytest.mark.parametrize("where", [".", ".."])
 def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, file: str, where: str) -> None:
-    if where == ".." and ("/" in file or file in ("any.txt", "some.txt", "c.json", "d.json", "e.json")):
+    if where == ".." and ("/" in file or file in ("any.txt", "some.txt", "c.json", "d.json", "e.json", "f.json")):
         pytest.skip("above the data only a telling name counts")
     colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]])
     masks = [regions(i, [0, 1, 2]) for i in range(8)]
@@ -452,6 +453,8 @@ def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, file
         ("README.txt", "Sky set\nby me\n2020\n"),
         ("train.txt", "p1\np2\np3\n"),
         ("notes.csv", "0,1.5\n1,2.5\n2,3.5\n"),
+        ("dataset_info.json", '{"authors": ["Ann", "Bob", "Cid"], "license": "MIT"}'),
+        ("annotators.json", '["Ann", "Bob", "Cid", "Dan"]'),
         ("sizes.csv", "p0,64,48,3\np1,64,48,3\np2,64,48,3\n"),
         (  # which count from 1
             "meta.json",

@@ -79,6 +79,11 @@ def find_names(root: Path) -> list[NamesFile]:
     return [names for kind in kinds for names in found if kind(names)]
 
 
+def _tells(name: str) -> bool:
+    """Whether a file or a key of this name may hold names of classes."""
+    return bool(_TELLING.search(name.lower()))
+
+
 def is_void(name: str) -> bool:
     """Whether a class of this name means pixels that nobody labelled."""
     return re.sub(r"[\s-]", "", name.lower()) in _VOID_NAMES
@@ -92,7 +97,7 @@ def _files(root: Path) -> Iterator[Path]:
     readable = (".txt", ".csv", ".tsv", ".json", ".emd", ".yaml", ".yml", ".names", "")
     for folder in (root, root.parent):
         for path in _entries(folder):
-            if path.suffix.lower() in readable and _TELLING.search(path.name.lower()) and is_small(path, MAX_BYTES):
+            if path.suffix.lower() in readable and _tells(path.name) and is_small(path, MAX_BYTES):
                 yield path
     count = 0
     for folder, folders, names in os.walk(root):
@@ -101,7 +106,7 @@ def _files(root: Path) -> Iterator[Path]:
         paths = [Path(folder) / name for name in sorted(names) if os.path.splitext(name)[1].lower() in readable[:-1]]
         for path in paths[:MAX_FILES]:  # more are outlines, a file for each image
             count += 1
-            is_seen = path.parent == root and _TELLING.search(path.name.lower())
+            is_seen = path.parent == root and _tells(path.name)
             if not is_seen and count <= 4 * MAX_FILES and path.name[0] != "." and is_small(path, MAX_BYTES):
                 yield path
 
@@ -130,9 +135,9 @@ def _read(path: Path) -> Iterator[NamesFile]:
         return
     suffix = path.suffix.lower()
     if suffix in (".json", ".emd"):  # ArcGIS describes a network's classes in .emd
-        yield from _of_data(path, _json(text), telling=True)
+        yield from _of_data(path, _json(text), telling=_tells(path.name))
     elif suffix in (".yaml", ".yml"):
-        yield from _of_data(path, _yaml(text), telling=bool(_TELLING.search(path.name.lower())))
+        yield from _of_data(path, _yaml(text), telling=_tells(path.name))
     else:
         yield from _of_text(path, text)
 
@@ -144,7 +149,7 @@ def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _is_comment(line)]
     if lines and lines[0] in ("__ignore__", "_ignore_"):  # labelme's name for the value -1, stored as 255
         lines = lines[1:]
-    telling = bool(_TELLING.search(path.name.lower()))
+    telling = _tells(path.name)
     table = read_table(lines)
     if colors := _cleaned(table.by_color):
         yield NamesFile(path, by_color=colors)
@@ -182,23 +187,27 @@ def _yaml(text: str) -> Any:
 
 
 def _of_data(path: Path, data: Any, *, telling: bool, depth: int = 0) -> Iterator[NamesFile]:
-    """Yields what plain data says: a mapping or a list of classes, itself or what it holds."""
+    """Yields what plain data says: a mapping or a list of classes, itself or what it holds.
+
+    Args:
+        telling: Whether the name of the file, or the key that the data stands under, may be that of names of classes.
+    """
     if depth > _MAX_NESTING:
         return
     if isinstance(data, Mapping):
         yield from _of_mapping(path, data)
         children = [
-            value
+            (value, _tells(str(key)))
             for key, value in data.items()
             if isinstance(value, Mapping | list) and key not in _OTHER_KEYS and not meaning_of(str(key)).split
         ]
     elif isinstance(data, list):
         yield from _of_list(path, data, telling=telling)
-        children = [value for value in data[:MAX_FILES] if isinstance(value, list)]
+        children = [(value, telling) for value in data[:MAX_FILES] if isinstance(value, list)]
     else:
         return
-    for child in children[:MAX_FILES]:
-        yield from _of_data(path, child, telling=telling, depth=depth + 1)
+    for child, tells in children[:MAX_FILES]:
+        yield from _of_data(path, child, telling=tells, depth=depth + 1)
 
 
 def _of_mapping(path: Path, data: Mapping[Any, Any]) -> Iterator[NamesFile]:
