@@ -302,12 +302,13 @@ def test_masks_that_are_predicted_with_their_images_are_told_with_the_folder_to_
     done = segtool("predict", run_directory, "test", "--out", tmp_path / "test")
     assert f"warning: {masks}: {told.format(4)} {images} instead\n" in done.err
     one = tmp_path / "one"
-    shutil.copytree(data / images, one)
-    for mask in (data / masks).iterdir():
-        shutil.copy(mask, one / f"{mask.stem}_m.png")
+    shutil.copytree(data / images, one / "deep")
+    beside_images = [one / "deep" / f"{mask.stem}_m.png" for mask in sorted((data / masks).iterdir())]
+    for mask, copy in zip(sorted((data / masks).iterdir()), beside_images, strict=True):
+        shutil.copy(mask, copy)
     beside = ("--set", "data.test={images: ., masks: ., pairing: {mask_suffix: _m}}")
     done = segtool("predict", run_directory, one, "--out", tmp_path / "beside", *beside)
-    assert f"_m.png: {told.format(4)} the images alone\n" in done.err
+    assert f"warning: {beside_images[0]}: {told.format(4)} the images alone\n" in done.err
     alone = segtool("predict", run_directory, data / images, "--out", tmp_path / "alone")
     of_masks = segtool("predict", run_directory, data / masks, "--out", tmp_path / "masks")
     assert "are masks" not in alone.err + of_masks.err

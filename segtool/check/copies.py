@@ -22,9 +22,7 @@ from segtool.data.outline import SIDE, as_picture
 CUTS = (0.06, 0.12)  # of a side, that are tried; copies that lack 0.03 to 0.15 come near enough to one of them
 POOLED = 4  # cells a side of a thumbnail that are one where all pictures are compared
 MOST_COMPARED = 20_000_000  # pairs of pictures, above which no cropped copies are looked for: 2 seconds
-PIXELS = (
-    10  # pixels for each such pair, below which none are: to compare so many thumbnails takes as long as to read them
-)
+PIXELS = 10  # of all pictures for each such pair, at least: comparing more of them takes as long as reading them
 LIKELY = 0.75  # least correlation of what is cut with the other picture, for laying it exactly: of copies 0.83
 ALIKE, ALIKE_SLOPES = 0.8, 0.5  # the same of the thumbnails laid exactly, and of their slopes: cracks have 0.83, 0.59
 BEYOND = 0.02  # of a side, by which a part may seem to lie beyond the whole

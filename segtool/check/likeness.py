@@ -17,9 +17,7 @@ from segtool.data.facts import ImageFacts
 
 MAX_BITS = 16  # of 64, in which the hashes of near-equal pictures may differ
 ALIKE = 0.9  # least correlation of their thumbnails; neighbouring slices of an EM stack reach 0.6
-ALIKE_SLOPES = (
-    0.75  # least correlation of their thumbnails' slopes; half the size in JPEG keeps 0.82, slices reach 0.44
-)
+ALIKE_SLOPES = 0.75  # least correlation of thumbnails' slopes; half the size in JPEG keeps 0.82, slices reach 0.44
 TURNED_ALIKE, TURNED_SLOPES = 0.97, 0.9  # the same of pictures turned alike; two chests of one scanner reach 0.95, 0.87
 FLAT = 3.0  # grey levels of deviation, below which a picture has nothing to compare
 FEW = 8  # pictures, below which their mean is not taken away

@@ -128,8 +128,8 @@ def choose_split(
     pool = _Pool(records, shares, presence, presence(records), _twins(images, looks))
     best, tried = pool.best(sequences)
     if best.leak:
-        found = sequences
-        for way in (*_copies(stems, len(shares) + 1), *(() if found else _blocks(stems, len(shares) + 1))):
+        blocks = [] if sequences else _blocks(stems, len(shares) + 1)
+        for way in (*_copies(stems, len(shares) + 1), *blocks):
             other, tried_too = pool.best(way)
             if other.rank > best.rank and other.leaks <= best.leaks / 2:
                 sequences, best, tried = way, other, tried_too

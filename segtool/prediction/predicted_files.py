@@ -104,7 +104,8 @@ def masks_among(data: Data, inputs: Sequence[Path], jobs: Sequence[Job]) -> Iter
         for pairing in pairings:
             _, named = tell_apart(files, pairing)
             if (pairing.mask_prefix or pairing.mask_suffix) and 0 < len(named) < len(files):
-                yield shown(f"{given / named[0].name}: {len(named)} {told}; to leave them out, name the images alone")
+                first = given / named[0].relative_to(folder)
+                yield shown(f"{first}: {len(named)} {told}; to leave them out, name the images alone")
 
 
 def _tails(images: str, masks: str) -> Iterator[tuple[Path, Path]]:
