@@ -22,8 +22,6 @@ from segtool.system.terminal import counted
 
 MOST_CODES = 12  # colours or values that a message lists
 _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
-_Kind = tuple[str, int, bytes | None]
-"""Of a mask of bytes: mode, step and palette, by which its bytes mean the same as those of another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +37,8 @@ class Labels:
     """Packed colours of the classes in their order, then the ignored ones."""
     writer: MaskWriter = field(repr=False)
     """Of predictions."""
-    # Made when they are first needed, and kept: the index, the byte and the place of each value that a mask can hold.
-    _indices: dict[np.dtype | bytes, np.ndarray] = field(default_factory=dict, repr=False)
-    _bytes: dict[_Kind, bytes] = field(default_factory=dict, repr=False)
-    _places: dict[_Kind, np.ndarray] = field(default_factory=dict, repr=False)
+    _tables: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict, repr=False)
+    """By kind of mask the index of each value of 8 or 16 bits, made when the first mask of that kind comes."""
 
     @property
     def num_classes(self) -> int:
@@ -105,14 +101,11 @@ class Labels:
 
         None where it holds a value that is no class, or there is no spare byte to tell such by.
         """
-        spare = IGNORE - 1
-        if not self._by_byte(stored) or self.num_classes > spare:
+        spare, pixels, table = IGNORE - 1, self.looked_at(stored), self._table(stored)
+        if table is None or pixels.itemsize > 1 or self.num_classes > spare:
             return None
-        if (kind := _kind(stored)) not in self._bytes:
-            every = self.look_up(_every_byte(stored))
-            self._bytes[kind] = np.where(every == UNKNOWN, spare, every).astype(np.uint8).tobytes()
-        indices = bytearray(stored.values).translate(self._bytes[kind])
-        return None if spare in indices else np.frombuffer(indices, np.uint8).reshape(stored.values.shape)
+        indices = bytearray(pixels).translate(np.where(table == UNKNOWN, spare, table).astype(np.uint8).tobytes())
+        return None if spare in indices else np.frombuffer(indices, np.uint8).reshape(pixels.shape)
 
     def misfit(self, stored: StoredMask) -> str:
         """Returns why the encoding does not read this kind of mask, and the remedy; "" where it does."""
@@ -167,34 +160,33 @@ class Labels:
 
     def look_up(self, stored: StoredMask) -> np.ndarray:
         """Returns the class indices of a mask that the encoding reads, H W int16: IGNORE, UNKNOWN among them."""
-        if stored.mode == "P" and self.data.by_color:
-            return self._table(stored.palette or b"", _palette_colors(stored))[stored.values]
-        plain = self.plain(stored)
-        if plain.dtype in (np.uint8, np.uint16):
-            return self._table(plain.dtype, np.arange(np.iinfo(plain.dtype).max + 1))[plain]
-        return self._match(plain)
+        table = self._table(stored)
+        return self._match(self.plain(stored)) if table is None else table[self.looked_at(stored)]
 
     def places(self, stored: StoredMask) -> np.ndarray:
         """Returns rows of a matrix of K + 2 that counts pixels, H W intp: the index of a class, K where ignored, K + 1
         where it is neither. The mask must be of a kind that the encoding reads."""
-        if not self._by_byte(stored):
-            return self._place(self.look_up(stored))
-        if (kind := _kind(stored)) not in self._places:
-            self._places[kind] = self._place(self.look_up(_every_byte(stored))[0])
-        return self._places[kind][stored.values]
+        rows = np.arange(IGNORE + 2)
+        rows[[IGNORE, UNKNOWN]] = self.num_classes, self.num_classes + 1  # UNKNOWN is -1: the last one
+        return rows[self.look_up(stored)]
 
-    def _place(self, indices: np.ndarray) -> np.ndarray:
-        special = [indices == IGNORE, indices == UNKNOWN]
-        return np.select(special, [self.num_classes, self.num_classes + 1], indices).astype(np.intp)
+    def looked_at(self, stored: StoredMask) -> np.ndarray:
+        """Returns what of a mask the encoding reads, as it is stored: its opacity, else its values or colours."""
+        if self.data.encoding != "alpha":
+            return stored.values
+        assert stored.alpha is not None, "misfit() was not asked"
+        return stored.alpha
 
-    def _by_byte(self, stored: StoredMask) -> bool:
-        """Whether a pixel's index follows from one byte of it."""
-        return stored.values.dtype == np.uint8 and stored.values.ndim == 2 and self.data.encoding != "alpha"
-
-    def _table(self, key: np.dtype | bytes, values: np.ndarray) -> np.ndarray:
-        if key not in self._indices:
-            self._indices[key] = self._match(values)
-        return self._indices[key]
+    def _table(self, stored: StoredMask) -> np.ndarray | None:
+        """Returns the index of each value that a pixel of this kind of mask can have; None where these are many."""
+        pixels = self.looked_at(stored)
+        if pixels.ndim == 3 or pixels.dtype not in (np.uint8, np.uint16):
+            return None
+        kind = (stored.mode, stored.step, stored.palette, pixels.dtype)
+        if kind not in self._tables:
+            every = np.arange(np.iinfo(pixels.dtype).max + 1).astype(pixels.dtype)
+            self._tables[kind] = self._match(self.plain(replace(stored, values=every, alpha=every)))
+        return self._tables[kind]
 
     def _match(self, values: np.ndarray) -> np.ndarray:
         if self.data.encoding in ("threshold", "alpha"):
@@ -206,13 +198,10 @@ class Labels:
 
     def plain(self, stored: StoredMask) -> np.ndarray:
         """Returns what is looked up, H W integers: values, opacity, or colours packed as 0xRRGGBB."""
-        if self.data.encoding == "alpha":
-            assert stored.alpha is not None, "misfit() was not asked"
-            return stored.alpha
         if self.data.encoding == "threshold":
             return stored.grey
-        if self.data.encoding == "index":
-            return stored.values
+        if not self.data.by_color:
+            return self.looked_at(stored)
         if stored.mode == "P":
             return _palette_colors(stored)[stored.values]
         if stored.values.ndim == 3:
@@ -268,15 +257,6 @@ def resolve(data: Data, first: StoredMask) -> Data:
     resolved = Labels.from_config(data).writer.like(first)
     Labels.from_config(resolved)  # raises
     return resolved
-
-
-def _kind(stored: StoredMask) -> _Kind:
-    return stored.mode, stored.step, stored.palette
-
-
-def _every_byte(stored: StoredMask) -> StoredMask:
-    """Returns a mask of this kind of one row, which has each value of a byte once."""
-    return replace(stored, values=np.arange(256, dtype=np.uint8)[None])
 
 
 def _palette_colors(stored: StoredMask) -> np.ndarray:

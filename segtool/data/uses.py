@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.codes import IGNORE
 from segtool.data.facts import MaskFacts, look_at_masks
 from segtool.data.labels import Labels
+
+MOST_VALUES = 256  # of a mask whose classes are kept for others of the same values
 
 
 @dataclass(frozen=True)
@@ -33,56 +35,29 @@ class Decoder:
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
-        self._known: dict[tuple[object, ...], tuple[int, int]] = {}
-        self._indices: dict[tuple[object, ...], np.ndarray] = {}
+        self._places: dict[tuple[object, ...], np.ndarray] = {}
 
     def use(self, mask: MaskFacts) -> Use:
         """Returns what a readable mask means."""
-        mask = mask.seen_by(self.labels.data.encoding)
+        mask, classes = mask.seen_by(self.labels.data.encoding), self.labels.num_classes
         kind = (mask.mode, mask.step, mask.lossy, mask.colored, mask.palette, mask.veiled > 0)
         key = (*kind, mask.values.tobytes())
-        if key in self._indices:  # another mask of the same values, all known
-            pixels = np.bincount(self._indices[key], mask.counts, self.labels.num_classes + 1).astype(np.int64)
-            return Use(pixels[:-1], int(pixels[-1]))
-        return self._use(mask, key)
-
-    def _use(self, mask: MaskFacts, key: tuple[object, ...]) -> Use:
-        pixels = np.zeros(self.labels.num_classes + 1, np.int64)  # the last: ignored
-        if reason := self.labels.misfit(mask.stored(mask.values)):
-            return Use(pixels[:-1], error=reason)
-        unknown = np.zeros(len(mask.values), bool)
-        if mask.colored or self.labels.data.encoding == "index":  # what is stored is what is looked up
-            unknown = np.isin(mask.values, list(self.labels.unknown(mask.stored(mask.values))))
-        elif self.labels.unknown(mask.stored(mask.values)):
-            return self._use_by_value(mask, pixels)
-        indices = self.labels.decode(mask.stored(mask.values[~unknown]), mask.path)[0]
-        places = np.where(indices == IGNORE, self.labels.num_classes, indices)
-        if not unknown.any():
-            self._indices[key] = places
-        np.add.at(pixels, places, mask.counts[~unknown])
-        strange = dict(zip(mask.values[unknown].tolist(), mask.counts[unknown].tolist(), strict=True))
-        return Use(pixels[:-1], int(pixels[-1]), strange)
-
-    def _use_by_value(self, mask: MaskFacts, pixels: np.ndarray) -> Use:
-        """Returns the same for grey and palette masks that are read by colour: at most 256 values."""
-        unknown: dict[int, int] = {}
-        for value, count in zip(mask.values.tolist(), mask.counts.tolist(), strict=True):
-            index, code = self._decode(mask, value)
-            if index < 0:
-                unknown[code] = unknown.get(code, 0) + count
-            else:
-                pixels[self.labels.num_classes if index == IGNORE else index] += count
-        return Use(pixels[:-1], int(pixels[-1]), unknown)
-
-    def _decode(self, mask: MaskFacts, value: int) -> tuple[int, int]:
-        """Returns a value's class index, or -1 and the value or packed colour that is no class."""
-        key = (value, mask.mode, mask.step, mask.colored, mask.palette)
-        if key not in self._known:
-            stored = mask.stored(np.array([value]))
-            unknown = self.labels.unknown(stored)
-            index = -1 if unknown else int(self.labels.decode(stored, mask.path)[0, 0])
-            self._known[key] = index, next(iter(unknown), value)
-        return self._known[key]
+        places = self._places.get(key)
+        if places is None:
+            stored = mask.stored(mask.values)
+            if reason := self.labels.misfit(stored):
+                return Use(np.zeros(classes, np.int64), error=reason)
+            places = self.labels.places(stored)[0]
+            if len(places) <= MOST_VALUES:
+                self._places[key] = places
+        pixels = np.bincount(places, mask.counts, classes + 2).astype(np.int64)
+        strange = places > classes
+        unknown: Counter[int] = Counter()
+        if strange.any():
+            codes = self.labels.plain(mask.stored(mask.values[strange]))[0]  # of several palette indices it may be one
+            for code, count in zip(codes.tolist(), mask.counts[strange].tolist(), strict=True):
+                unknown[code] += count
+        return Use(pixels[:classes], int(pixels[classes]), unknown)
 
 
 def class_pixels(config: Config, masks: Iterable[Path]) -> dict[Path, np.ndarray]:

@@ -153,7 +153,7 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
         raise
     if labels.misfit(truth) or labels.misfit(made):
         _refuse(record, labels, truth, made)
-    rows = [_flat(labels.plain(mask) if labels.data.encoding == "alpha" else mask.values) for mask in (truth, made)]
+    rows = [_flat(labels.looked_at(mask)) for mask in (truth, made)]
     ends, pixels = runs(*rows)
     cut = [row[ends][None] for row in rows]
     target, prediction = (
