@@ -20,6 +20,9 @@ import torch
 from torch import nn
 
 from benchmarks.harness import DEMO, Round, Row, alternate, middle, ratios, report, segtool
+from benchmarks.prediction import CHANNELS, QUICK_CHANNELS, agreement, as_round, drawn, untrained
+from benchmarks.prediction import ours as predict_ours
+from benchmarks.prediction import plain as predict_plain
 from benchmarks.training_step import CLASSES, NETWORKS, Network, batch_of, plain_model, random_batch, records_of
 from benchmarks.whole_training import seconds_between
 from segtool.commands.demo import make_dataset
@@ -34,6 +37,7 @@ from segtool.training.training_step import Training, build_training, train_step
 SIZE, BATCH, STEPS, ROUNDS = (352, 480), 16, 20, 5
 LONG = 100_000  # steps for which `auto` chooses, so that whatever it would ever use is used
 EPOCH = 40  # steps of the whole training that are timed
+FOLDER = 200  # images that are predicted from files
 
 
 def timed(device: torch.device, work: Callable[[], object], times: int) -> Round:
@@ -198,14 +202,44 @@ def prediction(device: torch.device, *, size: tuple[int, int], times: int, round
     )
 
 
+def folder(
+    device: torch.device, *, channels: Sequence[int], size: tuple[int, int], images: int, rounds: int, out: Path
+) -> Row:
+    """Returns the row of the rate at which the images of a folder become masks in a folder."""
+    checkpoint = untrained(out / "network", channels)
+    parts = [drawn(out / "images", images, size)] * (1 + rounds)
+    places = out / "ours", out / "plain"
+    sides = predict_ours(checkpoint, parts, places[0], device), predict_plain(checkpoint, parts, places[1], device)
+    for side in sides:
+        next(side)  # makes it ready
+    taken = alternate(*(as_round(side) for side in sides), rounds=rounds)
+    return Row(
+        f"predict on a GPU, {images} images of {size[0]}x{size[1]}, PNG to PNG",
+        "a plain loop with the same network in fp32",
+        ratios(taken[1], taken[0]),
+        target=2.0,
+        at_least=True,
+        needs="cuda",
+        figures={
+            "images/s": f"ours {images / middle(taken[0]):.1f}, plain {images / middle(taken[1]):.1f}",
+            "equal pixels of the masks": f"{agreement(*places):.4f}",
+        },
+        note="Synthetic pictures, an untrained network; making it ready is no part of it.",
+    )
+
+
 def measure(device: torch.device, *, quick: bool) -> list[Row]:
     """Returns all rows."""
     size, batch, times, rounds = ((32, 48), 2, 1, 1) if quick else (SIZE, BATCH, STEPS, ROUNDS)
     images, epoch = (4, 2) if quick else (8 * BATCH, EPOCH)
     rows = steps(device, size=size, batch=batch, times=times, rounds=rounds)
     with tempfile.TemporaryDirectory(prefix="segtool-") as out:
-        rows.append(waiting(device, images=images, epoch=epoch, size=size, out=Path(out).resolve()))
-    return [*rows, prediction(device, size=size, times=times, rounds=rounds)]
+        place = Path(out).resolve()
+        rows.append(waiting(device, images=images, epoch=epoch, size=size, out=place))
+        rows.append(prediction(device, size=size, times=times, rounds=rounds))
+        channels, count = (QUICK_CHANNELS, 3) if quick else (CHANNELS, FOLDER)
+        rows.append(folder(device, channels=channels, size=size, images=count, rounds=rounds, out=place / "folder"))
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

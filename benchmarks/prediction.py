@@ -47,14 +47,15 @@ TRAINING = (
 )
 SIZE, QUICK_SIZE = (360, 480), (40, 64)
 CLASSES = 11
+CPU = torch.device("cpu")
 
 
-def ours(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path) -> Iterator[float]:
+def ours(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path, device: torch.device = CPU) -> Iterator[float]:
     """Yields the seconds that `segtool predict` takes for each part, at first those of making it ready."""
     keep_freed_memory()
     began = time.perf_counter()
     found = load(checkpoint)
-    predictor = build_predictor(found, torch.device("cpu"))
+    predictor = build_predictor(found, device)
     yield time.perf_counter() - began
     for images in parts:
         jobs = list_jobs(images, out, overlays=False, probabilities=False)
@@ -74,20 +75,20 @@ def plain_network(checkpoint: Path) -> tuple[nn.Module, Tensor, Tensor]:
     return model.eval(), mean, std
 
 
-def plain(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path) -> Iterator[float]:
+def plain(checkpoint: Path, parts: Sequence[Sequence[Path]], out: Path, device: torch.device = CPU) -> Iterator[float]:
     """Yields the seconds that the plain loop takes for each part, at first those of making it ready."""
     began = time.perf_counter()
-    model, mean, std = plain_network(checkpoint)
+    model, mean, std = (part.to(device) for part in plain_network(checkpoint))
     out.mkdir(parents=True, exist_ok=True)
     yield time.perf_counter() - began
     for images in parts:
         began = time.perf_counter()
         for path in images:
             pixels = np.asarray(Image.open(path).convert("RGB"))
-            image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+            image = torch.from_numpy(pixels.copy()).to(device).permute(2, 0, 1).float() / 255
             with torch.no_grad():
                 logits = model(((image - mean) / std)[None])
-            mask = logits.argmax(1)[0].byte().numpy()
+            mask = logits.argmax(1)[0].byte().cpu().numpy()
             Image.fromarray(mask).save(out / f"{path.stem}.png")
         yield time.perf_counter() - began
 

@@ -31,6 +31,7 @@ from segtool.data.dataset import Sample
 from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import DivergedError
+from segtool.prediction.ensemble import Ensemble
 from segtool.prediction.inference import Normalize, Predictor, fast_dtype
 from segtool.runs.history import last
 from segtool.system.distributed import World
@@ -369,3 +370,77 @@ def test_a_predictor_on_a_gpu_computes_in_half_precision_where_that_is_fast(tiny
         theirs = Predictor(copy.deepcopy(training.model), normalize, CPU)
         assert (mine.classes(image, tile) == theirs.classes(image, tile)).mean() > 0.99
     assert 2**30 < mine.free_bytes() <= torch.cuda.get_device_properties(0).total_memory
+
+
+# --- graphs
+
+
+def predictor_of(**sections: Any) -> Predictor:
+    return Predictor(
+        built("fp32", CPU, **sections).model, Normalize((0.5,) * 3, (0.25,) * 3), CUDA, dtype=torch.bfloat16
+    )
+
+
+def pictures(count: int, *sizes: tuple[int, int]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes * count]
+
+
+UPSAMPLERS = ["transposed", "nearest", "bilinear", "bed_of_nails", "max_unpool"]
+
+
+@pytest.mark.parametrize("decoder", ["unet", "fcn"])
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
+def test_a_graph_answers_as_the_network_does(decoder, upsample):
+    predictor = predictor_of(model={"decoder": {"name": decoder, "upsample": upsample}})
+    images = pictures(6, (37, 50), (50, 37))
+    expected = [predictor._logits(image).clone() for image in images]
+    found = [predictor.forward(image) for image in images]
+    assert len(predictor._recordings._recorded) == 2
+    assert all(work != predictor._logits for work in predictor._recordings._recorded.values())
+    assert all(torch.equal(*both) for both in zip(expected, found, strict=True))
+    assert not torch.equal(found[-1], found[-3])
+
+
+def test_graphs_serve_an_ensemble_with_its_mirror_images():
+    members = [predictor_of(), predictor_of(model={"decoder": {"name": "fcn"}})]
+    images = pictures(5, (33, 48))
+    found = [torch.cat(list(Ensemble(members, flip=True).bands(image))) for image in images]
+    for member in members:
+        member._recordings = None
+    expected = [torch.cat(list(Ensemble(members, flip=True).bands(image))) for image in images]
+    assert all(torch.equal(*both) for both in zip(expected, found, strict=True))
+
+
+def test_a_network_that_waits_for_the_gpu_is_not_recorded_and_predicts_and_trains_all_the_same():
+    training = built("fp32", CUDA)
+    predictor = predictor_of()
+    layer = predictor.model.head
+    layer.register_forward_hook(lambda *_: _[2] * float(_[2].isfinite().all()))
+    (image,) = pictures(1, (33, 48))
+    found = [predictor.forward(image) for _ in range(5)]
+    assert list(predictor._recordings._recorded.values()) == [predictor._logits]
+    assert all(torch.equal(found[0], other) for other in found)
+    torch.cuda.synchronize()
+    torch.rand(3, device="cuda")  # torch raises here where a recording has failed half-way
+    make_steps(training, 3)
+
+
+def test_validation_between_steps_records_and_training_goes_on():
+    training = built("bf16", CUDA, train={"ema": 0.99})
+    for step in range(3):
+        make_steps(training, 2, first=2 * step)
+        predictor = Predictor(copy.deepcopy(training.scored), training.normalize, CUDA, dtype=torch.bfloat16)
+        masks = [predictor.classes(image) for image in pictures(4, (33, 48))]
+        assert [mask.shape for mask in masks] == [(33, 48)] * 4
+        assert len(predictor._recordings._recorded) == 1
+    held = torch.cuda.memory_allocated()
+    del predictor
+    assert torch.cuda.memory_allocated() < held
+
+
+def test_many_readers_and_writers_leave_masks_in_their_order(shapes, tmp_path):
+    data = shapes.parent / "data"
+    command("train", shapes, "--run", tmp_path / "run", "--set", f"data.root={data}", "--set", "train.steps=20")
+    said = command("predict", tmp_path / "run", data, "--out", tmp_path / "out", "--device", "cuda").stderr
+    assert "112 of 112 masks" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -377,9 +377,11 @@ class Spy:
         return self.predictor.classes_and_probabilities(*args)
 
 
+@pytest.mark.parametrize("cores", [2, 8])
 def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves_no_half_of_it(
-    tmp_path, predictor, config, monkeypatch
+    tmp_path, predictor, config, monkeypatch, cores
 ):
+    from segtool.prediction import predict as predicting
     from segtool.prediction import predicted_files as module
 
     real = module.write_atomically
@@ -392,47 +394,63 @@ def test_a_mask_that_cannot_be_written_ends_it_behind_those_that_were_and_leaves
     monkeypatch.setattr(module, "write_atomically", failing)
     for name in "abcdef":
         image_at(tmp_path / "in" / f"{name}.png")
+    monkeypatch.setattr(predicting, "num_threads", lambda: cores)
     results = predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out"))
     assert [next(results), next(results)] == [tmp_path / "out" / "a.png", tmp_path / "out" / "b.png"]
     with pytest.raises(CheckpointError, match=r"c\.png: cannot be written"):
         next(results)
-    assert {"a.png", "b.png"} <= set(tree(tmp_path / "out")) <= {"a.png", "b.png", "d.png"}
+    behind = {"d.png"} if cores == 2 else {"d.png", "e.png", "f.png"}
+    assert {"a.png", "b.png"} <= set(tree(tmp_path / "out")) <= {"a.png", "b.png"} | behind
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_the_next_image_is_read_meanwhile_unless_it_or_this_one_is_large(
-    tmp_path, predictor, config, monkeypatch, large
+@pytest.mark.parametrize(
+    ("cores", "large", "ahead"),
+    [
+        (2, "", "b"),
+        (1, "", "b"),
+        (4, "", "bcd"),
+        (32, "", "bcdefghi"),
+        (4, "abcdefghijkl", ""),
+        (4, "a", ""),
+        (4, "c", "b"),
+    ],
+)
+def test_the_next_images_are_read_meanwhile_up_to_a_large_one(
+    tmp_path, predictor, config, monkeypatch, cores, large, ahead
 ):
     from segtool.prediction import predict as module
 
-    if large:
-        monkeypatch.setattr(module, "MAX_WHOLE_PIXELS", 50)
+    monkeypatch.setattr(module, "num_threads", lambda: cores)
+    monkeypatch.setattr(module, "_is_small", lambda path, max_pixels: path.stem not in large)
     read: list[str] = []
-    behind = threading.Event()
     real = module.read_views
 
     def reading(path: Path, *args: Any, **options: Any) -> np.ndarray:
         read.append(path.stem)
-        if path.stem == "b":
-            behind.set()
         return real(path, *args, **options)
 
     monkeypatch.setattr(module, "read_views", reading)
     forward = predictor.forward
 
     def watched(image: Tensor) -> Tensor:
-        # While the first image is computed the second one is read, or is not.
+        # While the first image is computed those behind it are read, and no others.
         if not seen:
-            seen.append(behind.wait(timeout=0.2 if large else 10))
+            until = time.monotonic() + 10
+            while len(read) < 1 + len(ahead) and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(0.05)
+            seen.append("".join(sorted(read)))
         return forward(image)
 
-    seen: list[bool] = []
+    seen: list[str] = []
     monkeypatch.setattr(predictor, "forward", watched)
-    for name in "abc":
+    names = "abcdefghijkl"
+    for name in names:
         image_at(tmp_path / "in" / f"{name}.png")
-    list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
-    assert sorted(read) == ["a", "b", "c"]
-    assert seen == [not large]
+    made = list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
+    assert seen == ["a" + ahead]
+    assert "".join(sorted(read)) == names
+    assert [path.stem for path in made if isinstance(path, Path)] == list(names)
 
 
 def test_an_image_that_cannot_be_read_keeps_its_place_among_small_and_large_ones(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from torch.nn import Module
 from segtool.errors import shown
 from segtool.models.fold import fold_norms
 from segtool.models.segmenter import Segmenter, Sides
+from segtool.prediction.recording import Recordings, graph_of
 from segtool.system.memory import free_memory
 
 MAX_WHOLE_PIXELS = 2**21
@@ -161,6 +163,7 @@ class Predictor(BandPredictor):
         self.device = device
         self.dtype = dtype
         self.channels = (len(normalize.mean),)
+        self._recordings = Recordings(partial(graph_of, device=device)) if device.type == "cuda" else None
 
     @torch.inference_mode()
     def forward(self, image: Tensor, *context: Sides) -> Tensor:
@@ -168,8 +171,9 @@ class Predictor(BandPredictor):
 
         `context`: as the Segmenter's `rows` and `columns`.
         """
-        images = self.normalize(image.to(self.device).unsqueeze(0))
-        return self.model(images.to(self.dtype, memory_format=torch.channels_last), *context)[0].float()
+        if context or self._recordings is None:
+            return self._logits(image, *context)
+        return self._recordings(self._logits, image)
 
     @torch.inference_mode()
     def pieces(self, image: Tensor, tile: int | None = None) -> Iterator[Piece]:
@@ -213,6 +217,10 @@ class Predictor(BandPredictor):
             kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return torch.cuda.mem_get_info(self.device)[0] + kept
         return free_memory() if self.device.type == "cpu" else None
+
+    def _logits(self, image: Tensor, *context: Sides) -> Tensor:
+        images = self.normalize(image.to(self.device).unsqueeze(0))
+        return self.model(images.to(self.dtype, memory_format=torch.channels_last), *context)[0].float()
 
     def _tiled(self, image: Tensor, tile: int) -> Iterator[Piece]:
         stride = self.model.stride

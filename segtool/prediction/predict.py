@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
-from itertools import zip_longest
+from functools import cache, partial
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,12 @@ from segtool.prediction.inference import MAX_WHOLE_PIXELS, BandPredictor, Normal
 from segtool.prediction.predicted_files import Job, remove_unfinished, require_replaceable, write_npy, write_png
 from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.members import require_agreement
+from segtool.system.pools import num_threads
 from segtool.system.shortage import shortage_told
+
+MOST_THREADS = 8
+"""That read, and that write: a GPU makes masks faster than one thread decodes images."""
+T = TypeVar("T")
 
 
 def build_predictor(checkpoint: Checkpoint, device: torch.device, *, dtype: torch.dtype | None = None) -> Predictor:
@@ -65,7 +70,7 @@ def predict(
 ) -> Iterator[Path | DataError]:
     """Yields the path of each mask once it is written, or the DataError of an image that cannot be used.
 
-    While an image goes through the network, the next one is read and what became of the one before is written. Only
+    While an image goes through the network, the next ones are read and what became of those before is written. Only
     small ones: two large images at once would take twice the memory.
 
     Args:
@@ -79,24 +84,30 @@ def predict(
     remove_unfinished(jobs)
     labels = Labels.from_config(config.data)
     read = partial(_read, channels=predictor.channels, config=config, resume=resume)
-    writing: Future[Path | DataError] | None = None
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        for job, image in _read_ahead(jobs, read, reader, max_pixels=config.limits.max_pixels):
+    threads = max(1, min(MOST_THREADS, num_threads() - 1))
+    writing: deque[Future[Path | DataError]] = deque()
+    with ThreadPoolExecutor(threads) as reader, ThreadPoolExecutor(threads) as writer:
+        for job, image in _read_ahead(jobs, read, reader, ahead=threads, max_pixels=config.limits.max_pixels):
             try:
                 outcome, large = _predicted(predictor, labels, job, image(), tile)
             except SegtoolError:
-                if writing:
-                    yield writing.result()
+                yield from _results(writing)
                 raise
             del image
-            if writing:
-                yield writing.result()
-            writing = None if large else writer.submit(outcome)
             if large:
+                yield from _results(writing)
                 yield outcome()
+            else:
+                writing.append(writer.submit(outcome))
+                yield from _results(writing, left=1 if job.probabilities else threads)  # K floats a pixel are much
             del outcome  # and its mask
-        if writing:
-            yield writing.result()
+        yield from _results(writing)
+
+
+def _results(writing: deque[Future[T]], *, left: int = 0) -> Iterator[T]:
+    """Yields what came of what was written first, until so many are left; each goes before the next is waited for."""
+    while len(writing) > left:
+        yield writing.popleft().result()
 
 
 Outcome = Callable[[], Path | DataError]
@@ -115,22 +126,23 @@ def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) ->
 
 
 def _read_ahead(
-    jobs: Sequence[Job], read: Callable[[Job], Any], reader: Executor, *, max_pixels: int
+    jobs: Sequence[Job], read: Callable[[Job], Any], reader: Executor, *, ahead: int, max_pixels: int
 ) -> Iterator[tuple[Job, Callable[[], Any]]]:
-    """Yields each job with what returns its image; where it and the next one are small, reading that has begun.
+    """Yields each job with what returns its image; where it is small, reading of up to `ahead` small ones has begun.
 
     What is large is read where it is asked for: the C library gives each thread its own memory, and what one has freed
     another cannot use.
     """
+    small = cache(partial(_is_small, max_pixels=max_pixels))
     queued: deque[Future[Any]] = deque()
-    next_small = bool(jobs) and _is_small(jobs[0].image, max_pixels)
-    for job, following in zip_longest(jobs, jobs[1:]):
-        ready, small = bool(queued), next_small
-        next_small = following is not None and _is_small(following.image, max_pixels)
-        if following and small and next_small:
-            queued.append(reader.submit(read, following))
+    for number, job in enumerate(jobs):
+        begun = bool(queued)
+        following = jobs[number + max(1, len(queued)) : number + 1 + ahead]
+        if following and small(job.image):
+            for other in takewhile(lambda one: small(one.image), following):
+                queued.append(reader.submit(read, other))
         # Kept in no variable here, so that the image goes when it is done with.
-        yield job, queued.popleft().result if ready else partial(read, job)
+        yield job, queued.popleft().result if begun else partial(read, job)
 
 
 def _is_small(path: Path, max_pixels: int) -> bool:
