@@ -63,6 +63,66 @@ def test_lists_in_json_divide_the_folders_and_name_no_classes(tmp_path: Path, pa
     assert [spec.name for spec in config.data.classes] == ["background", "object"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "train", "val"),
+    [
+        ("split.yaml", "train: [p0, p1, p2, p3]\nval: [p4, p5]\n", ("split.yaml", "train"), ("split.yaml", "val")),
+        ("data.yaml", "path: /far/set\ntrain: [images/a, images/b]\nval: images/c\nnames: {0: soil, 1: leaf}\n",
+         ("data.yaml", "train"), ("data.yaml", "val")),
+        ("data.yml", "train: ../set/images/c\nval: ../set/images/c\nnc: 2\nnames: [soil, leaf]\n", None, None),
+        ("data.yaml", "train: lists/one.txt\nvalid: ./lists/two.txt\n", ("lists/one.txt", None),
+         ("lists/two.txt", None)),
+        ("split.json", json.dumps({f"p{i}": "val" if i > 3 else "train" for i in range(6)}), ("split.json", "train"),
+         ("split.json", "val")),
+        ("splits.json", json.dumps([{"train": ["p0", "p1", "p2", "p3"], "val": ["p4", "p5"]}]),
+         ("splits.json", "train"), ("splits.json", "val")),
+        ("meta.csv", "name,is_valid\n" + "".join(f"p{i}.png,{i > 3}\n" for i in range(6)), ("meta.csv", "False"),
+         ("meta.csv", "True")),
+        ("meta.csv", "name,is_valid\n" + "".join(f"p{i}.png,{i > 1}\n" for i in range(6)), None, None),
+        ("folds.csv", "file,fold\n" + "".join(f"p{i},{(i + 2) % 3}\n" for i in range(6)), (None, None),
+         ("folds.csv", "0")),
+        ("meta.csv", "file,fold,split\n" + "".join(f"p{i},{i % 3},{'val' if i > 3 else 'train'}\n" for i in range(6)),
+         ("meta.csv", "train"), ("meta.csv", "val")),
+    ],
+)  # fmt: skip
+def test_splits_in_yaml_json_and_tables_divide_the_folders(
+    tmp_path: Path, name: str, text: str, train: tuple[str | None, str | None] | None, val: tuple[str, str | None]
+) -> None:
+    root = tmp_path / "set"
+    for i in range(6):
+        for kind in ("images", "masks"):
+            (root / kind / "aabbcc"[i]).mkdir(parents=True, exist_ok=True)
+        write_image(root / "images" / "aabbcc"[i] / f"p{i}.png", i)
+        write_mask(root / "masks" / "aabbcc"[i] / f"p{i}.png", regions(i, [0, 1]))
+    (root / "lists").mkdir()
+    for part, places in (("one", range(4)), ("two", (4, 5))):
+        (root / f"lists/{part}.txt").write_text("".join(f"p{i}\n" for i in places))
+    (root / name).write_text(text)
+    config = init(root)
+    told = None if config.data.val is None else (config.data.val.list, config.data.val.part)
+    assert told == val
+    if told:
+        assert (config.data.train.list, config.data.train.part) == train
+        stems = [record.stem for record in split_records(config, root.parent)["val"]]
+        assert stems == (["a/p1", "c/p4"] if name == "folds.csv" else ["c/p4", "c/p5"])
+    if "names" in text:
+        assert [spec.name for spec in config.data.classes] == ["soil", "leaf"]
+
+
+def test_a_table_of_images_that_lost_their_zeros_is_not_mistaken_for_one_of_its_row_numbers(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for kind in ("images", "masks"):
+        for i in range(12):
+            (root / kind / f"p{i}.png").rename(root / kind / f"{i:04d}.png")
+    rows = [f"{i},{'val' if i in (3, 10) else 'train'}\n" for i in range(12)]
+    (root / "split.csv").write_text("id,split\n" + "".join(rows))
+    config = init(root)
+    assert [record.stem for record in split_records(config, root.parent)["val"]] == ["0003", "0010"]
+    rows = [f"{11 - i},{i:04d}.png,{'val' if i in (3, 10) else 'train'}\n" for i in range(12)]
+    (root / "split.csv").write_text("id,file,split\n" + "".join(rows))
+    assert [record.stem for record in split_records(config, root.parent)["val"]] == ["0003", "0010"]
+
+
 def test_lists_of_powershell_are_read(tmp_path: Path) -> None:
     root = simple_set(tmp_path / "set")
     for split, places in (("train", range(9)), ("val", range(9, 12))):

@@ -65,13 +65,14 @@ class Folders:
     masks: str | None = None
     """Folder of masks, relative to `data.root`; with `data.format: list` as `images`."""
     list: str | None = None
-    """A CSV, text or JSON file, relative to `data.root`. With `data.format: folders`: one image a line, by its stem,
-    file name or path; only these belong to the split, and a split of the same folders that has no list is what no other
-    lists. With `data.format: list`: an image and a mask on each line, relative to `data.root`. A JSON is a list of
-    names, or of names by keys (`image`, `mask`), or has such a list under the name of each split."""
+    """A CSV, text, JSON or YAML file, relative to `data.root`. With `data.format: folders`: one image a line, by its
+    stem, file name or path, or a folder of images; only these belong to the split, and a split of the same folders that
+    has no list is what no other lists. With `data.format: list`: an image and a mask on each line, relative to
+    `data.root`. A JSON or YAML is a list of names, or of names by keys (`image`, `mask`), has such a list under the
+    name of each split, or the split of each name."""
     part: str | None = None
-    """Only the lines of `list` in whose column named split (or subset, set, fold, phase, usage, partition) this
-    stands; of a JSON the list under this key."""
+    """Only the lines of `list` in whose column named split (or subset, set, fold, phase, usage, partition, is_valid,
+    is_train, …) this stands; of a JSON or YAML the list under this key."""
     pairing: Pairing | None = None
     """How the images of this split find their masks; null: as `data.pairing` says."""
 

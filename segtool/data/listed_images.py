@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.lists import MAX_PATH, read_rows, rows_of_part, says_image
 from segtool.data.pairs import Pairs, image_key
 from segtool.errors import shown
+
+MAX_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,16 @@ def pick(part: Folders, found: Pairs, pairing: Pairing, root: Path) -> Listed:
     header, rows = read_rows(path, header=says_image)
     rows = rows_of_part(header, rows, part.part, path)
     column = names.column([row.cells for row in rows])
-    files, unknown = set(), []
+    files: set[Path] = set()
+    unknown: list[str] = []
     for row in rows:
         cell = row.cells[column] if column < len(row.cells) else row.cells[0]
-        file = names.find(cell)
-        if file is None:
+        named = names.all_of(cell)
+        files |= named
+        if not named:
             unknown.append(
                 f"{shown(path)}:{row.number}: '{shown(cell)}' names no image in {shown(root / str(part.images))}"
             )
-        else:
-            files.add(file)
     return Listed(limit(found, files), frozenset(files), tuple(unknown))
 
 
@@ -83,6 +85,7 @@ class ImageNames:
         self._files: dict[str, set[Path]] = {}
         self._by_path: dict[Path, Path] = {}
         self._by_real_path: dict[Path, Path] | None = None
+        self._by_number: dict[int, set[Path]] = {}
         self._pairing = pairing
         self._bases = (root, images)
         for record in found.records:
@@ -102,12 +105,36 @@ class ImageNames:
                 forms |= {key, key.rpartition("/")[2]}
             for form in forms:
                 self._files.setdefault(form, set()).add(image)
+                if form.isdecimal() and len(form) <= MAX_DIGITS:
+                    self._by_number.setdefault(int(form), set()).add(image)
 
     def find(self, cell: str) -> Path | None:
         """Returns the one image that a cell of a list names; None where there is none or more than one.
 
-        A path to a file that is there names that file, not another one of its name.
+        A path to a file that is there names that file, not another one of its name. A number that is no name is that of
+        a name which is a number: tables that programs wrote have 7 for 0007.
         """
+        return self._called(cell) or self._numbered(cell)
+
+    def all_of(self, cell: str) -> set[Path]:
+        """Returns the images that a cell stands for: the one it names, or those in a folder that it names."""
+        if file := self.find(cell):
+            return {file}
+        parts = [part for part in cell.replace("\\", "/")[:MAX_PATH].split("/") if part.strip(".")]
+        folders = (base.joinpath(*parts[start:]) for start in range(len(parts)) for base in self._bases)
+        held = (
+            {image for file, image in self._by_path.items() if file.is_relative_to(f)}
+            for f in folders
+            if os.path.isdir(f)
+        )
+        return next(filter(None, held), set())
+
+    def _numbered(self, cell: str) -> Path | None:
+        is_number = cell.isdecimal() and len(cell) <= MAX_DIGITS
+        files = self._by_number.get(int(cell), ()) if is_number else ()
+        return next(iter(files)) if len(files) == 1 else None
+
+    def _called(self, cell: str) -> Path | None:
         cell = cell.replace("\\", "/").strip("\"' ")
         paths = [Path(os.path.abspath(base / cell)) for base in self._bases] if "/" in cell[:MAX_PATH] else []
         for path in paths:
@@ -135,16 +162,26 @@ class ImageNames:
         return "/" in path[:MAX_PATH] and any(os.path.isfile(base / path) for base in self._bases)
 
     def column(self, rows: Sequence[Sequence[str]]) -> int:
-        """Returns the column whose cells name the most images, the first of equal ones.
+        """Returns the column whose cells name the most images; of equal ones the first that has whole names.
 
         Where a column holds paths to files that are there, it is that one: numbers in others may be of other images.
+        Where none names an image, it may be one of folders.
         """
         sample = rows[:: len(rows) // 50 + 1]
         there = Counter(place for cells in sample for place, cell in enumerate(cells) if self._is_path(cell))
         if there and 2 * max(there.values()) > len(sample):
             return min(there, key=lambda place: (-there[place], place))
-        counts = Counter(column for cells in rows for column, cell in enumerate(cells) if cell and self.find(cell))
-        return min(counts, key=lambda column: (-counts[column], column), default=0)
+        images: dict[int, set[Path]] = defaultdict(set)
+        called: Counter[int] = Counter()
+        for cells in rows:
+            for place, cell in enumerate(cells):
+                if file := self.find(cell):
+                    images[place].add(file)
+                    called[place] += self._called(cell) is not None
+        if not images:
+            for place, cell in ((place, cell) for cells in sample for place, cell in enumerate(cells)):
+                images[place] |= self.all_of(cell)
+        return min(images, key=lambda place: (-len(images[place]), -called[place], place), default=0)
 
 
 def _real(path: Path) -> Path:

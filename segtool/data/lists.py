@@ -1,7 +1,7 @@
 """Files that list a split: which images belong to it, or its pairs.
 
 One entry a line, the cells separated by a comma, semicolon, tab or blanks, with a header or without; or the entries of
-a JSON. What a list of images names is for `listed_images` to find; here are its rows, and lists of pairs.
+a JSON or YAML. What a list of images names is for `listed_images` to find; here are its rows, and lists of pairs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from segtool.config import Folders
+from segtool.config.yaml_io import load
 from segtool.data.files import MASK_SUFFIXES, decoded, stem_of
 from segtool.data.pairs import Record
-from segtool.errors import DataError, few, shown
+from segtool.data.words import meaning_of
+from segtool.errors import DataError, SegtoolError, few, shown
 
 MAX_LIST_BYTES = 1 << 28
 MAX_PATH = 4096  # characters, of Linux's longest path
@@ -28,6 +31,10 @@ _IMAGE_WORD = re.compile(r"im(a?ge?)|file|photo|input|sat|path|x$")
 _MASK_WORD = re.compile(r"mask|label|annot|gt|seg|target|truth|y$")
 _HEADER_WORDS = frozenset(("image", "images", "img", "file", "filename", "name", "names", "id", "ids", "stem", "path"))
 _SPLIT_COLUMNS = ("split", "subset", "set", "fold", "phase", "usage", "partition")
+FLAGS = ("is_train", "is_valid", "is_val", "is_test")
+"""Columns that say of each image whether it is in the split of that name, as fastai's tables do."""
+DATA_SUFFIXES = (".json", ".yaml", ".yml")
+MAX_NESTING = 3  # of mappings around the one of splits
 
 
 @dataclass(frozen=True)
@@ -99,31 +106,53 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
             line, for names that hold blanks or commas.
     """
     text = _list_text(path)
-    rows = _parse_rows(_table_of(text) if path.suffix.lower() == ".json" else text, whole=header is not None)
+    is_data = path.suffix.lower() in DATA_SUFFIXES
+    rows = _parse_rows(_table_of(_data_of(path, text)) if is_data else text, whole=header is not None)
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
     return (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
 
 
-def _table_of(text: str) -> str:
-    """Returns the entries of a JSON as CSV: of one list, or of a list for each split, with a column of these.
+def _data_of(path: Path, text: str) -> Any:
+    """Returns what a JSON or YAML holds, nothing of what is none."""
+    try:
+        return json.loads(text) if path.suffix.lower() == ".json" else load(text, where=lambda line: f"{line}").data
+    except (ValueError, RecursionError, SegtoolError):
+        return None
+
+
+def _table_of(data: Any) -> str:
+    """Returns the entries of plain data as CSV: of one list, or those of each split, with a column of these.
 
     An entry is a name, or names by keys such as `image` and `mask`. What holds no such entries gives an empty text.
     """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    table: list[list[str]] = []
-    for part, entries in data.items() if isinstance(data, dict) else [("", data)]:
-        for entry in entries if isinstance(entries, list) else ():
-            names = {"name": entry} if isinstance(entry, str) else entry
-            if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
-                cells = names | {"split": part} if part else names
-                table = table or [list(cells)]
-                table += [list(cells.values())] if list(cells) == table[0] else []
+    division = _division(data)
+    if division and all(meaning_of(str(part)).split for part in division.values()):  # {"0001": "train", …}
+        table = [["name", "split"], *([name, str(part)] for name, part in division.items())]
+    else:
+        table = []
+        parts = division or (data if isinstance(data, dict) else {"": data})
+        for part, entries in parts.items():
+            for entry in entries if isinstance(entries, list) else [entries]:
+                names = entry if isinstance(entry, dict) else {"name": entry}
+                if all(isinstance(name, str | int) for name in names.values()):
+                    cells = names | {"split": part} if part else names
+                    table = table or [list(cells)]
+                    table += [list(cells.values())] if list(cells) == table[0] else []
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(table)
     return out.getvalue()
+
+
+def _division(data: Any, depth: int = 0) -> dict[str, Any]:
+    """Returns the first mapping with a key or a value for each split, itself or within others; empty without one."""
+    if isinstance(data, dict):
+        words = [str(value) for value in data.values() if isinstance(value, str)]
+        keys = [key for key, value in data.items() if meaning_of(key).split and isinstance(value, list | str)]
+        if keys or (data and len(words) == len(data) and all(meaning_of(word).split for word in words)):
+            return data
+    within = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    inner = (_division(value, depth + 1) for value in within if depth < MAX_NESTING and isinstance(value, dict | list))
+    return next(filter(None, inner), {})
 
 
 def _parse_rows(text: str, *, whole: bool) -> list[Row]:
@@ -145,23 +174,35 @@ def rows_of_part(header: Sequence[str], rows: list[Row], part: str | None, path:
     """Returns the rows in whose column of splits the part's name stands; all without a part."""
     if part is None:
         return rows
-    column = split_column(header)
-    if column is None:
+    columns = split_columns(header)
+    if not columns:
         raise DataError(
             f"{shown(path)}: no column named {', '.join(_SPLIT_COLUMNS)}, which data.*.part is looked for in; "
             "add one, or remove data.*.part"
         )
-    parts = [row.cells[column] if column < len(row.cells) else "" for row in rows]
-    if part not in parts:
-        there = few(name for name in dict.fromkeys(parts) if name) or "nothing"
-        name = shown(header[column])
-        raise DataError(f"{shown(path)}: the column {name} has {there}, but data.*.part is {shown(part)}; correct it")
-    return [row for row, mine in zip(rows, parts, strict=True) if mine == part]
+    for column in columns:
+        mine = [row for row in rows if row.cells[column : column + 1] == [part]]
+        if mine:
+            return mine
+    there = few(name for name in dict.fromkeys(cell for row in rows for cell in row.cells[columns[0] :][:1]) if name)
+    raise DataError(
+        f"{shown(path)}: the column {shown(header[columns[0]])} has {there or 'nothing'}, but data.*.part is "
+        f"{shown(part)}; correct it"
+    )
 
 
-def split_column(header: Sequence[str]) -> int | None:
-    """Returns the column of a list whose header says that it names splits."""
-    return next((i for i, name in enumerate(header) if name.strip().lower() in _SPLIT_COLUMNS), None)
+def split_columns(header: Sequence[str]) -> list[int]:
+    """Returns the columns of a list whose headers say that they name splits."""
+    return [i for i, name in enumerate(header) if name.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS)]
+
+
+def split_of(word: str, column: str) -> str | None:
+    """Returns the split that a word in a column of splits tells: `valid`, or True in the column `is_valid`."""
+    column = column.strip().lower()
+    if column not in FLAGS or word.lower() not in ("true", "false", "1", "0"):
+        return meaning_of(word).split
+    own = meaning_of(column).split
+    return own if word.lower() in ("true", "1") else "train" if own != "train" else "val"
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -16,7 +16,16 @@ from pathlib import Path
 
 from segtool.config import Folders, Pairing
 from segtool.data.listed_images import ImageNames
-from segtool.data.lists import is_image_name, pairs_there, read_rows, says_image, split_column
+from segtool.data.lists import (
+    DATA_SUFFIXES,
+    FLAGS,
+    is_image_name,
+    pairs_there,
+    read_rows,
+    says_image,
+    split_columns,
+    split_of,
+)
 from segtool.data.pairs import Pairs
 from segtool.data.words import SPLITS, meaning_of, roles_in
 from segtool.errors import DataError
@@ -24,12 +33,13 @@ from segtool.init.names import is_small
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 MAX_BYTES = 1 << 26
-MAX_JSON = 1 << 21  # larger ones are outlines
+MAX_DATA = 1 << 21  # larger ones are outlines
 MAX_FILES = 400
 MAX_DEPTH = 5
 MAX_COLUMNS = 64
 MAX_FOLDERS = 8  # that hold what a list names, which each with each of the others is read by
 ENOUGH = 0.9
+FEWEST_FOLDS, MOST_FOLDS = 3, 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,13 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
     chosen: dict[str, _Part] = {}
     groups = list(_groups(root))
     for group in [*groups, *_completed(groups, names)]:
-        counts = {split: _named(part, names, paired) for split, part in group.items()}
+        files = {split: _files(part, names) & paired for split, part in group.items()}
+        counts = {split: (len(files[split]), len(part.cells)) for split, part in group.items()}
+        held_out = {file for split in ("val", "test") for file in files.get(split, ())}
+        if files.get("train") and files["train"] <= held_out:  # as where a config names one folder for all
+            continue
+        if files.get("test") and files["test"] == files.get("val"):
+            group = {split: part for split, part in group.items() if split != "test"}
         group = {split: part for split, part in group.items() if counts[split][0] >= max(1, ENOUGH * counts[split][1])}
         if not _divides(group, counts, len(paired)) or _is_of_others(root, train, group):
             continue
@@ -102,9 +118,10 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
         except DataError:
             continue
         cells = [tuple(row.cells[:MAX_COLUMNS]) for row in rows if row.cells]
-        column = split_column(header)
-        if column is not None and (parts := _by_column(path, cells, tuple(header), column)):
-            yield parts
+        ways = [_by_column(path, cells, tuple(header), place) for place in split_columns(header)]
+        divided = max(ways, key=len, default={})
+        if divided and ("train" in divided or not whole):
+            yield {split: _followed(root, part) for split, part in divided.items()}
             continue
         stem = Path(path).stem
         split = meaning_of(stem).split or ("train" if whole else None)
@@ -118,18 +135,38 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
 
 
 _WORD = re.compile(r"train(ing)?|trn|val(id(ation)?)?|test(ing)?|tst|dev|eval")
-_TELLING = re.compile(rf"{_WORD.pattern}|split|subset|partition|dataset")  # names of JSONs that may be lists
+_TELLING = re.compile(rf"{_WORD.pattern}|split|subset|partition|dataset|fold|^data\.")
+"""Names of JSONs and YAMLs that may be lists."""
 
 
 def _by_column(path: str, cells: Sequence[tuple[str, ...]], header: tuple[str, ...], column: int) -> dict[str, _Part]:
     """Returns the parts of a list whose column names splits."""
     found: dict[str, _Part] = {}
-    for word in sorted({row[column] for row in cells if column < len(row)}):
-        split = meaning_of(word).split
+    words = sorted({row[column] for row in cells if column < len(row)})
+    for word in words:
+        split = split_of(word, header[column])
         if split and split not in found:
             rows = tuple(row for row in cells if column < len(row) and row[column] == word)
             found[split] = _Part(path, word, rows, header)
+    name = header[column].strip().lower()
+    if name in FLAGS and 2 * sum(len(part.cells) for split, part in found.items() if split != "train") > len(cells):
+        return {}  # is_valid may say of most that they are no broken ones
+    is_numbered = name == "fold" and all(word.isdecimal() for word in words)
+    if is_numbered and not found and FEWEST_FOLDS <= len(words) <= MOST_FOLDS:  # the first validates
+        found["val"] = _Part(path, words[0], tuple(row for row in cells if row[column:][:1] == (words[0],)), header)
     return found
+
+
+def _followed(root: Path, part: _Part) -> _Part:
+    """Returns the list that a part names in place of images, as `train: lists/a.txt` does; else the part itself."""
+    around = (root / part.path).parent
+    files = [around / cell for row in part.cells for cell in row if cell.lower().endswith(SUFFIXES)]
+    path = files[0] if len(files) == len(part.cells) == 1 else root
+    if not path.is_relative_to(root) or not is_small(path, MAX_BYTES):
+        return part
+    header, rows = read_rows(path, header=says_image)
+    cells = tuple(tuple(row.cells[:MAX_COLUMNS]) for row in rows if row.cells)
+    return _Part(path.relative_to(root).as_posix(), None, cells, tuple(header))
 
 
 def _list_files(root: Path) -> list[str]:
@@ -138,8 +175,8 @@ def _list_files(root: Path) -> list[str]:
     for folder, files in _walk(root):
         for name in files:
             path = Path(folder) / name
-            is_json = name.lower().endswith(".json") and _TELLING.search(name.lower())
-            most = MAX_JSON if is_json else MAX_BYTES if name.lower().endswith(SUFFIXES) else 0
+            is_data = name.lower().endswith(DATA_SUFFIXES) and _TELLING.search(name.lower())
+            most = MAX_DATA if is_data else MAX_BYTES if name.lower().endswith(SUFFIXES) else 0
             if most and name[0] != "." and is_small(path, most):
                 found.append(path.relative_to(root).as_posix())
         if len(found) > MAX_FILES:
@@ -173,12 +210,7 @@ def _completed(groups: Sequence[dict[str, _Part]], names: ImageNames) -> Iterato
 def _files(part: _Part, names: ImageNames) -> set[Path]:
     """Returns the images that the lines name."""
     column = names.column(part.cells)
-    return {file for row in part.cells if column < len(row) and (file := names.find(row[column]))}
-
-
-def _named(part: _Part, names: ImageNames, paired: set[Path]) -> tuple[int, int]:
-    """Returns how many images with masks the lines name, and the number of lines."""
-    return len(_files(part, names) & paired), len(part.cells)
+    return {file for row in part.cells if column < len(row) for file in names.all_of(row[column])}
 
 
 def _divides(group: Mapping[str, _Part], counts: Mapping[str, tuple[int, int]], num_paired: int) -> bool:

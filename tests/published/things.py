@@ -57,7 +57,7 @@ def oxford_pets(root: Path) -> None:
     (root / "images" / "Abyssinian_100.mat").write_bytes(b"MATLAB 5.0 MAT-file")
 
 
-@published(20, "rgb", hexes([(0, 0, 0), (0, 255, 0), (255, 0, 0)]), masks="annotations")
+@published({"train": 13, "test": 7}, "rgb", hexes([(0, 0, 0), (0, 255, 0), (255, 0, 0)]), masks="annotations")
 def cwfid(root: Path) -> None:
     """CWFID: `images/001_image.png`, `annotations/001_annotation.png` in RGB, `masks/001_mask.png` is vegetation."""
     for index, (image, mask) in enumerate(pairs(field, 20, seed=41), 1):
@@ -65,7 +65,7 @@ def cwfid(root: Path) -> None:
         save(root / "annotations" / f"{index:03d}_annotation.png", colored(mask, [(0, 0, 0), (0, 255, 0), (255, 0, 0)]))
         save(root / "masks" / f"{index:03d}_mask.png", binary(mask))
         text(root / "annotations" / f"{index:03d}_annotation.yaml", f"filename: {index:03d}_image.png\n")
-    text(root / "train_test_split.yaml", "train: [1, 2]\ntest: [3]\n")
+    text(root / "train_test_split.yaml", f"train: {[*range(1, 14)]}\ntest: {[*range(14, 21)]}\n")
 
 
 SUIM = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (0, 255, 255), (255, 0, 0), (255, 0, 255)]
