@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -467,7 +468,7 @@ def list_components(
         raise SegtoolError(f"list {kind}: unknown; expected one of {', '.join(KINDS)}")
     found = entries(kind)
     if as_json:
-        print(json.dumps([entry.to_json() for entry in found], indent=1, ensure_ascii=False))
+        print(json.dumps([asdict(entry) for entry in found], indent=1, ensure_ascii=False))
     else:
         print_entries(found)
 

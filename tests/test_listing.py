@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_augmentations_are_those_of_the_config():
 def test_a_listing_is_json_and_fits_80_columns_without_colour_in_a_pipe(kind, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found = entries(kind)
-    json.dumps([entry.to_json() for entry in found])
+    json.dumps([asdict(entry) for entry in found])
     print_entries(found)
     text = capsys.readouterr().out
     assert "\x1b" not in text

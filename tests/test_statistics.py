@@ -24,7 +24,7 @@ from segtool.data.statistics import (
 )
 from segtool.errors import DataError, ShortageError
 from segtool.system import pools
-from segtool.system.pools import in_processes, in_threads
+from segtool.system.pools import each_in_processes, in_threads
 
 
 def config(channels: int = 3, **data) -> Config:
@@ -191,11 +191,11 @@ def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threa
     monkeypatch.setattr(pools, "SHARE", 4)
     monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
     parent, base = os.getpid(), 7
-    results = in_processes(lambda number: (number + base, os.getpid()), range(50))
+    results = list(each_in_processes(lambda number: (number + base, os.getpid()), range(50)))
     assert [value for value, _ in results] == [number + base for number in range(50)]
     assert (parent in {pid for _, pid in results}) == (threads == "1" or pools.num_cores() < 2)
     with pytest.raises(ZeroDivisionError):
-        in_processes(lambda number: 1 / (40 - number), range(50))
+        list(each_in_processes(lambda number: 1 / (40 - number), range(50)))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -204,5 +204,8 @@ def test_a_reading_process_that_is_killed_is_told_with_cause_and_remedy(monkeypa
     monkeypatch.setattr(pools, "num_cores", lambda: 2)
     monkeypatch.setattr(pools, "SHARE", 4)
     monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    values = each_in_processes(
+        lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == 20 else number, range(50)
+    )
     with pytest.raises(ShortageError, match=r"most likely killed .* where memory runs out: .*OMP_NUM_THREADS=1"):
-        in_processes(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == 20 else number, range(50))
+        list(values)

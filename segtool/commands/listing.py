@@ -7,11 +7,11 @@ import json
 import shutil
 import sys
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from segtool.config import Augment, Optim, plain
-from segtool.config.description import field_docs, settable
+from segtool.config.description import field_docs, settable, summary
 from segtool.config.parsing import describe
 from segtool.config.registry import lookup, names, options
 from segtool.system.streams import is_styled
@@ -57,10 +57,6 @@ class Entry:
     doc: str
     options: tuple[Setting, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
-        return asdict(self)
-
 
 def entries(kind: str) -> list[Entry]:
     """Returns what there is of a kind, one of KINDS."""
@@ -88,15 +84,14 @@ def print_entries(found: list[Entry]) -> None:
 
 def _component(kind: str, name: str) -> Entry:
     cls = lookup(kind, name, path="")
-    doc = " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
-    return Entry(name, doc, tuple(_setting(o.name, o.annotation, o.default, o.doc) for o in options(cls).values()))
+    settings = (_setting(o.name, o.annotation, o.default, o.doc) for o in options(cls).values())
+    return Entry(name, summary(cls), tuple(settings))
 
 
 def _section(name: str, cls: type) -> Entry:
     hints, docs = get_type_hints(cls), field_docs(cls)
-    doc = " ".join((inspect.getdoc(cls) or "").split())
     settings = (_setting(field.name, hints[field.name], field.default, docs[field.name]) for field in settable(cls))
-    return Entry(name, doc, tuple(settings))
+    return Entry(name, summary(cls), tuple(settings))
 
 
 def _setting(name: str, annotation: Any, default: Any, doc: str) -> Setting:

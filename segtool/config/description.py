@@ -89,7 +89,7 @@ def _object_schema(cls: type) -> dict[str, Any]:
         if not (is_component and f.name == "options")
     }
     required = [f.name for f in settable(cls) if f.default is MISSING and f.default_factory is MISSING]
-    body = {"type": "object", "description": _summary(cls), "properties": properties}
+    body = {"type": "object", "description": summary(cls), "properties": properties}
     return body | ({"required": required} if required else {}) | {"additionalProperties": is_component}
 
 
@@ -122,7 +122,7 @@ def _table(paths: Sequence[str], cls: type) -> list[str]:
     hints = get_type_hints(cls)
     docs = field_docs(cls)
     title = ", ".join(f"`{path}`" for path in paths if path) or "Sections"
-    rows = [f"## {title}", "", _summary(cls), ""]
+    rows = [f"## {title}", "", summary(cls), ""]
     rows += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in settable(cls):
         default = _default(field, hints[field.name])
@@ -150,7 +150,8 @@ def _default(field: Field[Any], annotation: Any) -> str:
     return f"`{flow(plain(field.default))}`"
 
 
-def _summary(cls: type) -> str:
+def summary(cls: type) -> str:
+    """Returns the first paragraph of a class's docstring, on one line."""
     return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
 

@@ -50,11 +50,6 @@ class Component:
         return {"name": self.name, **settings} if settings else self.name
 
     @classmethod
-    def parse(cls, value: Any, *, path: str = "") -> Self:
-        """Returns the component that a YAML value names. Raises ConfigError that says what was expected."""
-        return parse(cls, value, path=path)
-
-    @classmethod
     def _of(cls, settings: Mapping[str, Any]) -> Self:
         typed = {f.name: settings[f.name] for f in _typed(cls) if f.name in settings}
         options = {key: value for key, value in settings.items() if key != "name" and key not in typed}

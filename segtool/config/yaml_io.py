@@ -64,20 +64,19 @@ def load_file(path: Path, content: bytes | None = None) -> Document:
     return document
 
 
-def load(text: str, *, where: Callable[[int], str], loader: Any = None) -> Document:
+def load(text: str, *, where: Callable[[int], str]) -> Document:
     """Returns the data of one YAML document; None where there is nothing.
 
     Args:
         text: The document.
         where: Says where a line is, such as `camvid.yaml:12`; every message begins with it.
-        loader: PyYAML's loader that tokenises; by default libyaml's where PyYAML was built with it.
 
     Raises:
         ConfigError: with all problems that can be known, each with its line.
     """
     reader = _Reader(text, where)
     try:
-        data = reader.document(yaml.parse(text, Loader=loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        data = reader.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
         reader.problem(*_syntax(error, text))
     except UnicodeEncodeError as error:  # bytes of an argument that are no text

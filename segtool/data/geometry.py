@@ -31,10 +31,6 @@ class Upright:
         rows, columns = self.target
         return rows.stop - rows.start, columns.stop - columns.start
 
-    def covers(self, crop: tuple[int, int]) -> bool:
-        """Whether it is all of a crop of this height and width."""
-        return self.size == crop
-
 
 @dataclass(frozen=True)
 class Geometry:
@@ -54,7 +50,7 @@ class Geometry:
     @property
     def within(self) -> bool:
         """Whether the image surely reaches everywhere."""
-        return self.upright is not None and self.upright.covers(self.size)
+        return self.upright is not None and self.upright.size == self.size
 
 
 def draw_geometry(

@@ -89,16 +89,14 @@ class ImageNames:
         self._pairing = pairing
         self._bases = (root, images)
         for record in found.records:
-            self._add(record.image, record.image, images, root)
-            self._add(record.mask, record.image, images, root)
+            self._add(record.image, record.image)
+            self._add(record.truth, record.image)
         for file in (*found.images_without_mask, *found.masks_without_image, *(f for t in found.ambiguous for f in t)):
-            self._add(file, file, images, root)
+            self._add(file, file)
 
-    def _add(self, file: Path | None, image: Path, images: Path, root: Path) -> None:
-        if file is None:
-            return
+    def _add(self, file: Path, image: Path) -> None:
         self._by_path[file] = image
-        for folder in (root, images):
+        for folder in self._bases:
             stem = unicodedata.normalize("NFC", stem_of(file, folder))
             forms = {stem, stem.rpartition("/")[2]}
             if file == image and (key := image_key(stem, self._pairing)):

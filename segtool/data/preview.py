@@ -98,6 +98,11 @@ def options_on(augment: Augment) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != getattr(Augment(), name)}
 
 
+def in_words(augment: Augment) -> str:
+    """Returns those options with their values, in words: `flip horizontal, rotate 10`; "" where none is on."""
+    return ", ".join(f"{name} {flow(plain(value))}" for name, value in options_on(augment).items())
+
+
 def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
     """Writes the sheets into a folder, which is made where there is none, and returns their paths.
 
@@ -126,8 +131,7 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
         note = f"left: without it; right: {COLUMNS - 1} draws with it alone"
         sheets[name] = (_title(name, value), note, lambda s, alone=alone: s.with_and_without(alone))
     if on:
-        together = ", ".join(f"{name} {flow(plain(value))}" for name, value in on.items())
-        sheets["all"] = ("as training sees it", together, lambda s: s.crops(config.augment))
+        sheets["all"] = ("as training sees it", in_words(config.augment), lambda s: s.crops(config.augment))
     make_folder(directory)
     labels, paths = Labels.from_config(config.data), []
     for name, (title, note, crops) in sheets.items():

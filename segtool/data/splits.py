@@ -46,7 +46,7 @@ def divide(found: Mapping[str, list[Record]], data: Data, presence: Presence) ->
     shares = {name: share for name, share in shares.items() if share > 0 and getattr(data, name) is None}
     parts = {**found, **hold_out(found["train"], shares, data.split, presence)}
     if data.fold is not None:
-        number, count = fold_of(data.fold)
+        number, count = map(int, data.fold.split("/"))
         named = _told_apart(parts["train"], parts.get("val", []))
         folds = into_folds(list(named), count, data.split, presence)
         held_out = folds.pop(number - 1)
@@ -162,12 +162,6 @@ def class_presence(config: Config) -> Presence:
         return np.stack([pixels[mask] > 0 for mask in masks])
 
     return presence
-
-
-def fold_of(text: str) -> tuple[int, int]:
-    """Returns k and n of `data.fold: k/n`."""
-    number, _, count = text.partition("/")
-    return int(number), int(count)
 
 
 def _taken(order: list[Group], wanted: Sequence[int]) -> list[list[Record]]:

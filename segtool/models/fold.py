@@ -42,8 +42,8 @@ def _pairs(model: Segmenter) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     side = 2 * model.stride
     images = torch.zeros((1, model.in_channels, side, side), device=weight.device, dtype=weight.dtype)
     watch = _Watch()
-    handles = [module.register_forward_hook(watch.note) for module in model.modules() if _is_conv(module)]
-    handles += [module.register_forward_hook(watch.note) for module in model.modules() if _is_norm(module)]
+    watched = [module for module in model.modules() if _is_conv(module) or _is_norm(module)]
+    handles = [module.register_forward_hook(watch.note) for module in watched]
     try:
         with torch.no_grad(), watch:
             model(images)

@@ -139,9 +139,9 @@ def _table(title: str, scores: Sequence[Scores], together: Scores | None) -> Tab
         table.add_column(name, justify="right")
 
     def add(label: str, spread: Spread, whole: float | None) -> None:
-        extra = [percent(whole)] if together else []
+        values = [spread.mean, spread.std, *([whole] if together else []), *spread.values]
         # Names go in as Text: as strings they would be read as markup and emoji codes.
-        table.add_row(Text(shown(label)), *map(percent, (spread.mean, spread.std)), *extra, *_cells(spread))
+        table.add_row(Text(shown(label)), *map(percent, values))
 
     for label, name in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
         add(label, summary_spreads(scores)[name], together.summary[name] if together else None)
@@ -150,7 +150,3 @@ def _table(title: str, scores: Sequence[Scores], together: Scores | None) -> Tab
     for (name, spread), whole in zip(class_spreads(scores), wholes, strict=True):
         add(f"IoU {name}", spread, whole)
     return table
-
-
-def _cells(spread: Spread) -> list[str]:
-    return [percent(value) for value in spread.values]

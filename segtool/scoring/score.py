@@ -21,7 +21,7 @@ from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
 from segtool.data.words import SPLITS
 from segtool.errors import DataError, shown
 from segtool.scoring.metrics import ImageScore, Scores, runs, weighted_confusion
-from segtool.system.pools import in_processes
+from segtool.system.pools import each_in_processes
 
 Matched = tuple[dict[str, list[Path]], dict[str, list[Path]]]
 """The masks and the predictions by the stem that is compared."""
@@ -49,7 +49,7 @@ def score_folders(config: Config, predictions: Path, masks: Path, base: Path) ->
         except DataError as error:
             return error.problems
 
-    results = in_processes(score, records)
+    results = list(each_in_processes(score, records))
     if problems := [problem for result in results if isinstance(result, tuple) for problem in result]:
         raise DataError(*problems)
     return Scores.of(labels.names, [result for result in results if isinstance(result, ImageScore)])

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 _late: list[int] = []  # signals that have ended nothing yet
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -15,9 +16,7 @@ STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 def end_at_signals() -> None:
     """Has the program end at a signal: what is open is closed, and the exit code is 128 + signal."""
-    for number in STOPPING:
-        if not _is_shielded(number):
-            signal.signal(number, _end)
+    _handle(_end)
 
 
 class catch_signals:  # noqa: N801 -- a context manager, used like a function
@@ -29,7 +28,7 @@ class catch_signals:  # noqa: N801 -- a context manager, used like a function
 
     def __enter__(self) -> list[int]:
         self.caught: list[int] = []
-        self.before = {n: signal.signal(n, self._catch) for n in STOPPING if not _is_shielded(n)}
+        self.before = _handle(self._catch)
         return self.caught
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -69,7 +68,7 @@ def raised_at_signals(error: Callable[[int], BaseException]) -> Iterator[None]:
         _tell("signal received: stopping; once more to stop at once")
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, catch) for number in STOPPING if not _is_shielded(number)}
+    before = _handle(catch)
     try:
         yield
     except BaseException as raised:
@@ -110,10 +109,13 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
+def _handle(handler: Callable[[int, object], None]) -> dict[int, Any]:
+    """Sets what is called at the signals that stop the program, and returns what was before."""
+    return {number: signal.signal(number, handler) for number in STOPPING if not _is_shielded(number)}
+
+
 def _end(number: int, _frame: object) -> None:
-    for other in STOPPING:
-        if not _is_shielded(other):
-            signal.signal(other, _end_at_once)
+    _handle(_end_at_once)
     _tell(f"stopped by {signal.Signals(number).name}")
     sys.exit(128 + number)
 

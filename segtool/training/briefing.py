@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from segtool.check.findings import SEVERITIES, Severity, num, size_text
 from segtool.check.survey import SplitSummary, Summary
 from segtool.config import Augment, Config, Optim, plain
 from segtool.config.yaml_io import flow, walk
+from segtool.data.preview import in_words
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import shown
 from segtool.models.layers import describe
@@ -131,11 +131,9 @@ def _loss(config: Config, frequencies: ClassFrequencies | None) -> list[str]:
 
 
 def _augmentation(augment: Augment) -> str:
-    values = {f.name: plain(getattr(augment, f.name)) for f in fields(Augment)}
-    on = {name: value for name, value in values.items() if name != "crop" and value != plain(getattr(Augment(), name))}
-    height, width = values["crop"]
-    changes = "".join(f", {name} {flow(value)}" for name, value in on.items())
-    return f"crops of {width}x{height}{changes or ', unchanged'}; segtool check --augment DIR draws it"
+    assert augment.crop is not None, "make_plan leaves nothing open"
+    height, width = augment.crop
+    return f"crops of {width}x{height}, {in_words(augment) or 'unchanged'}; segtool check --augment DIR draws it"
 
 
 def _course(optim: Optim, steps: int) -> str:

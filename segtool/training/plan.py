@@ -269,7 +269,8 @@ def _compile(train: Train, machine: Machine, operations: float) -> tuple[bool, s
     if seconds * gain < COMPILE_SECONDS:
         return False, f"{saves}, less than the {duration(COMPILE_SECONDS)} that it takes"
     if machine.compiler is None:
-        return False, f"{saves}, but torch.compile finds no compiler here; install {_needed(machine.kind)}"
+        needed = "g++" if machine.kind == "cpu" else "triton and gcc"
+        return False, f"{saves}, but torch.compile finds no compiler here; install {needed}"
     return True, f"{saves}, more than the {duration(COMPILE_SECONDS)} that it takes"
 
 
@@ -283,10 +284,6 @@ def _workers(setting: Literal["auto"] | int, device: torch.device, world: World)
         return Choice("train.workers", str(setting), "as the config says")
     why = "leaves the cores to the network" if device.type == "cpu" else "of the cores one is left to the main process"
     return Choice("train.workers", str(num_workers(setting, device, world)), why)
-
-
-def _needed(kind: str) -> str:
-    return "g++" if kind == "cpu" else "triton and gcc"
 
 
 def _found(*names: str) -> str | None:

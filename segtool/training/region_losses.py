@@ -7,7 +7,6 @@ term, whatever batch it is in, and a class that is not in its truth is no term o
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -136,18 +135,11 @@ def _jaccard_steps(truth: Tensor) -> Tensor:
     return torch.where(truth, 1 / union, left / (union * (union - 1)))
 
 
-class _Sizes(NamedTuple):
-    """Soft sizes of regions over the pixels that count, each N K."""
-
-    both: Tensor
-    predicted: Tensor
-    true: Tensor
-
-
-def _sizes(logits: Tensor, target: Tensor, num_classes: int) -> _Sizes:
+def _sizes(logits: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the soft sizes, over the pixels that count, of what truth and prediction share, and of both; each N K."""
     truth = _one_hot(target, num_classes)  # N K H W, zero where ignored
     probability = logits.float().softmax(1) * (target != IGNORE).unsqueeze(1)
-    return _Sizes((probability * truth).sum((2, 3)), probability.sum((2, 3)), truth.sum((2, 3)))
+    return (probability * truth).sum((2, 3)), probability.sum((2, 3)), truth.sum((2, 3))
 
 
 def _mean_of_present(losses: Tensor, true: Tensor) -> Tensor:
