@@ -195,6 +195,17 @@ def test_folders_of_splits_win_over_lists(tmp_path: Path) -> None:
     assert numbers(config, tmp_path / "set") == {"train": 6, "val": 3}
 
 
+def test_folders_of_masks_that_words_leave_out_are_named(tmp_path: Path) -> None:
+    for place, part, num in ((place, part, num) for place in "ab" for part, num in (("train", 6), ("test", 3))):
+        base = tmp_path / "set" / place / part
+        for i in range(num):
+            write_image(base / f"imgs/{place}{i}.png", ord(place) + 2 * i + num)
+            write_mask(base / f"annos/masks/{place}{i}.png", regions(i, [0, 1]))
+            write_mask(base / f"annos/int_maps/{place}{i}.png", regions(i, [0, 1]))
+    text = " ".join(scaffold(tmp_path / "set", config_dir=tmp_path).replace("#", "").split())
+    assert "*/annos/int_maps: looks like masks too, but is not used." in text
+
+
 @pytest.mark.parametrize("base", ["", "lists/"])
 def test_a_table_of_pairs_is_taken_where_names_do_not_meet(tmp_path: Path, base: str) -> None:
     root = tmp_path / "set"

@@ -142,7 +142,7 @@ def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
     return [meaning._replace(role=None) if place in hollow else meaning for meaning, place in told]
 
 
-def _hollow(folders: Iterable[str]) -> set[str]:
+def _hollow(folders: Collection[str]) -> set[str]:
     """Returns the folders whose name has a word for images or masks that stands for what lies further down.
 
     `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`. So are those of
@@ -160,7 +160,17 @@ def _hollow(folders: Iterable[str]) -> set[str]:
         for path, roles in below.items()
         if {"images", "masks"} <= roles or (named[path].rest and {"masks", None} <= roles)
     }
-    return around | set(_repeated_in_masks(named))
+    return around | set(_repeated_in_masks(named)) | _all_of_masks(folders, named)
+
+
+def _all_of_masks(folders: Collection[str], named: Mapping[str, Meaning]) -> set[str]:
+    """Returns the folders that say images and are all that those of masks hold, of a set with others: `gt/gt_photos`."""
+    in_masks = {f for f in folders if "masks" in {meaning_of(part).role for part in _parts(f)[:-1]}}
+    said = any(named[folder].role != "images" for folder in in_masks)
+    elsewhere = [folder for folder in folders if folder not in in_masks]
+    if said or not in_masks or any("masks" in {meaning_of(part).role for part in _parts(f)} for f in elsewhere):
+        return set()
+    return in_masks if elsewhere else set()
 
 
 def _repeated_in_masks(named: Mapping[str, Meaning]) -> Iterator[str]:

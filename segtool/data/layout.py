@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, stem_of
 from segtool.data.folders import Place, Tree, parent_of, within
-from segtool.data.leftovers import unlabelled_images, unused_masks
+from segtool.data.leftovers import unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.wording import guess_words
-from segtool.data.words import SPLITS
+from segtool.data.words import SPLITS, meaning_of
 
 MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
@@ -201,8 +201,7 @@ class _Finder:
         for split, places in self.candidates.places.items():
             for place in places:
                 if place.role == "masks" and place.kind == kind:
-                    site = parent_of(place.path)
-                    splits[parent_of(site) if split else site].add(split)
+                    splits[_site(place.path)].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
         return found["train"].images.role is None or (len(splits) > 1 and alike)
 
@@ -286,6 +285,8 @@ class _Finder:
             notes.append(f"{only.shown}: the only labelled part, so it is the training set")
         used = [place for match in found.values() for place in (match.images, match.masks)]
         unused = tuple(unused_masks(self.tree, used))
+        if pairing.mask_words:
+            unused = (*unused, *unused_by_words(self.tree, found["train"].masks, pairing))
         notes += [
             f"{match.masks.shown}: no name says masks; taken for them, as its files hold a few values in areas"
             for match in found.values()
@@ -315,6 +316,11 @@ class _Finder:
             return False
         inner = (match.images.inner, match.masks.inner)
         return inner != (pairing.image_folder, pairing.mask_folder) or self._count(match, pairing) < match.pairs
+
+
+def _site(path: str) -> str:
+    """Returns the folder around all that tell a split or a role: `north` of `north/train/annos/masks`."""
+    return "/".join(takewhile(lambda part: not any(meaning_of(part)[:2]), path.split("/")))
 
 
 def _within_folders(pairing: Pairing, images: Place, masks: Place) -> Pairing:

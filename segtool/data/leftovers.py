@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segtool.config import Pairing
+from segtool.data.files import stem_of
 from segtool.data.folders import Place, Tree, are_same, looks_like_masks, parent_of, within
-from segtool.data.pairs import image_key, mask_key, words_and_numbers
+from segtool.data.pairs import image_key, mask_key, words_and_numbers, words_left
+from segtool.data.words import meaning_of
 
 MOST = 200  # files of a folder that are looked at
 
@@ -22,6 +24,19 @@ def unused_masks(tree: Tree, used: Sequence[Place]) -> Iterator[str]:
         if place and not any(_covers(other, folder) or within(other.path, place.path) for other in used):
             told.add(place.shown)
     yield from sorted(told)
+
+
+def unused_by_words(tree: Tree, masks: Place, pairing: Pairing) -> Iterator[str]:
+    """Yields the folders of masks below a place in which no path has the words that tell the masks, those of one name
+    once: `*/annos/int_maps`."""
+    told: dict[str, list[str]] = {}
+    for folder in sorted(folder for folder in tree.files if within(folder, masks.path)):
+        parts = folder.split("/")
+        first = next((place for place, part in enumerate(parts) if meaning_of(part).role == "masks"), len(parts))
+        stem = stem_of(tree.files[folder][0], tree.root / masks.path)
+        if first < len(parts) and words_left(stem, pairing.mask_words) is None:
+            told.setdefault("/".join(parts[first:]), []).append(folder)
+    yield from (folders[0] if len(folders) == 1 else f"*/{tail}" for tail, folders in told.items())
 
 
 def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) -> list[str]:

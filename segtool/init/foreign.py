@@ -14,7 +14,7 @@ from PIL import Image
 from segtool.check.findings import num
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.flatness import are_flat
-from segtool.data.words import meaning_of, roles_in
+from segtool.data.words import mask_rank, meaning_of, roles_in
 from segtool.errors import shown
 
 MAX_FOLDERS = 6
@@ -27,6 +27,7 @@ _MERGE = (
     "segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, of the "
     "image's name, in one folder"
 )
+_OR_ONE = "; where one of these folders has all classes, call it masks/"
 _EXPECTED = (
     "Expected images/ and masks/, or train/images, train/masks, val/images, val/masks, with one stem for each pair "
     "(a.jpg, a.png); for other folders write `train: {images: FOLDER, masks: FOLDER}` under `data:` in a config by "
@@ -226,15 +227,16 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
         )
         if of_truth or beside:
             kinds[path.parent.parent][path.parent.name].add(number or path.stem)
-        if "masks" in roles_in(stem_of(path, root)):
-            kinds[path.parent][re.sub(r"\d+", "#", path.stem)].add(number)
+        kind = re.sub(r"\d+", "#", path.stem)
+        if "masks" in roles_in(stem_of(path, root)) and mask_rank(kind) >= 0:  # ids of objects are no class
+            kinds[path.parent][kind].add(number)
     for folder, names in kinds.items():
         most = max(names.values(), key=len)
         alike = sorted(name for name, stems in names.items() if 2 * len(stems & most) > len(most) > 1)
         if len(alike) > 1:
             return (
                 f"{shown(folder.name)} holds several masks of one image, a mask for each class or object "
-                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {_MERGE}"
+                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {_MERGE}{_OR_ONE if (folder / alike[0]).is_dir() else ''}"
             )
     return ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scenes import field, lesion, objects, polyp, roads, street
 
-from published.registry import VOC_COLORS, binary, colored, pairs, published, rim, save, text, unsupported
+from published.registry import VOC_COLORS, binary, colored, hexes, pairs, published, rim, save, text, unsupported
 
 
 @published({"train": 18, "test": 9}, "index", range(6), masks="/masks/")
@@ -18,6 +18,18 @@ def sites_with_splits(root: Path) -> None:
             for index, (image, mask) in enumerate(pairs(street, num, seed=980 + 10 * number + num)):
                 save(root / site / part / "images" / f"{index}.jpg", image)
                 save(root / site / part / "masks" / f"{index}.png", mask)
+
+
+@published({"train": 16, "test": 6}, "rgb", hexes(VOC_COLORS[:4]), masks="/annos/masks/")
+def trails(root: Path) -> None:
+    """CaT: a folder for each place, then splits, and each mask as numbers and in colours."""
+    for number, place in enumerate(("Brown_Field", "Main_Trail")):
+        for part, num in (("Train", 8), ("Test", 3)):
+            for index, (image, mask) in enumerate(pairs(street, num, seed=390 + 10 * number + num)):
+                base, name = root / "CAT" / place / part, f"img_{number}{num}{index * 7:05d}.png"
+                save(base / "imgs" / name, image)
+                save(base / "annos" / "int_maps" / name, np.minimum(mask, 3))
+                save(base / "annos" / "masks" / name, colored(np.minimum(mask, 3), VOC_COLORS))
 
 
 @published({"train": 12, "val": 6, "test": 6}, "rgb", ["#000001", "#000002", "#000004", "#000008"], masks="-gt/")

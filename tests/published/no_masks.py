@@ -7,15 +7,29 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import crack, membranes, nuclei, objects, polyp, street
+from scenes import crack, membranes, nuclei, objects, polyp, retina, street
 
 from published.registry import (
     binary,
+    colored,
     pairs,
     save,
     text,
     unsupported,
 )
+
+
+@unsupported(
+    r"a mask for each class or object \(av, vessel\).*where one of these folders has all classes, call it masks/"
+)
+def rite(root: Path) -> None:
+    """RITE: vessels alone, and arteries and veins, in folders beside each other of which no word says more."""
+    for part in ("training", "test"):
+        for index, (image, mask) in enumerate(pairs(retina, 6, seed=460 + len(part))):
+            base = root / "AV_groundTruth" / part
+            save(base / "images" / f"{index:02d}_{part}.tif", image)
+            save(base / "vessel" / f"{index:02d}_{part}.png", binary(mask))
+            save(base / "av" / f"{index:02d}_{part}.png", colored(mask, [(0, 0, 0), (255, 0, 0)]))
 
 
 @unsupported(r"one mask (for|per|of) (each|every|an) object|mask (for|per|of) (each|every|an|one) object")

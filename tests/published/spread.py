@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scenes import aerial, drive_along, lesion, nuclei, objects, street
+from scenes import aerial, drive_along, lesion, nuclei, objects, portrait, street
 
 from published.registry import SIZE, VOC_COLORS, binary, colored, pairs, published, save
 
@@ -98,6 +98,15 @@ def segtrack(root: Path) -> None:
             for value, folder in ((1, "1"), (2, "2")) if name == "bmx" else ((None, ""),):
                 drawn = binary(mask if value is None else mask == value)
                 save(root / "GroundTruth" / name / folder / f"{name}_{index:05d}.png", drawn)
+
+
+@published(18, "index", [0, 255], images="/Pratheepan_Dataset/", masks="/Ground_Truth/GroundT_")
+def skin(root: Path) -> None:
+    """Pratheepan: the folders of the truth bear the names of those of images, which say photo."""
+    for kind, num in (("FacePhoto", 10), ("FamilyPhoto", 8)):
+        for index, (image, mask) in enumerate(pairs(portrait, num, seed=1513 + num)):
+            save(root / "Pratheepan_Dataset" / kind / f"{kind[3]}{index * 37:03d}.jpg", image)
+            save(root / "Ground_Truth" / f"GroundT_{kind}" / f"{kind[3]}{index * 37:03d}.png", binary(mask))
 
 
 @published(20, "index", [0, 255], images="/natural/", masks="train_gt")
