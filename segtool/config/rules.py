@@ -161,12 +161,9 @@ def _nearest_is_for_colors(config: Config) -> Iterator[Problem]:
 
 @_rule("data.root", "data.train", "data.val", "data.test")
 def _paths_are_short_enough_to_be_paths(config: Config) -> Iterator[Problem]:
-    data = config.data
-    places = {"data.root": data.root}
-    for split, folders in (("train", data.train), ("val", data.val), ("test", data.test)):
-        places |= (
-            {f"data.{split}.{name}": getattr(folders, name) for name in ("images", "masks", "list")} if folders else {}
-        )
+    places = {"data.root": config.data.root}
+    for split, folders in config.data.parts.items():
+        places |= {f"data.{split}.{name}": getattr(folders, name) for name in ("images", "masks", "list")}
     for path, place in places.items():
         if place and (len(place) > MAX_PATH or max(map(len, place.encode(errors="replace").split(b"/"))) > MAX_NAME):
             yield Problem(path, f"{len(place):,} characters, which no file system takes for a path; correct it")

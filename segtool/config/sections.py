@@ -169,6 +169,11 @@ class Data:
     separators; null: that of the first training mask."""
 
     @property
+    def parts(self) -> dict[str, Folders]:
+        """The splits that have files of their own, by name."""
+        return {name: part for name in ("train", "val", "test") if (part := getattr(self, name)) is not None}
+
+    @property
     def by_color(self) -> bool:
         """Whether classes are told by colours, and not by values."""
         return self.encoding in ("palette", "rgb")

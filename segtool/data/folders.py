@@ -82,7 +82,7 @@ class Tree:
         """Returns the folders of silent names within one that says images or masks, which its place holds as one."""
         known = {place.path for place in self.places}
         inner = [_place(path, hollow=self.hollow) for path in self.files if path not in known]
-        silent = [p for p in inner if p.role and not any(meaning_of(PurePosixPath(p.path).name)[:2])]
+        silent = [place for place in inner if place.role and _is_silent(place.path)]
         return silent if len(silent) <= MAX_UNKNOWN else []
 
     def around(self) -> Place:
@@ -135,6 +135,20 @@ def _parts(path: str) -> list[str]:
     return [] if path == "." else path.split("/")
 
 
+def _name(path: str) -> str:
+    return PurePosixPath(path).name
+
+
+def _is_silent(path: str) -> bool:
+    """Whether a folder's own name says neither images or masks nor a split."""
+    return not any(meaning_of(_name(path))[:2])
+
+
+def _held(folders: Iterable[str]) -> Counter[str]:
+    """Returns how many of some folders each path holds, itself counted."""
+    return Counter("/".join(parts[:end]) for parts in map(_parts, folders) for end in range(1, len(parts) + 1))
+
+
 def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
     """Returns what each part of a path tells; those of `hollow` tell no role."""
     parts = _parts(path)
@@ -154,7 +168,7 @@ def _hollow(folders: Collection[str]) -> set[str]:
         for end in range(1, len(parts)):
             roles = {role for part in parts[end:] if (role := meaning_of(part).role)}
             below["/".join(parts[:end])] |= roles or {None}
-    named = {path: meaning_of(PurePosixPath(path).name) for path in {*below, *folders}}
+    named = {path: meaning_of(_name(path)) for path in {*below, *folders}}
     around = {
         path
         for path, roles in below.items()
@@ -177,9 +191,8 @@ def _repeated_in_masks(named: Mapping[str, Meaning]) -> Iterator[str]:
     """Yields the folders of one name within masks and elsewhere, more than a word for images: `labels/frames_23`."""
     places: dict[str, list[str]] = defaultdict(list)
     for path, meaning in named.items():
-        name = PurePosixPath(path).name
-        if meaning.role == "images" and (meaning.rest or re.search(r"\d", name)):
-            places[name].append(path)
+        if meaning.role == "images" and (meaning.rest or re.search(r"\d", _name(path))):
+            places[_name(path)].append(path)
     for paths in places.values():
         in_masks = [path for path in paths if any(meaning_of(part).role == "masks" for part in _parts(path)[:-1])]
         if in_masks and len(in_masks) < len(paths):
@@ -232,7 +245,7 @@ def _plain_places(folder: str, alone_in_masks: Collection[str], hollow: Collecti
 
 def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[str]:
     """Yields the folders of silent names that hold all files of one that says images or masks: `masks/0`."""
-    held = Counter("/".join(parts[:end]) for parts in map(_parts, folders) for end in range(1, len(parts) + 1))
+    held = _held(folders)
     for folder in folders:
         meanings = _meanings(folder, hollow)
         roles = [end for end, meaning in enumerate(meanings, 1) if meaning.role]
@@ -243,7 +256,7 @@ def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[s
 
 def _silent_in_splits(folders: Iterable[str], hollow: Collection[str]) -> list[Place]:
     """Returns the folders below one of a split whose own names say nothing, such as `train/A`; none where many are."""
-    places = [_place(folder, hollow=hollow) for folder in folders if not meaning_of(PurePosixPath(folder).name).split]
+    places = [_place(folder, hollow=hollow) for folder in folders if not meaning_of(_name(folder)).split]
     silent = [place for place in places if place.split and not place.role]
     return silent if len(silent) <= MAX_UNKNOWN else []
 
@@ -283,12 +296,11 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
 def _silent_beside_masks(folders: Iterable[str]) -> set[str]:
     """Returns the folders of silent names that lie beside one of masks, where others of their name do so too."""
     places: dict[str, list[str]] = defaultdict(list)
-    around = {parent_of(folder) for folder in folders if meaning_of(PurePosixPath(folder).name).role == "masks"}
+    around = {parent_of(folder) for folder in folders if meaning_of(_name(folder)).role == "masks"}
     for folder in folders:
-        name = PurePosixPath(folder).name
-        silent = not any(meaning_of(name)[:2]) and mask_rank(name) >= 0  # instances are no images
+        silent = _is_silent(folder) and mask_rank(_name(folder)) >= 0  # instances are no images
         if silent and parent_of(folder) in around - {"."}:
-            places[name].append(folder)
+            places[_name(folder)].append(folder)
     return {folder for found in places.values() if len(found) > 1 for folder in found}
 
 
@@ -296,9 +308,8 @@ def _silent_beside_silent(folders: Iterable[str]) -> set[str]:
     """Returns the folders of silent names that lie beside another one, where two of their names do so elsewhere too."""
     held: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
-        name = PurePosixPath(folder).name
-        if not any(meaning_of(name)[:2]):
-            held[parent_of(folder)].add(name)
+        if _is_silent(folder):
+            held[parent_of(folder)].add(_name(folder))
     found: set[str] = set()
     for (one, names), (other, others) in combinations(list(held.items())[:MAX_UNKNOWN], 2):
         shared = names & others if len(names & others) > 1 else set()
@@ -308,14 +319,10 @@ def _silent_beside_silent(folders: Iterable[str]) -> set[str]:
 
 def _silent_and_alone(folders: Sequence[str]) -> set[str]:
     """Returns the folders of silent names that are all that is around them, where others of their name are so too."""
-    held = Counter("/".join(parts[:end]) for parts in map(_parts, folders) for end in range(1, len(parts) + 1))
-    alone = [
-        folder
-        for folder in folders
-        if held[parent_of(folder)] == 1 and not any(meaning_of(PurePosixPath(folder).name)[:2])
-    ]
-    names = Counter(PurePosixPath(folder).name for folder in alone)
-    return {folder for folder in alone if names[PurePosixPath(folder).name] > 1}
+    held = _held(folders)
+    alone = [folder for folder in folders if held[parent_of(folder)] == 1 and _is_silent(folder)]
+    names = Counter(map(_name, alone))
+    return {folder for folder in alone if names[_name(folder)] > 1}
 
 
 def _is_format(name: str) -> bool:
@@ -325,7 +332,7 @@ def _is_format(name: str) -> bool:
 
 def _alone_in_masks(folders: Collection[str]) -> set[str]:
     """Returns the folders `images` that are all that a folder of masks holds: `Semantic_masks/images`."""
-    named = [folder for folder in folders if meaning_of(PurePosixPath(folder).name).role == "images"]
+    named = [folder for folder in folders if meaning_of(_name(folder)).role == "images"]
     in_masks = [folder for folder in named if parent_of(folder) != "." and looks_like_masks(parent_of(folder))]
     return {folder for folder in in_masks if sum(within(other, parent_of(folder)) for other in folders) == 1}
 
@@ -337,8 +344,7 @@ def parent_of(path: str) -> str:
 
 def _in_other_formats(files: dict[str, list[Path]], root: Path) -> list[str]:
     """Returns the folders named after a file format that hold what a lossless one beside them does: `tiff`, `png`."""
-    paths = {"/".join(parts[:end]) for parts in map(_parts, files) for end in range(1, len(parts) + 1)}
-    named = {path: found for path in paths if (found := _FORMAT.search(PurePosixPath(path).name.lower()))}
+    named = {path: found for path in _held(files) if (found := _FORMAT.search(_name(path).lower()))}
     first: dict[tuple[str, ...], Path] = {}
     again = []
     for top in sorted(named, key=lambda path: (f".{named[path][0]}" in JPEG_SUFFIXES, path)):
@@ -383,4 +389,4 @@ def are_same(paths: Sequence[Path], others: Sequence[Path]) -> bool:
 
 def looks_like_masks(path: str) -> bool:
     """Whether a folder's own name has a word for masks."""
-    return "masks" in roles_in(PurePosixPath(path).name)
+    return "masks" in roles_in(_name(path))

@@ -21,7 +21,6 @@ from segtool.data.listed_images import Listed, limit, pick
 from segtool.data.lists import read_list
 from segtool.data.pairs import Pairs, Record, find_pairs, name_twins
 from segtool.data.splits import class_presence, divide
-from segtool.data.words import SPLITS
 from segtool.errors import ConfigError, DataError, Problem, few, shown
 
 MOST_UNKNOWN = 5  # names of a list that are no images, each of which is told
@@ -63,7 +62,7 @@ def read_parts(
         places: Of this config, where they have been searched.
         only: The split that is read; None: all.
     """
-    given = [(split, part) for split in SPLITS if (part := getattr(data, split)) is not None and only in (None, split)]
+    given = [(split, part) for split, part in data.parts.items() if only in (None, split)]
     _require_places(data, given)
     problems: list[str] = []
     found: dict[str, list[Record]] = {}
@@ -106,7 +105,8 @@ class Places:
         found = self.search(part)
         if part.list is not None:
             return pick(part, found, self.pairing(part), self.root)
-        taken = [self._listed(other).files for other in SPLITS if self._shares(part, other)]
+        listed = [name for name, other in self.data.parts.items() if other.list is not None and _share(part, other)]
+        taken = [self._listed(name).files for name in listed]
         return Listed(limit(found, frozenset().union(*taken), out=True) if taken else found)
 
     def left_out(self) -> frozenset[str]:
@@ -124,7 +124,7 @@ class Places:
 
     def _folders(self) -> list[Folders]:
         """Returns the splits whose two folders are there."""
-        given = [part for split in SPLITS if (part := getattr(self.data, split)) is not None]
+        given = self.data.parts.values()
         return [part for part in given if all(n and os.path.isdir(self.root / n) for n in (part.images, part.masks))]
 
     def hold_both(self, folder: Path) -> bool:
@@ -144,13 +144,6 @@ class Places:
         """Returns how the images of a split find their masks."""
         return part.pairing or self.data.pairing
 
-    def _shares(self, part: Folders, other: str) -> bool:
-        listed = getattr(self.data, other)
-        if listed is None or listed.list is None:
-            return False
-        one, another = (os.path.normpath(str(folders.images)) for folders in (listed, part))
-        return one == another
-
 
 def data_root(data: Data, base: Path) -> Path:
     """Returns the absolute `data.root`; `..` means the folder above the real `base`, where that is behind a link."""
@@ -158,6 +151,11 @@ def data_root(data: Data, base: Path) -> Path:
 
 
 # --- folders
+
+
+def _share(one: Folders, other: Folders) -> bool:
+    """Whether two splits have one folder of images."""
+    return os.path.normpath(str(one.images)) == os.path.normpath(str(other.images))
 
 
 def _require_places(data: Data, given: Iterable[tuple[str, Folders]]) -> None:

@@ -143,9 +143,8 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
 
 def _require_apart(data: Data, root: Path, directory: Path) -> None:
     """Raises SegtoolError where a folder is one that images or masks are searched in, or lies within one."""
-    parts = [part for part in (data.train, data.val, data.test) if part is not None]
-    searched = [root / name for part in parts for name in (part.images, part.masks) if name is not None]
-    for folder in searched:
+    names = [name for part in data.parts.values() for name in (part.images, part.masks) if name is not None]
+    for folder in [root / name for name in names]:
         if directory.resolve().is_relative_to(folder.resolve()):
             raise SegtoolError(f"{directory}: lies in {folder}, whose pictures are data; choose another --augment")
 

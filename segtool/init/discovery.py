@@ -17,7 +17,7 @@ from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
 from segtool.data.lists import pairs_there
 from segtool.data.pairs import Pairs, Record, image_key, mask_key
-from segtool.data.words import SPLITS, meaning_of
+from segtool.data.words import meaning_of
 from segtool.errors import DataError, shown
 from segtool.init.encoding import guess_encoding
 from segtool.init.evidence import Guess
@@ -237,10 +237,9 @@ def _masks_of(part: Folders, pairing: Pairing) -> str:
 
 def _pairs(root: Path, data: Data) -> dict[str, Pairs]:
     places = Places(data, root)
-    given = {split: part for split in SPLITS if (part := getattr(data, split)) is not None}
     if data.format == "list":
-        return {split: Pairs(tuple(pairs_there(part, root)[0]), (), (), ()) for split, part in given.items()}
-    return {split: places.of(split).pairs for split in given}
+        return {split: Pairs(tuple(pairs_there(part, root)[0]), (), (), ()) for split, part in data.parts.items()}
+    return {split: places.of(split).pairs for split in data.parts}
 
 
 # --- what the files hold

@@ -90,7 +90,7 @@ def masks_among(data: Data, inputs: Sequence[Path], jobs: Sequence[Job]) -> Iter
 
     They lie in a folder of their own, as a split's do, or are named as masks in one folder with the images.
     """
-    parts = [part for part in (data.train, data.val, data.test) if part is not None and data.format == "folders"]
+    parts = list(data.parts.values()) if data.format == "folders" else []
     places = {both for part in parts for both in _tails(str(part.images), str(part.masks))}
     pairings = {part.pairing or data.pairing for part in parts if part.images == part.masks}
     for given in filter(Path.is_dir, inputs):

@@ -18,7 +18,6 @@ from segtool.data.formats import Places, data_root
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
-from segtool.data.words import SPLITS
 from segtool.errors import DataError, shown
 from segtool.scoring.metrics import ImageScore, Scores, runs, weighted_confusion
 from segtool.system.pools import each_in_processes
@@ -98,8 +97,7 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
 
 def _rules(config: Config) -> list[Pairing]:
     """Returns the ways in which images find their masks: the config's, then those of single splits."""
-    own = (part.pairing for part in (config.data.train, config.data.val, config.data.test) if part and part.pairing)
-    return [config.data.pairing, *own]
+    return [config.data.pairing, *(part.pairing for part in config.data.parts.values() if part.pairing)]
 
 
 def _by_rule(rule: Pairing, predictions: Path, masks: Path, truth_files: Sequence[Path], *, mixed: bool) -> Matched:
@@ -124,7 +122,7 @@ def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> 
         stems[stem_of(file, predictions)].append(file)
     truth: dict[str, list[Path]] = {}
     made: dict[str, list[Path]] = {}
-    records = [record for split in SPLITS if getattr(places.data, split) for record in places.of(split).pairs.records]
+    records = [record for split in places.data.parts for record in places.of(split).pairs.records]
     for record in records:
         assert record.mask is not None
         alike = named.get(record.mask.name) if names[record.mask.name] == 1 else None  # of a copy of the folder
