@@ -178,7 +178,7 @@ def _hollow(folders: Collection[str]) -> set[str]:
 
 
 def _all_of_masks(folders: Collection[str], named: Mapping[str, Meaning]) -> set[str]:
-    """Returns the folders that say images and are all that those of masks hold, of a set with others: `gt/gt_photos`."""
+    """Returns folders that say images and are all that those of masks hold, of a set with others: `gt/gt_photos`."""
     in_masks = {f for f in folders if "masks" in {meaning_of(part).role for part in _parts(f)[:-1]}}
     said = any(named[folder].role != "images" for folder in in_masks)
     elsewhere = [folder for folder in folders if folder not in in_masks]

@@ -234,9 +234,10 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
         most = max(names.values(), key=len)
         alike = sorted(name for name, stems in names.items() if 2 * len(stems & most) > len(most) > 1)
         if len(alike) > 1:
+            or_one = _OR_ONE if (folder / alike[0]).is_dir() else ""
             return (
                 f"{shown(folder.name)} holds several masks of one image, a mask for each class or object "
-                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {_MERGE}{_OR_ONE if (folder / alike[0]).is_dir() else ''}"
+                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {_MERGE}{or_one}"
             )
     return ""
 
