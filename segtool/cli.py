@@ -342,7 +342,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a trained model on a split, or masks that any tool made."""
-    from segtool.commands.score_report import Scored, missed, parse_limits, require_place, show, write_table
+    from segtool.commands.score_report import missed, parse_limits, require_place, show, write_table
     from segtool.system.terminal import print_errors
 
     limits = parse_limits(fail_under)
@@ -364,10 +364,9 @@ def evaluate(
     else:
         from segtool.commands.use import evaluate_session
 
-        result = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
-        if not result.is_main:
+        found = evaluate_session(runs, split, tuple(overrides or ()), flip=flip, tile=tile, device=device, quiet=quiet)
+        if not found.is_main:
             return
-        found = Scored(result.scores, result.title, result.facts, result.table)
     table = write_table(found, csv)
     show(found, table, as_json=as_json)
     if problems := missed(found.scores, limits):

@@ -155,7 +155,7 @@ def _score(session: Session, directory: Path, number: int, count: int) -> FoldSc
         evaluate_session([run], split, (), tile=None, device=session.device, quiet=session.quiet) for split in splits
     ]
     test = scored[1].scores if len(scored) > 1 else None
-    return FoldScore(f"{number}/{count}", run.name, scored[0].members[0][1], scored[0].scores, test)
+    return FoldScore(f"{number}/{count}", run.name, scored[0].facts["step"], scored[0].scores, test)
 
 
 def _dry_run(

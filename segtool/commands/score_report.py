@@ -30,6 +30,8 @@ class Scored(NamedTuple):
     """What `--json` tells beside the scores."""
     table: Path
     """Where the per-image table goes if --csv does not say."""
+    is_main: bool = True
+    """Whether this process tells it; of several one does."""
 
 
 def require_place(csv: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segtool.commands.provenance import refuse_changes, require_alike
+from segtool.commands.score_report import Scored
 from segtool.config import Config, load_config, located
 from segtool.data.opening import shown
 from segtool.data.words import SPLITS
@@ -24,52 +25,6 @@ if TYPE_CHECKING:
     from segtool.system.terminal import Reporter
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one network, or of several as an ensemble, on a split, and where things of it lie."""
-
-    scores: Scores
-    split: str
-    paths: tuple[Path, ...]
-    """What the user named."""
-    members: tuple[tuple[Path, int], ...]
-    """Checkpoint and step of each network."""
-    flip: bool
-    directory: Path
-    """Where its per-image table goes."""
-    is_main: bool
-    """Whether this process tells it; of several one does."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is one network, and of it the image as it is."""
-        return len(self.members) == 1 and not self.flip
-
-    @property
-    def title(self) -> str:
-        """What stands over the table."""
-        names = ", ".join(map(str, self.paths))
-        if len(self.members) == 1:
-            mirrored = ", mean with the mirror image" if self.flip else ""
-            return f"{names}, {self.split} split, step {self.members[0][1]}{mirrored}"
-        mirrored = " and of their mirror images" if self.flip else ""
-        return f"{names}, {self.split} split, mean of {len(self.members)} networks{mirrored}"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What `eval --json` tells beside the scores."""
-        steps = [{"checkpoint": str(path), "step": step} for path, step in self.members]
-        if self.is_plain:
-            return {"split": self.split, **steps[0]}
-        return {"split": self.split, "members": steps, "flip": self.flip}
-
-    @property
-    def table(self) -> Path:
-        """Where the per-image table goes; that of an ensemble does not replace that of a run."""
-        kind = ("-ensemble" if len(self.members) > 1 else "") + ("-flip" if self.flip else "")
-        return self.directory / f"per-image-{self.split}{kind}.csv"
-
-
 def evaluate_session(
     paths: Sequence[Path],
     split: str | None,
@@ -79,7 +34,7 @@ def evaluate_session(
     tile: int | None,
     device: str,
     quiet: bool,
-) -> Evaluation:
+) -> Scored:
     """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split; of several as an ensemble.
 
     The data is that of the first; it is warned where another was trained on images of the split. Of several processes
@@ -116,9 +71,23 @@ def evaluate_session(
         workers = num_workers(config.train.workers, where, world)
         limited = world.limited(config.train.timeout)
         scores = evaluate(predictor, dataset, limited, workers=workers, reporter=reporter, tile=tile)
-        members = tuple((checkpoint.path, checkpoint.progress.step) for checkpoint in checkpoints)
-        directory = paths[0] if len(checkpoints) > len(paths) == 1 else _run_directory(first.path)
-        return Evaluation(scores, name, tuple(paths), members, flip, directory, world.is_main)
+        return _scored(scores, name, paths, checkpoints, flip=flip)._replace(is_main=world.is_main)
+
+
+def _scored(
+    scores: Scores, split: str, paths: Sequence[Path], checkpoints: Sequence[Checkpoint], *, flip: bool
+) -> Scored:
+    """Returns scores with what is told beside them; the table of an ensemble does not replace that of a run."""
+    members = [{"checkpoint": str(one.path), "step": one.progress.step} for one in checkpoints]
+    if len(members) == 1:
+        what, kind = f"step {members[0]['step']}" + (", mean with the mirror image" if flip else ""), ""
+    else:
+        what = f"mean of {len(members)} networks" + (" and of their mirror images" if flip else "")
+        kind = "-ensemble"
+    facts = {"members": members, "flip": flip} if flip or kind else members[0]
+    directory = paths[0] if len(members) > len(paths) == 1 else _run_directory(checkpoints[0].path)
+    table = directory / f"per-image-{split}{kind}{'-flip' if flip else ''}.csv"
+    return Scored(scores, f"{', '.join(map(str, paths))}, {split} split, {what}", {"split": split, **facts}, table)
 
 
 def _configs(checkpoints: Sequence[Checkpoint], paths: Sequence[Path], overrides: Sequence[str]) -> list[Config]:
