@@ -201,7 +201,7 @@ def test_folders_of_masks_that_words_leave_out_are_named(tmp_path: Path) -> None
         for i in range(num):
             write_image(base / f"imgs/{place}{i}.png", ord(place) + 2 * i + num)
             write_mask(base / f"annos/masks/{place}{i}.png", regions(i, [0, 1]))
-            write_mask(base / f"annos/int_maps/{place}{i}.png", regions(i, [0, 1]))
+            write_mask(base / f"annos/int_maps/{place}{i}.png", regions(i, [0, 7]))
     text = " ".join(scaffold(tmp_path / "set", config_dir=tmp_path).replace("#", "").split())
     assert "*/annos/int_maps: looks like masks too, but is not used." in text
 
