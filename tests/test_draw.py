@@ -27,8 +27,8 @@ def has(picture, color):
 
 
 def test_inside_a_class_image_and_colour_are_mixed():
-    picture = overlay(grey(20, 30), np.zeros((20, 30), np.uint8), THREE, NAMES, alpha=0.25)
-    assert part(picture, 20, 30).reshape(-1, 3).tolist() == [[125, 75, 75]] * 600  # 0.75 * 100 + 0.25 * colour
+    picture = overlay(grey(20, 30), np.zeros((20, 30), np.uint8), THREE, NAMES)
+    assert part(picture, 20, 30).reshape(-1, 3).tolist() == [[150, 50, 50]] * 600  # half of 100, half of the colour
 
 
 def test_a_border_bears_the_full_colour_above_and_left_of_it():
@@ -62,14 +62,6 @@ def test_of_two_channels_the_first_is_shown_and_of_more_the_first_three(channels
         assert np.array_equal(part(panel(pixels, ignored, THREE), 5, 7), image[..., shown])
 
 
-def test_no_colour_at_all_leaves_the_image_and_full_colour_hides_it():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (12, 8, 3), np.uint8)
-    indices = np.zeros((12, 8), np.uint8)
-    assert np.array_equal(part(overlay(image, indices, THREE, NAMES, alpha=0.0), 12, 8), image)
-    assert (part(overlay(image, indices, THREE, NAMES, alpha=1.0), 12, 8) == RED).all()
-
-
 def test_bands_of_rows_are_blended_like_the_whole(monkeypatch):
     rng = np.random.default_rng(0)
     image, indices = rng.integers(0, 256, (23, 10, 3), np.uint8), rng.integers(0, 3, (23, 10), np.uint8)
@@ -84,7 +76,7 @@ def test_grey_float_and_alpha_images_are_shown_like_rgb():
     indices = np.zeros((6, 7), np.uint8)
     expected = np.asarray(overlay(np.concatenate([values] * 3, axis=2), indices, THREE, NAMES))
     transparent = np.concatenate([values, values, values, np.zeros_like(values)], axis=2)
-    for same in (values, values[..., 0], values.astype(np.float32) + 0.25, transparent):
+    for same in (values, values.astype(np.float32) + 0.25, transparent):
         assert np.array_equal(np.asarray(overlay(same, indices, THREE, NAMES)), expected)
 
 
@@ -191,14 +183,6 @@ def test_a_sample_hatches_what_the_truth_ignores():
     assert {tuple(color) for color in hatched.tolist()} == {(64, 64, 64), (112, 112, 112)}
 
 
-def test_a_sample_can_be_enlarged_to_squares():
-    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    picture = np.asarray(sample(image, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), THREE, scale=50))
-    for y in range(2):
-        for x in range(2):
-            assert (picture[50 * y : 50 * y + 50, 50 * x : 50 * x + 50] == image[y, x]).all()
-
-
 def test_pictures_lie_in_rows_with_gaps():
     pictures = [Image.new("RGB", (3, 2), color) for color in (RED, BLUE, GREEN)]
     sheet = np.asarray(contact_sheet(pictures, columns=2, gap=1))
@@ -208,30 +192,11 @@ def test_pictures_lie_in_rows_with_gaps():
     assert np.array_equal(sheet, expected)
 
 
-def test_few_pictures_take_no_more_columns_than_they_need():
-    assert contact_sheet([Image.new("RGB", (3, 2))], columns=5).size == (3, 2)
-
-
-def test_what_does_not_fit_together_is_named():
-    image, indices = grey(4, 4), np.zeros((4, 4), np.uint8)
-    with pytest.raises(ValueError, match="class index 3 has no colour"):
-        overlay(image, indices + 3, THREE, NAMES)
-    with pytest.raises(ValueError, match="indices of"):
-        overlay(image, indices[:3], THREE, NAMES)
-    with pytest.raises(ValueError, match="prediction of"):
-        sample(image, indices, indices[:, :3], THREE)
-    with pytest.raises(ValueError, match="image of shape"):
-        overlay(np.zeros((4, 4, 3, 1), np.uint8), indices, THREE, NAMES)
-    with pytest.raises(ValueError, match="0 pictures"):
-        contact_sheet([], columns=1)
-
-
 def test_the_palette_serves_twenty_classes():
     assert len(set(COLORS)) == len(COLORS) >= 20
     indices = np.arange(20, dtype=np.uint8)[None].repeat(4, axis=0)
-    assert part(overlay(grey(4, 20), indices, COLORS, [str(i) for i in range(20)], alpha=1), 4, 20)[0].tolist() == [
-        list(color) for color in COLORS[:20]
-    ]
+    shown = part(overlay(grey(4, 20), indices, COLORS, [str(i) for i in range(20)]), 4, 20)
+    assert shown[0, :-1].tolist() == [list(color) for color in COLORS[:19]]  # on borders
 
 
 def test_drawing_needs_no_torch():
@@ -272,11 +237,6 @@ def test_a_gallery_holds_each_picture_unscaled_under_a_title_and_above_a_legend(
     with_legend = gallery("title", "note", cells, classes=[("red", RED)])
     assert with_legend.height > plain.height
     assert has(with_legend, RED)
-
-
-def test_a_gallery_of_no_pictures_is_refused():
-    with pytest.raises(ValueError, match="no pictures"):
-        gallery("title", "note", [])
 
 
 def test_a_png_holds_the_picture_exactly():

@@ -26,12 +26,11 @@ _HATCH = ((64, 64, 64), (112, 112, 112))
 _LONGEST_NAME = 32  # characters
 _NARROW = 64  # of 255: what 14 bits fill of 16
 _LOOKED_AT = 1 << 20  # pixels of an image, about, that tell what is dark and bright in it
+_SHARE = 0.5  # of a class's colour in a picture under it
 _BAND = 1 << 20  # pixels blended at a time: a picture of 200 million takes no float copy of itself
 
 
-def overlay(
-    image: NDArray[np.generic], indices: Indices, colors: ArrayLike, names: Sequence[str], *, alpha: float = 0.5
-) -> Image.Image:
+def overlay(image: NDArray[np.generic], indices: Indices, colors: ArrayLike, names: Sequence[str]) -> Image.Image:
     """Returns the image under the colours of its classes, with a legend of the classes that occur.
 
     The image keeps its size and lies in the upper left corner: `picture.crop((0, 0, W, H))` is the overlay alone. The
@@ -39,17 +38,13 @@ def overlay(
     Where classes meet, the pixels above and left of the border bear the full colour. Ignored pixels show the image.
 
     Args:
-        image: H W, or H W C; uint8, or floats in 0 to 255. Of two channels the first is shown, of more the first three.
+        image: H W C; uint8, or floats in 0 to 255. Of two channels the first is shown, of more the first three.
         indices: H W, class indices; 255 where ignored.
         colors: K 3, 0 to 255.
         names: K names.
-        alpha: Share of the class's colour, 0 to 1.
-
-    Raises:
-        ValueError: Sizes that differ, or an index that has no colour.
     """
-    table = _color_table(colors, indices)
-    blended = Image.fromarray(_blend(_rgb(image), indices, table, alpha))
+    table = _color_table(colors)
+    blended = Image.fromarray(_blend(_rgb(image), indices, table))
     present = [index for index in np.unique(indices).tolist() if index != IGNORE]
     entries = [(names[index], _as_rgb(table[index])) for index in present]
     if not entries:
@@ -57,9 +52,7 @@ def overlay(
     return _stacked(blended, legend(entries, width=blended.width))
 
 
-def sample(
-    image: NDArray[np.generic], truth: Indices, prediction: Indices, colors: ArrayLike, *, scale: int = 1
-) -> Image.Image:
+def sample(image: NDArray[np.generic], truth: Indices, prediction: Indices, colors: ArrayLike) -> Image.Image:
     """Returns image, truth and prediction side by side, each with its caption below; ignored pixels are hatched.
 
     Args:
@@ -67,22 +60,11 @@ def sample(
         truth: H W, class indices; 255 where ignored.
         prediction: H W, class indices.
         colors: K 3, 0 to 255.
-        scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.
-
-    Raises:
-        ValueError: Sizes that differ, or an index that has no colour.
     """
-    rgb = _rgb(image)
-    panels = {
-        "image": rgb,
-        "truth": _colored(truth, _color_table(colors, truth)),
-        "prediction": _colored(prediction, _color_table(colors, prediction)),
-    }
-    for name, panel in panels.items():
-        _require_same_size(name, panel, rgb)
-    pictures = [Image.fromarray(_enlarged(panel, scale)) for panel in panels.values()]
-    font = _font(pictures[0].width)
-    captioned = [_stacked(picture, _caption(name, font)) for name, picture in zip(panels, pictures, strict=True)]
+    table, font = _color_table(colors), _font(image.shape[1])
+    colored = [_hatched(table[indices], indices) for indices in (truth, prediction)]
+    named = zip(("image", "truth", "prediction"), (_rgb(image), *colored), strict=True)
+    captioned = [_stacked(Image.fromarray(panel), _caption(name, font)) for name, panel in named]
     return contact_sheet(captioned, columns=len(captioned), gap=max(2, round(0.4 * _size(font))))
 
 
@@ -111,15 +93,8 @@ def legend(entries: Sequence[tuple[str, Rgb]], *, width: int) -> Image.Image:
     return picture
 
 
-def contact_sheet(images: Sequence[Image.Image], columns: int, *, gap: int = 4) -> Image.Image:
-    """Returns the pictures in rows on white, each in the upper left corner of its cell, `gap` pixels apart.
-
-    Raises:
-        ValueError: No picture, or no column.
-    """
-    if not images or columns < 1:
-        raise ValueError(f"{len(images)} pictures in {columns} columns; expected at least one of each")
-    columns = min(columns, len(images))
+def contact_sheet(images: Sequence[Image.Image], columns: int, *, gap: int) -> Image.Image:
+    """Returns the pictures in rows on white, each in the upper left corner of its cell, `gap` pixels apart."""
     rows = -(-len(images) // columns)
     cell_width, cell_height = max(i.width for i in images), max(i.height for i in images)
     sheet = Image.new("RGB", (columns * (cell_width + gap) - gap, rows * (cell_height + gap) - gap), _PAPER)
@@ -163,14 +138,11 @@ def panel(
         colors: K 3, 0 to 255.
         scale: Side, in pixels of the picture, of the square that a pixel of the image becomes.
         shown: What is black and white; None: the image's own `window`.
-
-    Raises:
-        ValueError: Sizes that differ, or an index that has no colour.
     """
     rgb = _rgb(image, shown)
     if indices is None:
         return Image.fromarray(_enlarged(rgb, scale))
-    blended = _hatched(_blend(rgb, indices, _color_table(colors, indices), alpha=0.5), indices)
+    blended = _hatched(_blend(rgb, indices, _color_table(colors)), indices)
     return Image.fromarray(_enlarged(np.concatenate([rgb, blended]), scale))
 
 
@@ -187,12 +159,7 @@ def gallery(
         note: A line in smaller letters below the title.
         rows: Caption and picture of each.
         classes: Name and colour of each entry of the legend.
-
-    Raises:
-        ValueError: No picture.
     """
-    if not rows or not rows[0]:
-        raise ValueError("a gallery of no pictures; expected at least one")
     width = rows[0][0][1].width
     font = _font(2 * width)
     gap = max(4, round(0.6 * _size(font)))
@@ -227,31 +194,22 @@ def _rgb(image: NDArray[np.generic], shown: Window | None = None) -> NDArray[np.
 
 def _channels(image: NDArray[np.generic]) -> NDArray[np.generic]:
     """Returns what is shown of an image, H W C: the first three channels, of one or two the first."""
-    pixels = image[..., None] if image.ndim == 2 else image
-    if pixels.ndim != 3:
-        raise ValueError(f"image of shape {image.shape}; expected H W, or H W C")
-    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
+    return image[..., :3] if image.shape[2] >= 3 else image[..., :1]
 
 
-def _color_table(colors: ArrayLike, indices: Indices) -> NDArray[np.uint8]:
+def _color_table(colors: ArrayLike) -> NDArray[np.uint8]:
     """Returns a colour for each value of a byte, 256 3; those after the last class are never shown."""
-    given = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
-    known = (indices >= 0) & (indices < len(given)) | (indices == IGNORE)
-    if not known.all():
-        raise ValueError(f"class index {indices[~known][0]} has no colour; expected 0 to {len(given) - 1}, or {IGNORE}")
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(given)] = given
-    return table
+    given = np.asarray(colors, np.uint8)
+    return np.pad(given, ((0, 256 - len(given)), (0, 0)))
 
 
-def _blend(rgb: NDArray[np.uint8], indices: Indices, table: NDArray[np.uint8], alpha: float) -> NDArray[np.uint8]:
-    _require_same_size("indices", indices, rgb)
+def _blend(rgb: NDArray[np.uint8], indices: Indices, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     borders = _borders(indices, thickness=max(1, round(min(indices.shape) / 500)))
     blended = np.empty_like(rgb)
     step = max(1, _BAND // rgb.shape[1])
     for top in range(0, len(rgb), step):
         rows = slice(top, top + step)
-        share = np.where(borders[rows], 1.0, alpha).astype(np.float32)
+        share = np.where(borders[rows], 1.0, _SHARE).astype(np.float32)
         share[indices[rows] == IGNORE] = 0.0
         below = rgb[rows].astype(np.float32)
         blended[rows] = np.rint(below + share[..., None] * (table[indices[rows]] - below))
@@ -265,10 +223,6 @@ def _borders(indices: Indices, *, thickness: int) -> NDArray[np.bool_]:
         borders[:, :-reach] |= indices[:, :-reach] != indices[:, reach:]
         borders[:-reach] |= indices[:-reach] != indices[reach:]
     return borders
-
-
-def _colored(indices: Indices, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return _hatched(table[indices], indices)
 
 
 def _hatched(rgb: NDArray[np.uint8], indices: Indices) -> NDArray[np.uint8]:
@@ -319,11 +273,6 @@ def _fitted(name: str, font: Font, room: int) -> str:
 
 def _unprintable(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Cf", "Cn", "Co")
-
-
-def _require_same_size(name: str, pixels: NDArray[np.generic], image: NDArray[np.generic]) -> None:
-    if pixels.shape[:2] != image.shape[:2]:
-        raise ValueError(f"{name} of {pixels.shape[:2]} pixels, image of {image.shape[:2]}; expected the same")
 
 
 def _as_rgb(color: NDArray[np.uint8]) -> Rgb:
