@@ -48,7 +48,7 @@ def batches_where(action: Callable[[], object], records: list[Record], tiny_ds: 
                 action()
             return super().pair(record)
 
-    reader = Faulty(**vars(Reader.of(config_of(tiny_ds))))
+    reader = Faulty.of(config_of(tiny_ds))
     if validation:
         return evaluation_batches(EvaluationSet(records, reader), World(), workers=1)
     dataset = TrainingSet(records, reader, Augment(), (16, 16), 0)

@@ -26,25 +26,3 @@ from segtool.config.sections import (
     Train,
     plain,
 )
-
-__all__ = [
-    "Augment",
-    "ClassSpec",
-    "Config",
-    "Data",
-    "Folders",
-    "Limits",
-    "LossTerm",
-    "Model",
-    "Optim",
-    "Pairing",
-    "Split",
-    "Train",
-    "dump_config",
-    "load_config",
-    "located",
-    "parse_config",
-    "parse_text",
-    "plain",
-    "show",
-]

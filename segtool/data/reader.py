@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Reader:
     max_pixels: int
 
     @classmethod
-    def of(cls, config: Config) -> Reader:
+    def of(cls, config: Config) -> Self:
         """Returns the reader of a config."""
         data = config.data
         return cls(Labels.from_config(data), data.channels, data.exif, config.limits.max_pixels)

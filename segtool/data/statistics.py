@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.images import read_image
 from segtool.data.labels import resolve
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Record
+from segtool.data.reader import Reader
 from segtool.data.uses import class_pixels
 from segtool.system.pools import in_threads
 
@@ -53,17 +53,8 @@ def resolve_data(config: Config, records: Sequence[Record]) -> Config:
 
 def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of each channel in 0..1, over all pixels of up to 500 images."""
-
-    def sums(index: int) -> np.ndarray:
-        image = read_image(
-            records[index].image,
-            channels=config.data.channels,
-            exif=config.data.exif,
-            max_pixels=config.limits.max_pixels,
-        )
-        return channel_sums(image)
-
-    count, total, squares = np.sum(in_threads(sums, evenly(len(records), MAX_IMAGES)), axis=0)
+    reader, some = Reader.of(config), [records[place] for place in evenly(len(records), MAX_IMAGES)]
+    count, total, squares = np.sum(in_threads(lambda record: channel_sums(reader.image(record)), some), axis=0)
     mean = total / count
     # A constant channel has no deviation; 1/255, the step of 8-bit values, is the least that is divided by.
     std = np.sqrt(np.maximum(squares / count - mean**2, 0)).clip(min=1 / 255)

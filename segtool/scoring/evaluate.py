@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -79,4 +79,4 @@ class ViewsReader(Reader):
 
 def reader_for(predictor: BandPredictor, config: Config) -> Reader:
     """Returns what reads records for `evaluate`: the masks as the config says, the images as the predictor needs."""
-    return ViewsReader(**vars(Reader.of(config)), views=predictor.channels)
+    return replace(ViewsReader.of(config), views=predictor.channels)

@@ -119,7 +119,7 @@ def moves_together(config: Config) -> Verdict:
     moved = {"scale": (low, max(min(given.scale[1], 2.0), low)), "elastic": min(given.elastic, 10.0)}
     augment = replace(given, **moved, erase=min(given.erase, 0.5), color=0, gamma=0, blur=0, noise=0, jpeg=None)
     records = [Record(Path(stem), None, stem) for stem in map(str, range(SHOWN))]
-    reader = BlocksReader(**vars(Reader.of(config)))
+    reader = BlocksReader.of(config)
     seen = ClassFrequencies((1,) * PROBE_CLASSES, (1,) * PROBE_CLASSES)
     dataset = TrainingSet(records, reader, augment, PROBE_CROP, config.train.seed, seen)
     batch = next(training_batches(dataset, ALONE, batch_size=len(records), start=0, steps=1, workers=0))
@@ -181,8 +181,7 @@ def validates(trial: Trial, records: Sequence[Record]) -> Verdict:
     what, training = "validation", trial.training
     if not records:
         return Verdict(what, "there is no validation split, so nothing is measured")
-    reader = CornerReader(**vars(Reader.of(training.config)))
-    dataset = EvaluationSet(records[:1], reader)
+    dataset = EvaluationSet(records[:1], CornerReader.of(training.config))
     scores = evaluate(train.build_predictor(training), dataset, ALONE, workers=0, reporter=Mute())
     pixels = int(scores.confusion.sum())
     return Verdict(what, f"runs: {pixels} pixels of {shown(records[0].image.name)} scored")
