@@ -69,7 +69,7 @@ class Tree:
         plain |= set(_silent_in_splits(self.files, self.hollow))
         inner = _inner_places(self.files, self.hollow)
         many = [place for place, count in inner.items() if count > FEW_PLACES]
-        covered = {folder for place in many for folder in self.files if _holds(place, folder)}
+        covered = {folder for place in many for folder in self.files if holds(place, folder)}
         self.places = sorted({place for place in plain if place.path not in covered} | inner.keys(), key=repr)
 
     def unknown(self) -> list[Place]:
@@ -93,7 +93,7 @@ class Tree:
 
     def files_of(self, place: Place) -> list[Path]:
         """Returns the files of a place."""
-        return [file for folder, files in self.files.items() if _holds(place, folder) for file in files]
+        return [file for folder, files in self.files.items() if holds(place, folder) for file in files]
 
     def stems(self, place: Place, *, without: Place | None = None) -> list[str]:
         """Returns the stems of a place's files, those of another place within it left out."""
@@ -105,7 +105,7 @@ class Tree:
             stems = [
                 stem_of(path, self.root / place.path)
                 for folder, files in self.files.items()
-                if _holds(place, folder) and not (nested and _holds(nested, folder))
+                if holds(place, folder) and not (nested and holds(nested, folder))
                 for path in files
             ]
             self._stems[key] = [_without_part(stem, place.inner) for stem in stems] if place.inner else stems
@@ -117,7 +117,8 @@ def within(path: str, folder: str) -> bool:
     return folder == "." or path == folder or path.startswith(f"{folder}/")
 
 
-def _holds(place: Place, folder: str) -> bool:
+def holds(place: Place, folder: str) -> bool:
+    """Whether a folder is part of a place."""
     if not within(folder, place.path):
         return False
     return not place.inner or place.inner in _parts(folder)[len(_parts(place.path)) :]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segtool.config import Pairing
 from segtool.data.files import stem_of
-from segtool.data.folders import Place, Tree, are_same, looks_like_masks, parent_of, within
+from segtool.data.folders import Place, Tree, are_same, holds, looks_like_masks, parent_of, within
 from segtool.data.pairs import image_key, mask_key, words_and_numbers, words_left
 from segtool.data.words import meaning_of
 
@@ -20,8 +20,8 @@ def unused_masks(tree: Tree, used: Sequence[Place]) -> Iterator[str]:
     masks = sorted((place for place in tree.places if place.role == "masks"), key=lambda place: -len(place.path))
     told: set[str] = set()
     for folder in sorted(tree.files):
-        place = next((place for place in masks if _covers(place, folder)), None)
-        if place and not any(_covers(other, folder) or within(other.path, place.path) for other in used):
+        place = next((place for place in masks if holds(place, folder)), None)
+        if place and not any(holds(other, folder) or within(other.path, place.path) for other in used):
             told.add(place.shown)
     yield from sorted(told)
 
@@ -136,7 +136,3 @@ def _has_masks(tree: Tree, place: Place, images: Place, masks: Place, pairing: P
     left = {mask_key(stem, pairing) for stem in tree.stems(masks)} - taken - {None}
     stems = tree.stems(place)[:MOST]
     return 2 * sum(image_key(stem, pairing) in left for stem in stems) > len(stems)
-
-
-def _covers(place: Place, folder: str) -> bool:
-    return within(folder, place.path) and (not place.inner or place.inner in folder.split("/"))

@@ -124,9 +124,8 @@ def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> 
     made: dict[str, list[Path]] = {}
     records = [record for split in places.data.parts for record in places.of(split).pairs.records]
     for record in records:
-        assert record.mask is not None
-        alike = named.get(record.mask.name) if names[record.mask.name] == 1 else None  # of a copy of the folder
-        if (file := there.get(os.path.realpath(record.mask), alike)) is None:
+        alike = named.get(record.truth.name) if names[record.truth.name] == 1 else None  # of a copy of the folder
+        if (file := there.get(os.path.realpath(record.truth), alike)) is None:
             continue
         truth[record.stem] = [file]
         parts = record.stem.split("/")
@@ -142,12 +141,11 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
     Raises:
         DataError: as `score_folders`, about this file.
     """
-    assert record.mask is not None
-    truth = read_mask(record.mask, max_pixels=max_pixels)
+    truth = read_mask(record.truth, max_pixels=max_pixels)
     try:
         made = _read_prediction(record, truth, max_pixels)
     except DataError:
-        labels.decode(truth, record.mask)  # raises where the truth is at fault, which is told first
+        labels.decode(truth, record.truth)  # raises where the truth is at fault, which is told first
         raise
     if labels.misfit(truth) or labels.misfit(made):
         _refuse(record, labels, truth, made)
@@ -169,9 +167,8 @@ def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> Stor
     made = read_mask(record.image, max_pixels=max_pixels)
     (height, width), (true_height, true_width) = made.values.shape[:2], truth.values.shape[:2]
     if (height, width) != (true_height, true_width):
-        assert record.mask is not None
         raise DataError(
-            f"{shown(record.image)}: {width}x{height} pixels, but its mask {shown(record.mask)} has "
+            f"{shown(record.image)}: {width}x{height} pixels, but its mask {shown(record.truth)} has "
             f"{true_width}x{true_height}; a prediction must have its image's size"
         )
     return made
@@ -185,8 +182,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 def _refuse(record: Record, labels: Labels, truth: StoredMask, made: StoredMask) -> Never:
     """Raises DataError about the pixels that a pair cannot be scored for."""
-    assert record.mask is not None
-    counted = labels.decode(truth, record.mask) != IGNORE
+    counted = labels.decode(truth, record.truth) != IGNORE
     ignored = counted & (labels.decode(made, record.image, where=counted) == IGNORE)
     y, x = np.argwhere(ignored)[0]
     raise DataError(
