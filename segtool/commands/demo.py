@@ -13,7 +13,6 @@ shape covers, and its class where the shape covers its centre, so the masks are 
 
 from __future__ import annotations
 
-import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segtool.data.draw import png
 from segtool.system.disk import make_folder, write_atomically
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -87,15 +87,9 @@ def make_dataset(
         make_folder(masks)
         for index in range(count):
             image, mask = draw_scene(seed, split, index, height=height, width=width)
-            write_atomically(images / f"{index:04d}.png", _png(image))
-            write_atomically(masks / f"{index:04d}.png", _png(mask))
+            write_atomically(images / f"{index:04d}.png", png(Image.fromarray(image)))
+            write_atomically(masks / f"{index:04d}.png", png(Image.fromarray(mask)))
     write_atomically(root / "classes.txt", "".join(f"{name}\n" for name, _ in CLASSES).encode())
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def draw_scene(
