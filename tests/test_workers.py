@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 import torch
@@ -21,11 +22,12 @@ from conftest import config_of
 from segtool.commands.doctor import facts
 from segtool.config import Augment, dump_config
 from segtool.data import loader
-from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.formats import split_records
 from segtool.data.loader import evaluation_batches, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
+from segtool.data.slots import Slots, can_be_shared
 from segtool.errors import DataError
 from segtool.system.distributed import World
 
@@ -176,6 +178,7 @@ def shared_memory(monkeypatch) -> Callable[[int], None]:
     return give
 
 
+FORKED = pytest.mark.skipif(not can_be_shared(), reason="loading processes are not forked here")
 HAS_SHM = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system has no /dev/shm")
 BATCH = 3 * 16 * 16 * 4  # bytes: three images of 16x16 in colour, and their targets
 
@@ -186,12 +189,69 @@ BATCH = 3 * 16 * 16 * 4  # bytes: three images of 16x16 in colour, and their tar
 )
 @two_workers
 def test_train_warns_before_its_first_step_of_a_shared_memory_that_cannot_hold_the_batches(
-    trainer, make_config, shared_memory, workers, size, warned
+    trainer, make_config, shared_memory, monkeypatch, workers, size, warned
 ):
     shared_memory(size)
+    monkeypatch.setattr(loader, "can_be_shared", lambda: False)
     said = trainer("run", make_config(train={"steps": 1, "workers": workers})).said
     assert [line.startswith("warning: /dev/shm: ") for line in said if "--shm-size=2g" in line] == [True] * warned
     assert not warned or "train.workers=0" in said[0]
+
+
+@HAS_SHM
+def test_forked_workers_need_none_of_it(trainer, make_config, shared_memory):
+    shared_memory(0)
+    assert not any("/dev/shm" in line for line in trainer("run", make_config(train={"steps": 1, "workers": 1})).said)
+
+
+def sent_by_torch(_: object) -> Never:
+    raise RuntimeError("a tensor went through /dev/shm")
+
+
+def through_workers(records: list[Record], tiny_ds: Path, *, capacity: int | None = None) -> list[Sample]:
+    """Returns twelve batches of two, of two workers that are far ahead; of whole images where a capacity is given."""
+    reader = Reader.of(config_of(tiny_ds))
+    if capacity is not None:
+        dataset = EvaluationSet(records, reader)
+        return list(loader.batches(dataset, 2, capacity=capacity, batch_size=2, sampler=list(range(6)) * 4))
+    dataset = TrainingSet(records, reader, Augment(), (16, 16), 0)
+    batches = training_batches(dataset, World(), batch_size=2, start=0, steps=12, workers=2)
+    return [batch for batch in batches if time.sleep(0.02) is None]
+
+
+@two_workers
+@FORKED
+@pytest.mark.parametrize("capacity", [None, 2**20])
+def test_batches_come_through_the_memory_that_forked_workers_share(records, tiny_ds, monkeypatch, capacity):
+    monkeypatch.setattr(loader, "can_be_shared", lambda: False)
+    expected = through_workers(records, tiny_ds, capacity=capacity)
+    monkeypatch.setattr(loader, "can_be_shared", lambda: True)
+    monkeypatch.setitem(ForkingPickler._extra_reducers, torch.Tensor, sent_by_torch)  # type: ignore[attr-defined]
+    found = through_workers(records, tiny_ds, capacity=capacity)
+    for one, other in zip(expected, found, strict=True):
+        assert all(torch.equal(*both) for both in zip(one, other, strict=True))
+        assert one.image.stride() == other.image.stride()
+
+
+@two_workers
+@FORKED
+def test_a_batch_that_is_larger_than_its_slot_comes_by_torch(records, tiny_ds):
+    small, ample = (through_workers(records, tiny_ds, capacity=capacity) for capacity in (64, 2**20))
+    assert all(torch.equal(*both) for pair in zip(small, ample, strict=True) for both in zip(*pair, strict=True))
+
+
+@two_workers
+@FORKED
+@pytest.mark.parametrize("change", ["fewer slots", "no copies"])
+def test_fewer_slots_or_batches_that_are_not_copied_would_be_written_over(records, tiny_ds, monkeypatch, change):
+    """Negative control."""
+    expected = through_workers(records, tiny_ds)
+    if change == "fewer slots":
+        monkeypatch.setattr(loader, "Slots", lambda workers, each, capacity: Slots(workers, 1, capacity))
+    else:
+        monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: tensor)
+    found = through_workers(records, tiny_ds)
+    assert not all(torch.equal(one.image, other.image) for one, other in zip(expected, found, strict=True))
 
 
 @HAS_SHM
@@ -209,6 +269,7 @@ PATCHED = """
 import os, signal, sys
 from segtool.data import loader
 from segtool.data.reader import Reader
+from segtool.data.slots import Slots, can_be_shared
 main, pair = os.getpid(), Reader.pair
 def faulty(self, record):
     if record.stem == "{stem}" and os.getpid() != main:

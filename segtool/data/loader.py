@@ -9,26 +9,31 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
+from segtool.data.slots import Left, Slots, can_be_shared
 from segtool.errors import DataError, shown
 from segtool.system.distributed import World
 from segtool.system.pools import num_cores
 from segtool.system.terminal import amount
 
 TIMEOUT = 300  # seconds that a batch may take before its worker counts as hung
-SHARED_MEMORY = Path("/dev/shm")  # through which workers hand over their batches
+SHARED_MEMORY = Path("/dev/shm")  # through which workers that are not forked hand over their batches
 PREFETCHED = 2  # batches that each worker is ahead: torch's prefetch_factor
+EVALUATED = 2**24  # bytes of the largest image and mask that are handed over through a slot in evaluation
 LOOK = 1  # seconds between two looks, while a batch is awaited, at whether all workers live
 FAREWELL = 2  # seconds in which a worker whose pipes have closed is gone
 CPU = torch.device("cpu")
+Handed: TypeAlias = Left | Sample | DataError  # what comes from a worker
 NOTHING = -1  # what a worker reads between two samples
 # What a death by these signals tells, and the remedy.
 DEATHS = {
@@ -80,8 +85,8 @@ def training_batches(
 ) -> Iterator[Sample]:
     """Yields the batches of the steps from `start` to `steps`.
 
-    They are on the CPU; for CUDA in pinned memory, so that their way to it is waited for by nobody. They are pinned
-    here, since torch's thread for it dies with a traceback of its own where a worker dies.
+    They are on the CPU; for CUDA in pinned memory, so that their way to it is waited for by nobody. They are pinned in
+    this thread, since torch's for it dies with a traceback of its own where a worker dies.
 
     Args:
         device: That they are for.
@@ -90,14 +95,16 @@ def training_batches(
         DataError: a file cannot be used, or a worker died or hung.
     """
     sampler = StepSampler(len(dataset), batch_size, dataset.seed, world, start=start, steps=steps)
-    for batch in batches(dataset, workers, batch_sampler=sampler):
-        yield Sample(*(tensor.pin_memory() for tensor in batch)) if device.type == "cuda" else batch
+    pinned = device.type == "cuda"
+    share = -(-batch_size // world.size)
+    capacity = share * dataset.crop[0] * dataset.crop[1] * (4 * dataset.reader.channels + 1)
+    return batches(dataset, workers, capacity=capacity, pinned=pinned, batch_sampler=sampler)
 
 
 def evaluation_batches(dataset: EvaluationSet, world: World, *, workers: int) -> Iterator[Sample]:
     """Yields every world-th whole image, one at a time. Raises as `training_batches`."""
     mine = list(range(world.rank, len(dataset), world.size))
-    return batches(dataset, min(workers, len(mine)), sampler=mine, batch_size=1)
+    return batches(dataset, min(workers, len(mine)), capacity=EVALUATED, sampler=mine, batch_size=1)
 
 
 def begin_worker(_worker: int) -> None:
@@ -122,13 +129,13 @@ def num_workers(setting: Literal["auto"] | int, device: torch.device, world: Wor
 
 
 def little_shared_memory(batch_bytes: int, workers: int) -> str | None:
-    """Returns a warning where /dev/shm cannot hold the batches that are under way; None where it can, or is none.
+    """Returns a warning where batches come through /dev/shm and it cannot hold those that are under way; else None.
 
     Args:
         batch_bytes: Of the images and targets of a batch, in this process.
         workers: Processes that load.
     """
-    if not workers or not SHARED_MEMORY.is_dir():
+    if not workers or can_be_shared() or not SHARED_MEMORY.is_dir():
         return None
     needed = batch_bytes * (PREFETCHED * workers + 1)  # and the one at hand
     free = shutil.disk_usage(SHARED_MEMORY).free
@@ -157,17 +164,25 @@ def collate(samples: list[Sample | DataError]) -> Sample | DataError:
     return Sample(torch.stack(images).permute(0, 3, 1, 2), torch.stack(targets), torch.stack(indices))
 
 
-def batches(dataset: TrainingSet | EvaluationSet, workers: int, **options: Any) -> Iterator[Sample]:
+def batches(
+    dataset: TrainingSet | EvaluationSet, workers: int, *, capacity: int, pinned: bool = False, **options: Any
+) -> Iterator[Sample]:
     """Yields the batches of a torch DataLoader with these options.
+
+    Args:
+        capacity: Bytes that a batch has at most; a larger one takes longer to come from its worker.
+        pinned: Whether they are in pinned memory.
 
     Raises:
         DataError: a file cannot be used; or a worker died or hung, with the file that it was reading.
     """
     reading = RawArray("q", [0, NOTHING] * workers)
-    loader: DataLoader[Sample | DataError] = DataLoader(
+    slots = Slots(workers, PREFETCHED + 1, capacity) if workers and can_be_shared() else None
+    copied = Tensor.pin_memory if pinned else Tensor.clone
+    loader: DataLoader[Handed] = DataLoader(
         Announced(dataset, reading) if workers else dataset,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(hand_over, slots),
         worker_init_fn=begin_worker,
         timeout=LOOK if workers else 0,
         prefetch_factor=PREFETCHED if workers else None,
@@ -183,7 +198,18 @@ def batches(dataset: TrainingSet | EvaluationSet, workers: int, **options: Any) 
     while (batch := _next(iterator, processes, files)) is not None:
         if isinstance(batch, DataError):
             raise batch
+        if isinstance(batch, Left):
+            assert slots is not None
+            batch = slots.take(batch, copied)
+        elif pinned:
+            batch = Sample(*(tensor.pin_memory() for tensor in batch))
         yield batch
+
+
+def hand_over(slots: Slots | None, samples: list[Sample | DataError]) -> Handed:
+    """Returns the batch, or word of where it was left for the main process, or the first sample's error."""
+    batch = collate(samples)
+    return slots.leave(batch) if slots and isinstance(batch, Sample) else batch
 
 
 class Announced(Dataset[Sample | DataError]):
@@ -206,7 +232,7 @@ class Announced(Dataset[Sample | DataError]):
         return sample
 
 
-def _start(loader: DataLoader[Sample | DataError]) -> tuple[Iterator[Sample | DataError], list[BaseProcess]]:
+def _start(loader: DataLoader[Handed]) -> tuple[Iterator[Handed], list[BaseProcess]]:
     """Returns the iterator of a loader and its workers; torch's handler of SIGCHLD is taken away again.
 
     It raises within whatever Python code runs when a worker dies: in a destructor, where the news is lost, or in the
@@ -221,10 +247,10 @@ def _start(loader: DataLoader[Sample | DataError]) -> tuple[Iterator[Sample | Da
 
 
 def _next(
-    iterator: Iterator[Sample | DataError],
+    iterator: Iterator[Handed],
     workers: list[BaseProcess],
     files: Callable[[list[BaseProcess]], list[str]],
-) -> Sample | DataError | None:
+) -> Handed | None:
     """Returns the next batch, None after the last. That a worker has died is seen within a second or two."""
     asked = time.monotonic()
     while True:
