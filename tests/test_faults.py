@@ -97,12 +97,12 @@ def log(root: Path, _config: Path) -> Write:
 
 
 def samples(root: Path, _config: Path) -> Write:
-    from segtool.training import train
+    from segtool.training.samples import Samples
 
     def drawn() -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "sample_pictures", lambda *_: iter([("a.png", b"12345"), ("b.png", b"67")]))
-            train.draw_samples(None, None, root / "samples", 2)  # type: ignore[arg-type]
+            patch.setattr(Samples, "pictures", lambda *_: iter([("a.png", b"12345"), ("b.png", b"67")]))
+            Samples([], 0).draw(None, root / "samples")  # type: ignore[arg-type]
 
     return drawn
 

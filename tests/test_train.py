@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import config_of, draw_pair, write_pair
 from PIL import Image
+from stubs import red
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,6 +33,7 @@ from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.errors import ConfigError, DiskError, DivergedError, Interrupted
 from segtool.models.encoders import ConvEncoder, Pretrained
+from segtool.prediction.inference import Predictor
 from segtool.prediction.predict import build_predictor, predict
 from segtool.prediction.predicted_files import list_jobs
 from segtool.runs import checkpoint, history
@@ -41,9 +43,10 @@ from segtool.scoring.evaluate import evaluate
 from segtool.scoring.metrics import Scores
 from segtool.system.distributed import World
 from segtool.system.terminal import Reporter
-from segtool.training import forecast, plan, train, training_log, training_step
+from segtool.training import forecast, plan, samples, train, training_log, training_step
 from segtool.training.budget import Budget
 from segtool.training.optim import build_optimizer, learning_rate
+from segtool.training.samples import Samples, sample_names
 from segtool.training.training_step import Outcome, Training
 
 CPU = torch.device("cpu")
@@ -863,7 +866,7 @@ def fp16_on_cpu(monkeypatch) -> None:
 def test_a_scaled_run_learns_as_the_plain_one_does_and_leaves_out_what_overflows(
     trainer, make_config, monkeypatch, fp16_on_cpu
 ):
-    monkeypatch.setattr(train.torch.amp, "GradScaler", starting_at(2.0**40))
+    monkeypatch.setattr(torch.amp, "GradScaler", starting_at(2.0**40))
     run = trainer("run", make_config(train={"precision": "fp16", "steps": 50}, optim={"lr": 0.003}))
     rows = [row for row in run.metrics if "loss" in row]
     left_out = [row["step"] for row in rows if row["grad_norm"] is None]
@@ -878,7 +881,7 @@ def test_a_scaled_run_learns_as_the_plain_one_does_and_leaves_out_what_overflows
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_scaled_run_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch, fp16_on_cpu, name):
     """With a scale that grows every second step, and is halved where that was too much."""
-    monkeypatch.setattr(train.torch.amp, "GradScaler", starting_at(2.0**22, growth_interval=2))
+    monkeypatch.setattr(torch.amp, "GradScaler", starting_at(2.0**22, growth_interval=2))
     config = make_config(train={"precision": "fp16"}, optim={"name": name})
     whole = trainer("whole", config)
     assert whole.final.scaler is not None
@@ -1128,6 +1131,52 @@ def test_samples_show_image_truth_and_prediction_of_evenly_spaced_validation_ima
         assert picture.width >= 3 * 32
 
 
+def predicting_blank(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Has networks predict nothing but their first class, and returns a list of the sizes that they are asked for."""
+    asked: list[tuple[int, int]] = []
+
+    def classes(_: Predictor, image: torch.Tensor, *_options: Any) -> np.ndarray:
+        asked.append((image.shape[1], image.shape[2]))
+        return np.zeros(image.shape[1:], np.uint8)
+
+    monkeypatch.setattr(Predictor, "classes", classes)
+    return asked
+
+
+def test_samples_are_drawn_of_what_was_scored(tiny_ds, tmp_path, monkeypatch):
+    dataset = EvaluationSet(split_records(config_of(tiny_ds), Path("/"))["val"], Reader.of(config_of(tiny_ds)))
+    asked = predicting_blank(monkeypatch)
+    samples, bare = Samples(dataset, 2), Samples(dataset, 2)
+    truth = {index: dataset.reader.pair(dataset.records[index])[1] for index in range(len(dataset))}
+    for index, target in truth.items():
+        samples.note(index, 2 - np.minimum(target, 2))
+    samples.draw(red(), tmp_path / "noted")
+    assert asked == []
+    bare.draw(red(), tmp_path / "bare")
+    assert asked == [truth[index].shape for index in samples.names]
+    assert len(set(samples.names)) == 2
+    for name in samples.names.values():
+        noted, blank = (np.asarray(Image.open(tmp_path / place / name)) for place in ("noted", "bare"))
+        assert noted.shape == blank.shape
+        assert (noted != blank).any()
+
+
+def test_a_training_predicts_each_validation_image_once(trainer, make_config, monkeypatch):
+    asked = predicting_blank(monkeypatch)
+    trainer("run", make_config(train={"steps": 1, "samples": 3}))
+    assert len(asked) == 3
+
+
+def test_no_more_predictions_are_kept_for_samples_than_memory_is_set_apart_for_them(tiny_ds, monkeypatch):
+    dataset = EvaluationSet(split_records(config_of(tiny_ds), Path("/"))["val"], Reader.of(config_of(tiny_ds)))
+    drawn = Samples(dataset, 3)
+    first, second, third = drawn.names
+    monkeypatch.setattr(samples, "KEPT", 250)
+    for index, side in ((first, 10), (second, 11), (third, 12), (second, 13), (first, 10), (third, 12)):
+        drawn.note(index, np.zeros((side, side), np.uint8))
+    assert {index: kept.shape for index, kept in drawn._predictions.items()} == {first: (10, 10), third: (12, 12)}
+
+
 @pytest.mark.parametrize("function", ["validate", "save"])
 def test_a_run_that_is_moved_away_while_it_trains_is_not_begun_anew_where_it_was(
     trainer, make_config, tmp_path, monkeypatch, function
@@ -1156,14 +1205,14 @@ def test_samples_of_deep_folders_have_names_that_can_be_written_and_are_told_apa
     deep = "/".join(letter * 100 for letter in "abcd")
     wide = "é" * 200  # 400 bytes
     stems = ["plain", "x/y", "a/b", "a_b", deep, f"{deep}e", wide, "d\udcff/b"]
-    names = train.sample_names(stems)
+    names = sample_names(stems)
     assert names[:2] == ["plain.png", "x_y.png"]
     assert names[-1] == "d\udcff_b.png"
     assert len(set(names)) == len(names)
     for name in names:
         (tmp_path / name).write_bytes(b"")
     assert [name[:3] for name in names[2:6]] == ["a_b", "a_b", "aaa", "aaa"]
-    assert train.sample_names(["f" * 251]) == ["f" * 251 + ".png"]
+    assert sample_names(["f" * 251]) == ["f" * 251 + ".png"]
 
 
 def test_samples_of_folders_lie_beside_each_other(trainer, make_config, tiny_ds, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from segtool.config import Config
 from segtool.data.codes import IGNORE
@@ -24,6 +25,7 @@ from segtool.system.distributed import World
 from segtool.system.shortage import shortage_told
 from segtool.system.terminal import Reporter
 
+Note = Callable[[int, NDArray[np.uint8]], object]
 Advice = Callable[[BandPredictor, Path, tuple[int, int], int | None], str]
 
 
@@ -36,6 +38,7 @@ def evaluate(
     reporter: Reporter,
     tile: int | None = None,
     advise: Advice = tile_advice,
+    note: Note | None = None,
 ) -> Scores:
     """Returns the scores over a data set, each image at its own size.
 
@@ -43,6 +46,7 @@ def evaluate(
 
     Args:
         advise: Returns what to say of an image whose prediction takes too much memory.
+        note: Called with the index of each image that this process takes, and its predicted classes H W.
 
     Raises:
         DataError: an image or a mask cannot be used.
@@ -58,6 +62,8 @@ def evaluate(
         with shortage_told(partial(advise, predictor, image, target.shape, tile)):
             prediction = predictor.classes(batch.image[0], tile)
         matrix = confusion_matrix(target, prediction, labels.num_classes)
+        if note:
+            note(int(batch.indices[0]), prediction)
         row[:2], row[2:] = (int(batch.indices[0]), np.count_nonzero(target == IGNORE)), matrix.ravel()
     images = [
         ImageScore(dataset.records[row[0]].stem, row[2:].reshape(labels.num_classes, -1), int(row[1]))

@@ -28,10 +28,11 @@ from segtool.scoring.evaluate import evaluate
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import ALONE
 from segtool.system.memory import free_memory
-from segtool.system.terminal import Reporter, amount, counted, duration
+from segtool.system.terminal import Mute, Reporter, amount, counted, duration
 from segtool.training import train, training_step
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan, Prepared
+from segtool.training.samples import Samples
 
 T = TypeVar("T")
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
@@ -205,8 +206,19 @@ def _scoring(
     few = _score(predictor, _part(dataset, LEAST_IMAGES), workers)
     count = int(np.clip(seconds / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
     clock = _score(predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
+    samples = Samples(dataset, training.config.train.samples)
+    chosen = list(samples.names)  # whose predictions a validation leaves to be drawn
+    drawn = EvaluationSet([dataset.records[index] for index in chosen], dataset.reader)
+    evaluate(
+        predictor,
+        drawn,
+        ALONE,
+        workers=workers,
+        reporter=Mute(),
+        note=lambda place, prediction: samples.note(chosen[place], prediction),
+    )
     began = time.monotonic()
-    list(train.sample_pictures(predictor, dataset, training.config.train.samples))
+    list(samples.pictures(predictor))
     share = -(-len(dataset) // training.world.size)
     return clock.first + clock.each * (share - 1), time.monotonic() - began
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from segtool.config import located
 from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
-from segtool.data.draw import png
-from segtool.data.draw import sample as draw_sample
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
-from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.data.statistics import evenly
 from segtool.errors import DivergedError, Interrupted, shown
 from segtool.prediction.inference import Predictor, fast_dtype
 from segtool.runs import checkpoint, history
@@ -41,13 +32,13 @@ from segtool.training.budget import Budget
 from segtool.training.divergence import not_finite
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan, Prepared, largest_part, of_length
+from segtool.training.samples import Samples
 from segtool.training.training_log import Logs
 from segtool.training.training_step import Training
 from segtool.training.watchdogs import lighter
 
 LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
 CHECKPOINT_SECONDS = 600  # a checkpoint at the latest after this long, whatever the validations do
-LONGEST_NAME = 251  # bytes of a sample's name before its suffix: file systems take 255
 
 
 def train(
@@ -75,9 +66,9 @@ def train(
     budget = budget or Budget(math.inf)
     keep_freed_memory()
     training_set = build_training_set(work)
-    validation_set = EvaluationSet(records.get("val", []), Reader.of(config))
+    samples = Samples(EvaluationSet(records.get("val", []), Reader.of(config)), config.train.samples)
     with work.world.agreed():
-        for _, name in sampled(validation_set, config.train.samples) if world.is_main else ():
+        for name in samples.names.values() if world.is_main else ():
             disk.require_plain(run.samples / name)  # which is written where a validation is the best
     training, progress = begin(work, world, run, resumed, reporter)
     budget.held_steps = training_step.held_steps(training, len(records["train"]))
@@ -112,7 +103,7 @@ def train(
             scored = last or progress.step % plan.eval_steps == 0
             if scored:
                 logs.settle()
-                progress = validate(training, validation_set, progress, run, logs, workers)
+                progress = validate(training, samples, progress, run, logs, workers)
                 patience = config.train.patience
                 if patience is not None and progress.stale >= patience and not last:
                     reporter.say(f"no better mean IoU in {patience} validations: training ends here")
@@ -241,21 +232,25 @@ def build_training_set(work: Prepared) -> TrainingSet:
 
 
 def validate(
-    training: Training, dataset: EvaluationSet, progress: Progress, run: RunDirectory, logs: Logs, workers: int
+    training: Training, samples: Samples, progress: Progress, run: RunDirectory, logs: Logs, workers: int
 ) -> Progress:
-    """Scores the validation split, draws samples where it is the best so far, and returns the scored progress."""
+    """Scores the validation split, draws its samples where it is the best so far, and returns the scored progress."""
+    dataset = samples.dataset
     if not len(dataset):
         return progress
     training.world.spread(training.scored.buffers())  # those of BatchNorm have seen each process's images only
     predictor = build_predictor(training)
     began = time.monotonic()
     advise = partial(validation_shortage, run, training.world)
-    scores = evaluate(predictor, dataset, training.world, workers=workers, reporter=logs.reporter, advise=advise)
+    note = samples.note if training.world.is_main else None
+    scores = evaluate(
+        predictor, dataset, training.world, workers=workers, reporter=logs.reporter, advise=advise, note=note
+    )
     score = scores.miou
     better = score is not None and (progress.best is None or score > progress.best)
     if better and training.world.is_main:
         run.require_there()
-        draw_samples(predictor, dataset, run.samples, training.config.train.samples)
+        samples.draw(predictor, run.samples)
     progress = replace(
         progress,
         score=score,
@@ -270,36 +265,3 @@ def build_predictor(training: Training) -> Predictor:
     """Returns what validates: the network as it stands, copied, in the arithmetic that predicts from a checkpoint."""
     dtype = fast_dtype(training.device)
     return Predictor(copy.deepcopy(training.scored), training.normalize, training.device, dtype=dtype)
-
-
-def draw_samples(predictor: Predictor, dataset: EvaluationSet, directory: Path, count: int) -> None:
-    """Writes evenly spaced validation images as image, truth and prediction, named by their stems."""
-    for name, picture in sample_pictures(predictor, dataset, count):
-        disk.make_folder(directory)
-        disk.write_atomically(directory / name, picture)
-
-
-def sample_pictures(predictor: Predictor, dataset: EvaluationSet, count: int) -> Iterator[tuple[str, bytes]]:
-    """Yields name and PNG file of evenly spaced images."""
-    for record, name in sampled(dataset, count):
-        image, truth = dataset.reader.pair(record)
-        prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
-        picture = draw_sample(image, truth, prediction, dataset.reader.labels.colors)
-        yield name, png(picture)
-
-
-def sampled(dataset: EvaluationSet, count: int) -> list[tuple[Record, str]]:
-    """Returns evenly spaced images with the names of their pictures."""
-    chosen = [dataset.records[index] for index in evenly(len(dataset), count)]
-    return list(zip(chosen, sample_names([record.stem for record in chosen]), strict=True))
-
-
-def sample_names(stems: Sequence[str]) -> list[str]:
-    """Returns names of files in one folder, which end in a hash of the stem where they would be too long or alike."""
-    joined = [stem.replace("/", "_") for stem in stems]
-    hashed = [
-        f"{os.fsencode(name)[: LONGEST_NAME - 9].decode(errors='ignore')}-{zlib.crc32(os.fsencode(stem)):08x}"
-        for stem, name in zip(stems, joined, strict=True)
-    ]
-    fits = [len(os.fsencode(name)) <= LONGEST_NAME and joined.count(name) == 1 for name in joined]
-    return [f"{name if fit else other}.png" for name, other, fit in zip(joined, hashed, fits, strict=True)]
