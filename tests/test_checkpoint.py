@@ -57,7 +57,7 @@ def make_state(*, optim: Optim | None = None, ema: bool = True, seed: int = 0, c
     for step in range(2):
         make_step(state, seed + step)
         if average:
-            average.update(model, step)
+            average.update(step)
     return state
 
 

@@ -102,14 +102,14 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._weights: tuple[list[Tensor], list[Tensor]] = (list(self.model.parameters()), list(model.parameters()))
+        self._buffers = list(self.model.buffers()), list(model.buffers())
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Moves the average towards the weights that stand after `step` (counted from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        mine: list[Tensor] = list(self.model.parameters())
-        theirs: list[Tensor] = list(model.parameters())
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        buffers = list(self.model.buffers())
-        if buffers:
-            torch._foreach_copy_(buffers, list(model.buffers()))
+    def update(self, step: int) -> None:
+        """Moves the average towards the weights of the model as they stand after `step` (counted from 0)."""
+        mine, theirs = self._weights
+        torch._foreach_lerp_(mine, theirs, 1 - min(self.decay, (1 + step) / (10 + step)))
+        mine, theirs = self._buffers
+        if mine:
+            torch._foreach_copy_(mine, theirs)

@@ -167,7 +167,7 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     loss = compute_gradients(training, batch, step, len(records))
     if training.scaler:
         training.scaler.unscale_(optimizer)
-    parameters = [p for p in training.model.parameters() if p.grad is not None]
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     where = partial(find_divergence, training, batch, step, len(records))
     images = partial(_images_of, config.train, step, records)
@@ -182,7 +182,7 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     if training.scaler:
         training.scaler.update()
     if training.ema:
-        training.ema.update(training.model, step)
+        training.ema.update(step)
     return outcome
 
 
