@@ -494,6 +494,7 @@ NAMES = {
     "objectInfo150.txt": "Idx\tRatio\tTrain\tName\n0\t0.1\t5\tsky\n1\t0.2\t7\troad\n2\t0.1\t9\ttraffic light\n",
     "a/b/meta.json": '{"classes": [{"title": "sky", "shape": "polygon", "color": "#000000"}, '
     '{"title": "road", "color": "#FF0000"}, {"title": "traffic light", "color": "#00ff00"}], "tags": []}',
+    "classes.txt": '{0: "sky", 1: "road", 2: "traffic light"}',
     "c.json": '{"sky": [0, 0, 0], "road": [255, 0, 0], "traffic light": [0, 255, 0]}',
     "d.json": '[{"name": "sky", "color": [0, 0, 0]}, {"name": "road", "color": "255,0,0"}, '
     '{"name": "traffic light", "color": "#00ff00"}]',

@@ -161,6 +161,9 @@ def test_the_border_of_a_trimap_is_pointed_out(tmp_path: Path) -> None:
     assert 'have `ignore: ["#0000ff"]` below' in text(tmp_path)
     init(make_set(tmp_path / "set2", [regions(i, [1, 2, 3]) for i in range(8)]))
     assert "always lies between" not in text(tmp_path)
+    apart = [np.where(disc(5 + i), 1, np.where(np.roll(disc(6), 20, 1), 2, 0)) for i in range(8)]
+    init(make_set(tmp_path / "set3", apart))
+    assert "always lies between" not in text(tmp_path)
 
 
 def test_cityscapes_masks_have_its_names_and_leave_out_what_it_leaves_out(tmp_path: Path) -> None:
@@ -263,6 +266,7 @@ def names_of(kind: str) -> list[str]:
         "years": [f"{year}_{number:06}" for year in (2007, 2008, 2009) for number in range(17, 900, 61)],
         "classes": [f"{name}_{i}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
         "lesions": [f"ISIC_{i * 13:07}" for i in range(40)],
+        "scenes": [f"scene_{s:05}/2D/{s * 7}/{i}/rgb" for s in range(4) for i in range(3)],
         "fruits": [f"{box}/{name}" for box in ("a1", "a2", "a3", "rest") for name in ("apple", "pear", "plum")],
     }[kind]
 
@@ -277,6 +281,7 @@ def names_of(kind: str) -> list[str]:
         ("views", "^([^_]+)_", 5),
         ("folders", "^(.+)/", 4),
         ("videos", "^(.+)/", 4),
+        ("scenes", "^([^/]+)/", 4),
         ("copies", "^(.+)_", 12),
     ],
 )

@@ -75,7 +75,7 @@ class Tree:
     def unknown(self) -> list[Place]:
         """Returns the folders whose names say nothing, and the root; the root alone where they are many."""
         silent = {path for path in self.files if path != "." and not _tells(path, self.hollow)}
-        known = sorted(silent) if len(silent) <= MAX_UNKNOWN else []
+        known = _with_tops(silent, self.hollow)
         return [_place(path, hollow=self.hollow) for path in (".", *known)]
 
     def kinds(self) -> list[Place]:
@@ -258,8 +258,19 @@ def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[s
 def _silent_in_splits(folders: Iterable[str], hollow: Collection[str]) -> list[Place]:
     """Returns the folders below one of a split whose own names say nothing, such as `train/A`; none where many are."""
     places = [_place(folder, hollow=hollow) for folder in folders if not meaning_of(_name(folder)).split]
-    silent = [place for place in places if place.split and not place.role]
-    return silent if len(silent) <= MAX_UNKNOWN else []
+    silent = [place.path for place in places if place.split and not place.role]
+    return [_place(folder, hollow=hollow) for folder in _with_tops(silent, hollow)]
+
+
+def _with_tops(silent: Collection[str], hollow: Collection[str]) -> list[str]:
+    """Returns folders of silent names and those around several, `cls` of `cls/001`; of many these alone, or none."""
+    tops: Counter[str] = Counter()
+    for folder in silent:
+        told = [end for end, meaning in enumerate(_meanings(folder, hollow), 1) if meaning.role or meaning.split]
+        tops["/".join(_parts(folder)[: max(told, default=0) + 1])] += 1
+    around = [top for top, count in tops.items() if count > 1]
+    few = [folders for folders in ({*silent, *around}, around) if len(folders) <= MAX_UNKNOWN]
+    return sorted(few[0]) if few else []
 
 
 def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place, int]:

@@ -28,6 +28,7 @@ MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
 SECOND = 0.1
 """What a pair with a mask of second choice is worth: markers and overlays of all images, truth of a tenth of them."""
+FEW_PAIRED = 0.25  # of the files in pairs are so few that kinds of images and masks within them may give more
 FEW = 2
 MANY = 4  # so many masks for each of a few that find an image are more than a mistake
 CHANCE = 2.5
@@ -91,10 +92,11 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     if not best or (2 * _total(best) < 0.6 * known and finder.may_have_more(best)):
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best
-    if not (one_folder or two_folders):
+    of_folders = one_folder or two_folders
+    if not of_folders or 2 * _total(best) < FEW_PAIRED * known:
         other = _Finder(Candidates(Tree(root), without))  # which makes places of its own
         kinds = other.of_kinds()
-        finder, best = (other, kinds) if _total(kinds) > _total(best) else (finder, best)
+        finder, best = (other, kinds) if _total(kinds) > (MORE if of_folders else 1) * _total(best) else (finder, best)
     if not best or finder.leaves_masks(best):
         other = _Finder(first.candidates, guess_by_name)
         by_name = other.choose(other.candidates.pairs_of_folders)
@@ -167,7 +169,10 @@ class _Finder:
         masks = self.candidates.masks()
         images = [place for split in SPLITS for place in self.candidates.places[split] if place.role != "masks"]
         if best := self._best_of(product(images, masks[""])):
-            return {"train": best}
+            beside = {place.split: place for place in images if place.rest == best.images.rest}
+            held = {split: self._match(beside[split], best.masks) for split in ("val", "test") if split in beside}
+            told = {split: match for split, match in held.items() if match.pairs and best.images.split == "train"}
+            return {"train": best, **told}
         images = [place for place in self.candidates.places[""] if place.role == "images"]
         found = {split: best for split in SPLITS if (best := self._best_of(product(images, masks.get(split, ()))))}
         return found if "train" in found else {}
@@ -287,15 +292,24 @@ class _Finder:
         unused = tuple(unused_masks(self.tree, used))
         if pairing.mask_words:
             unused = (*unused, *unused_by_words(self.tree, found["train"].masks, pairing))
-        notes += [
-            f"{match.masks.shown}: no name says masks; taken for them, as its files hold a few values in areas"
+        by_files = [
+            match.masks
             for match in found.values()
             if match.masks.role != "masks"
             and match.images.path != match.masks.path
             and self.candidates.is_flat(match.masks)
         ]
-        notes += [f"{path}: looks like masks too, but is not used" for path in unused]
-        notes += unlabelled_images(self.tree, [(m.images, m.masks, m.pairing) for m in found.values()])
+        notes += [
+            f"{masks.shown}: no name says masks; taken for them, as its files hold a few values in areas"
+            for masks in by_files
+        ]
+        around = {parent_of(masks.path) for masks in by_files}
+        known = [place for places in self.candidates.places.values() for place in places if place not in used]
+        beside = [place for place in known if place.path != "." and parent_of(place.path) in around]
+        unused = (*unused, *(place.shown for place in beside if self.candidates.is_flat(place)))
+        notes += [f"{path}: looks like masks too, but is not used" for path in dict.fromkeys(unused)]
+        parts = [(match.images, match.masks, match.pairing) for match in found.values()]
+        notes += unlabelled_images(self.tree, parts, without=unused)
         notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
         return Layout(splits, pairing, own, unused, tuple(notes))
 

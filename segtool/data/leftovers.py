@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segtool.config import Pairing
@@ -13,6 +14,7 @@ from segtool.data.pairs import image_key, mask_key, words_and_numbers, words_lef
 from segtool.data.words import meaning_of
 
 MOST = 200  # files of a folder that are looked at
+SEVERAL = 3  # folders beside each other that are told as one
 
 
 def unused_masks(tree: Tree, used: Sequence[Place]) -> Iterator[str]:
@@ -39,40 +41,45 @@ def unused_by_words(tree: Tree, masks: Place, pairing: Pairing) -> Iterator[str]
     yield from (folders[0] if len(folders) == 1 else f"*/{tail}" for tail, folders in told.items())
 
 
-def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) -> list[str]:
+def unlabelled_images(
+    tree: Tree, used: Sequence[tuple[Place, Place, Pairing]], *, without: Collection[str] = ()
+) -> list[str]:
     """Returns notes on the folders of images in places of their own that no split uses.
 
     Args:
         used: Images and masks of each split, and how they pair.
+        without: What is told already.
     """
     paths = [place.path for images, masks, _ in used for place in (images, masks)]
     spare = [
         place
         for place in tree.places
         if place.role != "masks"
+        and not any(within(place.path, told) for told in without)
         and not looks_like_masks(place.path)
         and not any(within(place.path, p) or within(p, place.path) for p in paths)
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
+    innermost = _as_one(innermost, paths)
     if not innermost:
         return []
     known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
     copies = [place for place in innermost if _are_known(tree.files_of(place), known)]
     notes = [f"{', '.join(place.path for place in copies)}: the same files again, left out"] if copies else []
     innermost = [place for place in innermost if place not in copies]
-    again = [place.path for place in innermost if any(_shows_again(tree, place, *part) for part in used)]
-    others = [
-        place
-        for place in tree.places
-        if place.role == "masks"
-        and not any(within(path, place.path) for path in paths)
-        and not any(_meet(tree, images, place, pairing) for images, _, pairing in used)
-    ]
+    unused = [p for p in tree.places if p.role == "masks" and not any(within(path, p.path) for path in paths)]
+    others = [p for p in unused if not any(_meet(tree, images, p, pairing) for images, _, pairing in used)]
+    elsewhere = [p for p in unused if parent_of(p.path) not in map(parent_of, paths)]
+    beside = {p.path: [masks for masks in elsewhere if parent_of(masks.path) == parent_of(p.path)] for p in innermost}
+    owned = {p.path for p in innermost if any(_meet(tree, p, masks, used[0][2]) for masks in beside[p.path])}
+    shown_again = (p for p in innermost if p.path not in owned and any(_shows_again(tree, p, *part) for part in used))
+    again = [place.path for place in shown_again]
     for place in innermost:
         count = len(tree.files_of(place._replace(inner="")))
         if place.path in again:
             continue
-        own = next((masks.shown for masks in others if _meet(tree, place, masks, used[0][2])), "")
+        near = (*beside[place.path], *others)
+        own = next((masks.shown for masks in near if _meet(tree, place, masks, used[0][2])), "")
         masks = next(
             (masks.path for images, masks, pairing in used if _has_masks(tree, place, images, masks, pairing)), ""
         )
@@ -91,6 +98,16 @@ def unlabelled_images(tree: Tree, used: Sequence[tuple[Place, Place, Pairing]]) 
             "be written as those of one picture"
         )
     return list(dict.fromkeys(notes))
+
+
+def _as_one(places: Sequence[Place], used: Sequence[str]) -> list[Place]:
+    """Returns the places, those of several that lie beside each other as the folder around them if it holds no used."""
+    beside = Counter(parent_of(place.path) for place in places)
+    around = {
+        folder for folder, count in beside.items() if count >= SEVERAL and not any(within(p, folder) for p in used)
+    }
+    whole = {parent: p._replace(path=parent, inner="") for p in places if (parent := parent_of(p.path)) in around}
+    return sorted([*(p for p in places if parent_of(p.path) not in around), *whole.values()])
 
 
 def _stamp(file: Path) -> tuple[str, int]:

@@ -15,9 +15,9 @@ _WORDS = {
     "annotations annot annots annotated anno annos ann anns gt gts gtfine gtcoarse groundtruth groundtruths truth "
     "truths segmentation segmentations segmentationclass segmentationclassaug seg segs segmaps segmap target "
     "targets y trimap trimaps manual semantic semantics semseg category categories ids matte mattes matting parsing "
-    "figureground silhouettes silhouette alpha pha",
+    "parse figureground silhouettes silhouette alpha pha",
     "train": "train training tr trn trainval",
-    "val": "val valid validation dev eval vl",
+    "val": "val valid validation dev eval vl vd",
     "test": "test testing tests ts te tst",
 }
 _OTHERS = {
@@ -29,6 +29,7 @@ _OTHERS = {
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
     "second nd depth fov tra track tracks inv pred preds prediction predictions predicted save",
 }
+_INITIALS = ("tr", "vd", "te")
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
 _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
@@ -65,9 +66,14 @@ def meaning_of(name: str) -> Meaning:
     ]
     role = "masks" if any(meaning == "masks" for _, meaning in roles) else roles[0][1] if roles else None
     if rest and not role:
-        splits = [(word, meaning) for word, meaning in splits if word in _CLEAR_SPLITS]
+        splits = [(word, meaning) for word, meaning in splits if word in _CLEAR_SPLITS or _is_initials(word, name)]
     kind = " ".join(word for word in words if _MEANING.get(word) not in SPLITS)
     return Meaning(role, splits[0][1] if splits else None, " ".join(rest), kind)
+
+
+def _is_initials(word: str, name: str) -> bool:
+    """Whether a name ends in the letters of a split, set off in upper case: `DIS-TR`, `DIS-TE1`."""
+    return word in _INITIALS and bool(re.search(rf"[\W_]{word.upper()}\d*$", name))
 
 
 def roles_in(name: str) -> set[str]:

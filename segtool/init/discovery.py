@@ -208,6 +208,8 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
         train = Places(data, root).of("train").pairs
         pairing = layout.pairing_of("train")
         found = find_split_lists(root, data.train, train, pairing)
+        if "test" in parts:  # whose images may bear the names of others
+            found = {split: part for split, part in found.items() if split != "test"} if "val" in found else {}
         if not found and "test" not in parts and (found := find_split_names(data.train, train, pairing)):
             notes = (*notes, "The beginnings of the names tell the splits")
         if not found and (found := find_split_folders(root, data.train, train, pairing)):

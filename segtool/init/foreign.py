@@ -232,7 +232,8 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
             kinds[path.parent][kind].add(number)
     for folder, names in kinds.items():
         most = max(names.values(), key=len)
-        alike = sorted(name for name, stems in names.items() if 2 * len(stems & most) > len(most) > 1)
+        named = {name: stems for name, stems in names.items() if re.search(r"[^\W\d_]|#", name)}  # 001 is an image's
+        alike = sorted(name for name, stems in named.items() if 2 * len(stems & most) > len(most) > 1)
         if len(alike) > 1:
             or_one = _OR_ONE if (folder / alike[0]).is_dir() else ""
             return (

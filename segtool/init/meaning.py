@@ -212,7 +212,7 @@ def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:
 
 
 def _trimap(guess: Guess, shapes: Shapes) -> str:
-    if shapes.between is None:
+    if shapes.between is None or guess.shares[shapes.between] == max(guess.shares):  # what lies behind two kinds
         return ""
     border = guess.codes[shapes.between][0]
     ignored = flow([guess.text(code) for code in (*guess.ignore, border)])

@@ -136,7 +136,7 @@ def _read(path: Path) -> Iterator[NamesFile]:
     suffix = path.suffix.lower()
     if suffix in (".json", ".emd"):  # ArcGIS describes a network's classes in .emd
         yield from _of_data(path, _json(text), telling=_tells(path.name))
-    elif suffix in (".yaml", ".yml"):
+    elif suffix in (".yaml", ".yml") or text.lstrip().startswith("{"):  # `{0: "sky"}` in a text file
         yield from _of_data(path, _yaml(text), telling=_tells(path.name))
     else:
         yield from _of_text(path, text)

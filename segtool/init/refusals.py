@@ -8,10 +8,11 @@ from pathlib import Path
 
 from segtool.config import Data, Limits, Pairing
 from segtool.data.facts import look_at_masks
+from segtool.data.files import MASK_SUFFIXES
 from segtool.data.flatness import are_flat
 from segtool.data.masks import read_mask
-from segtool.data.pairs import Pairs, Record
-from segtool.data.words import mask_rank, meaning_of, roles_in
+from segtool.data.pairs import Pairs, Record, words_and_numbers
+from segtool.data.words import mask_rank, meaning_of, roles_in, shows_masks
 from segtool.errors import DataError, shown
 
 MAX_PIXELS = Limits().max_pixels
@@ -20,6 +21,7 @@ FEW_VALUES = 4
 SAMPLE = 5
 MOST = 40  # pairs of masks that are compared
 TOUCHING = 0.02
+PARTLY = 0.1  # of the images have no mask of the chosen kind where kinds are classes
 _TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
 """Names of folders that hold the same places before and after."""
 
@@ -28,10 +30,23 @@ def require_whole_masks(train: Pairs, data: Data) -> None:
     """Raises DataError where each image has several masks, and nothing says that one of them is the whole truth."""
     suffix = (data.train.pairing or data.pairing).mask_suffix
     numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(train.kinds))  # 12_02_01 and 12_02_02
-    if train.kinds and (numbered or len(train.kinds) >= PARTS) and suffix and "masks" not in roles_in(suffix):
+    several = numbered or len(train.kinds) >= PARTS or any(_name_two_parts(suffix, kind) for kind in train.kinds)
+    if train.kinds and several and suffix and "masks" not in roles_in(suffix):
         raise DataError(_parts(data))
-    if (data.train.pairing or data.pairing).mask_words and _are_of_other_classes(train):
+    if (data.train.pairing or data.pairing).mask_words and (_are_of_other_classes(train) or _have_others_beside(train)):
         raise DataError(_parts(data))
+
+
+def _name_two_parts(one: str, other: str) -> bool:
+    """Whether two ends of names differ in one word, which tells no kind of mask: `-Cup-T` and `-Disc-T`."""
+    ones, others = words_and_numbers(one), words_and_numbers(other)
+    differ = [pair for pair in zip(ones, others, strict=False) if pair[0] != pair[1]]
+    return (
+        len(ones) == len(others)
+        and len(differ) == 1
+        and all(len(word) > 2 and word.isalpha() and mask_rank(word) >= 0 for word in differ[0])
+        and not (shows_masks(other) or "masks" in roles_in(other))
+    )
 
 
 def require_one_kind(train: Pairs, data: Data) -> None:
@@ -75,6 +90,21 @@ def _are_of_other_classes(train: Pairs) -> bool:
     paired = {record.image.stem for record in train.records}
     left = [path for path in train.images_without_mask if path.stem in paired and "masks" in roles_in(_around(path))]
     return len(left) > 1 and 2 * len(left) > len(train.images_without_mask)
+
+
+def _have_others_beside(train: Pairs) -> bool:
+    """Whether many images have no mask, and masks beside the paired ones bear their names but for one word."""
+    if len(train.images_without_mask) < PARTLY * (len(train.records) + len(train.images_without_mask)):
+        return False
+    masks = {record.mask for record in train.records if record.mask}
+    others = [path for folder in {mask.parent for mask in masks} for path in folder.iterdir() if path not in masks]
+    stems = {_without_last_word(mask.stem) for mask in masks}
+    return sum(_without_last_word(path.stem) in stems for path in others if path.suffix in MASK_SUFFIXES) > 1
+
+
+def _without_last_word(stem: str) -> tuple[str, ...]:
+    words = words_and_numbers(stem)
+    return tuple(words[:-1]) if words and words[-1].isalpha() and mask_rank(words[-1]) >= 0 else (stem,)
 
 
 def _around(path: Path) -> str:

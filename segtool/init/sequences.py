@@ -85,9 +85,11 @@ def group_stems(stems: Sequence[str], pattern: str) -> dict[str, list[int]] | No
 
 def _simplified(pattern: str, groups: Mapping[str, Sequence[int]], stems: Sequence[str]) -> str:
     """Returns the simplest pattern that makes the same groups, such as `^([^_]+)_`."""
-    if "/" in pattern:
-        return pattern
     wanted = sorted(map(list, groups.values()))
+    if "/" in pattern:
+        folders = ("^([^/]+)/", "^([^/]+/[^/]+)/")
+        simple = ((text, group_stems(stems, text)) for text in folders if len(text) < len(pattern))
+        return next((text for text, found in simple if found and sorted(found.values()) == wanted), pattern)
     for mark in "_-. ":
         other = re.escape(mark) if mark != " " else " "
         for simple in (f"^([^{other}]+){other}", f"^(.+){other}", f"^(.+){other}[^{other}]*{other}"):

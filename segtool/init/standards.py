@@ -34,6 +34,7 @@ CITYSCAPES = (
 )
 """The 19 evaluated classes: value in `labelIds`, name, colour. In `labelTrainIds` they are 0 to 18 in this order.
 Source: Cordts et al., "The Cityscapes Dataset", CVPR 2016; cityscapesScripts, labels.py."""
+FEWEST = 4  # classes: 0 and 1 under such names may be road and obstacle
 _IDS = re.compile("label(train)?ids$|train_?ids?$", re.IGNORECASE)  # BDD100K's end in `train_id`
 VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -72,7 +73,7 @@ def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
 
 def _cityscapes(used: Sequence[int], end: str, *, trained: bool) -> Standard | None:
     source = f"Cityscapes, by the ending `{end}`"
-    if trained and set(used) <= set(range(len(CITYSCAPES))):
+    if trained and len(used) >= FEWEST and set(used) <= set(range(len(CITYSCAPES))):
         rows = [(value, name, color) for value, (_, name, color) in enumerate(CITYSCAPES)]
         return Standard(source, *_tables(rows))
     names, colors = _tables(CITYSCAPES)

@@ -190,3 +190,39 @@ def parquet(root: Path) -> None:
     """As Hugging Face hands sets out."""
     (root / "data").mkdir(parents=True)
     (root / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+
+
+@unsupported(r"reference_segmentations: each image has several masks, one for each part or object")
+def cup_and_disc(root: Path) -> None:
+    """RIM-ONE DL: the optic cup and the disc around it, each in a mask of its own."""
+    for index, (image, mask) in enumerate(pairs(objects(2, least=2), 12, seed=160)):
+        stem = f"r{1 + index % 3}_Im{index:03d}"
+        save(root / "images" / f"{stem}.png", image)
+        for kind, area in (("Cup", mask == 2), ("Disc", mask > 0)):
+            save(root / "reference_segmentations" / f"{stem}-1-{kind}-T.png", binary(area))
+
+
+@unsupported("masks: each image has several masks, one for each part or object")
+def edd2020(root: Path) -> None:
+    """EDD2020: a mask for each of five findings, and only for those that are there."""
+    for index, (image, mask) in enumerate(pairs(objects(3), 12, seed=130)):
+        stem = f"EDD2020_ACB{index:04d}"
+        save(root / "originalImages" / f"{stem}.jpg", image)
+        for kind, value in (("BE", 1), ("HGD", 2), ("polyp", 3)):
+            if (mask == value).any():
+                save(root / "masks" / f"{stem}_{kind}.tif", binary(mask == value))
+        text(root / "bbox" / f"{stem}.txt", "1 2 3 4 BE\n")
+
+
+@unsupported("001 holds several masks of one image, a mask for each class or object")
+def mvtec_loco(root: Path) -> None:
+    """MVTec LOCO: a folder with the masks of each image's anomalies."""
+    for kind, num in (("logical_anomalies", 8), ("structural_anomalies", 6)):
+        for index, (image, mask) in enumerate(pairs(objects(1), num, seed=50 + num)):
+            save(root / "breakfast_box" / "test" / kind / f"{index:03d}.png", image)
+            for number in range(1 + index % 2):
+                save(
+                    root / "breakfast_box" / "ground_truth" / kind / f"{index:03d}" / f"{number:03d}.png", binary(mask)
+                )
+    for index, (image, _) in enumerate(pairs(objects(1), 6, seed=58)):
+        save(root / "breakfast_box" / "train" / "good" / f"{index:03d}.png", image)

@@ -118,3 +118,12 @@ def cloud_channels(root: Path) -> None:
             save(base / f"train_{name}" / f"{name}_{stem}.TIF", image[..., channel].astype(np.uint16) * np.uint16(180))
         save(base / "natural" / f"{stem}.png", image)
         save(base / "train_gt" / f"gt_{stem}.TIF", binary(mask))
+
+
+@published({"train": 12, "test": 6}, "index", [0, 255])
+def partitioned(root: Path) -> None:
+    """RIM-ONE DL: `training_set` and `test_set` of images, all masks in folders by diagnosis."""
+    for index, (image, mask) in enumerate(pairs(lesion, 18, seed=1520)):
+        part, kind = ("training_set", "test_set")[index % 3 == 2], ("glaucoma", "normal")[index % 2]
+        save(root / "images" / "partitioned_randomly" / part / kind / f"r1_Im{index // 2:03d}.png", image)
+        save(root / "reference_segmentations" / kind / f"r1_Im{index // 2:03d}-1-Disc-T.png", binary(mask))

@@ -232,3 +232,36 @@ def voc_augmented(root: Path) -> None:
         text(root / "ImageSets" / "Segmentation" / f"{part}.txt", chosen)
     lines = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png" for name in names[:16]]
     text(root / "ImageSets" / "Segmentation" / "train_aug.txt", lines)
+
+
+@published(
+    {"train": 12, "test": 6}, "index", [0, 1], ignore=[255], masks="_labelTrainIds", names=["background", "object"]
+)
+def lost_and_found(root: Path) -> None:
+    """Lost and Found: the names of Cityscapes' files, but 0 is road and 1 an obstacle."""
+    for part, num in (("train", 12), ("test", 6)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=13 + num)):
+            place = ("01_Hanns_Klemm_Str_45", "02_Hanns_Klemm_Str_44")[index % 2]
+            stem = f"{place}_{index // 2:06d}_{part[1]}{index * 10:06d}"
+            save(root / "leftImg8bit" / part / place / f"{stem}_leftImg8bit.png", image)
+            ids = np.array([255, 255, 0, 1, 1, 255], np.uint8)[mask]
+            save(root / "gtCoarse" / part / place / f"{stem}_gtCoarse_labelTrainIds.png", ids)
+            save(root / "gtCoarse" / part / place / f"{stem}_gtCoarse_color.png", colored(mask, VOC_COLORS))
+
+
+@published({"train": 12, "val": 5}, "rgb", hexes(VOC_COLORS[:6]), masks="/cls/",
+           names=["sky", "building", "road", "car", "person", "tree"])  # fmt: skip
+def viper(root: Path) -> None:
+    """VIPER: `img`, `cls` and `inst` in each split, with a folder for each sequence, and a table of classes."""
+    for part, num in (("train", 12), ("val", 5)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=20 + num)):
+            sequence = f"{1 + index // 4 + num:03d}"
+            name = f"{sequence}/{sequence}_{10 * index + 1:05d}"
+            save(root / part / "img" / f"{name}.jpg", image)
+            save(root / part / "cls" / f"{name}.png", colored(mask, VOC_COLORS))
+            save(root / part / "inst" / f"{name}.png", np.dstack([mask, np.full_like(mask, index), mask]))
+    names = ("sky", "building", "road", "car", "person", "tree")
+    rows = [
+        f"{value},{name},0,{r},{g},{b}" for value, (name, (r, g, b)) in enumerate(zip(names, VOC_COLORS, strict=False))
+    ]
+    text(root / "classes.csv", ["id,classname,instance_eval,red,green,blue", *rows])

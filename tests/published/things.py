@@ -258,3 +258,35 @@ def cvppp(root: Path) -> None:
             centers[tuple(place)] = 255
         save(root / "A1" / f"plant{index:03d}_centers.png", centers)
     text(root / "A1" / "Leaf_counts.csv", ["plant001, 11"])
+
+
+@published({"train": 12, "val": 4, "test": 5}, "index", [0, 255])
+def dis5k(root: Path) -> None:
+    """DIS5K: `DIS-TR`, `DIS-VD` and several sets for tests, of which the first is taken."""
+    for number, (part, num) in enumerate((("DIS-TR", 12), ("DIS-VD", 4), ("DIS-TE1", 5), ("DIS-TE2", 5))):
+        for index, (image, mask) in enumerate(pairs(objects(1), num, seed=1200 + number)):
+            stem = f"{index}#Accessories#{number}#Bag#{4006 + 10 * number + index}_o"
+            save(root / "DIS5K" / part / "im" / f"{stem}.jpg", image)
+            save(root / "DIS5K" / part / "gt" / f"{stem}.png", binary(mask))
+
+
+@published({"train": 12, "test": 5}, "index", [0, 1, 2], masks="/image-parse-v3/", images="/image/")
+def try_on(root: Path) -> None:
+    """VITON-HD: what people wear, masks of other pictures beside it, and lists of pairs of pictures."""
+    for part, num in (("train", 12), ("test", 5)):
+        base = root / "zalando-hd-resized" / part
+        for index, (image, mask) in enumerate(pairs(portrait, num, seed=10 + num)):
+            stem, (cloth, shape) = f"{index * 7:05d}_00", objects(1)(np.random.default_rng([num, index]), SIZE)
+            save(base / "image" / f"{stem}.jpg", image)
+            save(base / "image-parse-v3" / f"{stem}.png", with_palette(mask, VOC_COLORS))
+            save(
+                base / "image-parse-agnostic-v3.2" / f"{stem}.png",
+                with_palette(np.where(mask == 2, 0, mask), VOC_COLORS),
+            )
+            save(base / "cloth" / f"{stem}.jpg", cloth)
+            save(base / "cloth-mask" / f"{stem}.jpg", binary(shape))
+        names = [f"{index * 7:05d}_00.jpg" for index in range(num)]
+        text(
+            root / "zalando-hd-resized" / f"{part}_pairs.txt",
+            map(" ".join, zip(names, names[1:] + names[:1], strict=True)),
+        )

@@ -118,3 +118,15 @@ def photographs_twice(root: Path) -> None:
     for index, (image, _) in enumerate(pairs(street, 8, seed=986)):
         save(root / "Images" / f"{index}.jpg", image)
         save(root / "ImagesPNG" / f"{index}.png", image)
+
+
+@published(18, "rgb", ["#000000", "#ff0000", "#00ff00", "#0000ff"], images="/render/", masks="/ground/")
+def lunar(root: Path) -> None:
+    """Artificial lunar landscapes: kinds of pictures within `images`, and a few real ones with masks beside them."""
+    colors = [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    for index, (image, mask) in enumerate(pairs(objects(3), 18, seed=1007), 1):
+        save(root / "images" / "render" / f"render{index:04d}.png", image)
+        save(root / "images" / "ground" / f"ground{index:04d}.png", colored(mask, colors))
+    for index, (image, mask) in enumerate(pairs(objects(3), 4, seed=1008), 1):
+        save(root / "real_moon_images" / f"PCAM{index}.png", image)
+        save(root / "real_moon_images" / f"g_PCAM{index}.png", colored(mask, colors))
