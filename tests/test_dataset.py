@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from segtool.data import cache as cache_module
 from segtool.data.cache import Cache, choose_cache
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
-from segtool.data.loader import StepSampler, collate, evaluation_batches, num_workers, training_batches
+from segtool.data.loader import FEW, StepSampler, collate, evaluation_batches, num_workers, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies
@@ -311,9 +312,18 @@ def test_processes_share_the_evaluation_without_padding(records, size):
 
 @two_workers
 def test_evaluation_with_workers_gives_the_same(records):
-    dataset = EvaluationSet(records[:3], Reader.of(config()))
+    dataset = EvaluationSet(records * 2, Reader.of(config()))
     alone, helped = (list(evaluation_batches(dataset, World(), workers=workers)) for workers in (0, 2))
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize(("images", "processes"), [(FEW - 1, 0), (FEW, 2)])
+@two_workers
+def test_few_images_are_evaluated_without_other_processes(records, images, processes):
+    batches = evaluation_batches(EvaluationSet((records * 2)[:images], Reader.of(config())), World(), workers=2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == processes
+    assert len(list(batches)) == images - 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -334,7 +344,7 @@ def test_a_bad_file_is_a_data_error_that_names_it_also_from_a_worker(tmp_path, k
     assert str(named) in str(error.value)
     assert "Traceback" not in str(error.value)
     with pytest.raises(DataError, match=named.name):
-        list(evaluation_batches(EvaluationSet([good, bad], Reader.of(config())), World(), workers=workers))
+        list(evaluation_batches(EvaluationSet([good] * 7 + [bad], Reader.of(config())), World(), workers=workers))
 
 
 def test_sizes_that_differ_are_both_told(tmp_path):
