@@ -325,8 +325,37 @@ def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: 
         write_mask(root / f"{i}_label.png", regions(i, [0, 1]))
         write_mask(root / f"{i}_centers.png", regions(i + 9, [0, 1]))
     text = scaffold(root, config_dir=tmp_path)
-    assert "names end in _centers" in " ".join(text.replace("#", " ").split())
+    assert "files with _centers in their names stand beside the pairs" in " ".join(text.replace("#", " ").split())
     assert [f.code for f in check(init(root), tmp_path) if f.severity != "note" or f.code == "SEG108"] == ["SEG503"]
+
+
+def test_of_two_observers_in_one_folder_the_first_is_taken_and_the_other_named(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        write_image(root / f"images/eye{i}.png", i)
+        for observer in ("OperatorA", "OperatorB"):
+            write_mask(root / f"masks/{observer}_eye{i}.png", regions(i + (observer[-1] == "B"), [0, 1]))
+    found = discover(root)
+    assert found.pairing == Pairing(mask_prefix="OperatorA_")
+    assert found.notes == ("files with OperatorB_ in their names stand beside the pairs and are not used",)
+
+
+def test_folders_of_images_are_no_further_masks_where_words_tell_both(tmp_path: Path) -> None:
+    for i in range(8):
+        write_image(tmp_path / f"set/data/images/lab/rose/p{i}.png", i)
+        write_mask(tmp_path / f"set/data/segmented/lab/rose/p{i}.png", regions(i, [0, 1]))
+    assert discover(tmp_path / "set").notes == ()
+
+
+def test_lists_of_pairs_in_files_of_telling_names_name_no_classes(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / "file_names").mkdir()
+    for split, places in (("train", range(9)), ("val", range(9, 12))):
+        lines = "".join(f"images/p{i}.png masks/p{i}.png\n" for i in places)
+        (root / f"file_names/{split}_filenames.txt").write_text(lines)
+    config = init(root)
+    assert numbers(config, root) == {"train": 9, "val": 3}
+    assert [spec.name for spec in config.data.classes] == ["background", "object"]
 
 
 def test_images_of_a_second_folder_whose_masks_are_there_are_told_so(tmp_path: Path) -> None:
@@ -500,6 +529,7 @@ NAMES = {
     '{"name": "traffic light", "color": "#00ff00"}]',
     "e.json": '{"0": "sky", "1": "road", "2": "traffic light"}',
     "f.json": '{"default": {"features": {"label": {"names": ["sky", "road", "traffic light"]}}}}',
+    "g.json": '{"sky": {"id": 0, "color": [9, 9, 9]}, "road": {"id": 1}, "traffic light": {"id": 2}}',
     "dataset.json": '{"labels": {"sky": 0, "road": 1, "traffic light": 2}, "numTraining": 8}',
     "data.yaml": "train: ../train\nnc: 3\nnames: [sky, road, traffic light]\n",
 }
@@ -508,7 +538,9 @@ NAMES = {
 @pytest.mark.parametrize("file", NAMES)
 @pytest.mark.parametrize("where", [".", ".."])
 def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, file: str, where: str) -> None:
-    if where == ".." and ("/" in file or file in ("any.txt", "some.txt", "c.json", "d.json", "e.json", "f.json")):
+    if where == ".." and (
+        "/" in file or file in ("any.txt", "some.txt", "c.json", "d.json", "e.json", "f.json", "g.json")
+    ):
         pytest.skip("above the data only a telling name counts")
     colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]])
     masks = [regions(i, [0, 1, 2]) for i in range(8)]

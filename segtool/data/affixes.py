@@ -143,7 +143,7 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
     """Returns the pairing that makes the most pairs; of those that make nearly as many, the one whose words fit."""
 
     def rank(pairing: Pairing) -> tuple[object, ...]:
-        values = _affixes_of(pairing)
+        values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
         first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
         return telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), first, values
 
@@ -219,7 +219,7 @@ def _is_joint(name: str, place: int) -> bool:
 
 def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
     """Returns pairings by frequent ends of both names, `_leftImg8bit` and `_gtFine_labelIds`, or beginnings."""
-    tails = product(_affixes(images, end=True, least=0.9), _affixes(masks, end=True, least=0.15))
+    tails = product(_affixes(images, end=True, least=0.2), _affixes(masks, end=True, least=0.15))
     heads = product(_affixes(images, end=False, least=0.9), _affixes(masks, end=False, least=0.15))
     found = {Pairing(image_suffix=a, mask_suffix=b) for a, b in tails}
     return found | {Pairing(image_prefix=a, mask_prefix=b) for a, b in heads}

@@ -36,7 +36,8 @@ def unused_by_words(tree: Tree, masks: Place, pairing: Pairing) -> Iterator[str]
         parts = folder.split("/")
         first = next((place for place, part in enumerate(parts) if meaning_of(part).role == "masks"), len(parts))
         stem = stem_of(tree.files[folder][0], tree.root / masks.path)
-        if first < len(parts) and words_left(stem, pairing.mask_words) is None:
+        is_image = bool(pairing.image_words) and words_left(stem, pairing.image_words) is not None
+        if first < len(parts) and words_left(stem, pairing.mask_words) is None and not is_image:
             told.setdefault("/".join(parts[first:]), []).append(folder)
     yield from (folders[0] if len(folders) == 1 else f"*/{tail}" for tail, folders in told.items())
 

@@ -86,6 +86,7 @@ class ImageNames:
         self._by_path: dict[Path, Path] = {}
         self._by_real_path: dict[Path, Path] | None = None
         self._by_number: dict[int, set[Path]] = {}
+        self._by_folder: dict[str, list[tuple[tuple[str, ...], set[Path]]]] | None = None
         self._pairing = pairing
         self._bases = (root, images)
         for record in found.records:
@@ -118,14 +119,15 @@ class ImageNames:
         """Returns the images that a cell stands for: the one it names, or those in a folder that it names."""
         if file := self.find(cell):
             return {file}
-        parts = [part for part in cell.replace("\\", "/")[:MAX_PATH].split("/") if part.strip(".")]
-        folders = (base.joinpath(*parts[start:]) for start in range(len(parts)) for base in self._bases)
-        held = (
-            {image for file, image in self._by_path.items() if file.is_relative_to(f)}
-            for f in folders
-            if os.path.isdir(f)
-        )
-        return next(filter(None, held), set())
+        if self._by_folder is None:
+            self._by_folder = _by_folders(self._by_path, self._bases[0])
+        parts = tuple(part for part in cell.replace("\\", "/")[:MAX_PATH].split("/") if part.strip("."))
+        for start in range(len(parts)):
+            end = parts[start:]
+            held = [images for folder, images in self._by_folder.get(end[-1], ()) if folder[-len(end) :] == end]
+            if held:
+                return set().union(*held)
+        return set()
 
     def _numbered(self, cell: str) -> Path | None:
         is_number = cell.isdecimal() and len(cell) <= MAX_DIGITS
@@ -180,6 +182,19 @@ class ImageNames:
             for place, cell in ((place, cell) for cells in sample for place, cell in enumerate(cells)):
                 images[place] |= self.all_of(cell)
         return min(images, key=lambda place: (-len(images[place]), -called[place], place), default=0)
+
+
+def _by_folders(by_path: dict[Path, Path], root: Path) -> dict[str, list[tuple[tuple[str, ...], set[Path]]]]:
+    """Returns the folders around files below the root, as the parts of their paths, with the images, by their names."""
+    held: dict[tuple[str, ...], set[Path]] = defaultdict(set)
+    for file, image in by_path.items():
+        parts = tuple(stem_of(file, root).split("/")[:-1])
+        for end in range(1, len(parts) + 1):
+            held[parts[:end]].add(image)
+    found: dict[str, list[tuple[tuple[str, ...], set[Path]]]] = defaultdict(list)
+    for parts, images in held.items():
+        found[parts[-1]].append((parts, images))
+    return dict(found)
 
 
 def _real(path: Path) -> Path:

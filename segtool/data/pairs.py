@@ -57,7 +57,7 @@ class Pairs:
     unnamed: tuple[Path, ...] = ()
     """Files without the configured prefix or suffix, which are neither images nor masks of this set."""
     kinds: tuple[str, ...] = ()
-    """Ends of the names of further files that many images have beside their masks: `_color`, `_2ndHO`."""
+    """What the names of further files have that many images have beside their masks: `_color`, `_2ndHO`, `second_`."""
 
 
 def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
@@ -304,14 +304,16 @@ def _tails(keys: Iterable[str], owners: Collection[str]) -> dict[str, str]:
 
 
 def _kinds(files: Sequence[Path], paired: Iterable[str], pairing: Pairing) -> tuple[list[str], list[Path]]:
-    """Returns the ends of names that tell kinds of files beside the paired ones, and the files of no such kind."""
+    """Returns the ends or beginnings of names that tell kinds of files beside the paired ones, and all other files."""
     owners = {key.rpartition("/")[2] for key in paired}
     tails: dict[Path, str] = {}
     for file in files:
         name = unicodedata.normalize("NFC", file.stem)
-        cuts = (match.start() for match in re.finditer(r"[\W_]", name))
-        if cut := next((cut for cut in cuts if _comparable(name[:cut], "", pairing) in owners), None):
-            tails[file] = name[cut:]
+        marks = [match.start() for match in re.finditer(r"[\W_]", name)]
+        told = [name[mark:] for mark in marks if _comparable(name[:mark], "", pairing) in owners]
+        told += [name[: mark + 1] for mark in marks if _comparable(name[mark + 1 :], "", pairing) in owners]
+        if told:
+            tails[file] = told[0]
     counts = Counter(tails.values())
     more = pairing.mask_suffix  # x_mask_1 beside x_mask holds another object, which is missed
     kinds = {

@@ -15,7 +15,7 @@ from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, l
 from segtool.data.files import stem_of
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
-from segtool.data.lists import pairs_there
+from segtool.data.lists import is_image_name, pairs_there
 from segtool.data.pairs import Pairs, Record, image_key, mask_key
 from segtool.data.words import meaning_of
 from segtool.errors import DataError, shown
@@ -30,7 +30,6 @@ from segtool.init.refusals import (
     require_one_picture,
     require_pictures,
     require_whole_masks,
-    says_masks,
 )
 from segtool.init.split_lists import find_pair_lists, find_split_lists
 from segtool.init.split_names import find_split_folders, find_split_names
@@ -258,8 +257,7 @@ def _look(root: Path, way: _Way) -> Found:
     if all(facts.error for facts in images.values()):
         first = list(images.values())[:5]
         raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
-    if not says_masks(data.train.pairing or data.pairing):
-        require_pictures(pairs["train"].records)
+    require_pictures(pairs["train"].records, data)
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
@@ -296,7 +294,8 @@ def _lists_images(file: NamesFile, records: Sequence[Record]) -> bool:
     """Whether what would be names of classes are for the most part those of images: a list of a split."""
     names = [*file.by_order, *file.by_color.values(), *file.by_value.values()]
     images = {name for record in records for name in (record.image.name, record.image.stem, record.stem)}
-    return 2 * sum(name in images for name in names) > len(names)
+    words = [[name, *re.split(r"[\s,;]+", name)] for name in names]
+    return 2 * sum(any(word in images or is_image_name(word) for word in own) for own in words) > len(names)
 
 
 def _about(kinds: Sequence[str], pairing: Pairing) -> str:
@@ -306,7 +305,7 @@ def _about(kinds: Sequence[str], pairing: Pairing) -> str:
             f"EACH IMAGE HAS {len(kinds) + 1} FILES, one for each of its channels, and {pairing.image_suffix} alone is "
             "used: to train on more, write up to 4 of them as the channels of one picture"
         )
-    return f"files whose names end in {', '.join(kinds[:8])} stand beside the masks and are not used"
+    return f"files with {', '.join(kinds[:8])} in their names stand beside the pairs and are not used"
 
 
 def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts]) -> bool:

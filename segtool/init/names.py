@@ -196,6 +196,11 @@ def _of_data(path: Path, data: Any, *, telling: bool, depth: int = 0) -> Iterato
         return
     if isinstance(data, Mapping):
         yield from _of_mapping(path, data)
+        if data and all(isinstance(value, Mapping) for value in data.values()):
+            numbered = all(re.fullmatch(r"\d{1,10}", str(key)) for key in data)
+            own = [{"id": int(key)} if numbered else {"name": str(key)} for key in data]
+            items = [{**keys, **value} for keys, value in zip(own, data.values(), strict=True)]
+            yield from _of_list(path, items, telling=telling)
         children = [
             (value, _tells(str(key)))
             for key, value in data.items()

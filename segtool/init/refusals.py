@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segtool.config import Data, Limits, Pairing
 from segtool.data.facts import look_at_masks
-from segtool.data.files import MASK_SUFFIXES
+from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.flatness import are_flat
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Pairs, Record, words_and_numbers
@@ -29,9 +29,10 @@ _TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "
 def require_whole_masks(train: Pairs, data: Data) -> None:
     """Raises DataError where each image has several masks, and nothing says that one of them is the whole truth."""
     suffix = (data.train.pairing or data.pairing).mask_suffix
-    numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(train.kinds))  # 12_02_01 and 12_02_02
-    several = numbered or len(train.kinds) >= PARTS or any(_name_two_parts(suffix, kind) for kind in train.kinds)
-    if train.kinds and several and suffix and "masks" not in roles_in(suffix):
+    kinds = [kind for kind in train.kinds if not kind[0].isalnum()]
+    numbered = bool(suffix) and not re.search("[^\\W\\d_]", suffix + "".join(kinds))  # 12_02_01 and 12_02_02
+    several = numbered or len(kinds) >= PARTS or any(_name_two_parts(suffix, kind) for kind in kinds)
+    if kinds and several and suffix and "masks" not in roles_in(suffix):
         raise DataError(_parts(data))
     if (data.train.pairing or data.pairing).mask_words and (_are_of_other_classes(train) or _have_others_beside(train)):
         raise DataError(_parts(data))
@@ -149,18 +150,20 @@ def require_no_better(root: Path, data: Data, unused: Sequence[str]) -> None:
             raise DataError(_merge(folder))
 
 
-def require_pictures(records: Sequence[Record]) -> None:
+def require_pictures(records: Sequence[Record], data: Data) -> None:
     """Raises DataError where what would be the images hold values in areas as masks do.
 
-    In one folder with the masks those are a few; or any number where they lie in a folder that is named for masks.
+    In one folder with the masks those are a few; or any number where they lie in folders that are named for masks.
     """
-    named = [record.image for record in records if roles_in(record.image.parent.name) == {"masks"}]
+    named = [record.image for record in records if _lies_in_masks(record.image, Path(data.root))]
     if named and len(named) == len(records) and are_flat(named):
         raise DataError(
             f"{shown(named[0])} and {shown(str(records[0].mask))} are masks both, of two kinds, and their images are "
             "not here: put them into a folder images/, with the names of the masks"
         )
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
+    if says_masks(data.train.pairing or data.pairing):
+        return
     facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
     flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
     if len(flat) > 1 and all(flat):
@@ -171,6 +174,11 @@ def require_pictures(records: Sequence[Record]) -> None:
             "them into one whose pixels hold the class; where one is the image, put masks into a folder masks/ beside "
             "images/"
         )
+
+
+def _lies_in_masks(image: Path, root: Path) -> bool:
+    roles = roles_in(stem_of(image.parent, root))
+    return "masks" in roles and "images" not in roles
 
 
 def says_masks(pairing: Pairing) -> bool:

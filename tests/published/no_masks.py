@@ -10,6 +10,7 @@ from PIL import Image
 from scenes import crack, membranes, nuclei, objects, polyp, retina, street
 
 from published.registry import (
+    VOC_COLORS,
     binary,
     colored,
     pairs,
@@ -226,3 +227,12 @@ def mvtec_loco(root: Path) -> None:
                 )
     for index, (image, _) in enumerate(pairs(objects(1), 6, seed=58)):
         save(root / "breakfast_box" / "train" / "good" / f"{index:03d}.png", image)
+
+
+@unsupported(r"are masks both, of two kinds, and their images are not here")
+def cityscapes_without_images(root: Path) -> None:
+    """Cityscapes's masks alone: their colours are not the images."""
+    for index, (_, mask) in enumerate(pairs(street, 10, seed=610)):
+        stem = root / "gtFine" / "train" / "aachen" / f"aachen_{index:06d}_000019_gtFine"
+        save(stem.with_name(f"{stem.name}_labelIds.png"), np.array([23, 11, 7, 26, 24, 21], np.uint8)[mask])
+        save(stem.with_name(f"{stem.name}_color.png"), colored(mask, VOC_COLORS))

@@ -265,3 +265,18 @@ def viper(root: Path) -> None:
         f"{value},{name},0,{r},{g},{b}" for value, (name, (r, g, b)) in enumerate(zip(names, VOC_COLORS, strict=False))
     ]
     text(root / "classes.csv", ["id,classname,instance_eval,red,green,blue", *rows])
+
+
+@published({"train": 10, "val": 5}, "index", [7, 11, 21, 23, 24, 26], images="_beta_0.01.png", masks="_labelIds")
+def foggy_cityscapes(root: Path) -> None:
+    """Foggy Cityscapes: each image in three densities of fog, which share a mask; colours beside the masks."""
+    for part, num in (("train", 10), ("val", 5)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=6 + num)):
+            stem = f"aachen/aachen_{num}{index:05d}_000019"
+            for density in ("0.005", "0.01", "0.02"):
+                foggy = image + (255 - image) * (20 * float(density))
+                name = f"{stem}_leftImg8bit_foggy_beta_{density}.png"
+                save(root / "leftImg8bit_foggy" / part / name, foggy.astype(np.uint8))
+            ids = np.array([23, 11, 7, 26, 24, 21], np.uint8)[mask]
+            save(root / "gtFine" / part / f"{stem}_gtFine_labelIds.png", ids)
+            save(root / "gtFine" / part / f"{stem}_gtFine_color.png", colored(mask, VOC_COLORS))

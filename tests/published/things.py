@@ -199,7 +199,7 @@ def msrc(root: Path) -> None:
         save(root / "MSRC_ObjCategImageDatabase_v2" / "GroundTruth" / f"{stem}_GT.bmp", colored(mask, VOC_COLORS))
 
 
-@published(24, "index", [0, 1], apart=r"(bear|camel|kite|swan)")
+@published({"train": 18, "val": 6}, "index", [0, 1], apart=r"(bear|camel|kite|swan)")
 def davis(root: Path) -> None:
     """DAVIS: `JPEGImages/480p/bear/00000.jpg`, `Annotations/480p/bear/00000.png`; lists of sequences' names."""
     frames = drive_along(objects(1, least=2, most=4))
