@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import shutil
-import stat
 import struct
 import tarfile
 import zipfile
@@ -204,17 +203,6 @@ def test_the_manifest_lists_size_and_sha256_of_every_file(tmp_path):
         if file.name != "manifest.json"
     }
     assert listed == found
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
-def test_the_modes_of_files_and_folders_follow_the_umask(tmp_path, umask, mode):
-    before = os.umask(umask)
-    try:
-        path = save(tmp_path / "checkpoints", make_state(), make_config(), Progress())
-    finally:
-        os.umask(before)
-    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {mode}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~umask
 
 
 def test_a_tensor_that_cannot_be_stored_leaves_nothing_behind(tmp_path):

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from training import Trainer, metrics_of
+from training import Trainer, everything, metrics_of
 
 from segtool.cli import app
 from segtool.config import dump_config
@@ -21,6 +22,7 @@ from segtool.runs import history
 from segtool.runs.run_directory import RunDirectory
 from segtool.system.distributed import World
 from segtool.training import divergence, train, training_log, training_step
+from segtool.training.optim import learning_rate
 from segtool.training.training_step import Outcome, Training
 
 STEP = 4  # counted from 0: nothing is written and nothing validated after it
@@ -215,8 +217,12 @@ def test_the_same_batch_comes_again_on_resume_and_the_command_that_is_told_goes_
             spoil_at(patch, spoil)
             with pytest.raises(DivergedError) as error:
                 app(["train", *map(str, arguments), "--quiet", "--device", "cpu"], standalone_mode=False)
+            assert error.value.exit_code == 5
             texts.append(str(error.value))
     assert texts[0] == texts[1]  # batch, layer, numbers and all
+    assert f"learning rate {learning_rate(make_config().optim, STEP, 7):.3g}" in texts[0]
+    order = [int(i) for epoch in (0, 1) for i in np.random.default_rng([0, epoch]).permutation(8)]
+    assert {index for index in range(8) if f"train{index}.png" in texts[0]} == set(order[12:15])
     assert "The last checkpoint, step-00000000, is intact" in texts[0]
     command = shlex.split(texts[0].split("another learning rate: ")[1])
     settings = ["--set", "optim.lr=0.005", "--set", "optim.clip=1"]
@@ -244,11 +250,11 @@ def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(
 def stops_before_the_step(
     trainer: Trainer, config: Any, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Training], object]
 ) -> None:
-    """Holds a run to its promise: it ends at the step that is not finite, with the weights of the one before."""
+    """Holds a run to its promise: it ends at the step that is not finite, with the weights and moments before it."""
     before: dict[str, torch.Tensor] = {}
 
     def spoil_and_note(training: Training) -> None:
-        before.update({name: value.detach().clone() for name, value in training.model.named_parameters()})
+        before.update(everything(training))
         spoil(training)
 
     spoiled = spoil_at(monkeypatch, spoil_and_note)
@@ -259,7 +265,8 @@ def stops_before_the_step(
     else:
         where = "it did not end"
     assert where == f"step {STEP + 1}"
-    after = dict(spoiled[0].model.named_parameters())
+    after = everything(spoiled[0])
+    assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "the step was made"
     rows = metrics_of(trainer.directory / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4], "the step was logged"

@@ -16,10 +16,10 @@ import time
 import traceback
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +33,6 @@ from safetensors.torch import load_file, save_file
 
 from segtool.config import Folders, dump_config, load_config
 from segtool.config.parsing import MAX_FAULTS
-from segtool.config.sections import Sections
 from segtool.config.yaml_io import MAX_BYTES, MAX_VALUES
 from segtool.data.lists import read_list
 from segtool.errors import CheckpointError, ConfigError, DataError
@@ -148,41 +147,6 @@ def test_a_network_that_no_memory_holds_is_a_config_error(segtool, config_file, 
     done = segtool("inspect", config_file, "--set", f"model.encoder.channels={widths}")
     assert done.code == 2
     assert "model.encoder" in done.err
-
-
-# --- typing errors, of every key
-
-
-def keys_of(cls: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, hint in get_type_hints(cls).items():
-        if name.startswith("_"):
-            continue
-        yield (*path, name)
-        if hasattr(hint, "__dataclass_fields__") and hint.__name__ not in ("Component", "LossTerm"):
-            yield from keys_of(hint, (*path, name))
-
-
-def told(path: Path, names: tuple[str, ...]) -> list[str]:
-    """Returns the problems of a file in which the last of the keys stands, each in a line of its own."""
-    path.write_text("".join(f"{'  ' * level}{name}:\n" for level, name in enumerate(names)).rstrip("\n") + " 1\n")
-    with pytest.raises(ConfigError) as caught:
-        load_config(path)
-    return list(caught.value.problems)
-
-
-@pytest.mark.parametrize("names", list(keys_of(Sections)), ids=".".join)
-def test_every_key_misspelt_by_a_letter_is_told_with_its_line_and_what_was_meant(tmp_path, names):
-    *section, word = names
-    path = tmp_path / "c.yaml"
-    wrong = word + word[-1]
-    problems = told(path, (*section, wrong))
-    expected = f"{path}:{len(names)}: {'.'.join((*section, wrong))}: unknown key; did you mean '{word}'?"
-    assert expected in problems
-
-
-def test_a_key_that_is_spelt_right_is_not_told_as_unknown(tmp_path):
-    """Negative control of the test above."""
-    assert not any("unknown key" in problem for problem in told(tmp_path / "c.yaml", ("train", "ema")))
 
 
 # --- what is no file

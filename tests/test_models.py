@@ -191,21 +191,6 @@ def test_a_unet_level_sees_the_encoders_map_and_the_upsampled_one_side_by_side()
     torch.testing.assert_close(seen[0], torch.cat([maps[0], decoder.ups[0](maps[1])], dim=1))
 
 
-@pytest.mark.parametrize(("kernel", "ratio"), [(1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (3, 3), (4, 3), (6, 4), (8, 4)])
-def test_a_transposed_convolution_is_zero_insertion_and_a_convolution_with_the_turned_kernel(kernel, ratio):
-    up = Transposed(2, 3, ratio, kernel=kernel).double()
-    x = torch.randn(1, 2, 4, 5, dtype=torch.float64)
-    padding, extra = up.conv.padding[0], up.conv.output_padding[0]
-    spread = torch.zeros(1, 2, ratio * 3 + 1, ratio * 4 + 1, dtype=torch.float64)
-    spread[..., ::ratio, ::ratio] = x
-    near, far = kernel - 1 - padding, kernel - 1 - padding + extra
-    turned = up.conv.weight.flip(2, 3).transpose(0, 1)
-    expected = F.conv2d(F.pad(spread, (near, far, near, far)), turned, up.conv.bias)
-    torch.testing.assert_close(up(x), expected)
-    assert up(x).shape == (1, 3, 4 * ratio, 5 * ratio)
-    assert 4 * ratio == ratio * (4 - 1) + kernel - 2 * padding + extra
-
-
 def test_overlapping_outputs_of_a_transposed_convolution_are_summed():
     up = Transposed(1, 1, 2, kernel=3, padding=1)
     nn.init.ones_(up.conv.weight)

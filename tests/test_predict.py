@@ -228,18 +228,6 @@ def test_probabilities_are_an_array_k_h_w_whose_largest_is_the_mask(tmp_path, pr
         assert picture.width >= 7
 
 
-def test_the_modes_of_what_is_written_follow_the_umask(tmp_path, predictor, config):
-    image_at(tmp_path / "a.png")
-    before = os.umask(0o027)
-    try:
-        list(predict(predictor, config, jobs_for(tmp_path / "a.png", tmp_path / "out", probabilities=True)))
-    finally:
-        os.umask(before)
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) == 2
-    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
-
-
 def test_predicting_again_gives_the_same_bytes_and_replaces_only_what_segtool_made(tmp_path, predictor, config):
     image_at(tmp_path / "in" / "a.png")
     image_at(tmp_path / "in" / "b.png", seed=1)

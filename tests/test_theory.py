@@ -450,6 +450,8 @@ TRANSPOSED = [
     (3, 3, None),
     (5, 3, None),
     (2, 3, None),
+    (1, 2, None),
+    (6, 4, None),
     (3, 3, 1),
 ]
 

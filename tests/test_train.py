@@ -23,7 +23,7 @@ from stubs import red
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
-from training import SilentOs, Trained, Trainer, metrics_of, prepared
+from training import SilentOs, Trained, Trainer, everything, metrics_of, prepared
 
 from segtool.commands.preparation import verify_components
 from segtool.config import Config
@@ -159,9 +159,9 @@ def with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_step, "build_model", build_with_dropout)
 
 
-def test_dropout_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch):
+def test_dropout_in_steps_of_two_parts_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch):
     with_dropout(monkeypatch)
-    config = make_config()
+    config = make_config(train={"accumulate": 2})
     whole = trainer("whole", config)
     trainer("parts", config, stop_after=4)
     torch.manual_seed(12345)
@@ -441,14 +441,6 @@ def test_the_smallest_part_must_suit_batch_norm(make_config):
     )
 
 
-def test_a_run_in_parts_continues_as_if_there_had_been_no_stop(trainer, make_config, monkeypatch):
-    with_dropout(monkeypatch)
-    config = make_config(train={"accumulate": 2, "steps": 4})
-    whole = trainer("whole", config)
-    trainer("parts", config, stop_after=2)
-    assert_same(trainer("parts", config, resume=True), whole)
-
-
 # --- deep supervision
 
 
@@ -630,59 +622,6 @@ def nan_loss(loss: torch.Tensor) -> torch.Tensor:
     return loss * float("nan")
 
 
-def infinite_loss(loss: torch.Tensor) -> torch.Tensor:
-    return loss * float("inf")
-
-
-def finite_loss_with_a_gradient_that_is_not(loss: torch.Tensor) -> torch.Tensor:
-    return loss + (0 * loss).sqrt()
-
-
-@pytest.mark.parametrize("spoil", [nan_loss, infinite_loss, finite_loss_with_a_gradient_that_is_not])
-def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_step_is_made(
-    trainer, make_config, monkeypatch, spoil
-):
-    config = make_config(train={"steps": 7, "eval_every": 100})
-    trainings: list[Training] = []
-    before: dict[str, torch.Tensor] = {}
-    step = training_step.train_step
-
-    def spoiled_step(training: Training, batch: Any, number: int, *rest: Any) -> Any:
-        if number == 4:  # no row is written and nothing is validated at this step
-            trainings.append(training)
-            before.update(everything(training))
-            forward = training.criterion.forward
-            monkeypatch.setattr(training.criterion, "forward", lambda *args: spoil(forward(*args)))
-        return step(training, batch, number, *rest)
-
-    monkeypatch.setattr(training_step, "train_step", spoiled_step)
-    with pytest.raises(DivergedError) as error:
-        trainer("run", config)
-    text = str(error.value)
-    assert error.value.exit_code == 5
-    assert "step 5: loss" in text
-    assert f"learning rate {learning_rate(config.optim, 4, 7):.3g}" in text
-    order = [int(i) for epoch in (0, 1) for i in np.random.default_rng([0, epoch]).permutation(8)]
-    batch = {f"train{index}.png" for index in order[12:15]}
-    assert {name for name in (f"train{index}.png" for index in range(8)) if name in text} == batch
-    after = everything(trainings[0])
-    assert before.keys() == after.keys()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    rows = metrics_of(trainer.directory / "run")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert history.last(trainer.directory / "run" / "checkpoints").progress.step == 0  # type: ignore[union-attr]
-
-
-def everything(training: Training) -> dict[str, torch.Tensor]:
-    """The parameters, averages and moments of a training, copied."""
-    found = {f"model.{name}": value for name, value in training.model.named_parameters()}
-    assert training.ema is not None
-    found |= {f"ema.{name}": value for name, value in training.ema.model.state_dict().items()}
-    for number, values in enumerate(training.optimizer.state.values()):
-        found |= {f"{number}.{key}": value for key, value in values.items()}
-    return {name: value.detach().clone() for name, value in found.items()}
-
-
 def test_a_step_with_a_gradient_that_is_not_finite_would_have_spoiled_the_weights(make_config):
     """Negative control: without the check before it, the optimizer carries the NaN into every weight."""
     _, training = built(make_config())
@@ -743,7 +682,7 @@ def test_a_divergence_that_is_read_late_names_its_own_batch_and_nothing_of_it_is
 
     def spoiled(training: Training, batch: Any, number: int, *rest: Any) -> Any:
         numbers.append(number)
-        kept = {key: value for key, value in everything(training).items() if not key.startswith("ema.")}
+        kept = everything(training)
         if number == 4:
             before.update(kept)
             forward = training.criterion.forward

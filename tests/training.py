@@ -23,6 +23,7 @@ from segtool.system import signals
 from segtool.system.distributed import World
 from segtool.training import train, training_step
 from segtool.training.plan import Prepared, make_plan
+from segtool.training.training_step import Training
 
 
 @dataclass(frozen=True)
@@ -138,3 +139,11 @@ class _Reporter:
 
     def track(self, items: Any, *, total: int, unit: str, label: str) -> Any:
         return iter(items)
+
+
+def everything(training: Training) -> dict[str, torch.Tensor]:
+    """The parameters and moments of a training, copied."""
+    found = dict(training.model.named_parameters())
+    for number, values in enumerate(training.optimizer.state.values()):
+        found |= {f"{number}.{key}": value for key, value in values.items()}
+    return {name: value.detach().clone() for name, value in found.items()}
