@@ -329,6 +329,20 @@ def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: 
     assert [f.code for f in check(init(root), tmp_path) if f.severity != "note" or f.code == "SEG108"] == ["SEG503"]
 
 
+def test_of_several_images_of_a_mask_one_is_taken_loudly(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        for light in ("noon", "dusk", "night"):
+            write_image(root / f"images/p{i}_{light}.png", i)
+        write_mask(root / f"masks/p{i}_mask.png", regions(i, [0, 1]))
+    found = discover(root)
+    assert found.pairing == Pairing(image_suffix="_dusk", mask_suffix="_mask")
+    (note,) = found.notes
+    assert note.startswith(
+        "EACH MASK HAS 3 IMAGES, and those with _dusk alone are used: to train on the others (_night"
+    )
+
+
 def test_of_two_observers_in_one_folder_the_first_is_taken_and_the_other_named(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for i in range(8):
@@ -523,6 +537,7 @@ NAMES = {
     "objectInfo150.txt": "Idx\tRatio\tTrain\tName\n0\t0.1\t5\tsky\n1\t0.2\t7\troad\n2\t0.1\t9\ttraffic light\n",
     "a/b/meta.json": '{"classes": [{"title": "sky", "shape": "polygon", "color": "#000000"}, '
     '{"title": "road", "color": "#FF0000"}, {"title": "traffic light", "color": "#00ff00"}], "tags": []}',
+    "a/labels.txt": "sky=0\nroad=1\ntraffic light=2\n",
     "classes.txt": '{0: "sky", 1: "road", 2: "traffic light"}',
     "c.json": '{"sky": [0, 0, 0], "road": [255, 0, 0], "traffic light": [0, 255, 0]}',
     "d.json": '[{"name": "sky", "color": [0, 0, 0]}, {"name": "road", "color": "255,0,0"}, '

@@ -219,7 +219,9 @@ def _is_joint(name: str, place: int) -> bool:
 
 def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
     """Returns pairings by frequent ends of both names, `_leftImg8bit` and `_gtFine_labelIds`, or beginnings."""
-    tails = product(_affixes(images, end=True, least=0.2), _affixes(masks, end=True, least=0.15))
+    kinds = [tail for tail in _affixes(images, end=True, least=0.2) if re.search(r"[^\W\d_]", tail)]  # _1 is no kind
+    ends = dict.fromkeys([*_affixes(images, end=True, least=0.9), *kinds])
+    tails = product(ends, _affixes(masks, end=True, least=0.15))
     heads = product(_affixes(images, end=False, least=0.9), _affixes(masks, end=False, least=0.15))
     found = {Pairing(image_suffix=a, mask_suffix=b) for a, b in tails}
     return found | {Pairing(image_prefix=a, mask_prefix=b) for a, b in heads}

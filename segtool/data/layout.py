@@ -206,7 +206,7 @@ class _Finder:
         for split, places in self.candidates.places.items():
             for place in places:
                 if place.role == "masks" and place.kind == kind:
-                    splits[_site(place.path)].add(split)
+                    splits[_site(place.path) if split else parent_of(place.path)].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
         return found["train"].images.role is None or (len(splits) > 1 and alike)
 

@@ -261,7 +261,7 @@ def _look(root: Path, way: _Way) -> Found:
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
-        notes.append(_about(kinds, data.train.pairing or data.pairing))
+        notes.append(_about(kinds, data.train.pairing or data.pairing, records[0]))
     for split in [split for split in ("val", "test") if split in pairs and _is_dummy(pairs, split, masks)]:
         notes.append(f"{folders.pop(split).masks}: one value in all masks, which is no truth to score by: left out")
         masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs[split].records}}
@@ -298,14 +298,25 @@ def _lists_images(file: NamesFile, records: Sequence[Record]) -> bool:
     return 2 * sum(any(word in images or is_image_name(word) for word in own) for own in words) > len(names)
 
 
-def _about(kinds: Sequence[str], pairing: Pairing) -> str:
+def _about(kinds: Sequence[str], pairing: Pairing, first: Record) -> str:
     """Returns a note on files that stand beside the pairs."""
     if re.fullmatch(r"_0+", pairing.image_suffix) and all(re.fullmatch(r"_\d+", kind) for kind in kinds):
         return (
             f"EACH IMAGE HAS {len(kinds) + 1} FILES, one for each of its channels, and {pairing.image_suffix} alone is "
             "used: to train on more, write up to 4 of them as the channels of one picture"
         )
-    return f"files with {', '.join(kinds[:8])} in their names stand beside the pairs and are not used"
+    image, suffix = first.image, pairing.image_suffix
+    around = image.parent if suffix and image.parent != first.truth.parent else None
+    stem = image.stem.removesuffix(suffix)
+    images = [kind for kind in kinds if around and (around / f"{stem}{kind}{image.suffix}").is_file()]
+    rest = [kind for kind in kinds if kind not in images]
+    told = [f"files with {', '.join(rest[:8])} in their names stand beside the pairs and are not used"] if rest else []
+    if images:
+        told.append(
+            f"EACH MASK HAS {len(images) + 1} IMAGES, and those with {suffix} alone are used: to train on the others "
+            f"({', '.join(images[:8])}) too, write a CSV with a line `IMAGE,MASK` for each"
+        )
+    return ". ".join(told)
 
 
 def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts]) -> bool:

@@ -67,6 +67,8 @@ def _cells(line: str) -> list[str]:
     """Returns the cells of a line; of one separated by blanks, the words between numbers are one."""
     if re.match(r"[^:,]+:\s*#?[\d(\[]", line) or re.match(r"\d+\s*:", line):  # name:r,g,b:: and 0: name
         line = line.replace(":", ",")
+    if re.fullmatch(r"[^=,;\t]+=[^=,;\t]+", line):  # sky=0
+        line = line.replace("=", ",")
     mark = next((mark for mark in "\t;," if mark in line), None)
     if mark is not None:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scenes import aerial, drive_along, lesion, nuclei, objects, portrait, street
 
-from published.registry import SIZE, VOC_COLORS, binary, colored, pairs, published, save
+from published.registry import SIZE, VOC_COLORS, binary, colored, pairs, published, save, with_palette
 
 
 @published(24, "index", [0, 255], masks="tschandl/")
@@ -127,3 +127,12 @@ def partitioned(root: Path) -> None:
         part, kind = ("training_set", "test_set")[index % 3 == 2], ("glaucoma", "normal")[index % 2]
         save(root / "images" / "partitioned_randomly" / part / kind / f"r1_Im{index // 2:03d}.png", image)
         save(root / "reference_segmentations" / kind / f"r1_Im{index // 2:03d}-1-Disc-T.png", binary(mask))
+
+
+@published(18, "index", range(6), images="_images/images/", masks="_labels/labels/")
+def gta5(root: Path) -> None:
+    """GTA5: archives of parts, each of images or of labels, numbered through."""
+    for index, (image, mask) in enumerate(pairs(street, 18, seed=1530), 1):
+        part = f"{1 + index // 10:02d}"
+        save(root / f"{part}_images" / "images" / f"{index:05d}.png", image)
+        save(root / f"{part}_labels" / "labels" / f"{index:05d}.png", with_palette(mask, VOC_COLORS))
