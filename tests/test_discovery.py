@@ -329,6 +329,30 @@ def test_other_kinds_of_files_beside_the_masks_are_named_in_a_comment(tmp_path: 
     assert [f.code for f in check(init(root), tmp_path) if f.severity != "note" or f.code == "SEG108"] == ["SEG503"]
 
 
+def test_what_is_left_out_is_called_what_it_is(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(8):
+        write_image(root / f"train/images/train{i}.png", i)
+        write_mask(root / f"train/masks/train{i}.png", regions(i, [0, 1]))
+        write_image(root / f"test/images/test{i}.png", i + 20)
+        write_image(root / f"other/images/train{i}.png", i + 80)
+        write_mask(root / f"other/masks/train{i}.png", regions(i + 2, [0, 1]))
+    assert sorted(discover(root).notes) == [
+        "other/images: 8 images with masks of their own in other/masks are left out: another set",
+        "other/masks: looks like masks too, but is not used",
+        "test/images: 8 images without masks, left out",
+    ]
+
+
+def test_folders_beside_each_other_that_no_split_uses_are_told_as_one(tmp_path: Path) -> None:
+    for case, i in ((case, i) for case in range(3) for i in range(4)):
+        write_image(tmp_path / f"set/TrainData/Frame/case{case}/c{case}_{i}.png", 4 * case + i)
+        write_mask(tmp_path / f"set/TrainData/GT/case{case}/c{case}_{i}.png", regions(4 * case + i, [0, 1]))
+        write_image(tmp_path / f"set/TrainData/Edge/case{case}/c{case}_{i}.png", 50 + 4 * case + i)
+    (note,) = discover(tmp_path / "set").notes
+    assert note.startswith("TrainData/Edge: files of the images' names, not used.")
+
+
 def test_of_several_images_of_a_mask_one_is_taken_loudly(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for i in range(8):

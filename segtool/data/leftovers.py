@@ -130,7 +130,8 @@ def _meet(tree: Tree, images: Place, masks: Place, pairing: Pairing) -> bool:
 
 def _shows_again(tree: Tree, place: Place, images: Place, _: Place, pairing: Pairing) -> bool:
     """Whether most files of a place bear the names of the images, but for words that their folders say too."""
-    if pairing.image_words or pairing.mask_words:
+    of_other_split = place.split and images.split and place.split != images.split
+    if pairing.image_words or pairing.mask_words or of_other_split:
         return False
     own = {image_key(stem, pairing) or stem for stem in tree.stems(images)} | {*tree.stems(images)}
     told = {_told(stem, images) for stem in own}
