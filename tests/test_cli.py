@@ -424,16 +424,6 @@ def test_resuming_where_nothing_is_exits_with_4(segtool: Command, tmp_path: Path
     assert "is no run to continue; name the directory of one, segtool train RUN --resume" in ended.err
 
 
-def test_a_dry_run_writes_nothing(
-    segtool: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = segtool("train", data, "--dry-run", *QUICK)
-    assert result.code == 0, result.err
-    assert "train.precision" in result.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_typo_in_a_config_is_told_with_its_line_before_data_is_read(segtool: Command, tmp_path: Path) -> None:
     config = tmp_path / "typo.yaml"
     config.write_text(
