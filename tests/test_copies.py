@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from test_likeness import SIZE, facts, fundus, scene
 
 from segtool.check.copies import likely_parts, look_again
+from segtool.check.fit import TURNS
 from segtool.data.facts import ImageFacts
 
 CUT = ((4, 3, 128, 96), (0, 0, 109, 96), (0, 9, 128, 96), (0, 14, 109, 96), (6, 5, 122, 91))
@@ -43,6 +44,40 @@ def test_copies_are_found_whichever_group_has_the_whole() -> None:
     rest = [facts(picture) for picture in pictures[10:]]
     found = likely([*parts, *rest], [facts(picture) for picture in pictures[:4]])
     assert set(found) == {(20, 0), (21, 1), (22, 2), (23, 3)}
+
+
+@pytest.mark.parametrize("lying", list(TURNS))
+def test_parts_that_were_mirrored_or_turned_are_found_with_how_they_lie(lying: str) -> None:
+    pictures = [scene(seed) for seed in range(20)]
+    cut = [pixels(picture.crop(CUT[4])) for picture in pictures[3:7]]
+    parts = [np.moveaxis(TURNS[lying](np.moveaxis(part, 2, 0)), 0, 2) for part in cut]
+    every = [facts(picture) for picture in (*pictures, *map(Image.fromarray, parts))]
+    groups, usable = [np.arange(20), np.arange(20, 24)], np.ones(24, bool)
+    found = likely_parts(every, usable, groups, turned=True)
+    assert {(part.whole, part.part) for part in found} == {(3, 20), (4, 21), (5, 22), (6, 23)}
+    for part in found:
+        assert (part.turned(parts[part.part - 20]) == cut[part.part - 20]).all()
+        assert part.box == pytest.approx((5 / 96, 91 / 96, 6 / 128, 122 / 128), abs=0.02)
+        assert look_again(pixels(pictures[part.whole]), part.turned(parts[part.part - 20]), part.box).is_copy
+        assert part.lacks_margins
+    assert not likely_parts(every, usable, groups)  # none as they lie
+
+
+def test_a_whole_picture_that_was_mirrored_is_found_in_another_light() -> None:
+    pictures = [rough(seed) for seed in range(12)]
+    mirrored = pictures[3].transpose(Image.Transpose.FLIP_LEFT_RIGHT).point(lambda value: value * 2 // 3)
+    every = [facts(picture) for picture in (*pictures, mirrored)]
+    found = likely_parts(every, np.ones(13, bool), [np.arange(12), np.arange(12, 13)], turned=True)
+    assert {(part.whole, part.part) for part in found} == {(3, 12), (12, 3)}
+    for part in found:
+        assert not part.lacks_margins
+        assert look_again(pixels(pictures[3]), part.turned(pixels(mirrored)), part.box).is_copy
+
+
+def test_parts_that_lie_as_they_did_are_no_turned_ones() -> None:
+    pictures = [scene(seed) for seed in range(20)]
+    every = [facts(picture) for picture in (*pictures, *(picture.crop(CUT[4]) for picture in pictures[:5]))]
+    assert not likely_parts(every, np.ones(25, bool), [np.arange(20), np.arange(20, 25)], turned=True)
 
 
 def test_copies_are_not_looked_for_among_more_pairs_than_a_tenth_of_their_pixels() -> None:

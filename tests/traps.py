@@ -617,6 +617,14 @@ def copy_without_its_margins_in_another_split(root: Path) -> None:
         save(root / "val" / kind / f"val03.{suffix}", load(root / "train" / kind / f"train11.{suffix}")[:-6, 9:])
 
 
+@trap(in_splits, "warning", "val/images/val03.jpg", "train/images/train11.jpg", words=("mirrored or turned, but",))
+def mirrored_copy_without_its_margins_in_another_split(root: Path) -> None:
+    """As a random crop and a flip leave it, stored beside what it was made of."""
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        part = load(root / "train" / kind / f"train11.{suffix}")[3:-4, 5:-6, ...]
+        save(root / "val" / kind / f"val03.{suffix}", part[:, ::-1])
+
+
 @trap(streets, "warning", words=("near|similar|alike|almost|frame",))
 def frames_of_one_video_in_both_splits(root: Path) -> None:
     """Every other frame of a slow video is validated."""

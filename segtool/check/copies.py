@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from segtool.check.likeness import FEW, normed, slopes_of_maps
+from segtool.check.likeness import FEW, normed, slopes_of_maps, turn, turned_alike
 from segtool.data.facts import ImageFacts
 from segtool.data.outline import SIDE, as_picture
 
@@ -39,6 +39,7 @@ SURE = 0.95  # correlation of detail from which on they are copies all the same,
 
 Box = tuple[float, float, float, float]
 """Top, bottom, left and right of what is cut out, in shares of the whole."""
+Way = tuple[bool, bool, bool]
 
 
 class Part(NamedTuple):
@@ -49,6 +50,20 @@ class Part(NamedTuple):
     box: Box = (0, 1, 0, 1)
     alike: float = 1.0
     """Correlation of their thumbnails."""
+    way: Way = (False, False, False)
+    """How the part is turned to lie as the whole does, as of `turn`."""
+
+    @property
+    def lacks_margins(self) -> bool:
+        """Whether it is clearly less than the whole."""
+        top, bottom, left, right = self.box
+        return min(bottom - top, right - left) <= 1 - LACKING
+
+    def turned(self, part: np.ndarray) -> np.ndarray:
+        """Returns the part's picture H W C as it lies in the whole."""
+        aside, over, transposed = self.way
+        part = part[:: -1 if over else 1, :: -1 if aside else 1]
+        return np.ascontiguousarray(part.swapaxes(0, 1) if transposed else part)
 
 
 class SecondLook(NamedTuple):
@@ -75,12 +90,15 @@ class SecondLook(NamedTuple):
         return self.colors <= OTHER_COLORS and self.everywhere < SURE
 
 
-def likely_parts(images: Sequence[ImageFacts], usable: np.ndarray, groups: Sequence[np.ndarray]) -> list[Part]:
+def likely_parts(
+    images: Sequence[ImageFacts], usable: np.ndarray, groups: Sequence[np.ndarray], *, turned: bool = False
+) -> list[Part]:
     """Returns the pictures that may be parts of one of another group: of each picture and group, one whole at most.
 
     Args:
         usable: Of each picture, whether there is something to compare.
         groups: The places of the pictures of each.
+        turned: Of those that were mirrored or turned, whole ones too, in place of parts that lie as they did.
     """
     groups = [group[usable[group]] for group in groups]
     pairs = [(one, other) for one, other in permutations(groups, 2) if len(one) and len(other)]
@@ -88,16 +106,19 @@ def likely_parts(images: Sequence[ImageFacts], usable: np.ndarray, groups: Seque
     if not pairs or sum(len(one) * len(other) for one, other in pairs) > 2 * most:
         return []
     thumbnails = np.stack([image.thumbnail for image in images]).astype(np.float32)
-    wholes, parts, lines = _best_boxes(thumbnails, usable, pairs)
+    wholes, parts, lines, ways = _best_boxes(thumbnails, usable, pairs, turned=turned)
     usual = _Usual(thumbnails[usable])
-    fits = _alike(usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(thumbnails[parts]))
-    wholes, parts, lines = (values[fits >= LIKELY] for values in (wholes, parts, lines))
-    lines = _lay(thumbnails[wholes], thumbnails[parts], lines)
-    cut, aims = usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(thumbnails[parts])
+    aims = turn(thumbnails[parts], ways)
+    fits = _alike(usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(aims))
+    likely = fits >= LIKELY
+    wholes, parts, lines, aims, ways = wholes[likely], parts[likely], lines[likely], aims[likely], ways[:, likely]
+    lines = _lay(thumbnails[wholes], aims, lines)
+    cut, aims = usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(aims)
     alike = _alike(cut, aims)
     found = (alike >= ALIKE) & (_alike(slopes_of_maps(cut), slopes_of_maps(aims)) >= ALIKE_SLOPES)
-    rows = zip(wholes[found].tolist(), parts[found].tolist(), lines[found], alike[found].tolist(), strict=True)
-    return [Part(whole, part, box, fit) for whole, part, line, fit in rows if _is_cut_out(box := _box(line))]
+    rows = zip(wholes[found].tolist(), parts[found].tolist(), lines[found], alike[found], ways.T[found], strict=True)
+    laid = [Part(whole, part, _box(line), float(fit), tuple(way.tolist())) for whole, part, line, fit, way in rows]
+    return [part for part in laid if _lies_within(part.box) and (turned or part.lacks_margins)]
 
 
 def look_again(whole: np.ndarray, part: np.ndarray, box: Box = (0, 1, 0, 1)) -> SecondLook:
@@ -129,26 +150,44 @@ class _Usual:
 
 
 def _best_boxes(
-    thumbnails: np.ndarray, usable: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    thumbnails: np.ndarray, usable: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, turned: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns for each picture of the second of two groups that of the first which, cut as a copy may be, is most like
-    it, by small maps: the places of both, and lines as of `_lines`; those that are likely."""
-    usual = _Usual(_pooled(thumbnails[usable]))
-    aims = usual.standing_out(_pooled(thumbnails))
+    it, by small maps: the places of both, lines as of `_lines`, and how the part is turned to lie as the whole does, as
+    of `turn`; those that are likely."""
+
+    def lying_alike(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return turned_alike(maps) if turned else (maps, np.zeros((3, len(maps)), bool))
+
+    pooled, ways = lying_alike(_pooled(thumbnails))
+    usual = _Usual(pooled[usable])
+    aims = usual.standing_out(pooled)
     boxes = np.stack([_lines(box, SIDE) for box in _boxes()])
     best = [(np.full(len(parts), -1, np.float32), *np.zeros((2, len(parts)), int)) for _, parts in pairs]
+    ways_of_best = [np.zeros((3, len(parts)), bool) for _, parts in pairs]
     for number, lines in enumerate(boxes):
-        cut = usual.standing_out(_pooled_cut(thumbnails, lines))
-        for (wholes, parts), (fits, tops, numbers) in zip(pairs, best, strict=True):
+        maps, ways_of_cut = lying_alike(_pooled_cut(thumbnails, lines))
+        cut = usual.standing_out(maps)
+        for (wholes, parts), (fits, tops, numbers), found in zip(pairs, best, ways_of_best, strict=True):
             every = aims[parts] @ cut[wholes].T
             top = every.argmax(1)
             fit = every[np.arange(len(parts)), top]
             better = fit > fits
             fits[better], tops[better], numbers[better] = fit[better], wholes[top[better]], number
+            found[:, better] = _way_between(ways[:, parts[better]], ways_of_cut[:, tops[better]])
     parts = np.concatenate([parts for _, parts in pairs])
     fits, tops, numbers = (np.concatenate(column) for column in zip(*best, strict=True))
-    likely = fits >= LIKELY
-    return tops[likely], parts[likely], boxes[numbers[likely]]
+    between = np.concatenate(ways_of_best, 1)
+    likely = (fits >= LIKELY) & (between.any(0) == turned)
+    return tops[likely], parts[likely], boxes[numbers[likely]], between[:, likely]
+
+
+def _way_between(ways: np.ndarray, of_others: np.ndarray) -> np.ndarray:
+    """Returns how pictures are turned to lie as others do, all as of `turn`, where both were turned to lie alike."""
+    (aside, over, transposed), (others_aside, others_over, others_transposed) = ways, of_others
+    across = transposed != others_transposed  # what mirrors the other's rows mirrors this one's columns
+    others_aside, others_over = np.where(across, [others_over, others_aside], [others_aside, others_over])
+    return np.stack([aside != others_aside, over != others_over, across])
 
 
 def _boxes() -> list[tuple[tuple[float, float], tuple[float, float]]]:
@@ -194,9 +233,8 @@ def _box(lines: np.ndarray) -> Box:
     return top, bottom, left, right
 
 
-def _is_cut_out(box: Box) -> bool:
-    top, bottom, left, right = box
-    return min(bottom - top, right - left) <= 1 - LACKING and min(box) >= -BEYOND and max(box) <= 1 + BEYOND
+def _lies_within(box: Box) -> bool:
+    return min(box) >= -BEYOND and max(box) <= 1 + BEYOND
 
 
 def _cut(maps: np.ndarray, lines: np.ndarray) -> np.ndarray:

@@ -54,21 +54,31 @@ def looks_of(images: Sequence[ImageFacts], *, turned: bool = False) -> Looks:
     usable = thumbnails.std(axis=(1, 2), dtype=np.float32) >= FLAT
     turns = None
     if turned:
-        thumbnails, turns = _turned_alike(thumbnails)
+        thumbnails, ways = turned_alike(thumbnails)
+        turns = np.packbits(ways, axis=0)[0]
     residuals = standing_out(thumbnails, usable)
     return Looks(_hashes(residuals), residuals, usable, turns)
 
 
-def _turned_alike(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns maps N H H, each mirrored and transposed as its brightness leans, and a number for the way, N."""
+def turned_alike(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns maps N H H, each mirrored and transposed as its brightness leans, and the ways, as of `turn`."""
     ramp = np.arange(maps.shape[-1], dtype=np.float32) - (maps.shape[-1] - 1) / 2
     across, down = maps.sum(1, dtype=np.float32) @ ramp, maps.sum(2, dtype=np.float32) @ ramp
     ways = np.stack([across < 0, down < 0, abs(down) > abs(across)])
+    return turn(maps, ways), ways
+
+
+def turn(maps: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Returns maps N H H, of which some are mirrored.
+
+    Args:
+        ways: Whether each is mirrored left to right, then top to bottom, then transposed, 3 N bool.
+    """
     changes = (lambda part: part[..., ::-1], lambda part: part[:, ::-1], lambda part: part.swapaxes(1, 2))
     result = maps.copy()
     for way, change in zip(ways, changes, strict=True):
         result[way] = change(result[way])
-    return result, np.packbits(ways, axis=0)[0]
+    return result
 
 
 def standing_out(maps: np.ndarray, usable: np.ndarray) -> np.ndarray:

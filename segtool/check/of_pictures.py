@@ -176,12 +176,16 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
         return usual is None or look_again(known, held).is_nearer(look_again(usual, held))
 
     def is_cut_out(part: Part, whole: np.ndarray, cut: np.ndarray) -> bool:
-        return look_again(whole, cut, part.box).is_copy
+        return look_again(whole, part.turned(cut), part.box).is_copy
 
     enter(_looked_at(survey, images, near, is_near), "")
     enter(mirrored, ", mirrored or turned")
-    unknown = [part for part in likely_parts(images, upright.usable, groups) if max(part[:2]) not in found]
-    enter(_looked_at(survey, images, unknown, is_cut_out), ", but for margins that were cut off")
+    for lying, how in ((False, ""), (True, ", mirrored or turned")):
+        likely = likely_parts(images, upright.usable, groups, turned=lying)
+        unknown = [part for part in likely if max(part.whole, part.part) not in found]
+        cut = [part for part in unknown if part.lacks_margins]
+        enter(_looked_at(survey, images, [part for part in unknown if not part.lacks_margins], is_cut_out), how)
+        enter(_looked_at(survey, images, cut, is_cut_out), f"{how}, but for margins that were cut off")
     if found:
         held, (known, how) = next(iter(found.items()))
         yield Finding(
