@@ -117,11 +117,24 @@ def test_a_mask_of_0_and_255_among_others_of_0_and_1_is_not_told_to_be_ignored(t
 
 def test_instance_ids_and_soft_edges_get_their_hints(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
-    ids = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
+    ids = np.arange(SIZE[0] * SIZE[1] // 4, dtype=np.uint16).reshape(SIZE[0] // 2, SIZE[1] // 2) + 200
+    ids = ids.repeat(2, 0).repeat(2, 1)
     Image.fromarray(ids).save(tmp_path / "set/train/masks/train_0.png")
     assert "[1..65535]" in found(config, tmp_path)["SEG302"].remedy
-    Image.fromarray((ids // 4).astype(np.uint8)).save(tmp_path / "set/train/masks/train_0.png")
+    Image.fromarray((ids % 256).astype(np.uint8)).save(tmp_path / "set/train/masks/train_0.png")
     assert "threshold" in found(config, tmp_path)["SEG302"].remedy
+
+
+def test_many_values_that_form_no_areas_are_told_as_a_picture(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    grey = np.random.default_rng(0).integers(30, 220, SIZE, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "set/train/masks/train_0.png")
+    findings = found(config, tmp_path)
+    assert "SEG302" not in findings
+    assert (findings["SEG313"].severity, findings["SEG313"].files) == ("error", ("train/masks/train_0.png",))
+    assert "100.0 % of the pixels are not the value of any class" in findings["SEG313"].example
+    edit(tmp_path / "set/train/masks/train_1.png", lambda mask: mask[3:5].fill(9))
+    assert found(config, tmp_path)["SEG302"].files == ("train/masks/train_1.png",)
 
 
 def test_values_between_0_and_255_are_told_as_soft_edges(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ def skies(root: Path) -> None:
         save(root / "masks" / f"{index:02d}.png", binary(mask))
 
 
+def tiles(root: Path) -> None:
+    """24 photographs, masks of three colours."""
+    for index, (image, mask) in enumerate(pairs(objects(2, least=2, most=5), 24, seed=535)):
+        save(root / "images" / f"t{index:02d}.png", image)
+        save(root / "masks" / f"t{index:02d}.png", colored(mask, VOC_COLORS))
+
+
 def portraits(root: Path) -> None:
     """40 portraits."""
     for index, (image, mask) in enumerate(pairs(portrait, 40, seed=540, size=(96, 72))):
@@ -345,6 +352,31 @@ def photograph_for_a_mask(root: Path) -> None:
     Image.fromarray(load(root / "images" / "p05.jpg")).save(root / "masks" / "p05.png")
 
 
+@trap(tiles, "error", "masks/t05.png", words=("pictures among the masks", "colour of any class"))
+def photograph_for_a_mask_in_colour(root: Path) -> None:
+    """The image again, among masks whose classes are colours: each of its pixels is near to one of these."""
+    shutil.copy(root / "images" / "t05.png", root / "masks" / "t05.png")
+
+
+@trap(plain, "error", "masks/p05.png", words=("pictures among the masks", "value of any class"))
+def grey_picture_for_a_mask(root: Path) -> None:
+    """The image in grey, as a scanner has it: its greys are no classes."""
+    save(root / "masks" / "p05.png", load(root / "images" / "p05.jpg").mean(-1).astype(np.uint8))
+
+
+@trap(
+    tiles,
+    "warning",
+    "masks/t05.png",
+    words=("pictures among the masks", "more than 32 from the colour"),
+    config="clean",
+    overrides=("data.nearest=true",),
+)
+def photograph_read_by_the_nearest_colour(root: Path) -> None:
+    """What is read by the nearest colour is never an error."""
+    shutil.copy(root / "images" / "t05.png", root / "masks" / "t05.png")
+
+
 # ------------------------------------------------------------------------------------------------- sizes and grids
 
 
@@ -454,6 +486,14 @@ def mask_of_0_and_1_among_those_of_0_and_255(root: Path) -> None:
 def soft_mask_among_exact_ones(root: Path) -> None:
     """One mask was smoothed: its greys are no numbers of objects."""
     edit(root / "masks" / "08.png", lambda mask: soft(mask // 255))
+
+
+@trap(tiles, "note", "masks/t08.png", words=("blended colours, not exact colours",))
+def mask_in_colour_that_was_scaled_among_exact_ones(root: Path) -> None:
+    """One mask was made smaller and larger again, so that its edges are mixtures of two colours."""
+    with Image.open(root / "masks" / "t08.png") as mask:
+        small = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.BILINEAR)
+        save(root / "masks" / "t08.png", np.asarray(small.resize(mask.size, Image.Resampling.BILINEAR)))
 
 
 @trap(plain, "error", "masks/p05.png", words=("RGB|colour",), config="clean")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.findings import Finding, a_check, few_names, num
+from segtool.check.findings import Finding, a_check, few_names, num, share_text
 from segtool.check.survey import Survey
-from segtool.data.codes import IGNORE, pack
+from segtool.data.codes import IGNORE, UNKNOWN, pack, unpack
 from segtool.data.facts import MaskFacts
 from segtool.data.masks import read_mask
 from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS, SPECK_PIXELS
@@ -24,6 +24,11 @@ NOISE_TIMES = 10  # the specks of nine in ten masks that noise is more than; of 
 NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.06
 NOISE_USUAL = 4  # times as many as usual, as masks made smaller have more: in those of CamVid 3.4 at most
 NOISE_SURE = 0.2  # enough of them whatever is usual
+BLENDED = 16  # values or colours of no class, above which they are edges that were smoothed, and no slips
+FAR = 32  # grey levels, or as far in colour, from which on a value is not that of a class in a lossy or soft mask
+IN_AREAS = 0.25  # 2x2 blocks per pixel, from which on values form areas
+PICTURE = 0.5  # share of the pixels that are as far in a photograph; of soft masks a twentieth
+PICTURE_USUAL = 0.05  # most of them in the median mask, for one with more to stand out
 
 
 @a_check
@@ -56,13 +61,14 @@ def values_known(survey: Survey) -> Iterator[Finding]:
     """SEG302: stored values or colours that no class and no `ignore` lists."""
     pixels: Counter[int] = Counter()
     files: dict[int, list[Path]] = defaultdict(list)
-    for path, use in survey.uses.items():
-        for value, count in use.unknown.items():
+    pictures = _pictures(survey)
+    concerned = [path for path, use in survey.uses.items() if use.unknown and path not in pictures]
+    for path in concerned:
+        for value, count in survey.uses[path].unknown.items():
             pixels[value] += count
             files[value].append(path)
     if not pixels:
         return
-    concerned = [path for path, use in survey.uses.items() if use.unknown]
     colored = survey.data.by_color
     value, _ = pixels.most_common(1)[0]
     path = files[value][0]
@@ -272,31 +278,93 @@ def _far_more(masks: list[MaskFacts]) -> list[MaskFacts]:
 
 @a_check
 def written_alike(survey: Survey) -> Iterator[Finding]:
-    """SEG312: grey masks of two classes that are stored as 0/1, or with soft edges, where most others are 0/255."""
-    if survey.labels.num_classes != 2 or survey.data.encoding not in ("index", "threshold"):
-        return
-    both = [path for path, use in survey.uses.items() if not use.error and not use.unknown and use.pixels.all()]
-    grey = [survey.masks[path] for path in both if survey.masks[path].mode == "L" and not survey.masks[path].lossy]
-    kinds = {name: [mask for mask in grey if _stored_as(mask) == name] for name in ("0/255", "0/1", "soft edges")}
-    usual, *others = sorted(kinds, key=lambda name: -len(kinds[name]))
-    told = [name for name in others if kinds[name] and (name != "soft edges" or survey.data.encoding == "threshold")]
-    odd = [mask for name in told for mask in kinds[name]]
-    if odd and usual != "soft edges":
+    """SEG312: masks stored in another way than most: 0/1 or soft edges beside 0/255, blended beside exact colours."""
+    read = [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
+    kinds: dict[str, list[MaskFacts]] = defaultdict(list)
+    for mask in read:
+        if kind := _stored_as(survey, mask):
+            kinds[kind].append(mask)
+    usual, *others = sorted(kinds, key=lambda name: -len(kinds[name])) or [""]
+    odd = [mask for name in others for mask in kinds[name]]
+    if odd and usual in ("0/255", "0/1", "exact colours"):
         first = odd[0]
+        what, upto = ("colour", "") if survey.data.by_color else ("value", f", up to {first.values.max()}")
         yield Finding(
             "SEG312",
             "note",
-            f"{num(odd, 'mask')} of {len(grey)} stored in another way than most: {' and '.join(told)}, not {usual}",
+            f"{num(odd, 'mask')} of {sum(map(len, kinds.values()))} stored in another way than most: "
+            f"{' and '.join(others)}, not {usual}",
             len(odd),
             few_names(survey, [mask.path for mask in odd]),
-            f"{survey.name(first.path)}: {num(len(first.values), 'distinct value')}, up to {first.values.max()}",
+            f"{survey.name(first.path)}: {num(len(first.values), f'distinct {what}')}{upto}",
             "look whether they mean the same as the others, as the config reads them; else export all alike",
         )
 
 
-def _stored_as(mask: MaskFacts) -> str:
-    values = mask.values.tolist()
-    return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else "soft edges" if len(values) > 16 else ""
+def _stored_as(survey: Survey, mask: MaskFacts) -> str:
+    """Returns how a mask is stored, of those of two classes in grey, or read by the nearest colour; "" of others."""
+    data, values = survey.data, mask.values.tolist()
+    if mask.lossy:
+        return ""
+    if data.by_color and data.nearest:
+        strays = survey.labels.codes.exact(survey.labels.plain(mask.stored(mask.values)).ravel()) == UNKNOWN
+        if not strays.any():
+            return "exact colours"
+        edges = mask.counts[strays].sum() * 2 < mask.counts.sum()
+        return "blended colours" if edges and strays.sum() > BLENDED else ""
+    grey = mask.mode == "L" and survey.labels.num_classes == 2 and data.encoding in ("index", "threshold")
+    if not grey or not survey.uses[mask.path].pixels.all():
+        return ""
+    soft = "soft edges" if data.encoding == "threshold" and len(values) > BLENDED else ""
+    return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else soft
+
+
+@a_check
+def masks_are_masks(survey: Survey) -> Iterator[Finding]:
+    """SEG313: masks that hold little of what any class has, where others hardly hold anything else."""
+    found = _pictures(survey)
+    if found:
+        path, share = next(iter(found.items()))
+        refused = any(survey.uses[path].unknown for path in found)
+        nearest = f"more than {FAR} from " if not refused else "not "
+        yield Finding(
+            "SEG313",
+            "error" if refused else "warning",
+            f"{num(found, 'mask')} of {len(survey.uses)} with little of what any class has: pictures among the masks?",
+            len(found),
+            few_names(survey, found),
+            f"{survey.name(path)}: {share_text(share)} of the pixels are {nearest}the "
+            f"{'colour' if survey.data.by_color else 'value'} of any class",
+            "put the masks of these images there, or leave them and their images out by data.exclude",
+        )
+
+
+def _pictures(survey: Survey) -> dict[Path, float]:
+    """Returns the masks most pixels of which have what no class has, and their share, where hardly any others have."""
+    shares = {path: _share_of_strangers(survey, path) for path, use in survey.uses.items() if not use.error}
+    usual = np.median(list(shares.values())) if shares else 1.0
+    return {path: share for path, share in shares.items() if share >= PICTURE and usual <= PICTURE_USUAL}
+
+
+def _share_of_strangers(survey: Survey, path: Path) -> float:
+    """Returns the share of a mask's pixels that have one of many values of no class, not in areas as numbers of objects
+    are; of a mask that is read by what is nearest, of those that are far from the values or colours of all classes."""
+    unknown, by_nearest = survey.uses[path].unknown, survey.data.nearest or survey.data.encoding == "threshold"
+    if len(unknown) <= BLENDED and (unknown or not by_nearest):
+        return 0.0
+    mask, codes = survey.masks[path].seen_by(survey.data.encoding), survey.labels.codes
+    stored = survey.labels.plain(mask.stored(mask.values)).ravel()
+    if unknown:
+        strange = np.isin(stored, list(unknown))
+        if mask.solid[strange].sum() >= IN_AREAS * mask.counts[strange].sum():
+            return 0.0
+    elif survey.data.by_color:
+        colors, known = unpack(stored).astype(np.int32), unpack(codes.lowest).astype(np.int32)
+        strange = np.min([np.square(colors - color).sum(1) for color in known], axis=0) > FAR**2
+    else:
+        values = stored.astype(np.int32)
+        strange = np.min([np.maximum(low - values, values - high) for low, high in codes.intervals()], axis=0) > FAR
+    return float(mask.counts[strange].sum() / mask.counts.sum())
 
 
 @a_check

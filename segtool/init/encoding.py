@@ -13,10 +13,11 @@ from segtool.data.facts import MaskFacts
 from segtool.errors import DataError, shown
 from segtool.init.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
 from segtool.init.encoding_of_values import guess_values
-from segtool.init.evidence import SOFT, Guess, Totals, modes, total
+from segtool.init.evidence import MANY_VALUES, SOFT, Guess, Totals, modes, total
 from segtool.init.numbered import guess_numbered_colors
 
 ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
+FAR_MORE = 8  # times the values of the median mask, as a picture among masks has
 
 
 def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:
@@ -30,15 +31,39 @@ def guess_encoding(masks: Sequence[MaskFacts]) -> Guess:
         raise DataError(*(f"{shown(mask.path)}: {mask.error}" for mask in masks[:5]))
     if guess := _guess_alpha(readable):
         return guess
-    colored = [mask for mask in readable if mask.colored]
-    plain = [mask for mask in readable if not mask.colored]
-    if colored and plain and not _share_colors(colored, plain):
-        few, most = sorted((colored, plain), key=len)
-        if len(few) <= max(1, ODD_SHARE * len(readable)) and len(most) > 2:
-            told = f"{num(few, 'mask')} of mode {modes(few)} among them cannot be read so: see `segtool check`"
-            guess = _guess_of_one_kind(most)
+    for few, what in ((_pictures_among(readable), "picture"), (_of_another_kind(readable), "mask")):
+        left_out = {mask.path for mask in few}
+        most = [mask for mask in readable if mask.path not in left_out]
+        if 0 < len(few) <= max(1, ODD_SHARE * len(readable)) and len(most) > 2:
+            guess = guess_encoding(most)
+            told = f"{num(few, what)} of mode {modes(few)} among them cannot be read so: see `segtool check`"
             return replace(guess, notes=(*guess.notes, told))
     return _guess_of_one_kind(readable)
+
+
+def _pictures_among(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
+    """Returns the masks that hold far more values than others, most pixels of which have what no other mask holds, and
+    that not in areas."""
+    counts = np.array([len(mask.values) for mask in masks])
+    many = (counts > MANY_VALUES) & (counts >= FAR_MORE * np.median(counts))
+    if not many.any() or many.all():
+        return []
+    known = np.unique(np.concatenate([mask.values for mask, has_many in zip(masks, many, strict=True) if not has_many]))
+    found = []
+    for mask in (masks[place] for place in np.flatnonzero(many).tolist()):
+        strange = ~np.isin(mask.values, known)
+        pixels = int(mask.counts[strange].sum())
+        if 2 * pixels >= mask.counts.sum() and mask.solid[strange].sum() < SOFT * pixels:
+            found.append(mask)
+    return found
+
+
+def _of_another_kind(masks: Sequence[MaskFacts]) -> Sequence[MaskFacts]:
+    """Returns the masks in colour among those without, or these among those, whichever are fewer; none where both mean
+    the same."""
+    colored = [mask for mask in masks if mask.colored]
+    plain = [mask for mask in masks if not mask.colored]
+    return min(colored, plain, key=len) if colored and plain and not _share_colors(colored, plain) else []
 
 
 def _guess_of_one_kind(masks: Sequence[MaskFacts]) -> Guess:
