@@ -353,6 +353,30 @@ def test_folders_beside_each_other_that_no_split_uses_are_told_as_one(tmp_path: 
     assert note.startswith("TrainData/Edge: files of the images' names, not used.")
 
 
+def test_a_name_that_ends_with_that_of_its_folder_meets_one_that_does_not(tmp_path: Path) -> None:
+    for i in range(1, 9):
+        write_image(tmp_path / f"set/{i}/scan_{i}.png", i)
+        write_mask(tmp_path / f"set/{i}/label.png", regions(i, [0, 1]))
+    assert sum(numbers(init(tmp_path / "set"), tmp_path / "set").values()) == 8
+
+
+@pytest.mark.parametrize("column", ["split", "fold_type"])
+def test_a_table_of_pairs_from_another_computer_divides_them_by_any_column_of_splits(
+    tmp_path: Path, column: str
+) -> None:
+    root, rows = tmp_path / "set", [f"image_path,mask_path,{column}"]
+    for i in range(12):
+        write_image(root / f"data/x/a{i}.png", i)
+        write_mask(root / f"data/y/b{3 * i}.png", regions(i, [0, 1]))
+        there = "/content/drive/My Drive/data"
+        rows.append(f"{there}/x/a{i}.png,{there}/y/b{3 * i}.png,{'train' if i < 9 else 'valid'}")
+    (root / "pairs.csv").write_text("".join(f"{row}\n" for row in rows))
+    config = init(root)
+    assert numbers(config, root) == {"train": 9, "val": 3}
+    masks = [record.truth.name for record in split_records(config, root.parent)["val"]]
+    assert masks == ["b30.png", "b33.png", "b27.png"]
+
+
 def test_of_several_images_of_a_mask_one_is_taken_loudly(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for i in range(8):

@@ -72,7 +72,7 @@ class Folders:
     name of each split, or the split of each name."""
     part: str | None = None
     """Only the lines of `list` in whose column named split (or subset, set, fold, phase, usage, partition, is_valid,
-    is_train, …) this stands; of a JSON or YAML the list under this key."""
+    is_train, …), or in whose column of nothing but splits, this stands; of a JSON or YAML the list under this key."""
     pairing: Pairing | None = None
     """How the images of this split find their masks; null: as `data.pairing` says."""
 

@@ -34,6 +34,7 @@ _SPLIT_COLUMNS = ("split", "subset", "set", "fold", "phase", "usage", "partition
 FLAGS = ("is_train", "is_valid", "is_val", "is_test")
 """Columns that say of each image whether it is in the split of that name, as fastai's tables do."""
 DATA_SUFFIXES = (".json", ".yaml", ".yml")
+MOST_PARTS = 6
 MAX_NESTING = 3  # of mappings around the one of splits
 
 
@@ -174,7 +175,7 @@ def rows_of_part(header: Sequence[str], rows: list[Row], part: str | None, path:
     """Returns the rows in whose column of splits the part's name stands; all without a part."""
     if part is None:
         return rows
-    columns = split_columns(header)
+    columns = split_columns(header, [row.cells for row in rows])
     if not columns:
         raise DataError(
             f"{shown(path)}: no column named {', '.join(_SPLIT_COLUMNS)}, which data.*.part is looked for in; "
@@ -191,9 +192,14 @@ def rows_of_part(header: Sequence[str], rows: list[Row], part: str | None, path:
     )
 
 
-def split_columns(header: Sequence[str]) -> list[int]:
-    """Returns the columns of a list whose headers say that they name splits."""
-    return [i for i, name in enumerate(header) if name.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS)]
+def split_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Returns the columns of a list that name splits: as their headers say, then those that hold nothing else."""
+    named = [i for i, name in enumerate(header) if name.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS)]
+    held = [{cells[i] for cells in rows if i < len(cells)} for i in range(len(header))]
+    others = [
+        i for i, words in enumerate(held) if 1 < len(words) <= MOST_PARTS and all(meaning_of(w).split for w in words)
+    ]
+    return [*named, *(i for i in others if i not in named)]
 
 
 def split_of(word: str, column: str) -> str | None:
@@ -242,7 +248,7 @@ def _parse_row(row: Row, columns: tuple[int, int], width: int, bases: tuple[Path
         return f"a cell of {max(map(len, row.cells)):,} characters, which is no path; correct the line"
     if not all(row.cells[column] for column in columns):
         return "an empty cell, expected an image and a mask; complete the line or remove it"
-    located = (_locate(row.cells[column], base) for column, base in zip(columns, bases, strict=True))
+    located = (locate(row.cells[column], base) for column, base in zip(columns, bases, strict=True))
     image, mask = (_below(path, root) for path in located)
     missing = [shown(path) for path in (image, mask) if not os.path.exists(path)]  # False for a name too long
     if missing:
@@ -250,10 +256,13 @@ def _parse_row(row: Row, columns: tuple[int, int], width: int, bases: tuple[Path
     return Record(image, mask, _listed_stem(image, root))
 
 
-def _locate(cell: str, root: Path) -> Path:
+def locate(cell: str, root: Path) -> Path:
+    """Returns the file that a cell names, by what of its path is there: lists are written on other computers."""
     path = root / cell
-    if "\\" in cell and not os.path.exists(path):  # a list written on Windows
-        path = root / cell.replace("\\", "/")
+    if not os.path.exists(path):
+        parts = cell.replace("\\", "/").split("/")
+        ends = (root.joinpath(*parts[start:]) for start in range(len(parts)) if parts[start] not in ("", ".", ".."))
+        path = next(filter(os.path.exists, ends), path)
     return Path(os.path.abspath(path))
 
 

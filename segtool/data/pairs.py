@@ -158,12 +158,14 @@ def words_and_numbers(stem: str) -> list[str]:
 def words_left(stem: str, words: str) -> str | None:
     """Returns the words and numbers of a path but those given, with blanks between; None where it lacks one of them.
 
-    A name that begins with that of a folder around it, `07/07_frame_1`, does not say it twice.
+    A name that begins or ends with that of a folder around it, `07/07_frame_1`, `3/scan_3`, does not say it twice.
     """
     *folders, name = stem.split("/")
     around, own = [words_and_numbers(folder) for folder in folders], words_and_numbers(name)
     again = next((words for words in around if own[: len(words)] == words), [])
-    there, without = [*(word for words in around for word in words), *own[len(again) :]], set(words.split())
+    at_end = next((words for words in around if words and not again and own[-len(words) :] == words), [])
+    own = own[len(again) : len(own) - len(at_end)]
+    there, without = [*(word for words in around for word in words), *own], set(words.split())
     return " ".join(word for word in there if word not in without) if without <= set(there) else None
 
 

@@ -17,7 +17,7 @@ _WORDS = {
     "targets y trimap trimaps manual semantic semantics semseg category categories ids matte mattes matting parsing "
     "parse figureground silhouettes silhouette alpha pha",
     "train": "train training tr trn trainval",
-    "val": "val valid validation dev eval vl vd",
+    "val": "val valid validate validation dev eval vl vd",
     "test": "test testing tests ts te tst",
 }
 _OTHERS = {

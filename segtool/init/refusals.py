@@ -162,7 +162,7 @@ def require_pictures(records: Sequence[Record], data: Data) -> None:
             "not here: put them into a folder images/, with the names of the masks"
         )
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
-    if says_masks(data.train.pairing or data.pairing):
+    if says_masks(data.train.pairing or data.pairing) and not _lie_beside_pictures(sample, records):
         return
     facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
     flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
@@ -174,6 +174,13 @@ def require_pictures(records: Sequence[Record], data: Data) -> None:
             "them into one whose pixels hold the class; where one is the image, put masks into a folder masks/ beside "
             "images/"
         )
+
+
+def _lie_beside_pictures(sample: Sequence[Record], records: Sequence[Record]) -> bool:
+    """Whether other files beside the images hold no areas: those may be the pictures."""
+    used = {path for record in records for path in (record.image, record.mask)}
+    beside = [path for record in sample for path in record.image.parent.iterdir() if path.suffix in MASK_SUFFIXES]
+    return any(not are_flat([path]) for path in sorted(beside)[:MOST] if path not in used)
 
 
 def _lies_in_masks(image: Path, root: Path) -> bool:

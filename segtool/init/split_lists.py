@@ -20,6 +20,7 @@ from segtool.data.lists import (
     DATA_SUFFIXES,
     FLAGS,
     is_image_name,
+    locate,
     pairs_there,
     read_rows,
     says_image,
@@ -118,7 +119,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
         except DataError:
             continue
         cells = [tuple(row.cells[:MAX_COLUMNS]) for row in rows if row.cells]
-        ways = [_by_column(path, cells, tuple(header), place) for place in split_columns(header)]
+        ways = [_by_column(path, cells, tuple(header), place) for place in split_columns(header, cells)]
         divided = max(ways, key=len, default={})
         if divided and ("train" in divided or not whole):
             yield {split: _followed(root, part) for split, part in divided.items()}
@@ -277,5 +278,5 @@ def _of_two_bases(root: Path, part: _Part) -> tuple[Folders, int]:
 
 
 def _both_there(folder: Path, row: Sequence[str]) -> bool:
-    files = [cell.replace("\\", "/") for cell in row if is_image_name(cell)]
-    return len(files) >= 2 and all(os.path.isfile(folder / file) for file in files[:2])
+    files = [cell for cell in row if is_image_name(cell)]
+    return len(files) >= 2 and all(os.path.isfile(locate(file, folder)) for file in files[:2])

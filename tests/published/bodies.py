@@ -230,3 +230,15 @@ def tumours(root: Path) -> None:
         mask = 85 * sum((far < radius).astype(np.uint8) for radius in (12, 8, 5))
         save(root / "images" / f"slice_{index:03d}.png", (60 + mask / 2 + rng.integers(0, 20, SIZE)).astype(np.uint8))
         save(root / "masks" / f"slice_{index:03d}.png", mask.astype(np.uint8))
+
+
+@published({"train": 16, "val": 5, "test": 5}, "index", [0, 85, 170, 255], masks="_seg_", apart=r"case_([0-9]+)_slice")
+def oasis(root: Path) -> None:
+    """OASIS as slices: `keras_png_slices_train` and `keras_png_slices_seg_train`, `validate`, two endings in a name."""
+    base = root / "keras_png_slices_data"
+    for part, num in (("train", 16), ("validate", 5), ("test", 5)):
+        for index, (image, mask) in enumerate(pairs(objects(3, least=3), num, seed=1610 + len(part))):
+            stem = f"{10 * len(part) + index // 2:03d}_slice_{index % 2}.nii"
+            save(base / f"keras_png_slices_{part}" / f"case_{stem}.png", image.mean(-1).astype(np.uint8))
+            levels = np.array([0, 85, 170, 255], np.uint8)[mask]
+            save(base / f"keras_png_slices_seg_{part}" / f"seg_{stem}.png", levels)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import crack, membranes, nuclei, objects, polyp, retina, street
+from scenes import crack, membranes, nuclei, objects, polyp, retina, roads, street
 
 from published.registry import (
     VOC_COLORS,
     binary,
     colored,
     pairs,
+    rim,
     save,
     text,
     unsupported,
@@ -236,3 +237,14 @@ def cityscapes_without_images(root: Path) -> None:
         stem = root / "gtFine" / "train" / "aachen" / f"aachen_{index:06d}_000019_gtFine"
         save(stem.with_name(f"{stem.name}_labelIds.png"), np.array([23, 11, 7, 26, 24, 21], np.uint8)[mask])
         save(stem.with_name(f"{stem.name}_color.png"), colored(mask, VOC_COLORS))
+
+
+@unsupported("a few values each, as masks do|no images with masks of the same names found")
+def ottawa(root: Path) -> None:
+    """Ottawa: a folder for each place with three kinds of masks; the centre lines are not the image."""
+    for number in range(1, 13):
+        (image, mask), base = pairs(roads, 1, seed=1620 + number)[0], root / "Ottawa-Dataset" / str(number)
+        save(base / f"Ottawa-{number}.tif", image)
+        save(base / "segmentation.png", binary(mask))
+        save(base / "edge.png", binary(rim(mask, 9) == 9))
+        save(base / "centerline.png", binary(mask) // 2)
