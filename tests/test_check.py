@@ -92,7 +92,7 @@ def test_unknown_values_of_many_files_are_one_finding_with_a_table(tmp_path: Pat
         edit(tmp_path / f"set/train/masks/train_{index}.png", lambda mask: mask[3:5].fill(9))
     edit(tmp_path / "set/val/masks/val_0.png", lambda mask: mask[5, 5:6].fill(8))
     finding = found(config, tmp_path)["SEG302"]
-    assert (finding.count, len(finding.files)) == (8, 5)
+    assert (finding.count, len(finding.files)) == (8, 8)
     assert "9 (448 pixels in 7 files, first train/masks/train_0.png), 8 (1 pixel in 1 file, val/" in finding.message
 
 
@@ -728,6 +728,20 @@ def test_json_holds_findings_counts_and_splits_as_plain_data(tmp_path: Path) -> 
     assert document["counts"] == {"error": 1, "warning": 0, "note": 0}
     assert document["splits"]["val"]["pairs"] == 3
     assert sum(document["splits"]["val"]["pixels"].values()) == 3 * 24 * 32
+
+
+def test_people_are_told_the_first_files_and_json_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    names = tuple(f"a{number:02d}.png" for number in range(30))
+    for severity, most in (("error", 20), ("warning", 20), ("note", 5)):
+        finding = Finding("SEG501", severity, "told", 30, names, "first", "do it")
+        render(Console(width=2000), [finding])
+        printed = capsys.readouterr().out
+        assert "files a00.png, a01.png, " in printed
+        assert f"a{most - 1:02d}.png, … (--json names 30)\n" in printed
+        assert f"a{most:02d}.png" not in printed
+        assert to_json([finding])["findings"][0]["files"] == list(names)
+    render(Console(width=2000), [Finding("SEG501", "note", "told", 5, names[:5], "first", "do it")])
+    assert "a04.png\n" in capsys.readouterr().out
 
 
 def test_progress_counts_every_file_once(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from segtool.check.survey import Summary, Survey
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-SHOWN_FILES = 5
-SHOWN_BROKEN = 100  # files that cannot be read are mended one by one
+NAMED = 100  # most files of a finding, as many are mended one by one
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Finding:
     count: int
     """How many files, pairs or classes are concerned."""
     files: tuple[str, ...]
-    """The first few, relative to the data's root."""
+    """The first ones, relative to the data's root."""
     example: str
     """One of them in a sentence: file, pixel, value."""
     remedy: str
@@ -56,9 +55,9 @@ def num(count: int | Sized, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def few_names(survey: Survey, paths: Iterable[Path], limit: int = SHOWN_FILES) -> tuple[str, ...]:
+def few_names(survey: Survey, paths: Iterable[Path]) -> tuple[str, ...]:
     """Returns the first of some paths as people read them."""
-    return tuple(survey.name(path) for path in list(paths)[:limit])
+    return tuple(survey.name(path) for path in list(paths)[:NAMED])
 
 
 def share_text(share: float) -> str:

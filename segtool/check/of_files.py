@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from segtool.check.findings import SHOWN_BROKEN, SHOWN_FILES, Finding, a_check, few_names, num, size_text
+from segtool.check.findings import NAMED, Finding, a_check, few_names, num, size_text
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.pairs import name_twins
@@ -120,7 +120,7 @@ def lists_sound(survey: Survey) -> Iterator[Finding]:
             "error",
             f"{num(problems, 'line')} of the lists that cannot be used",
             len(problems),
-            tuple(dict.fromkeys(match[0] for problem in problems if (match := _LINE.match(problem))))[:SHOWN_FILES],
+            tuple(dict.fromkeys(match[0] for problem in problems if (match := _LINE.match(problem))))[:NAMED],
             "; ".join(problems[:3]),
             "give an image and its mask on each line, with paths relative to data.root",
         )
@@ -155,7 +155,7 @@ def files_excluded(survey: Survey) -> Iterator[Finding]:
             "note",
             f"{num(names, 'file')} left out by data.exclude, each with its partner",
             len(names),
-            tuple(names[:SHOWN_FILES]),
+            tuple(names[:NAMED]),
             names[0],
             "nothing, where that is meant",
         )
@@ -172,7 +172,7 @@ def listed_names_known(survey: Survey) -> Iterator[Finding]:
             "error" if all_unknown else "warning",
             f"{num(unknown, 'name')} in the lists of the splits that no image bears",
             len(unknown),
-            tuple(dict.fromkeys(match[0] for text in unknown if (match := _LINE.match(text))))[:SHOWN_FILES],
+            tuple(dict.fromkeys(match[0] for text in unknown if (match := _LINE.match(text))))[:NAMED],
             "; ".join(unknown[:3]),
             "put the images there, or take the lines out of the list; what the list does name is used",
         )
@@ -224,7 +224,7 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
             "error",
             f"{num(bad, what)} cannot be read",
             len(bad),
-            few_names(survey, [path for path, _ in bad], SHOWN_BROKEN),
+            few_names(survey, [path for path, _ in bad]),
             f"{survey.name(path)}: {reason}",
             f"{remedy}; or leave {'it and its partner' if len(bad) == 1 else 'them and their partners'} out by "
             "data.exclude",

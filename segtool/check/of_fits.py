@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
-from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
+from segtool.check.findings import Finding, a_check, few_names, num, share_text
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface, way_of
@@ -62,7 +62,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation fit the {other} picture, "
             f"but data.exif is {survey.data.exif}",
             len(wrong),
-            few_names(survey, [image.path for image, _ in wrong], SHOWN_BROKEN),
+            few_names(survey, [image.path for image, _ in wrong]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "
             f"{'stored' if applied else 'shown by viewers'} (EXIF orientation {image.orientation})",
             f"set data.exif to {setting}"
@@ -139,7 +139,7 @@ def masks_not_copied(survey: Survey) -> Iterator[Finding]:
             "warning",
             f"{num(copied, 'mask')} under the names of several images that do not look alike: one is another's",
             len(copied),
-            few_names(survey, [mask.path for pairs in copied for _, mask in pairs], SHOWN_BROKEN),
+            few_names(survey, [mask.path for pairs in copied for _, mask in pairs]),
             f"{survey.name(one[1].path)} = {survey.name(other[1].path)}, equal in every pixel{told}",
             "look at which image it was drawn on, and give the others masks of their own",
         )
@@ -172,7 +172,7 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
             "warning",
             f"{num(found, 'mask')} of {len(pairs)} in which the two classes look exchanged: object for background",
             len(found),
-            few_names(survey, [pairs[place][1].path for place in found], SHOWN_BROKEN),
+            few_names(survey, [pairs[place][1].path for place in found]),
             f"{survey.name(pairs[found[0]][1].path)}: {name} is {share_text(shares[found[0]])} of the pixels, in the "
             f"others {share_text(float(usual))} (the median), and looks like what the others have as "
             f"{shown(survey.labels.names[0])}",

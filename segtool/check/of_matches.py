@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num
+from segtool.check.findings import Finding, a_check, few_names, num
 from segtool.check.fit import turned_masks
 from segtool.check.matches import gain_of_turn, highest_low, match, strangers, tell
 from segtool.check.seats import Laid, Seats, lay_over, look_closely, prefers_own
@@ -113,7 +113,7 @@ def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int
             "warning",
             f"{num(wrong, 'mask')} of {len(pairs)} fit another image better than their own: is the pairing right?",
             len(wrong),
-            few_names(survey, [pairs[place][1].path for place, _ in wrong], SHOWN_BROKEN),
+            few_names(survey, [pairs[place][1].path for place, _ in wrong]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
             f"{survey.name(own.path)}",
             "look at these images and masks together, and give each mask the name of the image that it was drawn on",
@@ -128,7 +128,7 @@ def _tell_strange(survey: Survey, pairs: Sequence[Pair], strange: Sequence[int])
             "warning",
             f"{num(strange, 'mask')} of {len(pairs)} fit no edges of their image, as others do: of another picture?",
             len(strange),
-            few_names(survey, [pairs[place][1].path for place in strange], SHOWN_BROKEN),
+            few_names(survey, [pairs[place][1].path for place in strange]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} no better than masks of other "
             "images do",
             "look at these images and masks together, and put the masks there that were drawn on these images",
@@ -145,7 +145,7 @@ def _tell_turned(
             "warning",
             f"{num(turned, 'mask')} of {among} fit their image only when they are turned: another origin?",
             len(turned),
-            few_names(survey, [pairs[place][1].path for place, _ in turned], SHOWN_BROKEN),
+            few_names(survey, [pairs[place][1].path for place, _ in turned]),
             f"{survey.name(mask.path)}: {how}, by the edges of {survey.name(image.path)}",
             "look at these images and masks together, and mirror or turn the masks back",
         )
@@ -161,7 +161,7 @@ def _tell_aside(
             "warning",
             f"{num(aside, 'mask')} of {len(pairs)} lie{'s' if len(aside) == 1 else ''} beside what others outline",
             len(aside),
-            few_names(survey, [pairs[place][1].path for place, _ in aside], SHOWN_BROKEN),
+            few_names(survey, [pairs[place][1].path for place, _ in aside]),
             f"{survey.name(mask.path)}: pixels to move by, {way_of(shift)}, to follow the edges of "
             f"{survey.name(image.path)}",
             "look at these images with their masks laid over them, and export the masks again, or move them by as much",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segtool.check.copies import Part, likely_parts, look_again
-from segtool.check.findings import SHOWN_BROKEN, Finding, a_check, few_names, num, share_text
+from segtool.check.findings import Finding, a_check, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.check.survey import Pair, Survey
 from segtool.data.facts import ImageFacts, MaskFacts
@@ -137,7 +137,7 @@ def splits_apart(survey: Survey) -> Iterator[Finding]:
             "warning",
             f"{num(leaks, 'picture')} in two splits, equal in every pixel",
             len(leaks),
-            few_names(survey, [path for places in leaks for path in places.values()], SHOWN_BROKEN),
+            few_names(survey, [path for places in leaks for path in places.values()]),
             " = ".join(f"{survey.name(path)} ({split})" for split, path in first.items()),
             "remove them from all splits but one: scores on known pictures are too high",
         )
@@ -193,11 +193,7 @@ def pictures_apart(survey: Survey) -> Iterator[Finding]:
             "warning",
             f"{num(found, 'picture')} nearly the same as one of another split",
             len(found),
-            few_names(
-                survey,
-                [images[place].path for held, (known, _) in found.items() for place in (held, known)],
-                SHOWN_BROKEN,
-            ),
+            few_names(survey, [images[place].path for held, (known, _) in found.items() for place in (held, known)]),
             f"{survey.name(images[held].path)} ({splits[held]}) is almost {survey.name(images[known].path)} "
             f"({splits[known]}){how}",
             "keep copies and neighbouring frames of a video in one split (data.split.group does it by name): scores on "

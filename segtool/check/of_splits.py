@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.findings import SHOWN_FILES, Finding, Severity, a_check, few_names, num, share_text, size_text
+from segtool.check.findings import NAMED, Finding, Severity, a_check, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
 from segtool.data.specks import SLIP_MASKS
@@ -123,7 +123,7 @@ def stems_apart(survey: Survey) -> Iterator[Finding]:
             "note",
             f"{num(shared, 'name')} in two splits, with different pictures",
             len(shared),
-            tuple(shown(stem) for stem in shared[:SHOWN_FILES]),
+            tuple(shown(stem) for stem in shared[:NAMED]),
             f"{shown(shared[0])} is in {splits}",
             "nothing, where numbering starts again in each split; else see that no scene is in both",
         )

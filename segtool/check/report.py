@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+PRINTED = {"error": 20, "warning": 20, "note": 5}  # most files of a finding for people; `--json` names more
+
+
 def examine(config: Config, base: Path, *, progress: Progress | None = None, places: Places | None = None) -> Report:
     """Returns findings and figures of one pass over all files, or those of the last pass where nothing changed since.
 
@@ -79,7 +82,9 @@ def render(console: Console, findings: Sequence[Finding], summary: Summary | Non
     for finding in findings:
         line = Text(f"{finding.severity} {finding.code}", style=styles[finding.severity])
         console.print(line.append(f"  {finding.message}", style="not bold default"), soft_wrap=wrap)
-        for label, text in (("e.g.", finding.example), ("files", ", ".join(finding.files)), ("do", finding.remedy)):
+        files, most = finding.files, PRINTED[finding.severity]
+        named = ", ".join(files[:most]) + (f", … (--json names {len(files)})" if len(files) > most else "")
+        for label, text in (("e.g.", finding.example), ("files", named), ("do", finding.remedy)):
             if text:
                 console.print(Text(f"    {label:5} {text}"), soft_wrap=wrap)
     counts = Counter(finding.severity for finding in findings)
