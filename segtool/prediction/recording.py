@@ -31,7 +31,7 @@ class Recordings:
     def __init__(self, record: Callable[[Work, Tensor], Work | None]) -> None:
         self._record = record
         self._seen: Counter[object] = Counter()
-        self._recorded: dict[object, Work] = {}
+        self._recorded: dict[object, Work | None] = {}
 
     def __call__(self, work: Work, given: Tensor) -> Tensor:
         """Returns what the work makes of a tensor.
@@ -43,8 +43,8 @@ class Recordings:
         kind = (given.shape, given.stride(), given.dtype)
         self._seen[kind] += 1
         if self._seen[kind] == BEFORE + 1 and len(self._recorded) < MOST_SIZES and given.numel() <= MOST_NUMBERS:
-            self._recorded[kind] = self._record(work, given) or work
-        return self._recorded.get(kind, work)(given)
+            self._recorded[kind] = self._record(work, given)
+        return (self._recorded.get(kind) or work)(given)
 
 
 def graph_of(work: Work, like: Tensor, *, device: torch.device) -> Work | None:
@@ -52,11 +52,11 @@ def graph_of(work: Work, like: Tensor, *, device: torch.device) -> Work | None:
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
-    given = torch.empty_like(like, device=device)
+    given = torch.empty_like(like, device=device).copy_(like)
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
     try:
         with _waiting_raises():  # a recording that fails leaves torch in disorder; what would make it fail shows here
-            work(given.copy_(like))
+            expected = work(given)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             graph.capture_begin(capture_error_mode="thread_local")  # other threads pin memory meanwhile
@@ -65,7 +65,10 @@ def graph_of(work: Work, like: Tensor, *, device: torch.device) -> Work | None:
             finally:
                 graph.capture_end()
         torch.cuda.current_stream(device).wait_stream(stream)
+        graph.replay()
     except RuntimeError:  # the work waits for the GPU, or memory does not suffice
+        return None
+    if not torch.equal(made, expected):
         return None
 
     def replay(tensor: Tensor) -> Tensor:
