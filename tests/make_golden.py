@@ -116,8 +116,8 @@ def same_arithmetic() -> Iterator[None]:
     """Predicts in float32 and trains on one thread, and lets a CPU do the fp16 that a plan leaves to CUDA."""
     arithmetic = plan.arithmetic
 
-    def allowed(settings: Any, machine: plan.Machine, operations: float) -> Any:
-        return arithmetic(settings, replace(machine, kind="cuda"), operations)
+    def allowed(settings: Any, machine: plan.Machine, operations: float, *, waits: bool) -> Any:
+        return arithmetic(settings, replace(machine, kind="cuda"), operations, waits=waits)
 
     with contextlib.ExitStack() as stack:
         for module in (predict, train):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import config_of
 
 from segtool.config import ClassSpec, Config, Data, Train
 from segtool.errors import ConfigError
 from segtool.training import plan
-from segtool.training.plan import Machine, arithmetic
+from segtool.training.plan import Machine, arithmetic, make_plan
 
 PLAIN = Machine("cpu", fast_bf16=False, fast_fp16=False, threads=2, compiler="g++")
 SERVER = replace(PLAIN, fast_bf16=True)
@@ -62,6 +64,31 @@ def test_without_a_compiler_nothing_is_compiled_and_the_reason_names_one(machine
     assert arithmetic(Train(), machine, LONG)[1]
 
 
+def test_what_a_gpu_waits_for_is_not_compiled_unless_the_config_says_so():
+    _, compiled, choices = arithmetic(Train(), AMPERE, LONG, waits=True)
+    assert not compiled
+    assert "the GPU waits for the processor" in choices[1].reason
+    assert arithmetic(Train(compile=True), AMPERE, LONG, waits=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("channels", "crop", "batch", "compiled"),
+    [((8, 16), 64, 2, False), ((64, 128), 512, 16, True)],
+)
+def test_a_gpu_waits_for_the_processor_where_a_step_has_few_operations_for_its_layers(
+    monkeypatch, channels, crop, batch, compiled
+):
+    monkeypatch.setattr(Machine, "of", classmethod(lambda cls, device: AMPERE))
+    config = config_of(
+        Path("/"),
+        model={"encoder": {"name": "conv", "channels": list(channels)}},
+        augment={"crop": [crop, crop]},
+        train={"batch_size": batch, "steps": 10**8, "cache": False, "compile": "auto"},
+    )
+    device = torch.device("cpu")
+    assert make_plan(config, images=100, first_size=(crop, crop), device=device)[0].train.compile is compiled
+
+
 def test_a_compilation_pays_from_the_work_whose_saving_is_the_time_that_it_takes():
     threshold = plan.COMPILE_SECONDS / plan.CPU_GAIN * plan.CPU_RATE * SERVER.threads
     assert not chosen(SERVER, 0.99 * threshold)[1]
@@ -74,7 +101,7 @@ def test_a_short_budget_is_not_spent_on_a_compilation(monkeypatch, budget, compi
     monkeypatch.setattr(plan.Machine, "of", lambda _: SERVER)
     classes = (ClassSpec("a", values=(0,)), ClassSpec("b", values=(1,)))
     config = Config(data=Data(classes=classes), train=Train(steps=2 if compiled and budget else 10**9))
-    made, _ = plan.make_plan(config, images=10, first_size=(32, 32), device=torch.device("cpu"), budget=budget)
+    made, _ = make_plan(config, images=10, first_size=(32, 32), device=torch.device("cpu"), budget=budget)
     assert (made.train.compile, made.train.precision) == (compiled, "bf16" if compiled else "fp32")
 
 

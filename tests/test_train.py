@@ -796,8 +796,8 @@ def fp16_on_cpu(monkeypatch) -> None:
     """Lets a CPU do what a plan leaves to CUDA."""
     arithmetic = plan.arithmetic
 
-    def allowed(settings: Any, machine: plan.Machine, operations: float) -> Any:
-        return arithmetic(settings, replace(machine, kind="cuda"), operations)
+    def allowed(settings: Any, machine: plan.Machine, operations: float, *, waits: bool) -> Any:
+        return arithmetic(settings, replace(machine, kind="cuda"), operations, waits=waits)
 
     monkeypatch.setattr(plan, "arithmetic", allowed)
 
