@@ -29,7 +29,8 @@ LOOKED_AT = 16  # suspected masks that are read again
 COMPARED_WITH = 24  # other pairs that they are compared with
 FEW_PAIRS = 64  # up to so many are all read again, where they are small, as shares do not suspect any
 FEW_PIXELS = 20_000_000
-SAME_SCENE = 0.7  # correlation of thumbnails from which on two pictures may have one mask
+SAME_SCENE, SAME_APART = 0.7, 0.5  # correlation of thumbnails from which on two pictures may have one mask
+SAME_SURELY = 0.97  # the same where only the grain may differ
 
 # ------------------------------------------------------------------------------------------------- 2 grids
 
@@ -123,12 +124,17 @@ def _surface(survey: Survey, image: ImageFacts, mask: MaskFacts) -> np.ndarray |
 @a_check
 def masks_not_copied(survey: Survey) -> Iterator[Finding]:
     """SEG309: one mask under the names of two images that do not look alike."""
-    known: dict[str, dict[str, Pair]] = defaultdict(dict)
-    for image, mask in survey.fitting_pairs:
+    pairs = survey.fitting_pairs
+    known: dict[str, dict[str, int]] = defaultdict(dict)
+    for place, (image, mask) in enumerate(pairs):
         if mask.outline.any() and not image.plain:
-            known[mask.digest].setdefault(image.digest, (image, mask))
-    shared = [list(pairs.values()) for pairs in known.values() if len(pairs) > 1]
-    copied = [pairs for pairs in shared if not _any_alike([image for image, _ in pairs])]
+            known[mask.digest].setdefault(image.digest, place)
+    shared = [list(places.values()) for places in known.values() if len(places) > 1]
+    if not shared:
+        return
+    looks = np.stack([image.thumbnail for image, _ in pairs])
+    apart = standing_out(looks, np.ones(len(looks), bool))
+    copied = [[pairs[place] for place in places] for places in shared if not _any_alike(looks[places], apart[places])]
     if copied and sum(map(len, copied)) <= max(2, COPIED * len(known)):
         fits = own_fits([image for image, _ in copied[0]], [mask for _, mask in copied[0]])
         (one, other), order = copied[0][:2], np.argsort(-fits)
@@ -145,12 +151,17 @@ def masks_not_copied(survey: Survey) -> Iterator[Finding]:
         )
 
 
-def _any_alike(images: list[ImageFacts]) -> bool:
-    """Whether two pictures look alike, as frames of a fixed camera do, which share a mask with reason."""
-    flat = standing_out(np.stack([image.thumbnail for image in images]), np.zeros(0))
-    alike = flat @ flat.T
+def _any_alike(looks: np.ndarray, apart: np.ndarray) -> bool:
+    """Whether two of N pictures look alike, as frames of a fixed camera do, which share a mask with reason.
+
+    Args:
+        looks: Their thumbnails, N H H.
+        apart: What sets these apart from the mean of their set, N D: all bodies in a scanner look alike else.
+    """
+    flat = standing_out(looks, np.zeros(0))
+    alike, alike_apart = flat @ flat.T, apart @ apart.T
     np.fill_diagonal(alike, -1)
-    return bool(alike.max() >= SAME_SCENE)
+    return bool(((alike >= SAME_SCENE) & (alike_apart >= SAME_APART) | (alike >= SAME_SURELY)).any())
 
 
 @a_check
