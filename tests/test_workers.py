@@ -27,7 +27,7 @@ from segtool.data.formats import split_records
 from segtool.data.loader import evaluation_batches, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.data.slots import Slots, can_be_shared
+from segtool.data.slots import Slots, can_be_shared, make_slots
 from segtool.errors import DataError
 from segtool.system.distributed import World
 
@@ -223,9 +223,9 @@ def through_workers(records: list[Record], tiny_ds: Path, *, capacity: int | Non
 @FORKED
 @pytest.mark.parametrize("capacity", [None, 2**20])
 def test_batches_come_through_the_memory_that_forked_workers_share(records, tiny_ds, monkeypatch, capacity):
-    monkeypatch.setattr(loader, "can_be_shared", lambda: False)
-    expected = through_workers(records, tiny_ds, capacity=capacity)
-    monkeypatch.setattr(loader, "can_be_shared", lambda: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "make_slots", lambda *_: None)
+        expected = through_workers(records, tiny_ds, capacity=capacity)
     monkeypatch.setitem(ForkingPickler._extra_reducers, torch.Tensor, sent_by_torch)  # type: ignore[attr-defined]
     found = through_workers(records, tiny_ds, capacity=capacity)
     for one, other in zip(expected, found, strict=True):
@@ -242,12 +242,20 @@ def test_a_batch_that_is_larger_than_its_slot_comes_by_torch(records, tiny_ds):
 
 @two_workers
 @FORKED
+def test_batches_for_which_the_system_gives_no_slots_come_by_torch(records, tiny_ds):
+    assert make_slots(1, 3, 2**20) is not None
+    assert make_slots(1, 3, 2**60) is None
+    assert len(through_workers(records, tiny_ds, capacity=2**60)) == 12
+
+
+@two_workers
+@FORKED
 @pytest.mark.parametrize("change", ["fewer slots", "no copies"])
 def test_fewer_slots_or_batches_that_are_not_copied_would_be_written_over(records, tiny_ds, monkeypatch, change):
     """Negative control."""
     expected = through_workers(records, tiny_ds)
     if change == "fewer slots":
-        monkeypatch.setattr(loader, "Slots", lambda workers, each, capacity: Slots(workers, 1, capacity))
+        monkeypatch.setattr(loader, "make_slots", lambda workers, each, capacity: Slots(workers, 1, capacity))
     else:
         monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: tensor)
     found = through_workers(records, tiny_ds)
@@ -269,7 +277,7 @@ PATCHED = """
 import os, signal, sys
 from segtool.data import loader
 from segtool.data.reader import Reader
-from segtool.data.slots import Slots, can_be_shared
+from segtool.data.slots import Slots, can_be_shared, make_slots
 main, pair = os.getpid(), Reader.pair
 def faulty(self, record):
     if record.stem == "{stem}" and os.getpid() != main:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
-from segtool.data.slots import Left, Slots, can_be_shared
+from segtool.data.slots import Left, Slots, can_be_shared, make_slots
 from segtool.errors import DataError, shown
 from segtool.system.distributed import World
 from segtool.system.pools import num_cores
@@ -179,7 +179,7 @@ def batches(
         DataError: a file cannot be used; or a worker died or hung, with the file that it was reading.
     """
     reading = RawArray("q", [0, NOTHING] * workers)
-    slots = Slots(workers, PREFETCHED + 1, capacity) if workers and can_be_shared() else None
+    slots = make_slots(workers, PREFETCHED + 1, capacity)
     copied = Tensor.pin_memory if pinned else Tensor.clone
     loader: DataLoader[Handed] = DataLoader(
         Announced(dataset, reading) if workers else dataset,

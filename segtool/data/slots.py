@@ -77,6 +77,16 @@ class Slots:
         return image, torch.frombuffer(self._memory, dtype=torch.uint8, count=count, offset=behind).view(left.target)
 
 
+def make_slots(workers: int, each: int, capacity: int) -> Slots | None:
+    """Returns `Slots`; None without workers that share them, or where the system gives no such memory."""
+    if not workers or not can_be_shared():
+        return None
+    try:
+        return Slots(workers, each, capacity)
+    except OSError:
+        return None
+
+
 def can_be_shared() -> bool:
     """Whether loading processes are forked, and so have the memory of this one."""
     return multiprocessing.get_start_method() == "fork"
