@@ -76,6 +76,11 @@ def test_lists_in_json_divide_the_folders_and_name_no_classes(tmp_path: Path, pa
          ("split.json", "val")),
         ("splits.json", json.dumps([{"train": ["p0", "p1", "p2", "p3"], "val": ["p4", "p5"]}]),
          ("splits.json", "train"), ("splits.json", "val")),
+        ("dataset.json", json.dumps([{"img": f"p{i}.png", "n": 0.5, "split": "val" if i > 3 else "train"}
+                                     for i in range(6)]), ("dataset.json", "train"), ("dataset.json", "val")),
+        ("dataset.json", json.dumps({"images": [{"file_name": f"p{i}.png", "split": "val" if i > 3 else "train"}
+                                                for i in range(6)]}),
+         ("dataset.json", "train"), ("dataset.json", "val")),
         ("meta.csv", "name,is_valid\n" + "".join(f"p{i}.png,{i > 3}\n" for i in range(6)), ("meta.csv", "False"),
          ("meta.csv", "True")),
         ("meta.csv", "name,is_valid\n" + "".join(f"p{i}.png,{i > 1}\n" for i in range(6)), None, None),
@@ -107,6 +112,23 @@ def test_splits_in_yaml_json_and_tables_divide_the_folders(
         assert stems == (["a/p1", "c/p4"] if name == "folds.csv" else ["c/p4", "c/p5"])
     if "names" in text:
         assert [spec.name for spec in config.data.classes] == ["soil", "leaf"]
+
+
+def test_a_flag_for_the_test_leaves_the_rest_to_train(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / "info.csv").write_text("fname,is_test\n" + "".join(f"p{i}.png,{int(i > 8)}\n" for i in range(12)))
+    assert numbers(init(root), root) == {"train": 7, "val": 2, "test": 3}
+
+
+def test_cocos_lists_of_images_divide_the_folders(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for split, places in (("train", range(9)), ("val", range(9, 12))):
+        images = [{"id": i, "file_name": f"p{i}.png", "width": 8} for i in places]
+        coco = {"info": {"year": 2020}, "images": images, "categories": [{"id": 1, "name": "leaf"}]}
+        (root / f"instances_{split}.json").write_text(json.dumps(coco))
+    config = init(root)
+    assert numbers(config, root) == {"train": 9, "val": 3}
+    assert [spec.name for spec in config.data.classes] == ["background", "leaf"]
 
 
 def test_a_table_of_images_that_lost_their_zeros_is_not_mistaken_for_one_of_its_row_numbers(tmp_path: Path) -> None:

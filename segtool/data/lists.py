@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -124,24 +124,29 @@ def _data_of(path: Path, text: str) -> Any:
 def _table_of(data: Any) -> str:
     """Returns the entries of plain data as CSV: of one list, or those of each split, with a column of these.
 
-    An entry is a name, or names by keys such as `image` and `mask`. What holds no such entries gives an empty text.
+    An entry is a name, or names and numbers by keys such as `image` and `mask`; of entries with other keys, as COCO has
+    them, those that name most images. What holds no such entries gives an empty text.
     """
+    tables: dict[tuple[str, ...], list[list[Any]]] = defaultdict(list)
     division = _division(data)
     if division and all(meaning_of(str(part)).split for part in division.values()):  # {"0001": "train", …}
-        table = [["name", "split"], *([name, str(part)] for name, part in division.items())]
+        tables["name", "split"] = [[name, part] for name, part in division.items()]
     else:
-        table = []
         parts = division or (data if isinstance(data, dict) else {"": data})
         for part, entries in parts.items():
             for entry in entries if isinstance(entries, list) else [entries]:
                 names = entry if isinstance(entry, dict) else {"name": entry}
-                if all(isinstance(name, str | int) for name in names.values()):
-                    cells = names | {"split": part} if part else names
-                    table = table or [list(cells)]
-                    table += [list(cells.values())] if list(cells) == table[0] else []
+                if all(isinstance(name, str | int | float) for name in names.values()):
+                    cells = {"split": part, **names} if part else names
+                    tables[tuple(cells)].append(list(cells.values()))
+    header, rows = max(tables.items(), key=lambda table: sum(map(_names_image, table[1])), default=((), []))
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(table)
+    csv.writer(out, lineterminator="\n").writerows([header, *rows] if rows else [])
     return out.getvalue()
+
+
+def _names_image(row: Sequence[Any]) -> bool:
+    return any(is_image_name(str(cell)) for cell in row)
 
 
 def _division(data: Any, depth: int = 0) -> dict[str, Any]:
@@ -165,10 +170,11 @@ def _parse_rows(text: str, *, whole: bool) -> list[Row]:
 
 
 def says_image(cells: Sequence[str]) -> bool:
-    """Whether a first line is a header: its cells are words, one of which is what a list of images is headed by."""
+    """Whether a first line is a header: its cells are words, one of which is what images or splits are headed by."""
     words = {word for cell in cells for word in re.findall(r"[a-z]+", cell.lower())}
     plain = not any(map(is_image_name, cells)) and not any(re.search(r"\d|/", cell) for cell in cells)
-    return plain and bool(words & _HEADER_WORDS)
+    names_splits = len(cells) > 1 and any(cell.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS) for cell in cells)
+    return plain and (bool(words & _HEADER_WORDS) or names_splits)
 
 
 def rows_of_part(header: Sequence[str], rows: list[Row], part: str | None, path: Path) -> list[Row]:

@@ -161,9 +161,9 @@ def _by_column(path: str, cells: Sequence[tuple[str, ...]], header: tuple[str, .
 def _followed(root: Path, part: _Part) -> _Part:
     """Returns the list that a part names in place of images, as `train: lists/a.txt` does; else the part itself."""
     around = (root / part.path).parent
-    files = [around / cell for row in part.cells for cell in row if cell.lower().endswith(SUFFIXES)]
-    path = files[0] if len(files) == len(part.cells) == 1 else root
-    if not path.is_relative_to(root) or not is_small(path, MAX_BYTES):
+    named = [around / cell for cell in part.cells[0] if cell.lower().endswith(SUFFIXES)] if len(part.cells) == 1 else []
+    path = next((path for path in named if path.is_relative_to(root) and is_small(path, MAX_BYTES)), None)
+    if path is None:
         return part
     header, rows = read_rows(path, header=says_image)
     cells = tuple(tuple(row.cells[:MAX_COLUMNS]) for row in rows if row.cells)
