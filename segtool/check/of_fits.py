@@ -60,8 +60,8 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "SEG206",
             "error",
-            f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation fit the {other} picture, "
-            f"but data.exif is {survey.data.exif}",
+            f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation "
+            f"{'fits' if len(wrong) == 1 else 'fit'} the {other} picture, but data.exif is {survey.data.exif}",
             len(wrong),
             few_names(survey, [image.path for image, _ in wrong]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "

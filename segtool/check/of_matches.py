@@ -105,13 +105,22 @@ def _lay(survey: Survey, pairs: Sequence[Pair], places: Sequence[int]) -> list[L
     return [laid for laid in in_threads(lay, chosen) if laid]
 
 
+def _masks_of(count: int, among: int) -> str:
+    return f"{num(count, 'mask')} of {among} {'fits' if count == 1 else 'fit'}"
+
+
+def _their(count: int) -> str:
+    return "its" if count == 1 else "their"
+
+
 def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int, int]]) -> Iterator[Finding]:
     if wrong:
         (own, mask), (fitting, _) = pairs[wrong[0][0]], pairs[wrong[0][1]]
         yield Finding(
             "SEG109",
             "warning",
-            f"{num(wrong, 'mask')} of {len(pairs)} fit another image better than their own: is the pairing right?",
+            f"{_masks_of(len(wrong), len(pairs))} another image better than {_their(len(wrong))} own: is the pairing "
+            "right?",
             len(wrong),
             few_names(survey, [pairs[place][1].path for place, _ in wrong]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
@@ -126,7 +135,8 @@ def _tell_strange(survey: Survey, pairs: Sequence[Pair], strange: Sequence[int])
         yield Finding(
             "SEG111",
             "warning",
-            f"{num(strange, 'mask')} of {len(pairs)} fit no edges of their image, as others do: of another picture?",
+            f"{_masks_of(len(strange), len(pairs))} no edges of {_their(len(strange))} image, as others do: of another "
+            "picture?",
             len(strange),
             few_names(survey, [pairs[place][1].path for place in strange]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} no better than masks of other "
@@ -143,7 +153,7 @@ def _tell_turned(
         yield Finding(
             "SEG209",
             "warning",
-            f"{num(turned, 'mask')} of {among} fit their image only when they are turned: another origin?",
+            f"{_masks_of(len(turned), among)} {_their(len(turned))} image only when turned: another origin?",
             len(turned),
             few_names(survey, [pairs[place][1].path for place, _ in turned]),
             f"{survey.name(mask.path)}: {how}, by the edges of {survey.name(image.path)}",
