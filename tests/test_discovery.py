@@ -120,6 +120,20 @@ def test_a_flag_for_the_test_leaves_the_rest_to_train(tmp_path: Path) -> None:
     assert numbers(init(root), root) == {"train": 7, "val": 2, "test": 3}
 
 
+def test_names_of_images_that_hold_words_of_splits_are_no_column_of_splits(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for kind in ("images", "masks"):
+        for i in range(12):
+            (root / kind / f"p{i}.png").rename(root / kind / f"{i}_{'train' if i < 8 else 'test'}_.png")
+    for split, places in (("train", range(8)), ("test", range(8, 12))):
+        rows = "".join(f"{i}_{split}_.png,{7 * i}\n" for i in places)
+        (root / f"stage_1_{split}_images.csv").write_text(f"new_filename,id\n{rows}")
+    config = init(root)
+    assert config.data.test is not None
+    assert (config.data.test.list, config.data.test.part) == ("stage_1_test_images.csv", None)
+    assert len(split_records(config, root.parent)["test"]) == 4
+
+
 def test_cocos_lists_of_images_divide_the_folders(tmp_path: Path) -> None:
     root = simple_set(tmp_path / "set")
     for split, places in (("train", range(9)), ("val", range(9, 12))):

@@ -202,10 +202,15 @@ def split_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     """Returns the columns of a list that name splits: as their headers say, then those that hold nothing else."""
     named = [i for i, name in enumerate(header) if name.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS)]
     held = [{cells[i] for cells in rows if i < len(cells)} for i in range(len(header))]
-    others = [
-        i for i, words in enumerate(held) if 1 < len(words) <= MOST_PARTS and all(meaning_of(w).split for w in words)
-    ]
-    return [*named, *(i for i in others if i not in named)]
+    return [*named, *(i for i, words in enumerate(held) if i not in named and _are_splits(words))]
+
+
+def _are_splits(words: set[str]) -> bool:
+    """Whether words are those of splits, training among them, and no names that hold such a word: `0_test_1.png`."""
+    if not 1 < len(words) <= MOST_PARTS or not all(re.fullmatch("[A-Za-z_]+", word) for word in words):
+        return False
+    told = {meaning_of(word).split for word in words}
+    return "train" in told and len(told) > 1 and None not in told
 
 
 def split_of(word: str, column: str) -> str | None:
