@@ -277,7 +277,6 @@ PATCHED = """
 import os, signal, sys
 from segtool.data import loader
 from segtool.data.reader import Reader
-from segtool.data.slots import Slots, can_be_shared, make_slots
 main, pair = os.getpid(), Reader.pair
 def faulty(self, record):
     if record.stem == "{stem}" and os.getpid() != main:
@@ -285,6 +284,7 @@ def faulty(self, record):
     return pair(self, record)
 Reader.pair = faulty
 loader.TIMEOUT = {timeout}
+loader.FEW = 1
 from segtool.cli import main
 main()
 """

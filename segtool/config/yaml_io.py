@@ -230,11 +230,12 @@ class _Reader:
         """Notes `color: #808080`, which YAML reads as nothing and a comment."""
         if self.sources is None:
             self.sources = self.text.splitlines()
-        row = self.sources[_line(event) - 1] if _line(event) <= len(self.sources) else ""
-        found = re.match(r"\s*#[0-9a-fA-F]{6}\b", row[event.start_mark.column :])
+        line, column = _place(event)
+        row = self.sources[line - 1] if line <= len(self.sources) else ""
+        found = re.match(r"\s*#[0-9a-fA-F]{6}\b", row[column:])
         if found:
             color = found.group().strip()
-            self.problem(_line(event), f'{color} without quotes is a comment in YAML; write "{color}"')
+            self.problem(line, f'{color} without quotes is a comment in YAML; write "{color}"')
 
 
 def join(path: str, key: str) -> str:
@@ -259,7 +260,13 @@ def _cut(text: str, length: int) -> str:
 
 
 def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1
+    return _place(event)[0]
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    """Returns the line, from 1, and the column, from 0, that an event begins at."""
+    assert event.start_mark is not None, "an event of a text has its place"
+    return event.start_mark.line + 1, event.start_mark.column
 
 
 def _read(path: Path) -> bytes:
