@@ -168,7 +168,10 @@ class Labels:
         where it is neither. The mask must be of a kind that the encoding reads."""
         rows = np.arange(IGNORE + 2)
         rows[[IGNORE, UNKNOWN]] = self.num_classes, self.num_classes + 1  # UNKNOWN is -1: the last one
-        return rows[self.look_up(stored)]
+        pixels, table = self.looked_at(stored), self._table(stored)
+        if table is None or pixels.itemsize > 1:
+            return rows[self.look_up(stored)]
+        return rows[table][pixels]  # 256 rows are sooner found than those of all pixels
 
     def looked_at(self, stored: StoredMask) -> np.ndarray:
         """Returns what of a mask the encoding reads, as it is stored: its opacity, else its values or colours."""
