@@ -219,3 +219,23 @@ def test_a_list_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     settings = config(numbered(tmp_path, 5), train=Folders("images", "masks", list="no.txt"))
     with pytest.raises(DataError, match="the list cannot be read"):
         split_records(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("left/0.png", "left/0.png"),
+        ("/home/ann/set/left/0.png", "left/0.png"),
+        ("D:\\set\\left\\0.png", "left/0.png"),
+        ("../left/0.png", "left/0.png"),
+        ("right/0.png", None),
+        ("/home/ann/set/right/0.png", None),
+    ],
+)
+def test_a_file_of_a_list_is_found_by_its_path_on_another_computer_but_in_no_other_folder(tmp_path, cell, found):
+    for name in ("0.png", "left/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    located = lists.locate(cell, tmp_path)
+    assert located.exists() == (found is not None)
+    assert found is None or located == tmp_path / found

@@ -61,8 +61,9 @@ def values_known(survey: Survey) -> Iterator[Finding]:
     """SEG302: stored values or colours that no class and no `ignore` lists."""
     pixels: Counter[int] = Counter()
     files: dict[int, list[Path]] = defaultdict(list)
-    pictures = _pictures(survey)
-    concerned = [path for path, use in survey.uses.items() if use.unknown and path not in pictures]
+    concerned = [path for path, use in survey.uses.items() if use.unknown]
+    pictures = _pictures(survey) if concerned else {}
+    concerned = [path for path in concerned if path not in pictures]
     for path in concerned:
         for value, count in survey.uses[path].unknown.items():
             pixels[value] += count

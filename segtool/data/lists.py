@@ -268,11 +268,18 @@ def _parse_row(row: Row, columns: tuple[int, int], width: int, bases: tuple[Path
 
 
 def locate(cell: str, root: Path) -> Path:
-    """Returns the file that a cell names, by what of its path is there: lists are written on other computers."""
+    """Returns the file that a cell names, by what of its path is there: lists are written on other computers.
+
+    A file keeps the folder that it is said to lie in: `left/0.png` is not `0.png`, nor `right/0.png`.
+    """
     path = root / cell
     if not os.path.exists(path):
         parts = cell.replace("\\", "/").split("/")
-        ends = (root.joinpath(*parts[start:]) for start in range(len(parts)) if parts[start] not in ("", ".", ".."))
+        ends = (
+            root.joinpath(*parts[start:])
+            for start in range(max(1, len(parts) - 1))
+            if parts[start] not in ("", ".", "..")
+        )
         path = next(filter(os.path.exists, ends), path)
     return Path(os.path.abspath(path))
 
