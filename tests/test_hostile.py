@@ -827,16 +827,15 @@ def test_a_large_image_that_is_cut_is_a_data_error_and_leaves_no_file(tmp_path, 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
-    monkeypatch.setattr("segtool.data.images.SPOOL_PIXELS", 100)
     monkeypatch.setattr("segtool.data.images.BAND_PIXELS", 250)
     (tmp_path / "spool").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
     (tmp_path / "x").write_bytes(buffer.getvalue())
-    assert read_image(tmp_path / "x", channels=3).shape == (60, 50, 3)
+    assert read_image(tmp_path / "x", channels=3, spool_pixels=100).shape == (60, 50, 3)
     for share in (0.3, 0.6, 0.9):
         (tmp_path / "x").write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
         with pytest.raises(DataError, match="truncated or corrupt"):
-            read_image(tmp_path / "x", channels=3)
+            read_image(tmp_path / "x", channels=3, spool_pixels=100)
     assert not list((tmp_path / "spool").iterdir())
 
 

@@ -20,6 +20,7 @@ from stubs import red
 from torch import Tensor
 
 from segtool.config import Config
+from segtool.data.images import BAND_PIXELS
 from segtool.data.labels import Labels
 from segtool.data.predictions import MADE_BY
 from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError, ShortageError
@@ -453,6 +454,22 @@ def test_an_image_that_cannot_be_read_keeps_its_place_among_small_and_large_ones
     results = list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
     assert [result.stem if isinstance(result, Path) else "error" for result in results] == [*"ab", "error", *"def"]
     for name in "abdef":
+        assert (np.array(Image.open(tmp_path / "out" / f"{name}.png")) == classes[name]).all()
+
+
+def test_an_image_that_goes_through_in_tiles_lies_in_a_file_and_no_other_does(tmp_path, predictor, config, monkeypatch):
+    from segtool.prediction import predict as module
+
+    monkeypatch.setattr(module, "MAX_WHOLE_PIXELS", BAND_PIXELS + 1000)
+    files: list[tuple[int, ...]] = []
+    monkeypatch.setattr(
+        "segtool.data.images.spooled", lambda shape: (files.append(shape), np.empty(shape, np.uint8))[1]
+    )
+    sides = {"large": (1024, 1028), "small": (1024, 1024)}
+    classes = {name: image_at(tmp_path / "in" / f"{name}.png", *size) for name, size in sides.items()}
+    list(predict(predictor, config, jobs_for(tmp_path / "in", tmp_path / "out")))
+    assert files == [(*sides["large"], 3)]
+    for name in sides:
         assert (np.array(Image.open(tmp_path / "out" / f"{name}.png")) == classes[name]).all()
 
 

@@ -69,9 +69,8 @@ def test_a_large_image_is_read_in_bands_as_a_small_one_is_at_once(tmp_path, monk
     picture.save(tmp_path / "a.png")
     expected = read_image(tmp_path / "a.png", channels=channels)
     assert expected.base is None or not hasattr(expected.base, "madvise")
-    monkeypatch.setattr(images, "SPOOL_PIXELS", spool_pixels)
     monkeypatch.setattr(images, "BAND_PIXELS", 5 * 31)
-    found = read_image(tmp_path / "a.png", channels=channels)
+    found = read_image(tmp_path / "a.png", channels=channels, spool_pixels=spool_pixels)
     assert hasattr(found.base, "madvise") == (spool_pixels == 100), "whether it lies in a file"
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     assert (found == expected).all()

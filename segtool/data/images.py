@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".
 """Names that are taken for images when a folder is searched, in lower case."""
 
 SPOOL_PIXELS = 2**25
-"""Images of more pixels (100 MB in colour) are decoded into a temporary file."""
+"""Images of more pixels (100 MB in colour) go into a temporary file, where nothing else is asked for."""
 BAND_PIXELS = 2**20
 """As many are taken from Pillow at a time: an image of more is never held there and as bytes and as an array."""
 
@@ -35,8 +35,10 @@ INVERSE_ORIENTATION = {6: 8, 8: 6}
 """Orientations whose turn another one takes back; the others take back their own."""
 
 
-def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: int) -> np.ndarray:
-    """Returns the image as H W C, writable and contiguous; one of more than 33 megapixels lies in a temporary file.
+def read_image(
+    path: Path, *, channels: int, exif: str = "apply", max_pixels: int, spool_pixels: int = SPOOL_PIXELS
+) -> np.ndarray:
+    """Returns the image as H W C, writable and contiguous.
 
     uint8, or float32 in 0..255 where the file holds 16 bits (`value * 255 / 65535`, nothing clipped, the scale
     independent of the content).
@@ -46,6 +48,7 @@ def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: in
             where the file has none); any number for a TIFF that stores just that many samples.
         exif: What becomes of an orientation tag: `apply`, `ignore` or `error`.
         max_pixels: The limit on height times width, checked before the pixels are decoded.
+        spool_pixels: An 8-bit image of more pixels lies in a temporary file instead of memory.
 
     Raises:
         DataError: a file that cannot be read, or a format or mode that has no place above. Alpha that is not opaque is
@@ -58,21 +61,27 @@ def read_image(path: Path, *, channels: int, exif: str = "apply", max_pixels: in
                 f"{shown(path)}: EXIF orientation {orientation}, but data.exif is 'error'; save the image upright, or "
                 f"set data.exif to apply (as a viewer shows it) or ignore (the stored grid)"
             )
-        pixels = read_opened(opened, channels=channels, orientation=orientation, upright=exif != "ignore")
+        upright = exif != "ignore"
+        pixels = read_opened(
+            opened, channels=channels, orientation=orientation, upright=upright, spool_pixels=spool_pixels
+        )
     return np.require(pixels, requirements=["C", "W"])
 
 
-def read_opened(opened: Opened, *, channels: int, orientation: int, upright: bool = True) -> np.ndarray:
+def read_opened(
+    opened: Opened, *, channels: int, orientation: int, upright: bool = True, spool_pixels: int = SPOOL_PIXELS
+) -> np.ndarray:
     """Returns an image that is opened as H W C, perhaps a view, as `read_image` does.
 
     Args:
         orientation: The one that its file tells, 1 to 8.
         upright: Apply it.
+        spool_pixels: As of `read_image`.
     """
     if opened.format == "TIFF" and (not has_usual_samples(opened) or channels not in (1, 3, 4)):
         pixels = _read_samples(opened, channels)
     else:
-        pixels = _to_channels(opened, channels)
+        pixels = _to_channels(opened, channels, spool_pixels)
         if opened.format == "TIFF":  # Pillow has applied it while decoding
             pixels = apply_orientation(pixels, INVERSE_ORIENTATION.get(orientation, orientation))
     return apply_orientation(pixels, orientation) if upright else pixels
@@ -119,7 +128,7 @@ def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _to_channels(opened: Opened, channels: int) -> np.ndarray:
+def _to_channels(opened: Opened, channels: int, spool_pixels: int) -> np.ndarray:
     if channels not in (1, 3, 4):
         raise DataError(
             f"{shown(opened.path)}: {opened.format} with {opened.samples} samples a pixel, but data.channels is "
@@ -129,7 +138,7 @@ def _to_channels(opened: Opened, channels: int) -> np.ndarray:
     image = load_pixels(opened)
     if image.mode.startswith("I;16"):
         return _spread(_scale_16(np.asarray(image)), channels)
-    return _spread_8(_with_alpha_shown(image, opened), channels, opened)
+    return _spread_8(_with_alpha_shown(image, opened), channels, opened, spool_pixels)
 
 
 def _refuse_inexact(opened: Opened) -> None:
@@ -167,22 +176,22 @@ def _with_alpha_shown(image: Image.Image, opened: Opened) -> Image.Image:
     return image if target == image.mode else guarded(opened.path, lambda: image.convert(target))
 
 
-def _spread_8(image: Image.Image, channels: int, opened: Opened) -> np.ndarray:
+def _spread_8(image: Image.Image, channels: int, opened: Opened, spool_pixels: int) -> np.ndarray:
     target = {1: "L", 3: "RGB"}.get(channels, "RGBA")
     if channels < 4 and image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
         if alpha.getextrema() != (255, 255):
             _refuse_alpha(alpha, channels, opened)
-    return _pixels(image, target)
+    return _pixels(image, target, spool_pixels)
 
 
-def _pixels(image: Image.Image, mode: str) -> np.ndarray:
-    """Returns an image as H W C in a mode; a large one by bands of rows, a very large one into a temporary file."""
+def _pixels(image: Image.Image, mode: str, spool_pixels: int) -> np.ndarray:
+    """Returns an image as H W C in a mode; a large one by bands of rows."""
     count = image.width * image.height
     if count <= BAND_PIXELS:
         return np.atleast_3d(np.asarray(_in_mode(image, mode)))
     shape = image.height, image.width, len(mode)
-    pixels = spooled(shape) if count > SPOOL_PIXELS else np.empty(shape, np.uint8)
+    pixels = spooled(shape) if count > spool_pixels else np.empty(shape, np.uint8)
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from segtool.data.images import read_image
+from segtool.data.images import SPOOL_PIXELS, read_image
 from segtool.prediction.inference import BandPredictor, Piece, Predictor
 
 
@@ -78,11 +79,14 @@ def averaged(streams: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
         ]
 
 
-def read_views(path: Path, channels: Sequence[int], *, exif: str, max_pixels: int) -> np.ndarray:
+def read_views(
+    path: Path, channels: Sequence[int], *, exif: str, max_pixels: int, spool_pixels: int = SPOOL_PIXELS
+) -> np.ndarray:
     """Returns an image as H W C, read once for each number of channels, one after the other along C.
 
     Raises:
         DataError: as `read_image`.
     """
-    views = [read_image(path, channels=count, exif=exif, max_pixels=max_pixels) for count in channels]
+    read = partial(read_image, path, exif=exif, max_pixels=max_pixels, spool_pixels=spool_pixels)
+    views = [read(channels=count) for count in channels]
     return views[0] if len(views) == 1 else np.concatenate(views, axis=2)

@@ -119,8 +119,10 @@ def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) ->
         require_replaceable(path, job.out)
     if resume and all(path.exists() for path in job.outputs):
         return None
+    limit = config.limits.max_pixels
     try:
-        return read_views(job.image, channels, exif=config.data.exif, max_pixels=config.limits.max_pixels)
+        # What goes through the network in tiles is needed in memory by strips alone.
+        return read_views(job.image, channels, exif=config.data.exif, max_pixels=limit, spool_pixels=MAX_WHOLE_PIXELS)
     except DataError as error:
         return error
 
