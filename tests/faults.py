@@ -12,7 +12,7 @@ import io
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,7 @@ class Disk:
         return self.fails_at is not None and len(self.events) > self.fails_at
 
     @contextmanager
-    def installed(self) -> Iterator[Disk]:
+    def installed(self) -> Generator[Disk]:
         with pytest.MonkeyPatch.context() as patch:
             for module in (builtins, io):
                 patch.setattr(module, "open", self._open_file)

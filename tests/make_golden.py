@@ -18,7 +18,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def make(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def same_arithmetic() -> Iterator[None]:
+def same_arithmetic() -> Generator[None]:
     """Predicts in float32 and trains on one thread, and lets a CPU do the fp16 that a plan leaves to CUDA."""
     arithmetic = plan.arithmetic
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ SEGTOOL = [sys.executable, "-m", "segtool"]
 
 
 @contextmanager
-def no_waiting() -> Iterator[None]:
+def no_waiting() -> Generator[None]:
     """Inside, torch raises where the host would wait for the GPU."""
     with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that it does not see every such place
         torch.cuda.set_sync_debug_mode("error")

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -172,7 +172,7 @@ def _dry_run(
 
 
 @contextmanager
-def _continued_by(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> Iterator[None]:
+def _continued_by(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> Generator[None]:
     """Tells how to continue all folds, and not the one alone, where a signal or the disk ends what is inside."""
     words = ["segtool", "train", argument(session.config), "--folds", str(count)]
     words += ["--run", argument(directory), "--resume"]

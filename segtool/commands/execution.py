@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
 
 
 @contextlib.contextmanager
-def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Iterator[None]:
+def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Generator[None]:
     """Keeps why a run ends in its log, tells how to go on where disk or data failed, and lets go of its directory."""
     try:
         yield

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Conf
 
 
 @contextmanager
-def located(config: Config) -> Iterator[None]:
+def located(config: Config) -> Generator[None]:
     """Gives the problems of a ConfigError that is raised inside, such as by a component's options, their places."""
     try:
         yield

@@ -13,7 +13,7 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,7 +92,7 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Iterator[Opened]:
+def open_image(path: Path, *, formats: Collection[str], max_pixels: int) -> Generator[Opened]:
     """Opens one of `formats`, single-frame and within `max_pixels`, and closes it in the end.
 
     Raises:
@@ -294,7 +294,7 @@ def _png_has_exif(opened: Opened) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Keeps Pillow's warnings about odd metadata to itself; under a lock, as warning filters are global."""
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -302,7 +302,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_bomb_check(size: tuple[int, int] | None) -> Iterator[None]:
+def _without_bomb_check(size: tuple[int, int] | None) -> Generator[None]:
     """Lifts Pillow's own limit where ours, already checked, allows more; a global of Pillow, so under the lock."""
     limit = Image.MAX_IMAGE_PIXELS
     if size is not None and (limit is None or size[0] * size[1] <= limit):

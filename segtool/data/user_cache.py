@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,7 +60,7 @@ class UserCache:
         self._database = None
 
     @contextlib.contextmanager
-    def _tolerant(self) -> Iterator[None]:
+    def _tolerant(self) -> Generator[None]:
         """Goes on without the cache where anything of it fails: no user has asked for it."""
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -82,7 +82,7 @@ def graph_of(work: Work, like: Tensor, *, device: torch.device) -> Work | None:
 
 
 @contextmanager
-def _waiting_raises() -> Iterator[None]:
+def _waiting_raises() -> Generator[None]:
     """Inside, torch raises RuntimeError where the host would wait for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that it does not see every such place

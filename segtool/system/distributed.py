@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,7 +98,7 @@ class World:
         return [json.loads(line) for line in self.gather(_tensor_of(lines)).numpy().tobytes().splitlines()]
 
     @contextmanager
-    def agreed(self) -> Iterator[None]:
+    def agreed(self) -> Generator[None]:
         """Ends all processes where what is inside fails in one, with the error of the first one only.
 
         Raises:
@@ -162,7 +162,7 @@ def apart(network: nn.Module) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
+def join_world() -> Generator[World]:
     """Gives this process its place among those that torchrun started, and leaves them at the end.
 
     Raises:
@@ -307,7 +307,7 @@ def check_gpus(count: int) -> None:
 
 
 @contextmanager
-def convolutions_by_trial(device: torch.device) -> Iterator[None]:
+def convolutions_by_trial(device: torch.device) -> Generator[None]:
     """On CUDA makes cuDNN try its algorithms on each new size inside and take the fastest.
 
     It is for training, whose crops have one size; the images that are predicted have many.

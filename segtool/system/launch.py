@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from segtool.errors import ConfigError, DataError, DivergedError, JobError, LostError, SegtoolError
@@ -128,7 +128,7 @@ def _cause(failures: Mapping[int, Any], processes: int) -> JobError:
 
 
 @contextlib.contextmanager
-def _quietly(environment: Mapping[str, str]) -> Iterator[None]:
+def _quietly(environment: Mapping[str, str]) -> Generator[None]:
     """Sets the environment inside, keeps torch's own log off the terminal, and puts the handlers of signals back."""
     before = {name: os.environ.get(name) for name in environment}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

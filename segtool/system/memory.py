@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from segtool.system import control_group
@@ -22,7 +22,7 @@ def free_memory() -> int | None:
 
 
 @contextlib.contextmanager
-def memory_bounded(extra: int) -> Iterator[None]:
+def memory_bounded(extra: int) -> Generator[None]:
     """Lets the process take `extra` bytes more inside; what asks for more meets an error, as where none is left.
 
     For a reader of files from anywhere, which may name any size. Does nothing but on Linux.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from segtool.errors import SegtoolError, ShortageError
@@ -22,7 +22,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 @contextmanager
-def shortage_told(explain: Callable[[], str]) -> Iterator[None]:
+def shortage_told(explain: Callable[[], str]) -> Generator[None]:
     """Raises ShortageError, with what `explain` says of the circumstances and the remedy, where memory runs out."""
     try:
         yield

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 _late: list[int] = []  # signals that have ended nothing yet
@@ -53,7 +53,7 @@ def end_where_asked() -> None:
 
 
 @contextlib.contextmanager
-def raised_at_signals(error: Callable[[int], BaseException]) -> Iterator[None]:
+def raised_at_signals(error: Callable[[int], BaseException]) -> Generator[None]:
     """Ends what is inside at a signal, with the error for it; a second one ends at once.
 
     It leaves as SystemExit, which is taken for no failure of what is inside; where it is caught there, the error comes
@@ -87,7 +87,7 @@ class TimeUpError(Exception):
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Generator[None]:
     """Raises TimeUpError inside after so much processor time; in a main thread only, and not on Windows.
 
     For what knows no limit of its own and looks for signals, as re does: some patterns take time that doubles with each

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def batch_files(images: Sequence[Path]) -> str:
 
 
 @contextmanager
-def _observed(model: nn.Module, criterion: nn.Module) -> Iterator[list[str]]:
+def _observed(model: nn.Module, criterion: nn.Module) -> Generator[list[str]]:
     """Collects, in the order in which they happen, sentences on what is not finite: outputs, losses, gradients."""
     found: list[str] = []
     hooks = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,7 +99,7 @@ class Logs:
             self._note(progress, *outcome.read(), outcome.rate)
 
     @contextmanager
-    def flushed_where_it_diverges(self, config: Config) -> Iterator[None]:
+    def flushed_where_it_diverges(self, config: Config) -> Generator[None]:
         """Writes how it came to a divergence that is raised inside, and adds what is saved and how to go on."""
         try:
             yield
