@@ -25,7 +25,7 @@ STANDS_OUT = 0.2  # deviations by which the slopes at the shift are above those 
 FALLS = 0.85  # most of the mean slope at the shift that may be left without it
 OPPOSITE = 0.25  # most of the gain that the opposite shift may have; around loose or tight masks it has 0.36 and more
 STEEP = 0.98  # quantile of the slopes, beyond which all are taken as equal
-ENOUGH = 100_000  # slopes that it is worked out from
+ENOUGH = 25_000  # slopes that it is worked out from
 
 
 def shift_surface(image: np.ndarray, classes: np.ndarray, *, reach: int = REACH) -> np.ndarray | None:

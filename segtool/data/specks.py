@@ -70,23 +70,20 @@ def _touching(
 
     The first is a short run, its place among them; the second too, or -1 where it is any other run.
     """
-    first, size = starts[short], lengths[short]
-    wide = size + 2  # with the pixels beside it
-    owner = np.repeat(np.arange(len(short)), wide)
-    steps = np.arange(len(owner)) - np.repeat(np.cumsum(wide) - wide + 1, wide)
-    columns = (first % width)[owner] + steps
-    inside = (columns >= 0) & (columns < width)
-    owner, pixels = owner[inside], first[owner[inside]] + steps[inside]
-    value = flat[first][owner]
+    place = np.full(len(starts), -1)
+    place[short] = np.arange(len(short))
+    values, first, size = flat[starts], starts[short], lengths[short]
+    column = first % width
+    left, right = first - (column > 0), first + size - (column + size == width)  # with the pixels beside it
     ones, others = [], []
     for row in (-width, width):
-        there = pixels + row
-        inside = np.flatnonzero((there >= 0) & (there < flat.size))
-        alike = inside[flat[there[inside]] == value[inside]]
-        run = np.searchsorted(first, there[alike], side="right") - 1  # -1 before all of them
-        ones.append(owner[alike])
-        others.append(np.where(there[alike] < first[run] + size[run], run, -1))
-    one, other = np.concatenate(ones), np.concatenate(others)
-    again = np.zeros(len(one), bool)  # the same two as in the pixel before
-    again[1:] = (one[1:] == one[:-1]) & (other[1:] == other[:-1])
-    return one[~again], other[~again]
+        one = np.flatnonzero((left + row >= 0) & (right + row < flat.size))
+        begin = np.searchsorted(starts, left[one] + row, side="right") - 1
+        end = np.searchsorted(starts, right[one] + row, side="right")
+        count = end - begin
+        one = np.repeat(one, count)
+        run = np.arange(len(one)) - np.repeat(np.cumsum(count) - count - begin, count)
+        alike = np.flatnonzero(values[run] == values[short[one]])
+        ones.append(one[alike])
+        others.append(place[run[alike]])
+    return np.concatenate(ones), np.concatenate(others)
