@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from torch.nn import Module
 from segtool.errors import shown
 from segtool.models.fold import fold_norms
 from segtool.models.segmenter import Segmenter, Sides
-from segtool.prediction.recording import Recordings, graph_of
+from segtool.prediction.recording import Graphs, Recordings
 from segtool.system.memory import free_memory
 
 MAX_WHOLE_PIXELS = 2**21
@@ -163,7 +162,7 @@ class Predictor(BandPredictor):
         self.device = device
         self.dtype = dtype
         self.channels = (len(normalize.mean),)
-        self._recordings = Recordings(partial(graph_of, device=device)) if device.type == "cuda" else None
+        self._recordings = Recordings(Graphs(device)) if device.type == "cuda" else None
 
     @torch.inference_mode()
     def forward(self, image: Tensor, *context: Sides) -> Tensor:
