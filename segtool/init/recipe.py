@@ -142,7 +142,10 @@ def training_rows(pictures: Pictures, guess: Guess, shapes: Shapes, model: str) 
         Row("optim:", "", 0),
         Row("name: adamw"),
         Row("lr: 1e-3", "The usual rate of AdamW for a network without pretrained weights."),
-        Row("schedule: poly", "Falls to 0 at the end; the first 50 steps rise to it."),
+        Row(
+            "schedule: poly",
+            "The rate rises in the first 50 steps, or a tenth of fewer than 500, and falls to 0 at the end.",
+        ),
         Row("warmup: 50"),
         Row("clip: 1.0", "Longer gradients are cut to this norm: a bad batch cannot ruin the weights."),
         *_length_rows(pictures, batch, length, crop, views, len(guess.codes)),
@@ -285,7 +288,10 @@ def _length_rows(
             )
         )
     rows += [
-        Row(f"ema: {ema}", f"Averages the weights over about {round(1 / (1 - ema))} steps: steadier scores."),
+        Row(
+            f"ema: {ema}",
+            f"Averages the weights over the last ninth of the steps, at most {round(1 / (1 - ema))}: steadier scores.",
+        ),
         Row("seed: 0", "The same seed gives the same run."),
     ]
     return rows
