@@ -162,6 +162,22 @@ def test_a_compilation_that_was_measured_is_not_counted_once_more(make_config):
     assert limit.end == pytest.approx(time.monotonic() + 60, abs=5)
 
 
+@pytest.mark.parametrize(("seconds", "minutes"), [(60.0, 6), (250.0, None)])
+def test_a_budget_of_few_steps_tells_one_that_has_room_for_more(
+    make_config: Callable[..., Any], capsys: pytest.CaptureFixture[str], seconds: float, minutes: int | None
+) -> None:
+    work = Prepared(make_config(), plan_of(7, 15), {}, None, ALONE, torch.device("cpu"))
+    times = Times(starting=0.0, step=1.0, validation=1.0, samples=0.0, saving=0.0)
+    planned, _ = budgeted(work, times, seconds, time.monotonic(), Reporter())
+    steps, told = planned.plan.steps, capsys.readouterr().err
+    if minutes is None:
+        assert steps > 100
+        assert "learns little" not in told
+    else:
+        assert f"a training of {steps} steps learns little; --budget {minutes}m has room" in told
+        assert 60 * (minutes - 1) < seconds + 300 - steps <= 60 * minutes
+
+
 def test_a_length_that_is_given_stays_whatever_time_is_left(trainer, monkeypatch, config):
     Clock(monkeypatch, step=1.0)
     real = train.train

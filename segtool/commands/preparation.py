@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from segtool.config import Config, located
 from segtool.config.yaml_io import flow
 from segtool.errors import ConfigError, DataError, Problem, SegtoolError
+from segtool.system.terminal import counted
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,8 @@ Records = dict[str, "list[Record]"]
 # Share of the seconds of a start that a second one takes, when all is compiled: 1.6 s after 161 were measured, with a
 # U-Net on two busy cores.
 STARTED_AGAIN = 0.1
+FEW_STEPS = 100  # below it a network from scratch finds little but the most frequent classes
+SOME_STEPS = 300
 
 
 def require_shares(config: Config, processes: int) -> None:
@@ -183,5 +186,10 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
         f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
         f"validations of {times.validation:.1f} s included; decided again by the steps of the training itself"
     )
+    if steps < FEW_STEPS:
+        minutes = math.ceil((seconds + (SOME_STEPS - steps) * times.step) / 60)
+        reporter.warn(
+            f"a training of {counted(steps, 'step')} learns little; --budget {minutes}m has room for some {SOME_STEPS}"
+        )
     config, plan = of_length(work.config, replace(plan, most_steps=MOST * steps), steps)
     return replace(work, config=config, plan=plan), budget
