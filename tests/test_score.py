@@ -16,6 +16,7 @@ from PIL import Image
 from segtool.config import ClassSpec, Config, Data, Folders, Pairing
 from segtool.data.pairs import find_pairs
 from segtool.errors import DataError
+from segtool.prediction.predicted_files import write_png
 from segtool.scoring.score import pair_predictions, score_folders
 from segtool.system import pools
 
@@ -30,7 +31,7 @@ def write(path: Path, values: Any) -> None:
     Image.fromarray(np.asarray(values, np.uint8)).save(path)
 
 
-def with_pairing(config: Config, **rule: str) -> Config:
+def with_pairing(config: Config, **rule: Any) -> Config:
     return replace(config, data=replace(config.data, pairing=Pairing(**rule)))
 
 
@@ -57,6 +58,21 @@ def count(made: Path, truth: Path) -> np.ndarray:
             if t != 255:
                 matrix[t, p] += 1
     return matrix
+
+
+@pytest.mark.parametrize("side", ["predictions", "masks"])
+def test_overlays_beside_masks_that_were_predicted_are_none_of_them(tmp_path, config, side):
+    made, truth = random_folders(tmp_path, np.random.default_rng(0))
+    expected = score_folders(config, made, truth, Path()).to_json()
+    folder = made if side == "predictions" else truth
+    for mask in list(folder.rglob("*.png")):
+        write_png(folder / "overlays" / mask.relative_to(folder), Image.new("RGB", (3, 3)))
+    by_name = with_pairing(config, by_name=True)  # finds them beside the masks
+    for one in (config, by_name):
+        assert score_folders(one, made, truth, Path()).to_json()["confusion"] == expected["confusion"]
+    write(made / "overlays" / "own.png", [[0]])  # which is a user's
+    write(truth / "overlays" / "own.png", [[0]])
+    assert score_folders(config, made, truth, Path()).to_json()["images"] == 6
 
 
 def test_the_scores_are_those_of_an_independent_count(tmp_path, config):

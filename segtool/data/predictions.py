@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
+OVERLAYS = "overlays"  # the folder beside the masks that their pictures lie in
 _HEAD = 4096
 
 
@@ -26,3 +29,9 @@ def without_predictions(files: tuple[Path, ...]) -> tuple[Path, ...]:
         first.setdefault(file.parent, file)
     made = {folder for folder, file in first.items() if is_prediction(file)}
     return tuple(file for file in files if file.parent not in made)
+
+
+def without_overlays(files: Iterable[Path], folder: Path) -> list[Path]:
+    """Returns the files of a folder, as `list_files` gives them, but for the pictures that were drawn of its masks."""
+    drawn = os.path.join(os.path.abspath(folder), OVERLAYS, "")
+    return [file for file in files if not (os.fspath(file).startswith(drawn) and is_prediction(file))]

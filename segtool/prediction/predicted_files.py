@@ -17,7 +17,7 @@ from segtool.config import Data
 from segtool.data.files import UNREAD_PICTURES, list_files, stem_of
 from segtool.data.images import IMAGE_SUFFIXES
 from segtool.data.pairs import tell_apart
-from segtool.data.predictions import MADE_BY, is_prediction
+from segtool.data.predictions import MADE_BY, OVERLAYS, is_prediction
 from segtool.errors import CheckpointError, DataError, SegtoolError, shown
 from segtool.system.disk import make_folder, remove_abandoned, write_atomically
 
@@ -71,7 +71,7 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
             image,
             out,
             out / _with_suffix(stem, ".png"),
-            out / "overlays" / _with_suffix(stem, ".png") if overlays else None,
+            out / OVERLAYS / _with_suffix(stem, ".png") if overlays else None,
             out / "probabilities" / _with_suffix(stem, ".npy") if probabilities else None,
         )
         for image, stem in images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
@@ -18,6 +18,7 @@ from segtool.data.formats import Places, data_root
 from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
+from segtool.data.predictions import without_overlays
 from segtool.errors import DataError, shown
 from segtool.scoring.metrics import ImageScore, Scores, runs, weighted_confusion
 from segtool.system.pools import each_in_processes
@@ -65,7 +66,7 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
     """
     places = Places(config.data, data_root(config.data, base))
     left_out = places.left_out()
-    listed = list_files(masks, MASK_SUFFIXES, without=apart(masks, predictions))
+    listed = _listed(masks, without=apart(masks, predictions))
     truth_files = [file for file in listed if os.path.realpath(file) not in left_out]
     if config.data.format == "list":
         truth, made = _by_list(places, truth_files, predictions)
@@ -95,6 +96,11 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
     return [Record(made[key][0], truth[key][0], key) for key in sorted(truth)]
 
 
+def _listed(folder: Path, *, without: Iterable[Path] = ()) -> list[Path]:
+    """Returns the masks in a folder; the overlays that `predict` has drawn of them are none."""
+    return without_overlays(list_files(folder, MASK_SUFFIXES, without=without), folder)
+
+
 def _rules(config: Config) -> list[Pairing]:
     """Returns the ways in which images find their masks: the config's, then those of single splits."""
     return [config.data.pairing, *(part.pairing for part in config.data.parts.values() if part.pairing)]
@@ -105,7 +111,7 @@ def _by_rule(rule: Pairing, predictions: Path, masks: Path, truth_files: Sequenc
         truth_files = sort_out(list(truth_files), list(truth_files), masks, masks, rule)[1]
     named = [file for file in truth_files if in_folder(file, masks, rule.mask_folder)]
     truth, unnamed_truth = keyed(named or truth_files, masks, rule, image=False)
-    made, unnamed_made = keyed(list_files(predictions, MASK_SUFFIXES), predictions, rule, image=True)
+    made, unnamed_made = keyed(_listed(predictions), predictions, rule, image=True)
     kinds = {file.suffix.lower() for files in truth.values() for file in files}  # a photograph beside them is no mask
     adopt(unnamed_made, predictions, rule, made, truth, image=True)
     adopt((file for file in unnamed_truth if file.suffix.lower() in kinds), masks, rule, truth, made, image=False)
@@ -118,7 +124,7 @@ def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> 
     named = {file.name: file for file in truth_files}
     names = Counter(file.name for file in truth_files)
     stems: dict[str, list[Path]] = defaultdict(list)
-    for file in list_files(predictions, MASK_SUFFIXES):
+    for file in _listed(predictions):
         stems[stem_of(file, predictions)].append(file)
     truth: dict[str, list[Path]] = {}
     made: dict[str, list[Path]] = {}
