@@ -1,11 +1,13 @@
 """`python -m segtool` is `segtool`."""
 
+from segtool.system.openmp import let_waiting_threads_sleep
 from segtool.system.signals import end_at_signals
 
 
 def main() -> None:
     """Runs the command line. A signal ends it without a traceback from here on, while Python still imports."""
     end_at_signals()
+    let_waiting_threads_sleep()
     from segtool.cli import main as command_line
 
     command_line()
