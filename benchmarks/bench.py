@@ -30,6 +30,7 @@ from benchmarks.harness import Result, Row, machine, versions
 
 PROGRAMS = (
     "training_step",
+    "busy_cores",
     "sample",
     "whole_training",
     "prediction",

@@ -31,6 +31,7 @@ from segtool.data.pairs import Record
 from segtool.models.segmenter import Segmenter, build_model, verify
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
+from segtool.system.openmp import SPINS
 from segtool.training.plan import make_plan
 from segtool.training.training_step import build_training, train_step
 
@@ -214,7 +215,9 @@ def measure(name: str, *, rounds: int, quick: bool) -> Iterator[Row]:
     names = list(SIDES) if name == "unet32" else ["ours", "plain"]
     with ExitStack() as stack:
         options = ["--network", name, *(["--quick"] if quick else [])]
-        sides = [stack.enter_context(Side("benchmarks.training_step", "--side", side, *options)) for side in names]
+        command = ("benchmarks.training_step", *options, "--side")
+        waiting = {"ours": {"GOMP_SPINCOUNT": SPINS}}  # as the command has it
+        sides = [stack.enter_context(Side(*command, side, **waiting.get(side, {}))) for side in names]
         taken = dict(zip(names, in_turn(*sides, rounds=rounds), strict=True))
     train = network.resolved(size).train
     how = f"{train.precision}{', compiled' if train.compile else ''}"

@@ -35,6 +35,7 @@ from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, resolve_data
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
+from segtool.system.openmp import SPINS
 from segtool.training.plan import Plan, make_plan
 from segtool.training.training_log import FLUSH_STEPS
 from segtool.training.training_step import build_training, train_step
@@ -161,7 +162,7 @@ def measure(data: Path, *, quick: bool, out: Path) -> Row:
     size = QUICK if quick else FULL
     config, pictures = prepare(data, size, out / "data")
     words = ("--bare", str(config), "--data", str(out / "data"), *(["--quick"] if quick else []))
-    with Side("benchmarks.whole_training", *words) as step:
+    with Side("benchmarks.whole_training", *words, GOMP_SPINCOUNT=SPINS) as step:
         first: list[float] = []
         command = whole(config, size, out / "data", out / "run", first)
         epochs, steps = alternate(command, step, rounds=size.rounds, warmup=0)

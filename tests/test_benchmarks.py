@@ -205,6 +205,17 @@ def test_a_trial_of_the_program_prints_its_row() -> None:
     assert row.median > 0
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_a_step_beside_a_busy_core_is_compared_with_two_others() -> None:
+    from benchmarks import busy_cores
+
+    one, other = busy_cores.measure(rounds=1, quick=True)
+    assert one.median > 0
+    assert other.median > 0
+    assert one.what == other.what
+    assert one.against != other.against
+
+
 # Quality
 
 
