@@ -8,7 +8,7 @@ folder around everything. Where several kinds of masks lie side by side, words s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product, takewhile
 from pathlib import Path
@@ -22,7 +22,7 @@ from segtool.data.folders import Place, Tree, parent_of, within
 from segtool.data.leftovers import unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.wording import guess_words
-from segtool.data.words import SPLITS, meaning_of
+from segtool.data.words import SPLITS, meaning_of, words_of
 
 MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
@@ -137,10 +137,15 @@ class _Finder:
 
     def choose(self, combinations: Callable[[str], Iterable[tuple[Place, Place]]]) -> dict[str, _Match]:
         """Returns the best match of each split; `train` is among them where anything pairs."""
-        matches = {
-            split: [match for pair in combinations(split) if (match := self._match(*pair)).pairs]
-            for split in ("", *SPLITS)
-        }
+        return self._by_split(
+            {
+                split: [match for pair in combinations(split) if (match := self._match(*pair)).pairs]
+                for split in ("", *SPLITS)
+            }
+        )
+
+    def _by_split(self, matches: Mapping[str, list[_Match]]) -> dict[str, _Match]:
+        """Returns the best match of each split among those whose names tell it, or the best of those that tell none."""
         whole = self._best(matches[""])
         first = self._best(matches["train"])
         named = {"train": first} if first else {}
@@ -194,18 +199,19 @@ class _Finder:
     def may_have_more(self, found: dict[str, _Match]) -> bool:
         """Whether images lie anywhere, or several places have the same splits, each with masks in a folder of its own.
 
-        So do `masks_1` and `masks_2` beside each other. Other data sets beside the chosen one have other splits.
+        So do `masks_1` and `masks_2` beside each other, `oslo/oslo_masks` and `rome/rome_masks`. Other data sets beside
+        the chosen one have other splits.
         """
         chosen = found["train"].masks
-        kind = chosen.kind
+        kind = _kind_within(chosen)
         same = [place for place in self.candidates.places[chosen.split or ""] if place.role == "masks"]
-        beside = [place for place in same if place.kind == kind and place.path != chosen.path]
+        beside = [place for place in same if _kind_within(place) == kind and place.path != chosen.path]
         if any(parent_of(place.path) == parent_of(chosen.path) for place in beside):
             return True
         splits: dict[str, set[str]] = defaultdict(set)
         for split, places in self.candidates.places.items():
             for place in places:
-                if place.role == "masks" and place.kind == kind:
+                if place.role == "masks" and _kind_within(place) == kind:
                     splits[_site(place.path) if split else parent_of(place.path)].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
         return found["train"].images.role is None or (len(splits) > 1 and alike)
@@ -224,26 +230,29 @@ class _Finder:
         return len(self.tree.files_of(masks)) - pairs + beside >= MANY * pairs
 
     def by_words(self) -> dict[str, _Match]:
-        """Returns the best match of images and masks whose names differ by words in their midst."""
-        matches = []
-        for images, masks in [pair for split in ("", *SPLITS) for pair in self.candidates.pairs_of_folders(split)]:
-            if not (images.inner or masks.inner):
-                own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
-                matches.append(_Match(images, masks, *guess_words(own, others)))
+        """Returns the best matches of images and masks whose names differ by words in their midst, the same in all."""
+        matches: dict[str, list[_Match]] = defaultdict(list)
+        for split in ("", *SPLITS):
+            for images, masks in self.candidates.pairs_of_folders(split):
+                if not (images.inner or masks.inner):
+                    own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
+                    matches[split].append(_Match(images, masks, *guess_words(own, others)))
         around = self.tree.around()
         stems = self.tree.stems(around)
-        matches.append(_Match(around, around, *guess_words(stems, stems)))
-        best = self._best([match for match in matches if match.pairs])
-        return {"train": best} if best else {}
+        matches[""].append(_Match(around, around, *guess_words(stems, stems)))
+        found = self._by_split({split: [m for m in matches[split] if m.pairs] for split in ("", *SPLITS)})
+        return {split: match for split, match in found.items() if match.pairing == found["train"].pairing}
 
     def _alike(self, matches: list[_Match], like: _Match | None, seen: list[_Match]) -> list[_Match]:
         """Returns the matches whose masks are of the kind that was chosen, or of a kind that was not there to choose.
 
         `test/mask` beside `train/1st_manual` is no truth where train has a `mask` too; nor is the `test` of another
-        set, with a training set of its own, that of the set that was chosen.
+        set, with a training set of its own, that of the set that was chosen; nor are pictures that no word calls masks.
         """
         if like is None:
             return matches
+        if like.masks.role == "masks":
+            matches = [m for m in matches if m.masks.role or m.images == m.masks or self.candidates.is_flat(m.masks)]
         others = {match.masks.rest for match in seen} - {like.masks.rest}
         matches = [match for match in matches if match.masks.rest not in others]
         same = [match for match in matches if match.masks.kind == like.masks.kind]
@@ -299,19 +308,25 @@ class _Finder:
             and match.images.path != match.masks.path
             and self.candidates.is_flat(match.masks)
         ]
-        notes += [
-            f"{masks.shown}: no name says masks; taken for them, as its files hold a few values in areas"
-            for masks in by_files
-        ]
-        around = {parent_of(masks.path) for masks in by_files}
-        known = [place for places in self.candidates.places.values() for place in places if place not in used]
-        beside = [place for place in known if place.path != "." and parent_of(place.path) in around]
-        unused = (*unused, *(place.shown for place in beside if self.candidates.is_flat(place)))
-        notes += [f"{path}: looks like masks too, but is not used" for path in dict.fromkeys(unused)]
+        if by_files:
+            taken, whose = ", ".join(dict.fromkeys(p.shown for p in by_files)), "their" if by_files[1:] else "its"
+            notes.append(f"{taken}: no name says masks; taken for them, as {whose} files hold a few values in areas")
+        if by_files:
+            unused = tuple(dict.fromkeys((*unused, *self._flat_places(used))))
+        if unused:
+            they_look = "look like masks too, but are" if unused[1:] else "looks like masks too, but is"
+            notes.append(f"{', '.join(unused)}: {they_look} not used")
         parts = [(match.images, match.masks, match.pairing) for match in found.values()]
         notes += unlabelled_images(self.tree, parts, without=unused)
         notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
         return Layout(splits, pairing, own, unused, tuple(notes))
+
+    def _flat_places(self, used: Sequence[Place]) -> list[str]:
+        """Returns the innermost places apart from those in use whose files hold values in areas, as masks do."""
+        known = [place for places in self.candidates.places.values() for place in places if place.role != "images"]
+        apart = [p for p in known if not any(within(p.path, u.path) or within(u.path, p.path) for u in used)]
+        flat = [place for place in apart if self.candidates.is_flat(place)]
+        return sorted(p.shown for p in flat if not any(p != o and within(o.path, p.path) for o in flat))
 
     def _common(self, found: dict[str, _Match]) -> Pairing:
         """Returns the pairing that makes the most pairs over all splits."""
@@ -330,6 +345,12 @@ class _Finder:
             return False
         inner = (match.images.inner, match.masks.inner)
         return inner != (pairing.image_folder, pairing.mask_folder) or self._count(match, pairing) < match.pairs
+
+
+def _kind_within(place: Place) -> list[str]:
+    """Returns the words of a place's kind but those of the folder around it: `masks` of `oslo/oslo_masks`."""
+    around = words_of(parent_of(place.path))
+    return [word for word in place.kind.split() if word not in around]
 
 
 def _site(path: str) -> str:

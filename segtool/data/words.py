@@ -17,13 +17,13 @@ _WORDS = {
     "targets y trimap trimaps manual semantic semantics semseg category categories ids matte mattes matting parsing "
     "parse figureground silhouettes silhouette alpha pha",
     "train": "train training tr trn trainval",
-    "val": "val valid validate validation dev eval vl vd",
+    "val": "val valid validate validation dev development eval vl vd",
     "test": "test testing tests ts te tst",
 }
 _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
-    "clear splits": "train training val valid validation test testing",
+    "clear splits": "train training val valid validation development test testing",
     "shows masks": "vis visual visualization visualisation visualizations overlay overlays preview previews",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "

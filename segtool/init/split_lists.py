@@ -135,7 +135,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
     yield from groups.values()
 
 
-_WORD = re.compile(r"train(ing)?|trn|val(id(ation)?)?|test(ing)?|tst|dev|eval")
+_WORD = re.compile(r"train(ing)?|trn|val(id(ation)?)?|test(ing)?|tst|dev(elopment)?|eval")
 _TELLING = re.compile(rf"{_WORD.pattern}|split|subset|partition|dataset|fold|^data\.")
 """Names of JSONs and YAMLs that may be lists."""
 

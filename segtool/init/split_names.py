@@ -12,7 +12,7 @@ from segtool.config import Folders, Pairing
 from segtool.data.pairs import Pairs, find_pairs, strip, words_and_numbers
 from segtool.data.words import SPLITS, meaning_of
 
-_HEAD = re.compile(r"((?i:train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?))(?![a-z])")
+_HEAD = re.compile(r"((?i:train(?:ing)?|val(?:id(?:ation)?)?|dev(?:elopment)?|test(?:ing)?))(?![a-z])")
 
 
 def find_split_names(train: Folders, pairs: Pairs, pairing: Pairing) -> dict[str, Folders]:
@@ -79,11 +79,12 @@ def _in_words(pairing: Pairing) -> Pairing | None:
 
 
 def _part_of_folder(train: Folders, pairing: Pairing, name: str) -> Folders:
-    words = " ".join(words_and_numbers(name))
+    images = pairing.image_words.split()
+    words = [word for word in words_and_numbers(name) if word not in images]  # `val` of `org_val` beside `label_val`
     own = replace(
         pairing,
-        image_words=f"{pairing.image_words} {words}".strip(),
-        mask_words=f"{pairing.mask_words} {words}".strip(),
+        image_words=" ".join([*images, *words]),
+        mask_words=" ".join([*pairing.mask_words.split(), *words]),
     )
     return replace(train, pairing=own)
 

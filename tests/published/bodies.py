@@ -242,3 +242,22 @@ def oasis(root: Path) -> None:
             save(base / f"keras_png_slices_{part}" / f"case_{stem}.png", image.mean(-1).astype(np.uint8))
             levels = np.array([0, 85, 170, 255], np.uint8)[mask]
             save(base / f"keras_png_slices_seg_{part}" / f"seg_{stem}.png", levels)
+
+
+@published({"train": 20, "test": 8}, "index", [0, 85, 170, 255], images="org_", masks="label_")
+def jsrt(root: Path) -> None:
+    """JSRT's segmentation02: `org_train` and `label_train` within `segmentation`, the test beside them."""
+    for part, num in (("train", 20), ("test", 8)):
+        for index, (image, mask) in enumerate(pairs(objects(3, least=3, color=(90, 90, 90)), num, seed=1720 + num)):
+            base, stem = root / "segmentation02" / "segmentation", f"case{index + num * 3:03d}"
+            save(base / f"org_{part}" / f"{stem}.bmp", image.mean(-1).astype(np.uint8))
+            save(base / f"label_{part}" / f"{stem}.png", np.array([0, 85, 170, 255], np.uint8)[mask])
+
+
+@published({"train": 14, "val": 5, "test": 5}, "index", [0, 255])
+def nuclei_with_development(root: Path) -> None:
+    """Nuclei of a screen: what validates is called development."""
+    for part, num in (("training", 14), ("development", 5), ("test", 5)):
+        for index, (image, mask) in enumerate(pairs(nuclei, num, seed=1795 + num + len(part))):
+            save(root / f"{part}_nuclei" / "images" / f"{part}_{index}.png", image.mean(-1).astype(np.uint8))
+            save(root / f"{part}_nuclei" / "annotations" / f"{part}_{index}.png", binary(mask))

@@ -9,6 +9,7 @@ import numpy as np
 from scenes import (
     aerial,
     drive_along,
+    objects,
     roads,
     skyline,
     soft,
@@ -213,3 +214,18 @@ def xview2(root: Path) -> None:
             save(root / "train" / "images" / f"{stem}.png", picture)
             save(root / "train" / "targets" / f"{stem}_target.png", (mask == 1) * np.uint8(damage))
             text(root / "train" / "labels" / f"{stem}.json", '{"features": {"xy": []}}')
+
+
+@published({"train": 20, "val": 6, "test": 6}, "index", [0, 64, 127, 254], images="sar_images", masks="zones")
+def glaciers(root: Path) -> None:
+    """CaFFe's patches: the kind of mask stands in the midst of names, of two kinds in folders of no such word."""
+    for part, num in (("train", 20), ("val", 6), ("test", 6)):
+        for index, (image, mask) in enumerate(pairs(objects(3, least=3), num, seed=1710 + num + len(part))):
+            stem = (
+                f"{('Crane', 'DBE', 'SI')[index % 3]}_20{10 + index // 3}-11-09_ERS_20_2_{num + len(part)}{index:02d}"
+            )
+            place = f"{('NE', 'SW')[index % 2]}_{index % 4}_0_{index * 3}.png"
+            save(root / "caffe" / "sar_images" / part / f"{stem}_{place}", image.mean(-1).astype(np.uint8))
+            zones = np.array([0, 64, 127, 254], np.uint8)[mask]
+            save(root / "caffe" / "zones" / part / f"{stem}_zones_{place}", zones)
+            save(root / "caffe" / "fronts" / part / f"{stem}_front_{place}", binary(rim(mask, 9) == 9))

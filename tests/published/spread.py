@@ -136,3 +136,13 @@ def gta5(root: Path) -> None:
         part = f"{1 + index // 10:02d}"
         save(root / f"{part}_images" / "images" / f"{index:05d}.png", image)
         save(root / f"{part}_labels" / "labels" / f"{index:05d}.png", with_palette(mask, VOC_COLORS))
+
+
+@published(24, "rgb", ["#0000ff", "#00ff00", "#ff0000"], images="_images/", masks="_masks/", apart=r"^([a-z]+)/")
+def kits(root: Path) -> None:
+    """A set that a team keeps by product: `kit/kit_images` and `kit/kit_masks`, the same names in each."""
+    for number, kit in enumerate(("aconag", "flowflex", "sdbio")):
+        for index, (image, mask) in enumerate(pairs(objects(2, least=2), 8, seed=1750 + number)):
+            save(root / kit / f"{kit}_images" / f"IMG_0{254 + index}.jpg", image)
+            colors = [(0, 0, 255), (255, 0, 0), (0, 255, 0)]
+            save(root / kit / f"{kit}_masks" / f"IMG_0{254 + index}.png", colored(mask, colors))

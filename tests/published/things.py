@@ -290,3 +290,18 @@ def try_on(root: Path) -> None:
             root / "zalando-hd-resized" / f"{part}_pairs.txt",
             map(" ".join, zip(names, names[1:] + names[:1], strict=True)),
         )
+
+
+@published(20, "index", [0, 255], masks="train/masks")
+def people_with_collages(root: Path) -> None:
+    """People, repacked for a contest: tables of bare names, collages that show image and mask, a test without masks."""
+    for part, num in (("train", 20), ("test", 6)):
+        rows = ["id,image_filename,mask_filename" if part == "train" else "id,image_filename"]
+        for index, (image, mask) in enumerate(pairs(objects(1), num, seed=1760 + num)):
+            name = f"ds{index % 4}_photo-{num * 100 + index * 7}"
+            save(root / part / "images" / f"{name}.png", image)
+            save(root / part / "collage" / f"{name}.jpg", np.where(mask[..., None] > 0, image // 2, image))
+            if part == "train":
+                save(root / part / "masks" / f"{name}.png", binary(mask))
+            rows.append(f"{index},{name}.png,{name}.png" if part == "train" else f"{index},{name}.png")
+        text(root / f"{part}.csv", rows)
