@@ -21,11 +21,12 @@ from segtool.data.words import meaning_of
 from segtool.errors import DataError, shown
 from segtool.init.encoding import guess_encoding
 from segtool.init.evidence import Guess
-from segtool.init.foreign import explain
+from segtool.init.foreign import explain, other_pictures
 from segtool.init.names import NamesFile, find_names
 from segtool.init.refusals import (
     require_both_halves,
     require_no_better,
+    require_no_pictures,
     require_one_kind,
     require_one_picture,
     require_pictures,
@@ -255,9 +256,11 @@ def _look(root: Path, way: _Way) -> Found:
     images = look_at_images([record.image for record in records], max_pixels=MAX_PIXELS)
     masks = look_at_masks([record.mask for record in records if record.mask], max_pixels=MAX_PIXELS)
     if all(facts.error for facts in images.values()):
+        others = other_pictures(root)
         first = list(images.values())[:5]
-        raise DataError(*(f"{shown(facts.path)}: {facts.error}" for facts in first))
+        raise DataError(*([others] if others else []), *(f"{shown(facts.path)}: {facts.error}" for facts in first))
     require_pictures(pairs["train"].records, data)
+    require_no_pictures(pairs["train"].records, masks)
     folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):

@@ -33,6 +33,7 @@ RADIUS = 24  # of what JPEG spreads a colour over
 CROWDED = 0.6  # share within a radius of what lies within twice of it; of colours spread along a line it is a half
 CLOSE = 32  # of colours that may be one, moved by a lossy format
 MANY_STEPS = 16  # of a channel: more than palettes made of a few levels of each channel have
+FEW_MASKS, MANY_LONE = 3, 12  # all colours but one in one of so many masks each, so many of them, are no classes
 MOST_STEPS = 15  # between two colours, of a mask that was made smaller: those of a quarter of its size
 
 
@@ -98,7 +99,8 @@ def _refuse_instances(masks: Sequence[MaskFacts], totals: Totals) -> None:
             f"{shown(masks[0].path)}. Expected a colour for each class: write the class alone as PNG of 8 or 16 bits "
             "(of the full ADE20K, red // 10 * 256 + green)"
         )
-    if lone.sum() > 64 and lone.sum() > 0.8 * solid.sum():
+    nearly_all = totals.num_files >= FEW_MASKS and lone.sum() > MANY_LONE and lone.sum() >= solid.sum() - 1
+    if nearly_all or (lone.sum() > 64 and lone.sum() > 0.8 * solid.sum()):
         raise DataError(
             f"{num(masks, 'mask')}: {int(lone.sum())} colours that form areas in one mask only, as where each object "
             f"has a colour of its own; first: {shown(masks[0].path)}. Expected a colour for each class; export masks "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from segtool.check.findings import num
@@ -22,6 +23,7 @@ MAX_LOOKED_AT = 24
 MAX_NAME = 40
 MAX_BYTES = 1 << 26
 HEAD = 1 << 16
+ROUGH, SMOOTH = 0.6, 0.7  # share of equal neighbours, of photographs at most and of masks at least, as JPEG too
 _MASKS = "export or draw one PNG a picture, of its size, that holds each pixel's class"
 _MERGE = (
     "segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, of the "
@@ -111,15 +113,8 @@ def _sentence(root: Path, look: _Look) -> str:
         return f"outlines in XML files. segtool trains on masks: {_MASKS}"
     if many := _masks_by_task(images) or _masks_by_class(root, images) or _masks_by_image(images):
         return many
-    if not images or len(look.by_suffix.keys() & _OTHER_PICTURES.keys()):
-        for suffix, name in _OTHER_PICTURES.items():
-            if look.by_suffix.get(suffix):
-                if suffix in _PACKED:
-                    return f"{name} ({suffix}). Unpack them, and come again"
-                return (
-                    f"{name} ({suffix}) are not read. Convert them: images to PNG or TIFF, masks to PNG that hold "
-                    "each pixel's class"
-                )
+    if kind := _kind_of_other_pictures(look):
+        return kind
     if stack := _stack(images):
         return stack
     if several := _flat_folders(root, images):
@@ -132,13 +127,35 @@ def _sentence(root: Path, look: _Look) -> str:
     return ""
 
 
+def other_pictures(root: Path) -> str:
+    """Returns a message on files beside the images of a set that may be its pictures and are not read; "" without."""
+    kind = _kind_of_other_pictures(_look(root))
+    return f"{shown(root)}: {kind}" if kind else ""
+
+
+def _kind_of_other_pictures(look: _Look) -> str:
+    for suffix, name in _OTHER_PICTURES.items():
+        if look.by_suffix.get(suffix):
+            if suffix in _PACKED:
+                return f"{name} ({suffix}). Unpack them, and come again"
+            return (
+                f"{name} ({suffix}) are not read. Convert them: images to PNG or TIFF, masks to PNG that hold each "
+                "pixel's class"
+            )
+    return ""
+
+
 def _is_double(path: Path) -> bool:
-    """Whether a picture is twice as wide as it is high, as two squares beside each other are."""
+    """Whether a picture is twice as wide as it is high, or one half holds areas and the other one does not."""
     try:
         with Image.open(path) as image:
-            return image.width == 2 * image.height
+            if image.width == 2 * image.height:
+                return True
+            even = np.diff(np.asarray(image.convert("L"), np.int16)) == 0
     except Exception:  # whatever Pillow raises on a broken file: it says nothing of its shape
         return False
+    rough, smooth = sorted(float(half.mean()) for half in np.array_split(even, 2, axis=1))
+    return rough < ROUGH and smooth > SMOOTH
 
 
 def _kind_of_json(look: _Look) -> str:
@@ -250,7 +267,11 @@ def _masks_by_image(images: list[Path]) -> str:
     """
     owners = {path.stem: path for path in images}
     held = Counter(folder for path in images for folder in path.parents if folder.name in owners)
-    several = [folder for folder, count in held.items() if count > 1]
+    several = [
+        folder
+        for folder, count in held.items()
+        if count > 1 and owners[folder.name].parent.parent != folder.parent  # 1/2.png and 2/1.png are numbered alike
+    ]
     if len(several) < 2:
         return ""
     owner = owners[several[0].name]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from segtool.config import Data, Limits, Pairing
-from segtool.data.facts import look_at_masks
+from segtool.data.facts import MaskFacts, look_at_masks
 from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.flatness import are_flat
+from segtool.data.images import read_image
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Pairs, Record, words_and_numbers
 from segtool.data.words import mask_rank, meaning_of, roles_in, shows_masks
@@ -21,6 +24,9 @@ FEW_VALUES = 4
 SAMPLE = 5
 MOST = 40  # pairs of masks that are compared
 TOUCHING = 0.02
+MANY_COLORS = 256  # of a mask: no classes
+MOVED = 16  # a channel by a lossy format
+SAME = 0.25  # of the pixels of an overlay or a cut-out are those of the image
 PARTLY = 0.1  # of the images have no mask of the chosen kind where kinds are classes
 _TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
 """Names of folders that hold the same places before and after."""
@@ -60,9 +66,10 @@ def require_one_kind(train: Pairs, data: Data) -> None:
     around = masks[0].parent.parent if masks else None
     if around is None or not around.is_relative_to(data.root) or not meaning_of(masks[0].parent.name).rest:
         return
+    role = meaning_of(masks[0].parent.name).role
     for folder in sorted(around.iterdir()):
         name = meaning_of(folder.name)
-        if folder == masks[0].parent or name.role != "masks" or not name.rest or mask_rank(folder.name) < 0:
+        if folder == masks[0].parent or name.role != role or not name.rest or mask_rank(folder.name) < 0:
             continue
         others = {mask: mask.parent.parent / folder.name / mask.name for mask in masks}
         both = [(mask, other) for mask, other in others.items() if other.is_file()][:MOST]
@@ -174,6 +181,34 @@ def require_pictures(records: Sequence[Record], data: Data) -> None:
             "them into one whose pixels hold the class; where one is the image, put masks into a folder masks/ beside "
             "images/"
         )
+
+
+def require_no_pictures(records: Sequence[Record], masks: Mapping[Path, MaskFacts]) -> None:
+    """Raises DataError where what would be the masks shows the images again, cut out or with something drawn on them.
+
+    Where the opacity differs within a mask, it is what tells the classes.
+    """
+    facts = [masks[record.mask] for record in records if record.mask]
+    many = {fact.path for fact in facts if len(fact.values) > MANY_COLORS and len(fact.alpha_values) < 2}
+    sample = [record for record in records if record.mask in many][:SAMPLE]
+    if len(sample) > 1 and 2 * len(many) > len(facts) and all(_shows_again(record) for record in sample):
+        raise DataError(
+            f"{shown(sample[0].truth)} shows what {shown(sample[0].image.name)} shows, as overlays and cut-outs do, "
+            "and no classes: put masks that hold each pixel's class, of the names of the images, into a folder masks/"
+        )
+
+
+def _shows_again(record: Record) -> bool:
+    """Whether a mask has the colours of its image, many of them, in a fair part of the pixels."""
+    try:
+        image = read_image(record.image, channels=3, max_pixels=MAX_PIXELS)
+        mask = np.atleast_3d(read_mask(record.truth, max_pixels=MAX_PIXELS).values)
+    except DataError:
+        return False
+    if image.shape[:2] != mask.shape[:2]:
+        return False
+    same = (np.abs(image.astype(np.int16) - mask) <= MOVED).all(-1)
+    return bool(same.mean() >= SAME and len(np.unique(image[same], axis=0)) > MANY_COLORS)
 
 
 def _lie_beside_pictures(sample: Sequence[Record], records: Sequence[Record]) -> bool:

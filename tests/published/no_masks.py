@@ -248,3 +248,58 @@ def ottawa(root: Path) -> None:
         save(base / "segmentation.png", binary(mask))
         save(base / "edge.png", binary(rim(mask, 9) == 9))
         save(base / "centerline.png", binary(mask) // 2)
+
+
+@unsupported("each image has several masks, one for each part or object")
+def organelles(root: Path) -> None:
+    """An EM stack as people cut it: a folder for each kind of organelle beside the slices, and no word for masks."""
+    kinds = ("PSD", "axon", "membranes", "mitochondrial boundaries", "mitochondrion", "vesicles")
+    for part, stem, num in (("epfl_train", "training", 12), ("epfl_test", "testing", 6)):
+        for index, (image, mask) in enumerate(pairs(objects(6, least=6, most=9), num, seed=1730 + num)):
+            name = f"{stem}{index * 3:04d}.png"
+            save(root / part / "slices" / name, image.mean(-1).astype(np.uint8))
+            for value, kind in enumerate(kinds, 1):
+                save(root / part / kind / name, binary(mask == value))
+
+
+@unsupported(r"JPEG 2000 images \(\.jp2\) are not read.*\n.*floating-point")
+def geonrw(root: Path) -> None:
+    """GeoNRW: a folder for each town, with pictures as JPEG 2000, heights in floating point, and masks."""
+    for town in ("aachen", "bonn", "herne"):
+        for index, (image, mask) in enumerate(pairs(street, 6, seed=1740 + len(town))):
+            stem = f"{340 + index}_56{index}{len(town)}"
+            text(root / town / f"{stem}_rgb.jp2", "no such picture")
+            save(root / town / f"{stem}_dem.tif", image.mean(-1).astype(np.float32))
+            save(root / town / f"{stem}_seg.tif", mask)
+
+
+@unsupported("image01_poly.png shows what image01.png shows, as overlays and cut-outs do, and no classes")
+def drawn_outlines(root: Path) -> None:
+    """A contest of nuclei: masks as text, and beside them the pictures with the outlines drawn on."""
+    for index, (image, mask) in enumerate(pairs(nuclei, 12, seed=1770), 1):
+        stem = root / "Training" / f"image{index:02d}"
+        save(stem.with_suffix(".png"), image)
+        save(
+            root / "Training" / f"{stem.name}_poly.png",
+            np.where(rim(mask, 99)[..., None] == 99, (255, 255, 0), image).astype(np.uint8),
+        )
+        text(root / "Training" / f"{stem.name}_mask.txt", ["96 64", *map(str, mask.ravel())])
+
+
+@unsupported("24 images, and nothing that says mask or label.*side by side")
+def panels(root: Path) -> None:
+    """AMD-SD: a folder for each patient, numbered as the files are, each of which holds the picture and its mask."""
+    for patient in range(1, 9):
+        for index, (image, mask) in enumerate(pairs(objects(3, least=3), 3, seed=1780 + patient), 1):
+            save(root / "images" / str(patient) / f"{index}.png", np.hstack([image, colored(mask, VOC_COLORS)]))
+
+
+@unsupported("colours that form areas in one mask only, as where each object")
+def colored_nuclei(root: Path) -> None:
+    """Nuclei in fluorescence, few pictures: each nucleus has a colour of its own."""
+    rng = np.random.default_rng(1790)
+    for index, (image, mask) in enumerate(pairs(nuclei, 5, seed=1790)):
+        colors = rng.integers(30, 256, (20, 3)).astype(np.uint8)
+        colors[0] = 0
+        save(root / "images" / f"{index}.png", image.mean(-1).astype(np.uint8))
+        save(root / "annotations" / f"{index}.png", colors[mask])
