@@ -472,6 +472,7 @@ def test_broken_and_unpaired_files_are_left_to_check(tmp_path: Path) -> None:
         ("classes.txt", "sky\nroad\ncar\n"),
         ("class_names.txt", "__ignore__\nsky\nroad\ncar"),
         ("codes.txt", "sky\r\nroad\r\ncar\r\n"),
+        ("clases.txt", "sky\nroad\ncar\n"),
         ("labels.txt", "0 sky\n1 road\n2 car\n"),
         ("dataset.json", '{"labels": {"sky": 0, "road": 1, "car": 2}}'),
         ("dataset.json", '{"labels": {"0": "sky", "1": "road", "2": "car"}}'),
@@ -521,9 +522,10 @@ def test_names_by_colour_reach_rgb_and_palette_masks(tmp_path: Path) -> None:
         assert [names[key] for key in keys] == ["background", "cat", "dog"]
 
 
-def test_a_class_named_void_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("void", ["Void", "_ignore_", "no-data", "outside_roi"])
+def test_a_class_named_void_is_ignored(tmp_path: Path, void: str) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
-    (root / "codes.txt").write_text("Sky\nRoad\nVoid\n")
+    (root / "codes.txt").write_text(f"Sky\nRoad\n{void}\n")
     config = init(root)
     assert [spec.name for spec in config.data.classes] == ["Sky", "Road"]
     assert config.data.ignore == (2,)

@@ -25,8 +25,10 @@ MAX_BYTES = 1 << 20
 MAX_FILES = 60
 MAX_DEPTH = 4
 _MAX_NESTING = 4
-_TELLING = re.compile(r"class|label|name|categor|code|object|legend|colou?r|palette|meta|ontology|dataset|data\.ya?ml")
-_VOID_NAMES = {"void", "ignore", "ignored", "__ignore__", "_ignore_", "unlabeled", "unlabelled", "dontcare"}
+_TELLING = re.compile(
+    r"[ck]las|label|name|categor|code|object|legend|colou?r|palette|meta|ontology|dataset|data\.ya?ml"
+)
+_VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "dontcare", "nodata", "outsideroi"}
 _NAME_KEYS = ("name", "title", "label", "classTitle", "class", "class_name", "category", "readable")
 _COLOR_KEYS = ("color", "colour", "color_rgb", "rgb", "hex", "hexcolor")
 _OTHER_KEYS = ("channel_names", "modality")
@@ -86,7 +88,7 @@ def _tells(name: str) -> bool:
 
 def is_void(name: str) -> bool:
     """Whether a class of this name means pixels that nobody labelled."""
-    return re.sub(r"[\s-]", "", name.lower()) in _VOID_NAMES
+    return re.sub(r"[\s_-]", "", name.lower()) in _VOID_NAMES
 
 
 # --- files
