@@ -17,6 +17,7 @@ from segtool.data.affixes import guess_pairing
 from segtool.data.formats import split_records
 from segtool.data.layout import find_layout
 from segtool.data.pairs import Record, find_pairs, name_twins
+from segtool.data.predictions import MADE_BY
 from segtool.data.splits import hold_out
 from segtool.errors import ConfigError, DataError
 
@@ -565,6 +566,58 @@ def test_images_and_masks_side_by_side_are_found_in_splits_too(tmp_path: Path, n
     assert layout is not None
     assert layout.splits == {"train": ("train", "train"), "test": ("test", "test")}
     assert len(find_pairs(tmp_path / "train", tmp_path / "train", layout.pairing).records) == 4
+
+
+def predict(root: Path, out: Path) -> None:
+    """Leaves what `segtool predict ROOT --out OUT --overlay` does: all is an image to it, masks too."""
+    for path in [path for path in root.rglob("*.png") if out not in path.parents]:
+        stem = path.relative_to(root).with_suffix(".png")
+        touch(out, str(stem), f"overlays/{stem}")
+        for made in (out / stem, out / "overlays" / stem):
+            made.write_bytes(b"PNG, by " + MADE_BY.encode())
+
+
+@pytest.mark.parametrize(
+    ("lies", "names"),
+    [
+        (("images", "masks"), ("{}.png", "{}.png")),
+        (("train/images", "train/masks"), ("{}.png", "{}.png")),
+        ((".", "."), ("{}.png", "{}_mask.png")),
+        (("images", "annotations"), ("{}.png", "{}_mask.png")),
+    ],
+)
+@pytest.mark.parametrize("out", ["pred", "masks2", "labels", "images/pred"])
+def test_what_was_predicted_within_a_data_set_is_no_part_of_it(tmp_path, lies, names, out):
+    lay_out(tmp_path, {lies: names}, count=6)
+    before = find_layout(tmp_path)
+    assert before is not None
+    pairs = find_pairs(tmp_path / lies[0], tmp_path / lies[1], before.pairing)
+    predict(tmp_path, tmp_path / out)
+    after = find_layout(tmp_path)
+    assert after is not None
+    assert (after.splits, after.pairing) == (before.splits, before.pairing)
+    assert find_pairs(tmp_path / lies[0], tmp_path / lies[1], before.pairing) == pairs
+
+
+def test_masks_that_were_predicted_are_labels_where_there_are_no_others_or_they_lie_among_them(tmp_path):
+    predict(touch(tmp_path / "images", "0.png", "1.png", "2.png"), tmp_path / "labels")
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("images", "labels")}
+    assert len(find_pairs(tmp_path / "images", tmp_path / "labels", NONE).records) == 3
+    (tmp_path / "labels" / "2.png").write_bytes(b"drawn by a person")
+    for name in ("0", "1", "2"):
+        touch(tmp_path / "masks_old", f"{name}.png")
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.splits == {"train": ("images", "labels")}
+    assert len(find_pairs(tmp_path / "images", tmp_path / "labels", NONE).records) == 3
+
+
+def test_images_that_were_all_predicted_are_images_where_the_config_says_so(tmp_path):
+    folders(tmp_path, (), ("0.png", "1.png"))
+    predict(touch(tmp_path / "first", "0.png", "1.png"), tmp_path / "images")
+    assert [record.stem for record in find_pairs(tmp_path / "images", tmp_path / "masks", NONE).records] == ["0", "1"]
 
 
 def test_class_ids_are_preferred_to_colours_and_instances(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from segtool.config import Limits
 from segtool.data.facts import look_at_images
-from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
+from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, stem_of
 from segtool.data.words import Meaning, mask_rank, meaning_of, roles_in
 
 MAX_UNKNOWN = 24
@@ -49,11 +49,11 @@ class Place(NamedTuple):
 class Tree:
     """The folders below a root with their image files."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, files: Iterable[Path]) -> None:
         self.root = root
         self.files: dict[str, list[Path]] = defaultdict(list)
         self._stems: dict[tuple[Place, Place | None], list[str]] = {}
-        for path in list_files(root, MASK_SUFFIXES):
+        for path in files:
             self.files[PurePosixPath(stem_of(path, root)).parent.as_posix()].append(path)
         again = _in_other_formats(self.files, root)
         for folder in [folder for folder in self.files if any(within(folder, copy) for copy in again)]:

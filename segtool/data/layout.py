@@ -17,10 +17,11 @@ from typing import NamedTuple
 from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of, telling
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
-from segtool.data.files import JPEG_SUFFIXES, stem_of
+from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
 from segtool.data.folders import Place, Tree, parent_of, within
 from segtool.data.leftovers import unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
+from segtool.data.predictions import without_predictions
 from segtool.data.wording import guess_words
 from segtool.data.words import SPLITS, meaning_of, words_of
 
@@ -75,10 +76,20 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     too, `seq1/images` + `seq1/masks` for many `seq1`, and images and masks side by side in one folder, told apart by a
     prefix or suffix (`a.jpg`, `a_mask.png`).
 
+    Folders that segtool has predicted are looked at only where the others give no layout.
+
     Args:
         without: Folders of masks that are none, as their pixels say.
     """
-    finder = first = _Finder(Candidates(Tree(root), without))
+    files = list_files(root, MASK_SUFFIXES)
+    others = without_predictions(files)
+    layout = _layout_of(root, others, without)
+    return _layout_of(root, files, without) if layout is None and len(others) < len(files) else layout
+
+
+def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) -> Layout | None:
+    """Returns the layout of some files below a root, as `find_layout`."""
+    finder = first = _Finder(Candidates(Tree(root, files), without))
     two_folders = finder.choose(finder.candidates.pairs_of_folders)
     if not two_folders or two_folders["train"].images.role is None:
         across = finder.across_splits()
@@ -94,7 +105,7 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         best = by_words if _total(by_words) > MORE * _total(best) else best
     of_folders = one_folder or two_folders
     if not of_folders or 2 * _total(best) < FEW_PAIRED * known:
-        other = _Finder(Candidates(Tree(root), without))  # which makes places of its own
+        other = _Finder(Candidates(Tree(root, files), without))  # which makes places of its own
         kinds = other.of_kinds()
         finder, best = (other, kinds) if _total(kinds) > (MORE if of_folders else 1) * _total(best) else (finder, best)
     if not best or finder.leaves_masks(best):

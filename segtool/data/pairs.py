@@ -69,7 +69,7 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     be the same folder: then the files that carry the mask's prefix and suffix are the masks; where neither side has
     any, JPEG files (without any, WebP, then TIFF, then BMP) are the images and the others the masks. Further files of a
     paired image in such a folder (`a_mask_1.png`) are nobody's, and so is what was predicted into a folder among the
-    images.
+    images: it is an image only where all of them are.
 
     Raises:
         DataError: one of the folders is not there or cannot be read.
@@ -78,6 +78,7 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     image_files = list_files(images, MASK_SUFFIXES if one_folder else IMAGE_SUFFIXES, without=apart(images, masks))
     mask_files = list_files(masks, MASK_SUFFIXES, without=apart(masks, images))
     image_files, mask_files = sort_out(image_files, mask_files, images, masks, pairing)
+    image_files = list(without_predictions(image_files)) or image_files
     image_keys, unnamed_images = keyed(image_files, images, pairing, image=True)
     mask_keys, unnamed_masks = keyed(mask_files, masks, pairing, image=False)
     unnamed_images = adopt(unnamed_images, images, pairing, image_keys, mask_keys, image=True)

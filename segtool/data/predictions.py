@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 MADE_BY = "segtool predict"  # stands in each file, so that no other file is ever replaced
 OVERLAYS = "overlays"  # the folder beside the masks that their pictures lie in
+SUFFIXES = (".png", ".npy")
 _HEAD = 4096
 
 
 def is_prediction(path: Path) -> bool:
     """Whether a file holds what was predicted; False where it cannot be read."""
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if path.suffix not in SUFFIXES or not path.is_file():  # a pipe would be waited for
             return False
         with open(path, "rb") as file:
             return MADE_BY.encode() in file.read(_HEAD)
@@ -22,12 +24,12 @@ def is_prediction(path: Path) -> bool:
         return False
 
 
-def without_predictions(files: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Returns the files but those in folders of predictions, of which the first of each folder tells."""
-    first: dict[Path, Path] = {}
+def without_predictions(files: Collection[Path]) -> tuple[Path, ...]:
+    """Returns the files but those in folders of which all files were predicted."""
+    of_folder: dict[Path, list[Path]] = defaultdict(list)
     for file in files:
-        first.setdefault(file.parent, file)
-    made = {folder for folder, file in first.items() if is_prediction(file)}
+        of_folder[file.parent].append(file)
+    made = {folder for folder, inside in of_folder.items() if all(map(is_prediction, inside))}
     return tuple(file for file in files if file.parent not in made)
 
 
