@@ -1,4 +1,4 @@
-"""Threads that wait for each other sleep soon, unless the user wants otherwise: what OpenMP itself says of it."""
+"""Threads that wait: for each other, when OpenMP itself says how they do; for a core, which the system counts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from segtool.system.openmp import SPINS
+from segtool.system import openmp
+from segtool.system.openmp import SPINS, seconds_without_core
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,28 @@ def test_the_library_that_torch_brings_is_told_how_long_to_wait(given: dict[str,
     if not told:
         pytest.skip("torch's threads are not those of GNU's OpenMP here")
     assert set(told) == {spins}
+
+
+COUNTS = """
+import os, subprocess, sys, time
+from segtool.system.openmp import seconds_without_core
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+before, end = seconds_without_core(), time.monotonic() + 1
+while time.monotonic() < end:
+    pass
+print(seconds_without_core() - before)
+other.kill()
+"""
+
+
+@pytest.mark.skipif(not seconds_without_core(), reason="the system does not count it")
+def test_the_time_that_threads_wait_for_a_core_is_what_another_program_had() -> None:
+    command = [sys.executable, "-c", COUNTS]
+    waited = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert waited > 0.2  # of a second, half of which the other has
+
+
+def test_where_no_one_counts_it_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmp, "TASKS", Path("/nowhere"))
+    assert seconds_without_core() == 0

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,16 +26,19 @@ from segtool.prediction.inference import AUTO_TILE, Normalize, Predictor, smalle
 from segtool.runs.history import last
 from segtool.scoring.metrics import Scores, iou
 from segtool.system.shortage import is_shortage
-from segtool.training import train, training_step, watchdogs
+from segtool.training import train, training_log, training_step, watchdogs
 from segtool.training.watchdogs import (
     CONSTANT,
+    CROWDED,
     FLAT,
     NEVER_FOUND,
+    SLOW,
     WARM_UP,
     WINDOW,
     WINDOW_STEPS,
     Validations,
     Waiting,
+    crowding_warning,
     lighter,
     waiting_warning,
 )
@@ -207,7 +211,7 @@ def test_a_warning_goes_to_the_terminal_and_never_to_the_metrics(trainer, make_c
 
 
 def spans(share: float, *, seconds: float = 1.0, steps: int = 200) -> list[float]:
-    waiting = Waiting()
+    waiting = Waiting(SLOW)
     found = [waiting.add(share * seconds, seconds) for _ in range(steps)]
     return [one for one in found if one is not None]
 
@@ -218,7 +222,7 @@ def test_a_quarter_of_the_time_spent_in_waiting_is_warned_of_once():
 
 
 def test_the_first_steps_and_short_runs_are_not_judged():
-    waiting = Waiting()
+    waiting = Waiting(SLOW)
     slow_start = [waiting.add(60.0, 61.0) for _ in range(WARM_UP)]
     assert slow_start == [None] * WARM_UP
     assert [waiting.add(0.1, 1.0) for _ in range(200)] == [None] * 200
@@ -240,6 +244,33 @@ def test_the_remedy_is_the_first_that_is_not_in_force(workers, cores, cached, re
     assert warning.startswith("44 % of the time goes by in waiting for images")
     assert remedy in warning
     assert warning.endswith("it changes no result") == remedy.startswith("--set")
+
+
+def test_what_comes_for_many_steps_at_a_time_is_judged_by_steps_too():
+    crowding = Waiting(CROWDED)
+    assert [crowding.add(18.0, 20.0, steps=20) for _ in range(2)] == [None, None], "the first steps, and too few"
+    assert crowding.add(18.0, 20.0, steps=20) == pytest.approx(0.9)
+    assert [crowding.add(18.0, 20.0, steps=20) for _ in range(9)] == [None] * 9, "told once"
+
+
+@pytest.mark.parametrize(("share", "threads", "fewer"), [(0.97, 2, 1), (3.2, 16, 12), (2.5, 2, 1)])
+def test_fewer_threads_are_advised_where_others_have_the_cores(share, threads, fewer):
+    warning = crowding_warning(share, threads=threads)
+    assert f"OMP_NUM_THREADS={fewer} " in warning
+    assert f"for {share:.1f} s in each second" in warning
+
+
+@pytest.mark.parametrize(("each", "threads", "told"), [(0.9, 2, 1), (0.3, 2, 0), (0.9, 1, 0)])
+def test_a_training_whose_threads_wait_for_cores_is_warned_once(trainer, make_config, monkeypatch, each, threads, told):
+    monkeypatch.setattr(watchdogs, "WINDOW_STEPS", 2)
+    monkeypatch.setattr(watchdogs, "WARM_UP", 2)
+    monkeypatch.setattr(watchdogs, "WINDOW", 0.0)
+    monkeypatch.setattr(training_log, "FLUSH_STEPS", 2)
+    now = time.monotonic
+    monkeypatch.setattr(training_log, "seconds_without_core", lambda: each * now())
+    monkeypatch.setattr(training_log, "num_threads", lambda: threads)
+    run = trainer("run", make_config(train={"steps": 12, "eval_every": 6}))
+    assert len([line for line in run.said if "wait for a core" in line]) == told
 
 
 def test_slow_reading_is_warned_of_and_its_share_is_in_the_timing_and_not_in_the_metrics(

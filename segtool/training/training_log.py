@@ -18,11 +18,12 @@ from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import RunDirectory
 from segtool.scoring.metrics import Scores, iou
 from segtool.system.distributed import World
-from segtool.system.pools import num_cores
+from segtool.system.openmp import seconds_without_core
+from segtool.system.pools import num_cores, num_threads
 from segtool.system.terminal import Reporter, duration, percent
 from segtool.training.plan import Plan
 from segtool.training.training_step import Outcome
-from segtool.training.watchdogs import Validations, Waiting, waiting_warning
+from segtool.training.watchdogs import CROWDED, SLOW, Validations, Waiting, crowding_warning, waiting_warning
 
 FLUSH_STEPS = 20  # steps between two writes of the logs
 
@@ -54,8 +55,10 @@ class Logs:
         self.rate = 0.0
         self.validating = 0.0  # seconds spent in validation since the last flush
         self.workers = workers
-        self.share = Waiting()
+        self.share = Waiting(SLOW)
         self.waited = 0.0  # seconds spent in waiting for images since the last flush
+        self.crowding = Waiting(CROWDED)
+        self.without_core = seconds_without_core()
         pixels = frequencies.pixels if frequencies else ()
         absent = [name for name, count in zip(self.names, pixels, strict=False) if not count]
         self.validations = Validations(config, plan.steps, run.validations(), absent=absent)
@@ -155,10 +158,18 @@ class Logs:
                 "waiting": round(self.waited / max(seconds - self.validating, 1e-9), 4),
             }
             self.run.append("timing.jsonl", [row])
+            self._look_for_crowding(seconds)
         self.rows = []
         self.steps_since = 0
         self.validating = self.waited = 0.0
         self.flushed = time.monotonic()
+
+    def _look_for_crowding(self, seconds: float) -> None:
+        """Warns where the threads of the steps since the last flush mostly waited for a core."""
+        before, self.without_core = self.without_core, seconds_without_core()
+        share = self.crowding.add(max(0.0, self.without_core - before), seconds, steps=self.steps_since)
+        if share is not None and num_threads() > 1:
+            self.reporter.warn(crowding_warning(share, threads=num_threads()))
 
     def _line(self, progress: Progress, loss: float) -> str:
         epoch = progress.step * self.batch_size / self.plan.images

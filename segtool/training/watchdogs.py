@@ -23,6 +23,7 @@ FLAT, RISE = 10, 0.001  # validations in which the best mIoU rises by less
 HIGH_RATE = 0.5  # share of optim.lr above which a flat score is no surprise of the schedule's end
 
 SLOW = 0.25  # share of the time spent in waiting for images that is warned of
+CROWDED = 0.5  # the same of the time that threads wait for a core; beside one loading process up to 0.33 on two cores
 WINDOW = 30.0  # seconds, and
 WINDOW_STEPS = 50  # steps that it is taken over, those to warm up aside
 WARM_UP = 10  # steps in which processes start and code is compiled
@@ -203,22 +204,27 @@ def flat_warning(rows: Sequence[Row], config: Config) -> str:
 
 
 class Waiting:
-    """The share of its time that a training spends in waiting for images."""
+    """The share of its time that a training spends in waiting for something.
 
-    def __init__(self) -> None:
+    Args:
+        most: That is not told.
+    """
+
+    def __init__(self, most: float) -> None:
+        self.most = most
         self.steps = 0
         self.waited = self.seconds = 0.0
         self.warned = False
 
-    def add(self, waited: float, seconds: float) -> float | None:
-        """Notes a step; returns the share, once, where over a window it is too large.
+    def add(self, waited: float, seconds: float, *, steps: int = 1) -> float | None:
+        """Notes some steps; returns the share, once, where over a window it is too large.
 
         Args:
-            waited: Seconds until its images were there.
-            seconds: Seconds of the whole step.
+            waited: Seconds that were waited in them, of several threads together.
+            seconds: That they took.
         """
-        self.steps += 1
-        if self.steps <= WARM_UP:
+        begun, self.steps = self.steps, self.steps + steps
+        if begun < WARM_UP:
             return None
         self.waited += waited
         self.seconds += seconds
@@ -226,7 +232,7 @@ class Waiting:
             return None
         share = self.waited / self.seconds
         self.steps, self.waited, self.seconds = WARM_UP, 0.0, 0.0
-        if share <= SLOW or self.warned:
+        if share <= self.most or self.warned:
             return None
         self.warned = True
         return share
@@ -242,3 +248,14 @@ def waiting_warning(share: float, *, workers: int, cores: int, cached: bool) -> 
     else:
         remedy = "store them smaller, near the size that augment.crop and augment.scale ask for"
     return f"{100 * share:.0f} % of the time goes by in waiting for images: {remedy}"
+
+
+def crowding_warning(share: float, *, threads: int) -> str:
+    """Returns what to say of a training whose threads wait for cores, `share` seconds in each second together."""
+    fewer = max(1, int(threads - share))
+    return (
+        f"{threads} threads wait for a core for {share:.1f} s in each second, since other programs or the processes "
+        "that load images have it, and in each layer all wait for the last: end what else runs here, or try "
+        f"OMP_NUM_THREADS={fewer} for the command, also with --resume: it may be several times as fast, and rounds "
+        "otherwise"
+    )
