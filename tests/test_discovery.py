@@ -749,3 +749,15 @@ def test_a_stack_of_pages_is_told(tmp_path: Path) -> None:
         pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(DataError, match="a stack of 3 pages"):
         discover(tmp_path)
+
+
+def test_words_tell_the_images_among_channels_though_one_of_them_is_missing(tmp_path: Path) -> None:
+    for i in range(12):
+        for seed, kind in ((0, "rgb"), (50, "dem")):
+            write_image(tmp_path / f"{340 + i}_56{i}_{kind}.png", seed + i)
+        write_mask(tmp_path / f"{340 + i}_56{i}_seg.png", regions(i, [0, 1]))
+    assert discover(tmp_path).pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
+    (tmp_path / "343_563_rgb.png").unlink()
+    found = discover(tmp_path)
+    assert found.pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
+    assert found.alone == (0, 1)

@@ -145,7 +145,7 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
         first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
-        return telling(pairing), counts[pairing], _words_fit(pairing), -length_of(pairing), first, values
+        return telling(pairing), _words_fit(pairing), counts[pairing], -length_of(pairing), first, values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)
