@@ -264,6 +264,14 @@ def two_masks_exchanged(root: Path) -> None:
     save(root / "masks" / "p17.png", one)
 
 
+@trap(plain, "warning", "images/p05.jpg", "images/p11.jpg", words=("nothing but the areas of the mask",))
+def masks_saved_over_two_images(root: Path) -> None:
+    """A tool saved into the folder of images what belongs into that of masks."""
+    for name in ("p05", "p11"):
+        mask = load(root / "masks" / f"{name}.png")
+        save(root / "images" / f"{name}.jpg", np.repeat((mask * (255 // mask.max()))[..., None], 3, -1))
+
+
 @trap(plain, "warning", words=("pair|fit|another image",))
 def all_masks_moved_on_by_one(root: Path) -> None:
     """Every mask is the next image's."""

@@ -12,7 +12,7 @@ import numpy as np
 from segtool.check.copies import Part, likely_parts, look_again
 from segtool.check.findings import Finding, a_check, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
-from segtool.check.survey import Pair, Survey
+from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import read_image
 from segtool.errors import DataError
@@ -21,6 +21,14 @@ from segtool.system.pools import in_threads
 LOOKED_AT = 24  # pairs of pictures that are read again to see whether they are copies
 MOST_PIXELS = 40_000_000  # of all of them, where an eighth of all pictures is less
 COMPARED = 20  # pairs of masks that are read again to see where they disagree
+HARDLY = 0.05  # of the edges of an image lie apart from those of its mask: a mask in its place
+SOME = 0.25  # of the pairs: more are what the set is made of
+MOST_FLAT = 256  # of them that are read again
+ENOUGH = 256  # rows and columns of each
+NEAR, STEPS = 16, 8  # by which JPEG moves a channel at most, and the part of the way between two colours
+NEARLY_ALL = 0.8  # of the pixels of each class, but for those less than APART from its edges
+APART = 3
+AT_ONCE = 4096  # small maps that lie in memory together
 SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to agree
 
 
@@ -47,6 +55,72 @@ def images_show_something(survey: Survey) -> Iterator[Finding]:
                 if several
                 else "take them out, unless pictures without content are to be known as such",
             )
+
+
+@a_check
+def images_are_no_masks(survey: Survey) -> Iterator[Finding]:
+    """SEG211: images that hold nothing but the areas of their mask, in a set of pictures that hold more.
+
+    Those are read again of which hardly any edge lies apart from the edges of the mask.
+    """
+    pairs = survey.fitting_pairs
+    apart = zip(pairs, _shares_apart(pairs), strict=True)
+    flat = [pair for pair, share in apart if share < HARDLY and not pair[0].plain][:MOST_FLAT]
+    many = np.cumsum([image.size[0] * image.size[1] for image, _ in flat]) <= MOST_PIXELS
+    looked_at = flat[: max(LOOKED_AT, int(many.sum()))]
+    found = [image for image, mask in looked_at if _is_drawn_of(survey, image, mask)]
+    if found and len(found) <= SOME * len(pairs):
+        first = survey.name(found[0].path)
+        yield Finding(
+            "SEG211",
+            "warning",
+            f"{num(found, 'image')} with nothing but the areas of the mask",
+            len(found),
+            few_names(survey, [image.path for image in found]),
+            f"{first}: each class of its mask has one colour, as where the mask was saved in the place of the image",
+            "put the pictures back in their places, or take them out with their masks",
+        )
+
+
+def _shares_apart(pairs: Sequence[Pair]) -> Iterator[float]:
+    """Yields how much of the edges of each image lies apart from those of its mask; 1 where the mask has none."""
+    for start in range(0, len(pairs), AT_ONCE):
+        some = pairs[start : start + AT_ONCE]
+        padded = np.pad(np.stack([mask.outline for _, mask in some]) > 0, ((0, 0), (1, 1), (1, 1)))
+        height, width = padded.shape[1] - 2, padded.shape[2] - 2
+        shifts = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+        near = np.logical_or.reduce(shifts)
+        energy = np.stack([image.edges for image, _ in some]).astype(np.float32) ** 2
+        whole, apart = energy.sum((1, 2)), np.where(near, 0, energy).sum((1, 2))
+        yield from np.where(near.any((1, 2)), apart / np.maximum(whole, 1), 1).tolist()
+
+
+def _is_drawn_of(survey: Survey, image: ImageFacts, mask: MaskFacts) -> bool:
+    """Whether each class has one colour of its own in an image, but for what JPEG adds, mostly near edges."""
+    read = read_pair(survey, image, mask, channels=image.channels)
+    if read is None:
+        return False
+    picture, classes = read
+    inside = _far_from_edges(classes)
+    step = max(1, min(image.size) // ENOUGH)
+    picture, classes = picture[::step, ::step][inside[::step, ::step]], classes[::step, ::step][inside[::step, ::step]]
+    present = np.unique(classes)
+    if len(present) < 2:
+        return False
+    colors = np.array([np.median(picture[classes == index], axis=0) for index in present])
+    moved = np.abs(picture - colors[np.searchsorted(present, classes)]).max(1)
+    near = moved <= min(NEAR, np.ptp(colors, axis=0).max() / STEPS)
+    return bool(np.ptp(colors) and min(near[classes == index].mean() for index in present) >= NEARLY_ALL)
+
+
+def _far_from_edges(classes: np.ndarray) -> np.ndarray:
+    """Returns which pixels have the class of those a few pixels on, in their row and in their column."""
+    inside = np.ones(classes.shape, bool)
+    for one, other in ((np.s_[:, APART:], np.s_[:, :-APART]), (np.s_[APART:], np.s_[:-APART])):
+        differ = classes[one] != classes[other]
+        inside[one] &= ~differ
+        inside[other] &= ~differ
+    return inside
 
 
 # ------------------------------------------------------------------------------------------------- 3 masks
