@@ -727,7 +727,7 @@ def test_a_default_of_the_network_that_is_written_out_is_no_change_and_is_told_a
         "train", bench.whole, "--resume", "--dry-run", "--set=train.steps=90", "--set=model.decoder.aux=true"
     )
     assert other.code == 2
-    assert "model.decoder.aux was False in the run and is True now" in other.err
+    assert "model.decoder.aux was false in the run and is true now" in other.err
     assert "model.decoder.name" not in other.err
 
 
@@ -750,7 +750,7 @@ def test_a_changed_list_of_images_is_warned_of(tmp_path, bench, segtool):
     ]
     said = segtool("train", run, "--resume", "--set=train.steps=7", *swapped)
     assert said.code == 0, said.err
-    assert "changed: data.train.images 'train/images' -> 'val/images'" in said.err
+    assert "changed: data.train.images train/images -> val/images" in said.err
     assert "the data is not what the run began with" in said.err
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from segtool import __version__
 from segtool.config import Config, show
 from segtool.config.registry import filled
+from segtool.config.yaml_io import flow
 from segtool.errors import ConfigError, DataError, shown
 from segtool.runs.run_directory import RunDirectory
 
@@ -49,8 +50,8 @@ def refuse_changes(before: Config, after: Config, where: Path) -> None:
     """Raises ConfigError where a config differs from that of the weights in what they were made for."""
     old, new = dict(_values(_filled(before))), dict(_values(_filled(after)))
     changed = [
-        f"{where}: {key} was {old.get(key)!r} in the run and is {new.get(key)!r} now; its weights were made for the "
-        "former: start a new run for this"
+        f"{where}: {key} was {flow(old.get(key))} in the run and is {flow(new.get(key))} now; its weights were made "
+        "for the former: start a new run for this"
         for key in dict.fromkeys([*old, *new])
         if key.startswith(FIXED) and not SHOWN_IN.fullmatch(key) and old.get(key) != new.get(key)
     ]
@@ -66,10 +67,10 @@ def _filled(config: Config) -> Config:
 
 
 def differences(before: Config, after: Config) -> list[str]:
-    """Returns every value of the config that has changed, in words."""
+    """Returns every value of the config that has changed, as a config has them."""
     old, new = dict(_values(before)), dict(_values(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    return [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys]
+    return [f"{key} {flow(old.get(key))} -> {flow(new.get(key))}" for key in keys]
 
 
 def _values(config: Config) -> list[tuple[str, Any]]:
