@@ -229,6 +229,30 @@ def test_the_table_of_a_run_whose_checkpoints_lie_elsewhere_goes_into_the_run(
     assert not list((tmp_path / "here").iterdir())
 
 
+def test_a_table_replaces_an_earlier_one_and_no_other_file(
+    segtool: Command, data: Path, run_directory: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    shutil.copytree(data / "test" / "masks", made)
+    words = ["--predictions", made, "--masks", data / "test" / "masks", "--config", run_directory / "config.yaml"]
+    table = tmp_path / "table.csv"
+    table.touch()
+    for _ in range(2):
+        assert segtool("eval", *words, "--csv", table).code == 0
+    assert table.read_text().startswith("image,pixel_accuracy,miou,")
+    notes = tmp_path / "made-per-image.csv"  # where the table goes of its own
+    for path in (tmp_path / "image.png", notes):
+        path.write_text("mine")
+        refused = segtool("eval", *words, "--csv", path)
+        assert refused.code == 4
+        assert f"{path}: is no table of scores, and is not replaced" in refused.err
+        assert not refused.out
+    scored = segtool("eval", *words)
+    assert scored.code == 0
+    assert "the per-image table was not written" in scored.err
+    assert notes.read_text() == (tmp_path / "image.png").read_text() == "mine"
+
+
 def test_the_table_of_predictions_lies_beside_them_however_they_are_named(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from segtool.errors import CheckpointError, SegtoolError
 from segtool.scoring.metrics import SUMMARY, Scores
-from segtool.scoring.tables import definition, per_image_csv, score_table
+from segtool.scoring.tables import TABLE_BEGINS, definition, per_image_csv, score_table
 from segtool.system.disk import require_folder, require_plain, write_atomically
 from segtool.system.terminal import print_errors
 
@@ -39,13 +39,29 @@ def require_place(csv: Path) -> None:
     if not csv.parent.is_dir():
         raise CheckpointError(f"{csv}: its folder is not there; make it, or choose another place")
     require_folder(csv.parent)
-    require_plain(csv)
+    _require_replaceable(csv)
+
+
+def _require_replaceable(table: Path) -> None:
+    """Raises CheckpointError where something else lies than an earlier table or a file with nothing in it."""
+    require_plain(table)
+    if table.exists() and not _is_table(table):
+        raise CheckpointError(f"{table}: is no table of scores, and is not replaced; choose another place")
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(TABLE_BEGINS)) in (b"", TABLE_BEGINS)
+    except OSError:
+        return False
 
 
 def write_table(found: Scored, csv: Path | None) -> Path | None:
     """Returns where the per-image table was written; None, and says why, where it could not be."""
     table = csv or found.table
     try:
+        _require_replaceable(table)
         write_atomically(table, per_image_csv(found.scores).encode("utf-8", "surrogateescape"))
     except CheckpointError as error:
         print_errors([f"the per-image table was not written: {error}; --csv FILE puts it elsewhere"])

@@ -13,6 +13,10 @@ from segtool.system.terminal import counted, percent
 if TYPE_CHECKING:
     from rich.table import Table
 
+FIRST_COLUMNS = ("image", "pixel_accuracy", "miou")
+TABLE_BEGINS = ",".join(FIRST_COLUMNS).encode() + b","
+"""What tells a per-image table, which alone is replaced by another."""
+
 
 def score_table(scores: Scores, title: str) -> Table:
     """Returns the scores by class, their means, and what answering the most frequent class everywhere would score."""
@@ -75,7 +79,7 @@ def per_image_csv(scores: Scores) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [_inert(f"iou {name}") for name in scores.names]
-    writer.writerow(["image", "pixel_accuracy", "miou", *names, "pixels", "ignored_pixels"])
+    writer.writerow([*FIRST_COLUMNS, *names, "pixels", "ignored_pixels"])
     for image in scores.images:
         ious = iou(image.confusion)
         values = [pixel_accuracy(image.confusion), mean(ious), *ious]
