@@ -434,6 +434,19 @@ def test_a_run_is_not_scored_with_another_meaning_of_its_masks(segtool: Command,
     assert "its weights were made for the former" in refused.err
 
 
+def test_pictures_of_the_user_are_not_drawn_over(segtool: Command, run_directory: Path, tmp_path: Path) -> None:
+    """The data may lie in a folder `samples`, whose names are those of the validation images."""
+    mine = tmp_path / "project" / "samples" / "0.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    before = sorted(mine.parent.parent.rglob("*"))
+    refused = segtool("train", run_directory, "--run", tmp_path / "project", *QUICK)
+    assert refused.code == 2
+    assert f"{mine}: lies where the run would draw its samples, and is no run's" in refused.err
+    assert sorted(mine.parent.parent.rglob("*")) == before
+    assert mine.read_bytes() == b"mine"
+
+
 def test_a_directory_that_holds_a_run_is_not_trained_into_again(segtool: Command, run_directory: Path) -> None:
     before = sorted(run_directory.rglob("*"))
     result = segtool("train", run_directory.parent / "config.yaml", "--run", run_directory, *QUICK)

@@ -32,6 +32,7 @@ from segtool.runs.run_directory import (
     RunDirectory,
     holds_run,
     next_free,
+    picture_in_the_way,
     relocate,
     require_writable,
     resume_command,
@@ -228,11 +229,15 @@ def _new_directory(session: Session) -> Path:
 
 
 def _refuse_run(directory: Path, device: str) -> None:
-    """Raises SegtoolError where a directory holds a run."""
+    """Raises SegtoolError where a directory holds a run, or pictures of others where one would draw its own."""
     if holds_run(directory):
         raise SegtoolError(
             f"{directory}: holds a run; continue it with: {resume_command(directory, 1, device)}, or choose another "
             "--run"
+        )
+    if picture := picture_in_the_way(directory):
+        raise SegtoolError(
+            f"{picture}: lies where the run would draw its samples, and is no run's; choose another --run"
         )
 
 

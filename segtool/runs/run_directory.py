@@ -22,6 +22,7 @@ LOCK_SECONDS = 15
 CONFIG = "config.yaml"
 FILES = (CONFIG, "run.json", "metrics.jsonl", "timing.jsonl", "train.log", ".holder", ".lock")
 FOLDERS = ("checkpoints", "samples")
+FIRST_BATCH = "first-batch.png"  # among the samples, drawn before a run has saved anything
 
 
 class RunDirectory:
@@ -174,6 +175,14 @@ def holds_run(directory: Path) -> bool:
     checkpoints, begun = directory / "checkpoints", (directory / "run.json").exists()
     saved = checkpoints.is_dir() and not all(path.name.startswith(".tmp-") for path in checkpoints.iterdir())
     return saved or (directory / "metrics.jsonl").exists() or ((directory / CONFIG).exists() and not begun)
+
+
+def picture_in_the_way(directory: Path) -> Path | None:
+    """Returns a picture that is no run's where a new run would draw its samples, as in a data set; None without any."""
+    if (directory / "run.json").exists():
+        return None
+    pictures = sorted((directory / "samples").glob("*.png"))
+    return next((picture for picture in pictures if picture.name != FIRST_BATCH), None)
 
 
 def resume_command(directory: Path, processes: int, device: str = "auto") -> str:

@@ -32,7 +32,7 @@ from segtool.models.layers import describe
 from segtool.models.segmenter import verify
 from segtool.runs import checkpoint
 from segtool.runs.checkpoint import Progress
-from segtool.runs.run_directory import RunDirectory
+from segtool.runs.run_directory import FIRST_BATCH, RunDirectory
 from segtool.scoring.evaluate import evaluate
 from segtool.system import disk
 from segtool.system.allocator import keep_freed_memory
@@ -148,7 +148,7 @@ def agreement(batch: Sample) -> tuple[int, int]:
 
 
 def draw_first_batch(trial: Trial, directory: Path) -> Path:
-    """Writes the first crops, each over its mask, as `first-batch.png` into a folder, and returns its path."""
+    """Writes the first crops, each over its mask, into a folder, and returns the picture's path."""
     labels = Reader.of(trial.training.config).labels
     scale = max(1, SMALLEST // max(trial.crops.target.shape[1:]))
     cells = []
@@ -161,7 +161,7 @@ def draw_first_batch(trial: Trial, directory: Path) -> Path:
     rows = [cells[start : start + WINDOWS] for start in range(0, len(cells), WINDOWS)]
     sheet = draw.gallery("the first batch", "as training sees it, and below it with its mask", rows, classes=entries)
     disk.make_folder(directory)
-    path = directory / "first-batch.png"
+    path = directory / FIRST_BATCH
     disk.write_atomically(path, draw.png(sheet))
     return path
 
