@@ -393,9 +393,19 @@ def test_long_regions_add_a_level_where_the_crop_has_room() -> None:
 
 @pytest.mark.parametrize(
     ("num", "crop", "batch"),
-    [(367, (352, 384), 4), (2, (64, 64), 2), (24, (512, 512), 2), (24, (448, 448), 4), (1000, (96, 128), 16)],
+    [
+        (367, (352, 384), 4),
+        (2, (64, 64), 2),
+        (24, (512, 512), 2),
+        (24, (448, 448), 4),
+        (24, (256, 256), 4),
+        (60, (160, 224), 4),
+        (60, (128, 160), 8),
+        (1000, (96, 128), 16),
+        (1000, (32, 32), 16),
+    ],
 )
-def test_the_batch_follows_memory_and_the_number_of_crops(num: int, crop: tuple[int, int], batch: int) -> None:
+def test_the_batch_follows_the_crop_memory_and_the_number_of_crops(num: int, crop: tuple[int, int], batch: int) -> None:
     assert choose_batch(num, crop, 2) == batch
     assert choose_batch(num, crop, 150) <= batch
 
@@ -405,13 +415,18 @@ def test_the_batch_follows_memory_and_the_number_of_crops(num: int, crop: tuple[
     [(367, 4, 3000), (24, 4, 2400), (8, 8, 1000), (1, 1, 1000), (10_000, 4, 40_000), (40_000, 4, 40_000)],
 )
 def test_the_length_follows_the_number_of_images(num: int, batch: int, steps: int) -> None:
-    length = choose_length(num, batch, val_share=0)
+    length = choose_length(num, batch, pixels=4 * 384 * 384, val_share=0)
     assert abs(length.steps - steps) <= 0.05 * steps
     assert length.steps == -(-length.epochs * num // batch)
 
 
+@pytest.mark.parametrize(("side", "steps"), [(448, 3000), (384, 3000), (320, 4320), (256, 6000), (64, 6000)])
+def test_small_steps_are_more(side: int, steps: int) -> None:
+    assert choose_length(300, 4, pixels=4 * side**2, val_share=0).steps == pytest.approx(steps, rel=0.05)
+
+
 def test_validations_take_no_more_than_a_quarter_of_the_time() -> None:
-    quick, slow = (choose_length(24, 4, val_share=share) for share in (1.0, 100.0))
+    quick, slow = (choose_length(24, 4, pixels=4 * 384 * 384, val_share=share) for share in (1.0, 100.0))
     assert slow.every > quick.every
     assert slow.epochs / slow.every * 100 <= 0.75 * slow.steps * 1.2
 

@@ -15,9 +15,12 @@ from segtool.init.shapes import Shapes
 USUAL_CROP = 384
 LARGEST_CROP = 448
 BATCH_PIXELS = 4 * 448 * 448  # about a second and a half a step on two cores, and 1 GB kept for the backward pass
+USUAL_PIXELS = 448 * 448  # of a batch: more of them in fewer steps learned less in the same time (docs/results.md)
+USUAL_BATCH = 4  # of crops that are larger
 ACTIVATIONS = 1340  # bytes a pixel that a U-Net of these widths keeps, by `segtool inspect`
 MANY_CLASSES = 32  # from which on the logits take more memory than the maps
 TARGET_STEPS = 3000
+TARGET_PIXELS = TARGET_STEPS * 4 * 384 * 384
 FEWEST_STEPS = 1000
 MOST_STEPS = 40_000
 MOST_EPOCHS = 400  # beyond, a length in steps tells more
@@ -94,19 +97,22 @@ def choose_channels(crop: tuple[int, int], longest: float) -> tuple[int, ...]:
 
 
 def choose_batch(num_crops: int, crop: tuple[int, int], num_classes: int) -> int:
-    """Returns the largest power of two that memory and the number of different crops allow, at most 16."""
-    pixels = crop[0] * crop[1] * max(1.0, num_classes / MANY_CLASSES)
-    largest = min(num_crops, int(BATCH_PIXELS / pixels), 16)
+    """Returns 4 to 16 crops of about USUAL_PIXELS in all, as a power of two; fewer where memory or crops are scarce."""
+    pixels = crop[0] * crop[1]
+    fitting = int(BATCH_PIXELS / (pixels * max(1.0, num_classes / MANY_CLASSES)))
+    largest = min(num_crops, fitting, max(USUAL_BATCH, USUAL_PIXELS // pixels), 16)
     return 1 << max(largest.bit_length() - 1, 0)
 
 
-def choose_length(num_train: int, batch: int, *, val_share: float) -> Length:
-    """Returns about 3000 steps: 20 epochs at least, within 1000 to 40,000 steps.
+def choose_length(num_train: int, batch: int, *, pixels: int, val_share: float) -> Length:
+    """Returns about 3000 steps, up to 6000 of small ones: 20 epochs at least, within 1000 to 40,000 steps.
 
     Args:
+        pixels: Of a training step.
         val_share: Pixels of the validation images over those of a training step.
     """
-    steps = max(TARGET_STEPS, 20 * num_train // batch)
+    steps = min(max(TARGET_STEPS, TARGET_PIXELS // pixels), 2 * TARGET_STEPS)
+    steps = max(steps, 20 * num_train // batch)
     if num_train * MOST_EPOCHS < steps * batch:
         steps = max(FEWEST_STEPS, num_train * MOST_EPOCHS // batch)
     steps = min(steps, MOST_STEPS)
@@ -133,8 +139,9 @@ def training_rows(pictures: Pictures, guess: Guess, shapes: Shapes, model: str) 
     views = math.prod(size) / math.prod(crop)
     views = views if views >= 2 else 1.0
     batch = choose_batch(int(pictures.num_train * views), crop, len(guess.codes))
-    val_share = pictures.num_val * math.prod(size) / (batch * math.prod(crop))
-    length = choose_length(pictures.num_train, batch, val_share=val_share)
+    pixels = batch * math.prod(crop)
+    val_share = pictures.num_val * math.prod(size) / pixels
+    length = choose_length(pictures.num_train, batch, pixels=pixels, val_share=val_share)
     return [
         *_model_rows(model, channels, crop, pictures, longest),
         *_loss_rows(guess),
