@@ -116,7 +116,7 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     assert (code, f"--run {directory} --resume" in err) == (2, True)
     assert command("train", config, "--run", directory, *QUICK).code == 2
     code, _, err = command("train", directory / "fold-1", "--resume", "--set", "data.fold=2/2")
-    assert (code, "data.fold was '1/2'" in err) == (2, True)
+    assert (code, 'data.fold was "1/2"' in err) == (2, True)
 
 
 def test_a_fold_that_was_begun_goes_on_to_the_length_that_it_was_begun_with(config, trained):
