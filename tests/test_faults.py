@@ -119,7 +119,7 @@ def replaced_config(root: Path, config: Path) -> Write:
 def per_image_table(root: Path, config: Path) -> Write:
     masks = config.parent / "data" / "test" / "masks"
     words = ("eval", "--predictions", masks, "--masks", masks, "--config", config, "--csv", root / "table.csv")
-    (root / "table.csv").write_text("before\n")
+    (root / "table.csv").write_text("image,pixel_accuracy,miou,before\n")
     return lambda: done(*words)
 
 

@@ -181,8 +181,8 @@ def picture_in_the_way(directory: Path) -> Path | None:
     """Returns a picture that is no run's where a new run would draw its samples, as in a data set; None without any."""
     if (directory / "run.json").exists():
         return None
-    pictures = sorted((directory / "samples").glob("*.png"))
-    return next((picture for picture in pictures if picture.name != FIRST_BATCH), None)
+    pictures = [path for path in (directory / "samples").glob("*.png") if path.is_file() and not path.is_symlink()]
+    return next((picture for picture in sorted(pictures) if picture.name != FIRST_BATCH), None)
 
 
 def resume_command(directory: Path, processes: int, device: str = "auto") -> str:
