@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 
 from benchmarks.harness import Row, Side, in_turn, middle, ratios, report
 from benchmarks.training_step import NETWORKS, QUICK_SIZE, SIZE
-from segtool.system.openmp import SPINS
+from segtool.system.threads import SPINS
 
 NETWORK = "unet16"
 ROUNDS = 3

@@ -35,7 +35,7 @@ from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, resolve_data
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
-from segtool.system.openmp import SPINS
+from segtool.system.threads import SPINS
 from segtool.training.plan import Plan, make_plan
 from segtool.training.training_log import FLUSH_STEPS
 from segtool.training.training_step import build_training, train_step

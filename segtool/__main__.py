@@ -1,7 +1,7 @@
 """`python -m segtool` is `segtool`."""
 
-from segtool.system.openmp import let_waiting_threads_sleep
 from segtool.system.signals import end_at_signals
+from segtool.system.threads import let_waiting_threads_sleep
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import RunDirectory
 from segtool.scoring.metrics import Scores, iou
 from segtool.system.distributed import World
-from segtool.system.openmp import seconds_without_core
 from segtool.system.pools import num_cores, num_threads
 from segtool.system.terminal import Reporter, duration, percent
+from segtool.system.threads import seconds_without_core
 from segtool.training.plan import Plan
 from segtool.training.training_step import Outcome
 from segtool.training.watchdogs import CROWDED, SLOW, Validations, Waiting, crowding_warning, waiting_warning

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from segtool.system import openmp
-from segtool.system.openmp import SPINS, seconds_without_core
+from segtool.system import threads
+from segtool.system.threads import SPINS, seconds_without_core
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_library_that_torch_brings_is_told_how_long_to_wait(given: dict[str,
 
 COUNTS = """
 import os, subprocess, sys, time
-from segtool.system.openmp import seconds_without_core
+from segtool.system.threads import seconds_without_core
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 before, end = seconds_without_core(), time.monotonic() + 1
@@ -54,5 +54,5 @@ def test_the_time_that_threads_wait_for_a_core_is_what_another_program_had() -> 
 
 
 def test_where_no_one_counts_it_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openmp, "TASKS", Path("/nowhere"))
+    monkeypatch.setattr(threads, "TASKS", Path("/nowhere"))
     assert seconds_without_core() == 0
