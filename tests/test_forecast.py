@@ -61,6 +61,22 @@ def test_measuring_takes_less_of_a_short_budget(make_config, monkeypatch, within
     assert clock[0] == steps
 
 
+@pytest.mark.parametrize(("each", "threads", "told"), [(0.9, 2, True), (0.4, 2, False), (0.9, 1, False)])
+def test_steps_whose_threads_wait_for_cores_are_warned_of(make_config, monkeypatch, capsys, each, threads, told):
+    clock = [0.0]
+
+    def step(*_: Any) -> None:
+        clock[0] += 1.0
+
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(training_step, "train_step", step)
+    # While the first steps warm up, all of their time; processes that compile have the cores then.
+    monkeypatch.setattr(forecast, "seconds_without_core", lambda: min(clock[0], 3) + each * max(clock[0] - 3, 0))
+    monkeypatch.setattr(forecast, "num_threads", lambda: threads)
+    measured(make_config())
+    assert ("2 threads wait for a core for 0.9 s in each second" in " ".join(capsys.readouterr().err.split())) == told
+
+
 def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
     make_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

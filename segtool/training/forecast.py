@@ -28,16 +28,20 @@ from segtool.scoring.evaluate import evaluate
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import ALONE
 from segtool.system.memory import free_memory
+from segtool.system.pools import num_threads
 from segtool.system.terminal import Mute, Reporter, amount, counted, duration
+from segtool.system.threads import seconds_without_core
 from segtool.training import train, training_step
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan, Prepared
 from segtool.training.samples import Samples
+from segtool.training.watchdogs import CROWDED, crowding_warning
 
 T = TypeVar("T")
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
 LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 40, 15.0  # how many steps are timed: as many as go into that time
 LEAST_IMAGES, MOST_IMAGES, IMAGE_SECONDS = 3, 24, 8.0
+CROWDED_SECONDS = 1.0  # of steps, from which on it is told that their threads wait for cores
 AMPLE = 600.0  # seconds of a budget that leave room for all of that
 DISK_RATE = 200e6  # bytes a second that a disk is taken to write
 
@@ -115,6 +119,7 @@ def most_checkpoints(config: Config, plan: Plan) -> int:
 def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) -> Forecast:
     """Returns what a training takes, steps timed with the whole network in training, images with their decoding.
 
+    Where the threads of these steps wait for cores that others have, it warns, as the training will be slow too.
     Of several processes one measures its share of the work on its own; what they say to each other is left out.
 
     Args:
@@ -138,15 +143,18 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
         workers=workers,
         device=device,
     )
-    ends = [began]
+    ends, without_core = [began], 0.0
     for step, batch in enumerate(batches, start=first):
         make_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
         make_step = training_step.train_step
         _wait(device)
         ends.append(time.monotonic())
+        if len(ends) - 1 == WARM_UP:
+            without_core = seconds_without_core()
         timed = len(ends) - 1 - WARM_UP
         if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > share * STEP_SECONDS:
             break
+    _look_for_crowding(seconds_without_core() - without_core, ends[-1] - ends[WARM_UP], reporter)
     del batches  # and with it the processes that load
     spans = [after - before for before, after in itertools.pairwise(ends)]
     per_step = statistics.median(spans[WARM_UP:])
@@ -158,6 +166,12 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
         seen = min(len(dataset), len(spans) * config.train.batch_size // world.size)
         memory += dataset.cache.used * len(dataset) // seen
     return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
+
+
+def _look_for_crowding(waited: float, seconds: float, reporter: Reporter) -> None:
+    """Warns where the threads of some steps mostly waited for a core."""
+    if seconds >= CROWDED_SECONDS and waited > CROWDED * seconds and num_threads() > 1:
+        reporter.warn(crowding_warning(waited / seconds, threads=num_threads()))
 
 
 def scored_seconds(work: Prepared) -> float:
