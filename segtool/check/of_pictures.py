@@ -68,7 +68,8 @@ def images_are_no_masks(survey: Survey) -> Iterator[Finding]:
     flat = [pair for pair, share in apart if share < HARDLY and not pair[0].plain][:MOST_FLAT]
     many = np.cumsum([image.size[0] * image.size[1] for image, _ in flat]) <= MOST_PIXELS
     looked_at = flat[: max(LOOKED_AT, int(many.sum()))]
-    found = [image for image, mask in looked_at if _is_drawn_of(survey, image, mask)]
+    drawn = in_threads(lambda pair: _is_drawn_of(survey, *pair), looked_at)
+    found = [image for (image, _), is_drawn in zip(looked_at, drawn, strict=True) if is_drawn]
     if found and len(found) <= SOME * len(pairs):
         first = survey.name(found[0].path)
         yield Finding(

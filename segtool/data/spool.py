@@ -1,4 +1,4 @@
-"""Decoded images of hundreds of megabytes, in a temporary file instead of memory.
+"""Decoded images that are large, or needed by strips alone, in a temporary file instead of memory.
 
 Pillow holds a colour image in four bytes a pixel, and the array that is made of it is three more: both at once would be
 the most that a prediction ever takes. In a file the array's pages are the kernel's to take back.
