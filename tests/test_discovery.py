@@ -761,3 +761,58 @@ def test_words_tell_the_images_among_channels_though_one_of_them_is_missing(tmp_
     found = discover(tmp_path)
     assert found.pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
     assert found.alone == (0, 1)
+
+
+# --- which words are names of their own
+
+
+def test_names_that_begin_with_a_word_of_headers_are_no_header(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    fruits = "apple banana cherry date elder fig grape hazel iris juniper".split()
+    for i, fruit in enumerate(fruits):
+        write_image(root / f"images/image_{fruit}.png", i)
+        write_mask(root / f"masks/image_{fruit}.png", regions(i, [0, 1]))
+    for split, part in (("train", fruits[:6]), ("val", fruits[6:])):
+        (root / f"{split}.txt").write_text("".join(f"image_{fruit}\n" for fruit in part))
+    assert numbers(init(root), root) == {"train": 6, "val": 4}
+
+
+@pytest.mark.parametrize("folders", ["src_{}/masks_{}", "input_{}/output_{}"])
+def test_short_words_of_splits_are_read_beside_words_that_say_nothing(tmp_path: Path, folders: str) -> None:
+    root = tmp_path / "set"
+    for split, first, last in (("trn", 0, 8), ("val", 8, 12), ("tst", 12, 16)):
+        images, masks = folders.format(split, split).split("/")
+        for i in range(first, last):
+            write_image(root / f"{images}/p{i}.png", i)
+            write_mask(root / f"{masks}/p{i}.png", regions(i, [0, 1]))
+    assert numbers(init(root), root) == {"train": 8, "val": 4, "test": 4}
+
+
+def test_scenes_without_a_word_for_masks_are_one_set(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(12):
+        write_image(root / f"scene{i // 4}/input/p{i}.png", i)
+        write_mask(root / f"scene{i // 4}/output/p{i}.png", regions(i, [0, 1]))
+    assert sum(numbers(init(root), root).values()) == 12
+
+
+def test_one_image_without_the_prefix_of_the_others_costs_no_pair(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for split, num in (("train", 8), ("test", 4)):
+        for i in range(num):
+            write_image(root / f"{split}/images/photo_{split}{i:02}.png", i)
+            write_mask(root / f"{split}/masks/label_{split}{i:02}.png", regions(i, [0, 1]))
+    write_image(root / "train/images/other.png", 50)
+    found = discover(root)
+    assert {split: len(pairs.records) for split, pairs in found.pairs.items()} == {"train": 8, "test": 4}
+    assert [file.name for file in found.pairs["train"].unnamed] == ["other.png"]
+
+
+def test_a_test_split_is_not_trained_on_where_the_training_set_does_not_pair(tmp_path: Path) -> None:
+    for i in range(8):
+        write_image(tmp_path / f"train/images/{'abcdefgh'[i]}.png", i)
+        write_mask(tmp_path / f"train/masks/{'stuvwxyz'[i]}.png", regions(i, [0, 1]))
+        write_image(tmp_path / f"test/images/{i}.png", i)
+        write_mask(tmp_path / f"test/masks/{i}.png", regions(i, [0, 1]))
+    with pytest.raises(DataError, match="no images with masks of the same names"):
+        discover(tmp_path)

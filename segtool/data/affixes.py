@@ -228,7 +228,10 @@ def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
 
 
 def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
-    """Returns the ends (or beginnings) at a boundary of words that at least that share of the stems has, and ""."""
+    """Returns the ends (or beginnings) at a boundary of words that at least that share of the stems has, and "".
+
+    One stem of a few may lack them.
+    """
     names = [stem.rpartition("/")[2] for stem in stems[:_SAMPLE]]
     counts: Counter[str] = Counter()
     for name in names:
@@ -237,7 +240,8 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
             cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
         whole = {name} if end and names.count(name) > 1 and len(name) > 1 and roles_in(name) else set()
         counts.update(whole | {name[cut:] if end else name[:cut] for cut in cuts})
-    frequent = [affix for affix, count in counts.items() if count >= max(least * len(names), min(2, len(names)))]
+    enough = max(min(least * len(names), len(names) - 1), min(2, len(names)))
+    frequent = [affix for affix, count in counts.items() if count >= enough]
     return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:16]]
 
 

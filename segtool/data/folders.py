@@ -277,12 +277,13 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
     """Returns the folders below which several others, so many, hold folders of one name that says images or masks.
 
     Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`. Or nothing, where each
-    lies beside masks: `00000/camera`, `00000/camera_label`, `00001/camera`; or beside another such folder:
-    `oslo/aerial` and `oslo/atlas`, `rome/aerial` and `rome/atlas`. Or nothing, where each is all that its place holds:
-    `raw/00000/rectified`, `raw/00001/rectified`.
+    lies beside masks: `00000/camera`, `00000/camera_label`, `00001/camera`; beside images, where nothing says masks:
+    `00000/input`, `00000/output`, `00001/input`; or beside another such folder: `oslo/aerial` and `oslo/atlas`,
+    `rome/aerial` and `rome/atlas`. Or nothing, where each is all that its place holds: `raw/00000/rectified`,
+    `raw/00001/rectified`.
     """
     folders = list(folders)
-    silent = _silent_beside_masks(folders) | _silent_beside_silent(folders)
+    silent = _silent_beside_told(folders) | _silent_beside_silent(folders)
     alone = _silent_and_alone(folders)
     middles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for folder in folders:
@@ -305,10 +306,15 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
     }
 
 
-def _silent_beside_masks(folders: Iterable[str]) -> set[str]:
-    """Returns the folders of silent names that lie beside one of masks, where others of their name do so too."""
+def _silent_beside_told(folders: Iterable[str]) -> set[str]:
+    """Returns the folders of silent names that lie beside one of masks, where others of their name do so too.
+
+    Where no name says masks, beside one of images.
+    """
     places: dict[str, list[str]] = defaultdict(list)
-    around = {parent_of(folder) for folder in folders if meaning_of(_name(folder)).role == "masks"}
+    roles = {folder: meaning_of(_name(folder)).role for folder in folders}
+    told = "masks" if "masks" in roles.values() else "images"
+    around = {parent_of(folder) for folder, role in roles.items() if role == told}
     for folder in folders:
         silent = _is_silent(folder) and mask_rank(_name(folder)) >= 0  # instances are no images
         if silent and parent_of(folder) in around - {"."}:

@@ -172,6 +172,9 @@ class _Finder:
             others = {s: m for s, m in named.items() if s != "train" and not _overlap(m, whole)}
             return {"train": whole, **others}
         if named and not first:
+            roles = {place.role for place in self.candidates.places["train"] if place.rank >= 0}
+            if {"images", "masks"} <= roles:  # which do not pair: what is held out is no training set
+                return {}
             only = max(named, key=lambda split: named[split].pairs)
             named["train"] = named.pop(only)
         return {split: named[split] for split in SPLITS if split in named}

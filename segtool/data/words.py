@@ -23,7 +23,7 @@ _WORDS = {
 _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
-    "clear splits": "train training val valid validation development test testing",
+    "clear splits": "train training trn val valid validation development test testing tst",
     "shows masks": "vis visual visualization visualisation visualizations overlay overlays preview previews",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
