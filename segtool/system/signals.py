@@ -19,29 +19,24 @@ def end_at_signals() -> None:
     _handle(_end)
 
 
-class catch_signals:  # noqa: N801 -- a context manager, used like a function
+@contextlib.contextmanager
+def catch_signals() -> Generator[list[int]]:
     """Collects signals in a list, so that the step at hand can be finished; a second one ends at once.
 
     One that comes when nothing is left to be ended, as in the last step of a training, ends what would follow, and the
     program with its code: `end_where_asked`.
     """
+    caught: list[int] = []
 
-    def __enter__(self) -> list[int]:
-        self.caught: list[int] = []
-        self.before = _handle(self._catch)
-        return self.caught
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        if kind is None:
-            _late.extend(self.caught)
-
-    def _catch(self, number: int, frame: object) -> None:
-        if self.caught:
+    def catch(number: int, frame: object) -> None:
+        if caught:
             _end_at_once(number, frame)
-        self.caught.append(number)
+        caught.append(number)
         _tell("signal received: finishing this step and saving; once more to stop at once")
+
+    with _handled(catch):
+        yield caught
+    _late.extend(caught)
 
 
 def end_where_asked() -> None:
@@ -68,16 +63,13 @@ def raised_at_signals(error: Callable[[int], BaseException]) -> Generator[None]:
         _tell("signal received: stopping; once more to stop at once")
         sys.exit(128 + number)
 
-    before = _handle(catch)
     try:
-        yield
+        with _handled(catch):
+            yield
     except BaseException as raised:
         if caught:
             raise error(caught[0]) from raised
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if caught:
         raise error(caught[0])
 
@@ -112,6 +104,17 @@ def time_limit(seconds: float) -> Generator[None]:
 def _handle(handler: Callable[[int, object], None]) -> dict[int, Any]:
     """Sets what is called at the signals that stop the program, and returns what was before."""
     return {number: signal.signal(number, handler) for number in STOPPING if not _is_shielded(number)}
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, object], None]) -> Generator[None]:
+    """Inside, has a handler called at the signals that stop the program."""
+    before = _handle(handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _end(number: int, _frame: object) -> None:
