@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     where = partial(find_divergence, training, batch, step, len(records))
     images = partial(_images_of, config.train, step, records)
-    outcome = _outcome(training, loss, norm, Outcome(step, rate, loss, None, images, where))
+    outcome = Outcome(step, rate, *_sent(training, loss, norm), images, where)
     if not training.runs_ahead:
         outcome.read()
     if config.optim.clip is not None:
@@ -186,18 +186,18 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     return outcome
 
 
-def _outcome(training: Training, loss: Tensor, norm: Tensor, outcome: Outcome) -> Outcome:
-    """Sends loss and norm on their way to the CPU, and has the device leave the step out where they are not finite."""
+def _sent(training: Training, loss: Tensor, norm: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Returns `values` and `arrived` of an Outcome, and has the device leave the step out where one is not finite."""
     scale = training.scaler.scale(torch.ones_like(loss)) if training.scaler else torch.ones_like(loss)
     values = torch.stack([loss, norm, scale])
-    arrived = None
     if training.runs_ahead:
         leave_out_where_not_finite(training.optimizer, values, scaled=training.scaler is not None)
-    if training.device.type == "cuda":
-        values = values.to("cpu", non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-    return replace(outcome, values=values, arrived=arrived)
+    if training.device.type != "cuda":
+        return values, None
+    values = values.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return values, arrived
 
 
 def _images_of(train: Train, step: int, records: list[Record]) -> list[Path]:
