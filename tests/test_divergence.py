@@ -201,10 +201,13 @@ def test_looking_for_it_leaves_the_statistics_of_batch_norm_as_they_are(trainer,
 # --- what else is said
 
 
-def test_the_batch_s_files_are_named_all_up_to_twenty():
-    paths = [Path(f"{number}.png") for number in range(23)]
-    assert divergence.batch_files(paths[:20]) == ", ".join(f"{number}.png" for number in range(20))
-    assert divergence.batch_files(paths) == ", ".join(f"{number}.png" for number in range(20)) + " and 3 more"
+@pytest.mark.parametrize(("count", "more"), [(20, ""), (23, " and 3 more")])
+def test_the_batch_s_files_are_named_all_up_to_twenty(count, more):
+    paths = [Path(f"{number}.png") for number in range(count)]
+    outcome = Outcome(0, 0.1, torch.tensor([math.nan, 1.0, 1.0]), None, lambda: paths, str)
+    with pytest.raises(DivergedError) as told:
+        outcome.read()
+    assert str(told.value).endswith(f"The batch was: {', '.join(f'{number}.png' for number in range(20))}{more}.")
 
 
 def test_the_same_batch_comes_again_on_resume_and_the_command_that_is_told_goes_on(tmp_path, make_config, monkeypatch):

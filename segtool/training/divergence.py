@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from segtool.errors import few
 
-MOST_FILES = 20  # of a batch, that are named
 NOWHERE = (
     "made once more, the same step is finite: the device or its memory is at fault, or a compiled kernel "
     "(train.compile=false does without)"
@@ -51,11 +49,6 @@ def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     named = [(name, value) for name, value in tensors if value.is_floating_point()]
     finite = torch.stack([value.detach().isfinite().all() for _, value in named]).tolist()
     return [name for (name, _), whole in zip(named, finite, strict=True) if not whole]
-
-
-def batch_files(images: Sequence[Path]) -> str:
-    """Returns the names of a batch's images; of many, the first."""
-    return few(images, MOST_FILES)
 
 
 @contextmanager

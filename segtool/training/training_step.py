@@ -18,7 +18,7 @@ from segtool.config import Config, Train
 from segtool.data.dataset import Sample, stream_keys
 from segtool.data.pairs import Record
 from segtool.data.statistics import ClassFrequencies
-from segtool.errors import DivergedError, SegtoolError
+from segtool.errors import DivergedError, SegtoolError, few
 from segtool.models.encoders import Encoder
 from segtool.models.segmenter import Segmenter, build_model, deep_supervision_weights
 from segtool.models.trace import unreached
@@ -26,11 +26,12 @@ from segtool.prediction.inference import Normalize
 from segtool.runs.checkpoint import TrainState
 from segtool.system.distributed import World, apart, convolutions_by_trial, failed_together
 from segtool.system.terminal import Reporter
-from segtool.training.divergence import NOWHERE, batch_files, first_appearance
+from segtool.training.divergence import NOWHERE, first_appearance
 from segtool.training.losses import Criterion
 from segtool.training.optim import Ema, begin_momentum, build_optimizer
 from segtool.training.plan import parts_of, steps_of
 
+MOST_FILES = 20  # of a batch, that are named
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -149,7 +150,7 @@ class Outcome:
         scaled = "" if scale == 1 else f", scale of the loss {scale:g}"
         raise DivergedError(
             f"step {self.step + 1}: loss {loss}, gradient norm {norm}, learning rate {self.rate:.3g}{scaled}; the step "
-            f"was not made.\nWhere: {self.where()}.\nThe batch was: {batch_files(self.images())}."
+            f"was not made.\nWhere: {self.where()}.\nThe batch was: {few(self.images(), MOST_FILES)}."
         )
 
 
