@@ -25,9 +25,6 @@ from segtool.system.distributed import World
 from segtool.system.shortage import shortage_told
 from segtool.system.terminal import Reporter
 
-Note = Callable[[int, NDArray[np.uint8]], object]
-Advice = Callable[[BandPredictor, Path, tuple[int, int], int | None], str]
-
 
 def evaluate(
     predictor: BandPredictor,
@@ -37,15 +34,16 @@ def evaluate(
     workers: int,
     reporter: Reporter,
     tile: int | None = None,
-    advise: Advice = tile_advice,
-    note: Note | None = None,
+    advise: Callable[[Path, tuple[int, int]], str] | None = None,
+    note: Callable[[int, NDArray[np.uint8]], object] | None = None,
 ) -> Scores:
     """Returns the scores over a data set, each image at its own size.
 
     Every process takes every world-th image and returns the scores of all of them, whatever their number.
 
     Args:
-        advise: Returns what to say of an image whose prediction takes too much memory.
+        advise: Returns what to say of an image, with its height and width, whose prediction takes too much memory;
+            None: the tile to try.
         note: Called with the index of each image that this process takes, and its predicted classes H W.
 
     Raises:
@@ -53,13 +51,14 @@ def evaluate(
         ShortageError: memory does not suffice.
     """
     labels = dataset.reader.labels
+    advise = advise or partial(tile_advice, predictor, tile=tile)
     batches = evaluation_batches(dataset, world, workers=workers)
     share = len(range(world.rank, len(dataset), world.size))
     mine = np.empty((share, 2 + labels.num_classes**2), np.int64)  # index, ignored pixels, confusion
     for row, batch in zip(mine, reporter.track(batches, total=share, unit="image", label="scoring"), strict=True):
         target = batch.target[0].numpy()
         image = dataset.records[int(batch.indices[0])].image
-        with shortage_told(partial(advise, predictor, image, target.shape, tile)):
+        with shortage_told(partial(advise, image, target.shape)):
             prediction = predictor.classes(batch.image[0], tile)
         matrix = confusion_matrix(target, prediction, labels.num_classes)
         if note:

@@ -201,9 +201,7 @@ def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
     )
 
 
-def validation_shortage(
-    run: RunDirectory, world: World, _: object, image: Path, size: tuple[int, int], __: object
-) -> str:
+def validation_shortage(run: RunDirectory, world: World, image: Path, size: tuple[int, int]) -> str:
     """Returns, where a validation ran out of memory, the image and what to try; it has no other size or tile."""
     return (
         f"in validation, at {shown(image)}, {size[1]}x{size[0]} pixels, which goes through the network as a whole "
