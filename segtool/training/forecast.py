@@ -147,7 +147,8 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
     for step, batch in enumerate(batches, start=first):
         make_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
         make_step = training_step.train_step
-        _wait(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         ends.append(time.monotonic())
         if len(ends) - 1 == WARM_UP:
             without_core = seconds_without_core()
@@ -200,11 +201,6 @@ def free_disk(directory: Path) -> int:
     return shutil.disk_usage(next(path for path in (directory, *directory.absolute().parents) if path.exists())).free
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _scoring(
     training: training_step.Training, records: dict[str, list[Record]], workers: int, seconds: float
 ) -> tuple[float, float]:
@@ -217,9 +213,12 @@ def _scoring(
     if not len(dataset):
         return 0.0, 0.0
     predictor = train.build_predictor(training)
-    few = _score(predictor, _part(dataset, LEAST_IMAGES), workers)
-    count = int(np.clip(seconds / max(few.last, 1e-4), LEAST_IMAGES, MOST_IMAGES))
-    clock = _score(predictor, _part(dataset, count), workers) if count > LEAST_IMAGES else few
+    spans = _score(predictor, _part(dataset, LEAST_IMAGES), workers)
+    count = int(np.clip(seconds / max(spans[-1], 1e-4), LEAST_IMAGES, MOST_IMAGES))
+    if count > LEAST_IMAGES:
+        spans = _score(predictor, _part(dataset, count), workers)
+    first, *others = spans  # the first with the start of what loads them
+    each = statistics.fmean(others or [0.0])
     samples = Samples(dataset, training.config.train.samples)
     chosen = list(samples.names)  # whose predictions a validation leaves to be drawn
     drawn = EvaluationSet([dataset.records[index] for index in chosen], dataset.reader)
@@ -234,7 +233,7 @@ def _scoring(
     began = time.monotonic()
     list(samples.pictures(predictor))
     share = -(-len(dataset) // training.world.size)
-    return clock.first + clock.each * (share - 1), time.monotonic() - began
+    return first + each * (share - 1), time.monotonic() - began
 
 
 def _saving(training: training_step.Training) -> tuple[float, int]:
@@ -244,10 +243,11 @@ def _saving(training: training_step.Training) -> tuple[float, int]:
     return time.monotonic() - began + num_bytes / DISK_RATE, num_bytes
 
 
-def _score(predictor: Predictor, dataset: EvaluationSet, workers: int) -> _Clock:
+def _score(predictor: Predictor, dataset: EvaluationSet, workers: int) -> list[float]:
+    """Returns the seconds that scoring took for each image."""
     clock = _Clock()
     evaluate(predictor, dataset, ALONE, workers=workers, reporter=clock)
-    return clock
+    return [after - before for before, after in itertools.pairwise(clock.times)]
 
 
 def _part(dataset: EvaluationSet, count: int) -> EvaluationSet:
@@ -267,22 +267,3 @@ class _Clock(Reporter):
         for item in items:
             yield item
             self.times.append(time.monotonic())
-
-    @property
-    def _spans(self) -> list[float]:
-        return [after - before for before, after in itertools.pairwise(self.times)]
-
-    @property
-    def first(self) -> float:
-        """Seconds of the first item, with the start of what loads them."""
-        return self._spans[0]
-
-    @property
-    def last(self) -> float:
-        """Seconds of the last one."""
-        return self._spans[-1]
-
-    @property
-    def each(self) -> float:
-        """Seconds of an item after the first; 0 where there is but one."""
-        return statistics.fmean(self._spans[1:] or [0.0])
