@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from segtool.commands.provenance import refuse_changes, require_alike
 from segtool.commands.score_report import Scored
 from segtool.config import Config, load_config, located
-from segtool.data.opening import shown
 from segtool.data.words import SPLITS
-from segtool.errors import DataError, DiskError, SegtoolError
+from segtool.errors import DataError, DiskError, SegtoolError, few
 from segtool.runs.members import find_checkpoints, part_members
 from segtool.runs.run_directory import CONFIG
 
@@ -185,8 +184,7 @@ def predict_session(
             jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
             reporter = _reporter(quiet, world)
             if left := unread_pictures(inputs):
-                more = f" and {len(left) - 1} more" if left[1:] else ""
-                reporter.warn(f"{shown(left[0])}{more}: left out, of a kind that is not read; convert to PNG or TIFF")
+                reporter.warn(f"{few(left, 1)}: left out, of a kind that is not read; convert to PNG or TIFF")
             checkpoints = find_checkpoints(members, reporter)
             config = _configs(checkpoints, members, overrides)[0]
             for warning in masks_among(config.data, inputs, jobs):

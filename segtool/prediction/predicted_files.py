@@ -49,7 +49,7 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
         DataError: an input does not exist, or a folder holds no image.
         SegtoolError: two images would write one file, or an output would replace an input; all are named.
     """
-    images: list[tuple[Path, Path]] = []  # image, and its stem relative to `out`
+    images: list[tuple[Path, str]] = []  # image, and its stem relative to `out`
     missing = []
     for given in inputs:
         if given.is_dir():
@@ -57,11 +57,11 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
             listed = list_files(given, IMAGE_SUFFIXES)
             left = _folders_within(out, listed) if out.is_dir() and not out.samefile(given) else frozenset()
             found = [path for path in listed if not (path.parent in left and is_prediction(path))]
-            images += [(path, Path(stem_of(path, given))) for path in found]
+            images += [(path, stem_of(path, given)) for path in found]
             if not found:
                 missing.append(f"{given}: holds no image; expected PNG, JPEG, TIFF, BMP or WebP files")
         elif given.exists():
-            images.append((given, Path(given.stem)))
+            images.append((given, given.stem))
         else:
             missing.append(f"{given}: no such file or folder; expected an image or a folder of images")
     if missing:
@@ -70,9 +70,9 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
         Job(
             image,
             out,
-            out / _with_suffix(stem, ".png"),
-            out / OVERLAYS / _with_suffix(stem, ".png") if overlays else None,
-            out / "probabilities" / _with_suffix(stem, ".npy") if probabilities else None,
+            out / f"{stem}.png",
+            out / OVERLAYS / f"{stem}.png" if overlays else None,
+            out / "probabilities" / f"{stem}.npy" if probabilities else None,
         )
         for image, stem in images
     ]
@@ -172,10 +172,6 @@ def _folders_within(out: Path, files: Iterable[Path]) -> frozenset[Path]:
     """Returns the folders of some files that are `out` or lie within it, by whatever links they are named."""
     real = out.resolve()
     return frozenset(folder for folder in {file.parent for file in files} if folder.resolve().is_relative_to(real))
-
-
-def _with_suffix(stem: Path, suffix: str) -> Path:
-    return stem.with_name(stem.name + suffix)
 
 
 def _check_collisions(jobs: Sequence[Job]) -> None:
