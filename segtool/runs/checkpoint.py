@@ -174,7 +174,8 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: it is not a checkpoint, is damaged, or is of a newer format.
     """
     contents = verified(path)
-    progress = _progress(path, contents["state.json"])
+    state = json_object(path, "state.json", contents["state.json"])
+    progress, scaler = _progress(path, state), _scaler(path, state)
     tensors = {
         Path(name).stem: _tensors(path / name, content)
         for name, content in contents.items()
@@ -186,7 +187,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(
             *error.problems, f"{path}: its config is not one that this segtool reads; {OTHER}"
         ) from error
-    return Checkpoint(path, config, progress, tensors, _scaler(path, contents["state.json"]))
+    return Checkpoint(path, config, progress, tensors, scaler)
 
 
 def read_progress(path: Path) -> Progress:
@@ -195,7 +196,7 @@ def read_progress(path: Path) -> Progress:
     Raises:
         CheckpointError: as of `load`.
     """
-    return _progress(path, verified_file(path, "state.json"))
+    return _progress(path, json_object(path, "state.json", verified_file(path, "state.json")))
 
 
 def step_of(path: Path) -> int:
@@ -262,9 +263,8 @@ def _not_written(target: Path, files: Mapping[str, bytes], error: OSError) -> Di
     return disk.not_written(target, sum(map(len, files.values())), error, before)
 
 
-def _progress(path: Path, content: bytes) -> Progress:
+def _progress(path: Path, state: Mapping[str, Any]) -> Progress:
     """Returns what `state.json` holds, each value of its type and within its range."""
-    state = json_object(path, "state.json", content)
     progress = Progress(**{f.name: state[f.name] for f in dataclasses.fields(Progress) if f.name in state})
     counts = (progress.step, progress.steps, progress.stale)
     whole = all(type(count) is int and 0 <= count < 10**18 for count in counts)
@@ -273,9 +273,9 @@ def _progress(path: Path, content: bytes) -> Progress:
     return progress
 
 
-def _scaler(path: Path, content: bytes) -> dict[str, float] | None:
+def _scaler(path: Path, state: Mapping[str, Any]) -> dict[str, float] | None:
     """Returns what `state.json` holds of the loss's scaler; None where it holds nothing of it."""
-    saved = json_object(path, "state.json", content).get("scaler")
+    saved = state.get("scaler")
     if saved is None:
         return None
     if not isinstance(saved, dict) or set(saved) != set(SCALER) or not all(map(_is_number, saved.values())):
