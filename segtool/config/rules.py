@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segtool.config.bounds import BOUNDS
@@ -16,7 +17,7 @@ from segtool.config.yaml_io import flow
 from segtool.errors import Problem
 
 if TYPE_CHECKING:
-    from segtool.config.sections import ClassSpec, Config, Folders
+    from segtool.config.sections import ClassSpec, Config
 
 MAX_CLASSES = 255
 MAX_CROP = 200_000_000
@@ -169,19 +170,31 @@ def _paths_are_short_enough_to_be_paths(config: Config) -> Iterator[Problem]:
             yield Problem(path, f"{len(place):,} characters, which no file system takes for a path; correct it")
 
 
-@_rule("data.format", "data.train")
-def _train_has_its_files(config: Config) -> Iterator[Problem]:
-    yield from _folders(config, "train", config.data.train)
+def _a_split_has_its_files(config: Config, *, split: str) -> Iterator[Problem]:
+    """Yields what a split lacks for `data.format`, and what it has that is not read.
+
+    Training pairs may be left out: a config that only scores or predicts has none.
+    """
+    folders = config.data.parts.get(split)
+    given = {name: value for name, value in vars(folders).items() if value is not None} if folders else {}
+    if folders is None or (split == "train" and not given):
+        return
+    listed = config.data.format == "list"
+    path = f"data.{split}"
+    missing = [name for name in (("list",) if listed else ("images", "masks")) if name not in given]
+    if missing:
+        yield Problem(path, f"no {' and no '.join(missing)}, which data.format: {config.data.format} reads; add it")
+    for name, value in given.items():
+        if name == "pairing" and listed:
+            yield Problem(f"{path}.pairing", "not read with data.format: list, which names both files; remove it")
+        elif name == "part" and "list" not in given:
+            yield Problem(f"{path}.part", "names lines of a list, but there is no list; add it, or remove this")
+        elif not value:
+            yield Problem(f"{path}.{name}", "an empty path; write . for data.root itself")
 
 
-@_rule("data.format", "data.val")
-def _val_has_its_files(config: Config) -> Iterator[Problem]:
-    yield from _folders(config, "val", config.data.val)
-
-
-@_rule("data.format", "data.test")
-def _test_has_its_files(config: Config) -> Iterator[Problem]:
-    yield from _folders(config, "test", config.data.test)
+for _split in ("train", "val", "test"):
+    _rule("data.format", f"data.{_split}")(partial(_a_split_has_its_files, split=_split))
 
 
 @_rule("data.split.val", "data.split.test", "data.val", "data.test")
@@ -293,28 +306,6 @@ def _a_batch_has_its_parts(config: Config) -> Iterator[Problem]:
     if train.accumulate > train.batch_size >= 1:
         message = f"{train.accumulate} parts of a batch of {train.batch_size}; expected at most one for each image"
         yield Problem("train.accumulate", message)
-
-
-def _folders(config: Config, split: str, folders: Folders | None) -> Iterator[Problem]:
-    """Yields what a split lacks for `data.format`, and what it has that is not read.
-
-    Training pairs may be left out: a config that only scores or predicts has none.
-    """
-    given = {name: value for name, value in vars(folders).items() if value is not None} if folders is not None else {}
-    if folders is None or (split == "train" and not given):
-        return
-    listed = config.data.format == "list"
-    path = f"data.{split}"
-    missing = [name for name in (("list",) if listed else ("images", "masks")) if name not in given]
-    if missing:
-        yield Problem(path, f"no {' and no '.join(missing)}, which data.format: {config.data.format} reads; add it")
-    for name, value in given.items():
-        if name == "pairing" and listed:
-            yield Problem(f"{path}.pairing", "not read with data.format: list, which names both files; remove it")
-        elif name == "part" and "list" not in given:
-            yield Problem(f"{path}.part", "names lines of a list, but there is no list; add it, or remove this")
-        elif not value:
-            yield Problem(f"{path}.{name}", "an empty path; write . for data.root itself")
 
 
 def _items(config: Config, name: str) -> Iterator[tuple[str, int | str]]:
