@@ -221,9 +221,8 @@ def _initial(config: Config, base: Path) -> tuple[Segmenter, Normalize | None, s
             model.encoder.load(pretrained)
             told += f", the encoder's {pretrained.name}"
     data = config.data
-    mean, std = (
-        (data.mean, data.std) if pretrained is None else (data.mean or pretrained.mean, data.std or pretrained.std)
-    )
+    given = pretrained or data
+    mean, std = data.mean or given.mean, data.std or given.std
     return model, Normalize(mean, std) if mean and std else None, told
 
 

@@ -145,9 +145,7 @@ class _Tracer(TorchFunctionMode):
         return output
 
     def _run(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        if name not in _NORMS:
-            return func(*args, **kwargs)
-        if not self._keeping:
+        if name in _NORMS and not self._keeping:
             return torch.empty_like(args[0])
         if func is F.batch_norm:  # without its check that a channel has two values: nothing is computed here
             return _batch_norm(*args, **kwargs)
