@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segtool.system import control_group, distributed, pools
+from segtool.system import control_group, devices, pools
 
 Groups = Callable[..., None]
 
@@ -82,6 +82,6 @@ def test_torch_has_no_more_threads_than_the_group_has_processors(groups, monkeyp
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     groups("0::/job/step\n", SECOND)
     assert pools.num_cores() == 3
-    distributed.choose_device("cpu")
-    distributed.choose_device("cpu")
+    devices.choose_device("cpu")
+    devices.choose_device("cpu")
     assert threads == [64, 3]

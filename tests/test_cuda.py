@@ -36,6 +36,7 @@ from segtool.prediction.inference import Normalize, Predictor, fast_dtype
 from segtool.runs import checkpoint
 from segtool.runs.checkpoint import Progress
 from segtool.runs.history import last
+from segtool.system.devices import free_bytes
 from segtool.system.distributed import World
 from segtool.training import training_step
 from segtool.training.training_step import Training, build_training, train_step
@@ -322,12 +323,12 @@ def test_a_run_goes_on_on_another_device(trainer, make_config):
 
 ON_ONE_GPU = """
 import sys, torch
-from segtool.system import distributed
+from segtool.system import devices
 
 start = torch.distributed.init_process_group
 torch.distributed.init_process_group = lambda _, **options: start("gloo", **options)
-distributed.check_gpus = lambda count: None
-distributed.place = lambda world, device: device
+devices.check_gpus = lambda count: None
+devices.place = lambda world, device: device
 from segtool.__main__ import main
 main()
 """
@@ -404,7 +405,7 @@ def test_a_predictor_on_a_gpu_computes_in_half_precision_where_that_is_fast(tiny
         mine = Predictor(copy.deepcopy(training.model), normalize, CUDA)
         theirs = Predictor(copy.deepcopy(training.model), normalize, CPU)
         assert (mine.classes(image, tile) == theirs.classes(image, tile)).mean() > 0.99
-    assert 2**30 < mine.free_bytes() <= torch.cuda.get_device_properties(0).total_memory
+    assert 2**30 < free_bytes(CUDA) <= torch.cuda.get_device_properties(0).total_memory
 
 
 # --- graphs

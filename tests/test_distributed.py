@@ -33,7 +33,8 @@ from segtool.errors import ConfigError, DataError, LostError, SegtoolError
 from segtool.models.encoders import ConvEncoder
 from segtool.runs import history
 from segtool.system import launch
-from segtool.system.distributed import World, join_world, place, world_of
+from segtool.system.devices import place
+from segtool.system.distributed import World, join_world, world_of
 from segtool.training.plan import largest_part, parts_of, smallest_part
 
 NORMLESS = {

@@ -420,7 +420,7 @@ def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):
 )
 def test_the_memory_must_hold_what_a_step_keeps(make_config, tmp_path, monkeypatch, free, grade):
     trial = tried(make_config())
-    monkeypatch.setattr(preflight, "free_memory", lambda: free)
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: free)
     found, _ = preflight.suffice(work_of(trial), tmp_path)
     assert (found.what, found.grade) == ("memory", grade)
     assert found.error is ShortageError or grade != "fault"
@@ -434,9 +434,9 @@ def test_on_a_cpu_a_step_takes_more_than_it_keeps(make_config, tmp_path, monkeyp
     work = work_of(tried(make_config(augment={"crop": [64, 64]}, train={"batch_size": 64})))
     model = verify(work.config.model, 3).train()
     kept = training_memory(model, describe(model, 64, 64, batch=64), work.config)
-    monkeypatch.setattr(preflight, "free_memory", lambda: int(1.3 * kept.total))
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: int(1.3 * kept.total))
     assert preflight.suffice(work, tmp_path)[0].grade == "doubt"
-    monkeypatch.setattr(preflight, "free_memory", lambda: int(1.6 * kept.total))
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: int(1.6 * kept.total))
     assert preflight.suffice(work, tmp_path)[0].grade == "passed"
 
 
@@ -447,7 +447,7 @@ def test_what_is_proposed_for_want_of_memory_fits(make_config, tmp_path, monkeyp
     work = work_of(trial, World(0, processes, processes))
 
     def memory_with(free: float, work: Prepared) -> Verdict:
-        monkeypatch.setattr(preflight, "free_memory", lambda: int(free))
+        monkeypatch.setattr(preflight, "free_bytes", lambda _: int(free))
         return preflight.suffice(work, tmp_path)[0]
 
     needed = bisect_left(range(10**8), True, key=lambda free: memory_with(free, work).grade == "passed")

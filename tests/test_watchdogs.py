@@ -22,6 +22,7 @@ from segtool.commands.endings import explain
 from segtool.config import dump_config, load_config
 from segtool.errors import ShortageError
 from segtool.models.segmenter import build_model
+from segtool.prediction import inference
 from segtool.prediction.inference import AUTO_TILE, Normalize, Predictor, smaller_tile
 from segtool.runs.history import last
 from segtool.scoring.metrics import Scores, iou
@@ -389,9 +390,9 @@ def predictor() -> Predictor:
 def test_the_tile_that_is_advised_fits_into_what_is_free_and_is_smaller_than_what_did_not(predictor, monkeypatch):
     need = predictor.bytes_per_pixel()
     for free, advised in ((None, 512), (10**12, 512), (int(need * 256**2 / 0.7) + 9, 256), (1, 64)):
-        monkeypatch.setattr(predictor, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(inference, "free_bytes", lambda _, free=free: free)
         assert smaller_tile(predictor, (2000, 3000), None) == advised, free
-    monkeypatch.setattr(predictor, "free_bytes", lambda: None)
+    monkeypatch.setattr(inference, "free_bytes", lambda _: None)
     assert smaller_tile(predictor, (2000, 3000), 300) == 128
     assert smaller_tile(predictor, (400, 500), None) == 192
     assert AUTO_TILE // 2 == 512

@@ -46,7 +46,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
     from segtool.data.formats import split_records
     from segtool.models.segmenter import outline
     from segtool.runs import history
-    from segtool.system.distributed import choose_device, place
+    from segtool.system.devices import choose_device, place
     from segtool.training.budget import Budget
     from segtool.training.forecast import scored_seconds
 

@@ -72,7 +72,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
     from segtool.data.formats import split_records
     from segtool.data.statistics import ClassFrequencies
     from segtool.runs import checkpoint
-    from segtool.system.distributed import choose_device, place
+    from segtool.system.devices import choose_device, place
     from segtool.system.terminal import Mute
     from segtool.training.plan import Plan, Prepared
     from segtool.training.train import train

@@ -104,7 +104,7 @@ def inspect_session(
     """
     from segtool.commands.sources import load_any
     from segtool.runs.members import is_member
-    from segtool.system.distributed import choose_device
+    from segtool.system.devices import choose_device
 
     reporter = Reporter(quiet=quiet)
     where = choose_device(device)

@@ -96,7 +96,8 @@ def _serve(session: Session, world: World) -> None:
 
 def _launch(session: Session, began: float, *, dry_run: bool) -> None:
     """Starts the session's processes, after what can be known without them is looked at, and waits for their end."""
-    from segtool.system.distributed import check_gpus, choose_device, world_of
+    from segtool.system.devices import check_gpus, choose_device
+    from segtool.system.distributed import world_of
     from segtool.system.launch import launch
     from segtool.system.terminal import Reporter
 
@@ -146,7 +147,7 @@ def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool
 def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     """Trains a new run; in a dry run returns the seconds that it would take."""
     from segtool.runs import history
-    from segtool.system.distributed import choose_device, place
+    from segtool.system.devices import choose_device, place
     from segtool.training.forecast import measure
 
     directory = _new_directory(session)

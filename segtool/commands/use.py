@@ -50,7 +50,8 @@ def evaluate_session(
     from segtool.prediction.predict import build_ensemble
     from segtool.scoring.evaluate import evaluate, reader_for
     from segtool.system.allocator import keep_freed_memory
-    from segtool.system.distributed import choose_device, join_world, place
+    from segtool.system.devices import choose_device, place
+    from segtool.system.distributed import join_world
 
     keep_freed_memory()
     with join_world() as world:
@@ -175,7 +176,8 @@ def predict_session(
     from segtool.prediction.predict import build_ensemble, predict
     from segtool.prediction.predicted_files import list_jobs, masks_among, unread_pictures
     from segtool.system.allocator import keep_freed_memory
-    from segtool.system.distributed import choose_device, join_world, place
+    from segtool.system.devices import choose_device, place
+    from segtool.system.distributed import join_world
 
     keep_freed_memory()
     with join_world() as world:

@@ -24,9 +24,9 @@ class Ensemble(BandPredictor):
     """
 
     def __init__(self, members: Sequence[Predictor], *, flip: bool = False) -> None:
+        super().__init__(tuple(sorted({count for member in members for count in member.channels})), members[0].device)
         self.members = tuple(members)
         self.flip = flip
-        self.channels = tuple(sorted({count for member in members for count in member.channels}))
 
     def pieces(self, image: Tensor, tile: int | None = None) -> Iterator[Piece]:
         """Yields the mean probabilities of an image C H W from top to bottom, as pieces of its width.
@@ -46,9 +46,6 @@ class Ensemble(BandPredictor):
     def bytes_per_pixel(self) -> float:
         """Returns what the member that takes the most does; they run one after the other."""
         return max(member.bytes_per_pixel() for member in self.members)
-
-    def free_bytes(self) -> int | None:
-        return self.members[0].free_bytes()
 
     def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
         view = self._view(member, image)

@@ -25,7 +25,7 @@ from segtool.errors import shown
 from segtool.models.fold import fold_norms
 from segtool.models.segmenter import Segmenter, Sides
 from segtool.prediction.recording import Graphs, Recordings
-from segtool.system.memory import free_memory
+from segtool.system.devices import free_bytes
 
 MAX_WHOLE_PIXELS = 2**21
 """Larger images are predicted in tiles; the largest that are not (Full HD is one) take twice the memory of a tile."""
@@ -67,10 +67,16 @@ class Piece(NamedTuple):
 
 
 class BandPredictor:
-    """The contract of what predicts an image: `pieces`, and what they become."""
+    """The contract of what predicts an image: `pieces`, and what they become.
 
-    channels: tuple[int, ...]
-    """The numbers of channels that the image holds one after the other; several only for an ensemble."""
+    Args:
+        channels: The numbers of channels that the image holds one after the other; several only for an ensemble.
+        device: Where it runs.
+    """
+
+    def __init__(self, channels: tuple[int, ...], device: torch.device) -> None:
+        self.channels = channels
+        self.device = device
 
     def pieces(self, image: Tensor, tile: int | None = None) -> Iterator[Piece]:
         """Yields the scores of an image C H W; the largest names the class.
@@ -85,10 +91,6 @@ class BandPredictor:
 
     def bytes_per_pixel(self) -> float:
         """Returns the memory that a forward pass takes at most for each pixel of its input."""
-        raise NotImplementedError
-
-    def free_bytes(self) -> int | None:
-        """Returns the memory that is free where it runs, with what torch has kept for itself; None: it is unknown."""
         raise NotImplementedError
 
     def bands(self, image: Tensor, tile: int | None = None) -> Iterator[Tensor]:
@@ -157,11 +159,10 @@ class Predictor(BandPredictor):
     def __init__(
         self, model: Segmenter, normalize: Normalize, device: torch.device, *, dtype: torch.dtype = torch.float32
     ) -> None:
+        super().__init__((len(normalize.mean),), device)
         self.model = _ready(model.to(device).eval(), dtype)
         self.normalize = normalize
-        self.device = device
         self.dtype = dtype
-        self.channels = (len(normalize.mean),)
         self._recordings = Recordings(Graphs(device)) if device.type == "cuda" else None
 
     @torch.inference_mode()
@@ -210,12 +211,6 @@ class Predictor(BandPredictor):
             for hook in hooks:
                 hook.remove()
         return max(sum(sizes) / side**2, 1.0)
-
-    def free_bytes(self) -> int | None:
-        if self.device.type == "cuda":
-            kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            return torch.cuda.mem_get_info(self.device)[0] + kept
-        return free_memory() if self.device.type == "cpu" else None
 
     def _logits(self, image: Tensor, *context: Sides) -> Tensor:
         images = self.normalize(image.to(self.device).unsqueeze(0))
@@ -282,7 +277,7 @@ def smaller_tile(predictor: BandPredictor, size: tuple[int, int], tile: int | No
         size: Height and width of the image.
         tile: As it was asked for.
     """
-    free = predictor.free_bytes()
+    free = free_bytes(predictor.device)
     whole = AUTO_TILE if tile is None and size[0] * size[1] > MAX_WHOLE_PIXELS else max(size)
     side = min(whole, tile or whole) // 2
     if free is not None:

@@ -12,6 +12,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from segtool.system.devices import kept_bytes
+
 Work: TypeAlias = Callable[[Tensor], Tensor]
 
 MOST_NUMBERS = 2**22
@@ -95,8 +97,7 @@ class Graphs:
 
     def _has_room(self) -> bool:
         """Whether memory is free for a pass: as much as torch has at hand, in which the passes before found room."""
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return torch.cuda.mem_get_info(self.device)[0] > kept
+        return torch.cuda.mem_get_info(self.device)[0] > kept_bytes(self.device)
 
     def _capture(self, work: Work, given: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Returns the graph of the work, and the tensor in which a replay leaves what it makes."""

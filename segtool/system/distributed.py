@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segtool.errors import HungError, LostError, SegtoolError
-from segtool.system.pools import num_threads
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PR_SET_PDEATHSIG = 1  # of prctl
@@ -254,67 +253,3 @@ def failed_together(error: Exception, world: World) -> SegtoolError | None:
             )
         return LostError(f"another process of the job has ended (process {world.rank} of {world.size} waited for it)")
     return None
-
-
-def choose_device(name: str) -> torch.device:
-    """Returns the device that `--device` names; `auto` takes CUDA, else Apple's MPS, else the CPU.
-
-    From then on torch has no more threads than there are processors for this process.
-
-    Raises:
-        SegtoolError: the device is unknown, or this machine or this torch build has none.
-    """
-    _fit_threads()
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there()))
-    if name not in available:
-        raise SegtoolError(f"--device {name}: unknown; expected auto, cpu, cuda or mps")
-    if not available[name]():
-        raise SegtoolError(f"--device {name}: torch {torch.__version__} finds no such device here; use --device cpu")
-    return torch.device(name)
-
-
-def _fit_threads() -> None:
-    """Lowers the number of torch's threads to the processors that a container, say, gives the time of.
-
-    Of its own torch starts one for each that there is. They wait for each other without sleeping, and use up the time.
-    """
-    if num_threads() < torch.get_num_threads():
-        torch.set_num_threads(num_threads())
-
-
-def place(world: World, device: torch.device) -> torch.device:
-    """Returns the device of this process: of several processes on a machine each has its own GPU.
-
-    Raises:
-        SegtoolError: there are fewer GPUs than processes, or processes cannot work together on such a device.
-    """
-    if world.size == 1 or device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise SegtoolError(f"--device {device}: several processes compute on cuda or cpu; choose one of them")
-    check_gpus(world.local_size)
-    mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(mine)
-    return mine
-
-
-def check_gpus(count: int) -> None:
-    """Raises SegtoolError where this machine has fewer GPUs than that."""
-    if count > (there := torch.cuda.device_count()):
-        raise SegtoolError(f"{count} processes, and this machine has {there} GPUs; start at most one process for each")
-
-
-@contextmanager
-def convolutions_by_trial(device: torch.device) -> Generator[None]:
-    """On CUDA makes cuDNN try its algorithms on each new size inside and take the fastest.
-
-    It is for training, whose crops have one size; the images that are predicted have many.
-    """
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or device.type == "cuda"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before

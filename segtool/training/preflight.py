@@ -36,8 +36,8 @@ from segtool.runs.run_directory import FIRST_BATCH, RunDirectory
 from segtool.scoring.evaluate import evaluate
 from segtool.system import disk
 from segtool.system.allocator import keep_freed_memory
+from segtool.system.devices import free_bytes
 from segtool.system.distributed import ALONE
-from segtool.system.memory import free_memory
 from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
 from segtool.training.forecast import free_disk, most_checkpoints
@@ -213,9 +213,7 @@ def suffice(work: Prepared, directory: Path) -> list[Verdict]:
 
 
 def _memory(needed: int, device: torch.device, advice: Callable[[int], str]) -> Verdict:
-    free = (
-        torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() if device.type == "cpu" else None
-    )
+    free = free_bytes(device)
     told = f"a step takes about {amount(needed)}"
     if free is None:
         return Verdict("memory", f"{told}; how much is free is unknown")

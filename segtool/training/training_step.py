@@ -24,7 +24,8 @@ from segtool.models.segmenter import Segmenter, build_model, deep_supervision_we
 from segtool.models.trace import unreached
 from segtool.prediction.inference import Normalize
 from segtool.runs.checkpoint import TrainState
-from segtool.system.distributed import World, apart, convolutions_by_trial, failed_together
+from segtool.system.devices import convolutions_by_trial
+from segtool.system.distributed import World, apart, failed_together
 from segtool.system.terminal import Reporter
 from segtool.training.divergence import NOWHERE, first_appearance
 from segtool.training.losses import Criterion
