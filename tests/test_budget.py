@@ -115,7 +115,7 @@ def test_a_budget_is_used_up_and_never_passed_whatever_was_foretold(trainer, mon
 
 
 def test_steps_of_a_frozen_encoder_do_not_tell_the_length_of_what_follows_them(trainer, monkeypatch, config):
-    monkeypatch.setattr(training_step, "held_steps", lambda *_: 100)
+    monkeypatch.setattr(training_step, "frozen_steps", lambda *_: 100)
     clock = Clock(monkeypatch, step=1.0, held=100)
     run = trained(trainer, monkeypatch, config, end=100.0, foretold=1.0)
     assert 90 < clock.now <= 100
@@ -124,7 +124,7 @@ def test_steps_of_a_frozen_encoder_do_not_tell_the_length_of_what_follows_them(t
 
 def test_a_run_comes_to_its_end_where_steps_take_longer_in_the_second_half(trainer, monkeypatch, config):
     clock = Clock(monkeypatch, step=2.0, held=110, share=0.5)  # first of a second
-    monkeypatch.setattr(training_step, "held_steps", lambda *_: 0)  # with nothing that would foretell it
+    monkeypatch.setattr(training_step, "frozen_steps", lambda *_: 0)  # with nothing that would foretell it
     run = trained(trainer, monkeypatch, config, end=200.0, foretold=1.0)
     assert 190 < clock.now <= 200
     assert run.progress.step >= 0.97 * run.progress.steps, "it was cut short, with much of its learning rate left"

@@ -38,7 +38,7 @@ class Budget:
         self.end = end
         self.scored = scored
         self.per_step = per_step
-        self.held_steps = 0  # from the first, with a frozen encoder
+        self.frozen_steps = 0  # from the first, in which the encoder is frozen
         self.longest = 0.0  # of the validations that were seen
         self.began = self.goes_on_at = self.stepped_at = time.monotonic()
         self._begin()
@@ -69,7 +69,7 @@ class Budget:
     def stepped(self, plan: Plan, step: int) -> int:
         """Notes that a step is done, which is the run's `step`-th, and returns the length of the run from now on."""
         now = self.stepped_at = time.monotonic()
-        if step == self.held_steps:
+        if step == self.frozen_steps:
             self._begin()
             return plan.steps
         if self.warm_up:

@@ -133,7 +133,7 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
     make_step = training_step.start_compilation(training, reporter)
     dataset = train.build_training_set(work)
     workers = num_workers(config.train.workers, device, world)
-    first = training_step.held_steps(training, len(records["train"]))
+    first = training_step.frozen_steps(training, len(records["train"]))
     batches = training_batches(
         dataset,
         world,

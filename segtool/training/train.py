@@ -71,7 +71,7 @@ def train(
         for name in samples.names.values() if world.is_main else ():
             disk.require_plain(run.samples / name)  # which is written where a validation is the best
     training, progress = begin(work, world, run, resumed, reporter)
-    budget.held_steps = training_step.held_steps(training, len(records["train"]))
+    budget.frozen_steps = training_step.frozen_steps(training, len(records["train"]))
     make_step = training_step.start_compilation(training, reporter)
     workers = num_workers(config.train.workers, work.device, world)
     logs = Logs(run, world, reporter, config, plan, workers, work.frequencies)

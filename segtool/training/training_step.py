@@ -259,8 +259,7 @@ def compute_gradients(training: Training, batch: Sample, step: int, images_in_al
     """Leaves the gradients of a step in the parameters, and returns its loss; a function of step, batch and weights."""
     config = training.config
     torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
-    if training.model.encoder.freeze:
-        hold_encoder(training, held=step < held_steps(training, images_in_all))
+    freeze_encoder(training, frozen=step < frozen_steps(training, images_in_all))
     target = batch.target.to(training.device, non_blocking=True)
     images = training.normalize(batch.image.to(training.device, non_blocking=True))
     denominators = training.world.sum(training.criterion.denominators(target))
@@ -299,23 +298,23 @@ def add_gradients(training: Training, images: Tensor, target: Tensor, denominato
     return loss.detach()
 
 
-def held_steps(training: Training, images: int) -> int:
+def frozen_steps(training: Training, images: int) -> int:
     """Returns in how many steps, from the first, the encoder's weights stay as they are (`freeze`)."""
     return steps_of(training.model.encoder.freeze, images, training.config.train.batch_size)
 
 
-def hold_encoder(training: Training, *, held: bool) -> None:
+def freeze_encoder(training: Training, *, frozen: bool) -> None:
     """Makes the encoder what it is in prediction, without gradients, or trains it like the rest again.
 
-    Held, its BatchNorm uses its statistics and leaves them as they are, and it drops nothing.
+    Frozen, its BatchNorm uses its statistics and leaves them as they are, and it drops nothing.
     """
     encoder = training.model.encoder
-    if encoder.training != held:
+    if encoder.training != frozen:
         return
     learned = {parameter for group in training.optimizer.param_groups for parameter in group["params"]}
     for parameter in encoder.parameters():
-        parameter.requires_grad_(not held and parameter in learned)
-    encoder.train(not held)
+        parameter.requires_grad_(not frozen and parameter in learned)
+    encoder.train(not frozen)
     training.network = training.world.parallel(training.model)
 
 

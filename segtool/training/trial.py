@@ -67,7 +67,7 @@ def make_trial(work: Prepared, base: Path) -> Trial:
     dataset = train.build_training_set(replace(work, config=config, plan=replace(plan, cache=False)))
     count = min(max(plan.batch_size, WINDOWS), SHOWN)
     crops = next(training_batches(dataset, ALONE, batch_size=count, start=0, steps=1, workers=0))
-    training_step.hold_encoder(training, held=training_step.held_steps(training, plan.images) > 0)
+    training_step.freeze_encoder(training, frozen=training_step.frozen_steps(training, plan.images) > 0)
     sides = [min(side, max(SIDE, 2 * training.model.stride)) for side in plan.crop]
     return Trial(training, plan, crops, windows_of(crops, (sides[0], sides[1])))
 
