@@ -28,6 +28,7 @@ from segtool.runs.history import last
 from segtool.scoring.metrics import Scores, iou
 from segtool.system.shortage import is_shortage
 from segtool.training import train, training_log, training_step, watchdogs
+from segtool.training.memory import lighter
 from segtool.training.watchdogs import (
     CONSTANT,
     CROWDED,
@@ -40,7 +41,6 @@ from segtool.training.watchdogs import (
     Validations,
     Waiting,
     crowding_warning,
-    lighter,
     waiting_warning,
 )
 

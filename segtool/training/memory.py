@@ -1,4 +1,4 @@
-"""The memory that a training step takes, from what autograd keeps of the network and of the losses."""
+"""The memory that a training step takes, from what autograd keeps of network and losses; and how it takes less."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from segtool.config import Config
 from segtool.data.statistics import ClassFrequencies
+from segtool.errors import ConfigError
 from segtool.models.layers import Summary
-from segtool.models.segmenter import Segmenter
+from segtool.models.segmenter import Segmenter, check_crop
 from segtool.system.terminal import amount, counted
 from segtool.training.losses import Criterion
 
@@ -77,6 +78,37 @@ def memory_lines(memory: Memory, summary: Summary, config: Config) -> list[str]:
     return [head, *(f"  {key:<11} {amount(getattr(memory, key)):>9}  {text}" for key, text in meanings.items())]
 
 
+def lighter(config: Config, model: Segmenter, crop: tuple[int, int], at_once: float) -> tuple[str, str] | None:
+    """Returns the `--set` that makes a training step take less memory at the least cost, and what it costs.
+
+    None where nothing is left.
+
+    Args:
+        config: Of the training.
+        model: Its network.
+        crop: Height and width of its crops.
+        at_once: Images of this crop that may go through at once in a process; below 1, the share of one.
+    """
+    train = config.train
+    settings, costs = [], []
+    parts = -(-train.batch_size // max(1, int(at_once)))
+    if parts > train.accumulate and _fits(model, crop, train.batch_size // parts):
+        settings.append(f"train.accumulate={parts}")
+        costs.append("the batch goes through in more parts, which changes nothing but what BatchNorm sees at once")
+    else:
+        parts = train.accumulate
+    images = -(-train.batch_size // parts)
+    smaller = _smaller(model, crop, train.batch_size // parts, at_once / images) if at_once < images else crop
+    if smaller < crop:
+        settings.append(f"augment.crop=[{smaller[0]},{smaller[1]}]")
+        costs.append("the network sees smaller parts of the images")
+        if images * smaller[0] * smaller[1] > at_once * crop[0] * crop[1]:
+            costs.append("it may not suffice; take a network of fewer channels then")
+    if not settings and train.precision == "fp32":
+        return "train.precision=bf16", "which keeps half of the digits"
+    return (" --set ".join(settings), ", and ".join(costs)) if settings else None
+
+
 def _kept_by_loss(config: Config, num_classes: int) -> int:
     """Returns the bytes of the logits of one image of PROBE x PROBE pixels, and of what autograd keeps of its loss."""
     generator = torch.Generator().manual_seed(0)
@@ -93,3 +125,22 @@ def _kept_by_loss(config: Config, num_classes: int) -> int:
         loss = criterion(logits, target, criterion.denominators(target))
     assert loss.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def _smaller(model: Segmenter, crop: tuple[int, int], batch: int, share: float) -> tuple[int, int]:
+    """Returns the crop with its sides halved until it has a share of its pixels, or as far as the network allows."""
+    pixels, stride = share * crop[0] * crop[1], model.stride
+    while crop[0] * crop[1] > pixels:
+        half = (max(stride, crop[0] // 2 // stride * stride), max(stride, crop[1] // 2 // stride * stride))
+        if half == crop or not _fits(model, half, batch):
+            break
+        crop = half
+    return crop
+
+
+def _fits(model: Segmenter, crop: tuple[int, int], batch: int) -> bool:
+    try:
+        check_crop(model, crop, batch)
+    except ConfigError:
+        return False
+    return True

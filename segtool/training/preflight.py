@@ -41,11 +41,10 @@ from segtool.system.distributed import ALONE
 from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
 from segtool.training.forecast import free_disk, most_checkpoints
-from segtool.training.memory import training_memory
+from segtool.training.memory import lighter, training_memory
 from segtool.training.plan import Plan, Prepared, largest_part
 from segtool.training.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
 from segtool.training.trial import SHOWN, WINDOWS, Trial, Verdict, make_trial
-from segtool.training.watchdogs import lighter
 
 TOGETHER = 0.9  # share of the pixels away from borders whose image and mask must be the same class
 JUDGED = 0.005  # and what those pixels are of all at least: fewer are left where a mask is torn

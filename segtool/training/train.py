@@ -30,12 +30,12 @@ from segtool.system.terminal import Reporter
 from segtool.training import training_step
 from segtool.training.budget import Budget
 from segtool.training.divergence import not_finite
+from segtool.training.memory import lighter
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan, Prepared, largest_part, of_length
 from segtool.training.samples import Samples
 from segtool.training.training_log import Logs
 from segtool.training.training_step import Training
-from segtool.training.watchdogs import lighter
 
 LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
 CHECKPOINT_SECONDS = 600  # a checkpoint at the latest after this long, whatever the validations do

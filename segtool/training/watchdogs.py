@@ -1,4 +1,4 @@
-"""What a training is warned of while it runs, and what it is told to try: pure functions of what was seen.
+"""What a training is warned of while it runs, with what to try: pure functions of what was seen.
 
 So every process of a distributed run comes to the same answer, and a run that is continued goes on where it was: what
 was seen before is read from `metrics.jsonl`.
@@ -10,8 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from segtool.config import Config
-from segtool.errors import ConfigError
-from segtool.models.segmenter import Segmenter, check_crop
 from segtool.scoring.metrics import Confusion
 from segtool.system.terminal import percent
 from segtool.training.optim import learning_rate
@@ -27,59 +25,6 @@ CROWDED = 0.5  # the same of the time that threads wait for a core; beside one l
 WINDOW = 30.0  # seconds, and
 WINDOW_STEPS = 50  # steps that it is taken over, those to warm up aside
 WARM_UP = 10  # steps in which processes start and code is compiled
-
-
-# --- memory
-
-
-def lighter(config: Config, model: Segmenter, crop: tuple[int, int], at_once: float) -> tuple[str, str] | None:
-    """Returns the `--set` that makes a training step take less memory at the least cost, and what it costs.
-
-    None where nothing is left.
-
-    Args:
-        config: Of the training.
-        model: Its network.
-        crop: Height and width of its crops.
-        at_once: Images of this crop that may go through at once in a process; below 1, the share of one.
-    """
-    train = config.train
-    settings, costs = [], []
-    parts = -(-train.batch_size // max(1, int(at_once)))
-    if parts > train.accumulate and _fits(model, crop, train.batch_size // parts):
-        settings.append(f"train.accumulate={parts}")
-        costs.append("the batch goes through in more parts, which changes nothing but what BatchNorm sees at once")
-    else:
-        parts = train.accumulate
-    images = -(-train.batch_size // parts)
-    smaller = _smaller(model, crop, train.batch_size // parts, at_once / images) if at_once < images else crop
-    if smaller < crop:
-        settings.append(f"augment.crop=[{smaller[0]},{smaller[1]}]")
-        costs.append("the network sees smaller parts of the images")
-        if images * smaller[0] * smaller[1] > at_once * crop[0] * crop[1]:
-            costs.append("it may not suffice; take a network of fewer channels then")
-    if not settings and train.precision == "fp32":
-        return "train.precision=bf16", "which keeps half of the digits"
-    return (" --set ".join(settings), ", and ".join(costs)) if settings else None
-
-
-def _smaller(model: Segmenter, crop: tuple[int, int], batch: int, share: float) -> tuple[int, int]:
-    """Returns the crop with its sides halved until it has a share of its pixels, or as far as the network allows."""
-    pixels, stride = share * crop[0] * crop[1], model.stride
-    while crop[0] * crop[1] > pixels:
-        half = (max(stride, crop[0] // 2 // stride * stride), max(stride, crop[1] // 2 // stride * stride))
-        if half == crop or not _fits(model, half, batch):
-            break
-        crop = half
-    return crop
-
-
-def _fits(model: Segmenter, crop: tuple[int, int], batch: int) -> bool:
-    try:
-        check_crop(model, crop, batch)
-    except ConfigError:
-        return False
-    return True
 
 
 # --- validations
