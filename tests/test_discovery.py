@@ -768,7 +768,7 @@ def test_words_tell_the_images_among_channels_though_one_of_them_is_missing(tmp_
 
 def test_names_that_begin_with_a_word_of_headers_are_no_header(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    fruits = "apple banana cherry date elder fig grape hazel iris juniper".split()
+    fruits = ["apple", "banana", "cherry", "date", "elder", "fig", "grape", "hazel", "iris", "juniper"]
     for i, fruit in enumerate(fruits):
         write_image(root / f"images/image_{fruit}.png", i)
         write_mask(root / f"masks/image_{fruit}.png", regions(i, [0, 1]))
@@ -794,6 +794,17 @@ def test_scenes_without_a_word_for_masks_are_one_set(tmp_path: Path) -> None:
         write_image(root / f"scene{i // 4}/input/p{i}.png", i)
         write_mask(root / f"scene{i // 4}/output/p{i}.png", regions(i, [0, 1]))
     assert sum(numbers(init(root), root).values()) == 12
+
+
+def test_masks_in_colour_are_no_pictures_of_scenes(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for i in range(12):
+        mask = regions(i, [0, 1])
+        write_image(root / f"scene{i // 4}/A/p{i}.png", i)
+        write_mask(root / f"scene{i // 4}/label/mask-p{i}.png", mask)
+        write_mask(root / f"scene{i // 4}/color/p{i}.png", mask, colors=np.array([[0, 0, 90], [90, 200, 0]]))
+    records = split_records(init(root), root.parent).values()
+    assert {record.image.parent.name for part in records for record in part} == {"A"}
 
 
 def test_one_image_without_the_prefix_of_the_others_costs_no_pair(tmp_path: Path) -> None:

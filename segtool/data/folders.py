@@ -124,6 +124,11 @@ def holds(place: Place, folder: str) -> bool:
     return not place.inner or place.inner in _parts(folder)[len(_parts(place.path)) :]
 
 
+def is_camera(name: str) -> bool:
+    """Whether a folder `color` beside `depth` and `label` holds the pictures, for all its name says."""
+    return name.lower() in ("color", "colour")
+
+
 def _without_part(stem: str, name: str) -> str:
     *parents, last = stem.split("/")
     return "/".join([*(part for part in parents if part != name), last])
@@ -221,14 +226,9 @@ def _place(path: str, inner: str = "", hollow: Collection[str] = ()) -> Place:
             rank = -1
         if (meaning.rest and not meaning.role) or not (meaning.role or meaning.split or meaning.rest):
             rest.append(part)
-    if role is None and _is_camera(inner):
+    if role is None and is_camera(inner):
         role = "images"
     return Place(path, inner, role, split, tuple(rest), kind, rank)
-
-
-def _is_camera(name: str) -> bool:
-    """Whether a folder `color` beside `depth` and `label` holds the pictures."""
-    return name.lower() in ("color", "colour")
 
 
 def _plain_places(folder: str, alone_in_masks: Collection[str], hollow: Collection[str]) -> Iterator[Place]:
@@ -290,7 +290,7 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
         parts, meanings = _parts(folder), _meanings(folder, hollow)
         roles = [place for place, meaning in enumerate(meanings) if meaning.role]
         splits = [place for place, meaning in enumerate(meanings) if meaning.split and roles and place > roles[-1]]
-        camera = [len(parts) - 1] if not roles and parts and (_is_camera(parts[-1]) or folder in silent) else []
+        camera = [len(parts) - 1] if not roles and parts and (is_camera(parts[-1]) or folder in silent) else []
         camera += [len(parts) - 1] if roles and not splits and folder in alone else []
         for last in [*roles[-1:], *splits[:1], *camera]:
             start = max(

@@ -18,7 +18,7 @@ from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of, telling
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
-from segtool.data.folders import Place, Tree, parent_of, within
+from segtool.data.folders import Place, Tree, is_camera, parent_of, within
 from segtool.data.leftovers import unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.predictions import without_predictions
@@ -283,13 +283,14 @@ class _Finder:
         images, masks = match.images, match.masks
         files = self.tree.files_of(masks)
         lossless = not files or files[0].suffix.lower() not in JPEG_SUFFIXES
+        told = images.role == "images" and not is_camera(images.inner)  # `color` may hold masks in colour
         return (
             not any(within(copy, place.path) for copy in self.tree.copies for place in (images, masks)),
             images.rest == masks.rest,
             masks.rank if telling(match.pairing) >= 0 else -1,
             lossless,
+            told or images == masks or not self.candidates.is_flat(images),
             images.role == "images",
-            images.role == "images" or images == masks or not self.candidates.is_flat(images),
             self.candidates.in_color(images),
             images.rank >= 0,
             match.pairs,
