@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from conftest import CLASSES, Command, config_of, snapshot
 from PIL import Image
 
+from segtool.check.findings import Finding
 from segtool.check.report import examine
 from segtool.config import Optim, dump_config, parse_text
 from segtool.data.statistics import ClassFrequencies
@@ -79,7 +81,8 @@ def test_every_reason_that_init_writes_is_told(tiny_ds, tmp_path):
 
 
 def briefed(config: Any, frequencies: ClassFrequencies | None = None) -> list[str]:
-    return brief(config, plan(), examine(config, Path("/")).summary, {"warning": 2, "note": 1}, frequencies)
+    findings = [Finding("SEG101", grave, "", 1, (), "", "") for grave in ("warning", "warning", "note")]
+    return brief(config, plan(), replace(examine(config, Path("/")), findings=findings), frequencies)
 
 
 def test_the_plan_tells_findings_splits_network_loss_and_augmentation(make_config):
@@ -116,7 +119,7 @@ def test_many_classes_are_told_in_part(make_config):
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000, 100_000])
 def test_the_course_of_the_learning_rate_is_that_of_its_function(make_config, schedule, steps):
     config = make_config(optim={"schedule": schedule, "lr": 0.02, "warmup": 30})
-    lines = brief(config, plan(steps=steps), examine(config, Path("/")).summary, {}, None)
+    lines = brief(config, plan(steps=steps), examine(config, Path("/")), None)
     course = dict(reversed(part.split(" ", 1)) for part in lines[-1].split(": ")[2].split(", "))
     optim: Optim = config.optim
     assert course[f"in the last of {steps} steps"] == f"{learning_rate(optim, steps - 1, steps):.3g}"

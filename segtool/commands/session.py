@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,6 @@ from segtool.runs.run_directory import (
 from segtool.system.disk import make_folder, write_atomically
 
 if TYPE_CHECKING:
-    from segtool.check.findings import Report
     from segtool.system.distributed import World
     from segtool.system.terminal import Reporter
     from segtool.training.forecast import Forecast
@@ -148,6 +146,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     """Trains a new run; in a dry run returns the seconds that it would take."""
     from segtool.runs import history
     from segtool.system.devices import choose_device, place
+    from segtool.training.briefing import brief
     from segtool.training.forecast import measure
 
     directory = _new_directory(session)
@@ -166,7 +165,7 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     work = prepared(config, plan, records, device, world)
     _say_plan(work, reporter)
     if dry_run:
-        _say_brief(work, report, reporter)
+        reporter.say("\n".join(brief(config, plan, report, work.frequencies)))
     trial = _preflight(work, base, directory, reporter) if session.preflight else None
     budget = None
     if dry_run or session.budget is not None:
@@ -197,8 +196,7 @@ def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path,
     """Says what a training would take, and returns its seconds, those of preparing it included."""
     from segtool.training.forecast import describe
 
-    for line in describe(forecast, work.config, work.plan, prepared=spent, directory=directory):
-        reporter.say(line)
+    reporter.say("\n".join(describe(forecast, work.config, work.plan, prepared=spent, directory=directory)))
     reporter.say(f"would write {directory}; dry run: nothing was written")
     return spent + forecast.times.total(work.plan)
 
@@ -266,14 +264,6 @@ def _say_reasons(source: Path, text: str | None, config: Config, reporter: Repor
         text = source.read_text(encoding="utf-8", errors="replace")
     for choice in reasons(text or "", config):
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
-
-
-def _say_brief(work: Prepared, report: Report, reporter: Reporter) -> None:
-    from segtool.training.briefing import brief
-
-    counts = Counter(finding.severity for finding in report.findings)
-    for line in brief(work.config, work.plan, report.summary, counts, work.frequencies):
-        reporter.say(line)
 
 
 def _say_plan(work: Prepared, reporter: Reporter) -> None:

@@ -6,11 +6,12 @@ What was measured of its time is in `forecast`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from segtool.check.findings import SEVERITIES, Severity, num, size_text
-from segtool.check.survey import SplitSummary, Summary
+from segtool.check.findings import SEVERITIES, Report, num, size_text
+from segtool.check.survey import SplitSummary
 from segtool.config import Augment, Config, Optim, plain
 from segtool.config.yaml_io import flow, walk
 from segtool.data.preview import in_words
@@ -71,18 +72,16 @@ def _comments(text: str) -> dict[int, str]:
     return found
 
 
-def brief(
-    config: Config, plan: Plan, summary: Summary, counts: Mapping[Severity, int], frequencies: ClassFrequencies | None
-) -> list[str]:
+def brief(config: Config, plan: Plan, report: Report, frequencies: ClassFrequencies | None) -> list[str]:
     """Returns the lines that tell the data, the network, the loss, the augmentation and the learning rate of a plan.
 
     Args:
         config: Resolved.
-        summary: Figures of the data.
-        counts: Findings of the check, by severity.
+        report: What the check found.
         frequencies: Of the classes, where a loss asks for them.
     """
-    found = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts.get(severity))
+    summary, counts = report.summary, Counter(finding.severity for finding in report.findings)
+    found = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts[severity])
     return [
         f"check: {found or 'no problem found'}",
         *(_split(name, part, summary.classes) for name, part in summary.splits.items()),
