@@ -30,7 +30,7 @@ from torch import nn
 import segtool
 from segtool.config import Config, Optim, parse_config
 from segtool.errors import CheckpointError
-from segtool.runs import checkpoint, checkpoint_files, history
+from segtool.runs import checkpoint, checkpoint_files, history, run_directory
 from segtool.runs.checkpoint import Progress, TrainState, committed, load, save
 from segtool.runs.history import best, last, remove_old
 from segtool.runs.members import find_checkpoint
@@ -609,7 +609,7 @@ def test_removal_leaves_everything_that_is_not_ours(tmp_path):
     for step in range(10, 15):
         save(directory, state, make_config(), Progress(step=step))
         remove_old(directory, keep=2, warn=pytest.fail)
-    history.remove_unfinished(directory)
+    run_directory.remove_unfinished(directory)
     ours = {"step-00000013", "step-00000014"}
     after = {name: value for name, value in snapshot(directory).items() if name.split("/")[0] not in ours}
     assert after == before
@@ -634,7 +634,7 @@ def test_a_delete_that_fails_is_warned_about_and_leaves_no_half_checkpoint(tmp_p
     assert len(warnings) == 1
     assert "Input/output error" in warnings[0]
     assert [load(path).progress.step for path in committed(tmp_path)] == [2, 3]
-    history.remove_unfinished(tmp_path)
+    run_directory.remove_unfinished(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -643,7 +643,7 @@ def test_what_an_interrupted_save_left_is_removed_and_the_rest_is_not(tmp_path):
     (tmp_path / ".tmp-step-00000001-123").mkdir()
     (tmp_path / ".tmp-step-00000001-123" / "model.safetensors").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("x")
-    history.remove_unfinished(tmp_path)
+    run_directory.remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "step-00000000"]
 
 

@@ -30,7 +30,7 @@ from segtool.config import Optim
 from segtool.errors import CheckpointError
 from segtool.prediction.predict import predict
 from segtool.prediction.predicted_files import list_jobs
-from segtool.runs import checkpoint, history
+from segtool.runs import checkpoint, history, run_directory
 from segtool.runs.checkpoint import Progress, TrainState
 from segtool.runs.run_directory import Run
 from segtool.training.optim import build_optimizer
@@ -103,7 +103,7 @@ def lost_checkpoints(directory: Path, tiny_ds: Path, rounds: int, save: Save) ->
         if found is None or found.progress.step < acknowledged:
             problems.append(f"{acknowledged} was acknowledged, and {found and found.progress.step} is there")
         number = found.progress.step if found else 0
-        history.remove_unfinished(directory)
+        run_directory.remove_unfinished(directory)
         problems += [path.name for path in directory.iterdir() if path.name.startswith(".")]
     return problems
 

@@ -202,8 +202,8 @@ load = checkpoint.load
 checkpoint.load = lambda path: (found := load(path)) and replace(found, progress=replace(found.progress, best=9.0))
 """,
     "what is left of a checkpoint stays": """
-from segtool.runs import history
-history.remove_unfinished = lambda _: None
+from segtool.runs import run_directory
+run_directory.remove_unfinished = lambda _: None
 """,
 }
 

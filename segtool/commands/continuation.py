@@ -87,7 +87,6 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         budget = None
         if session.budget is not None:
             budget = Budget(began + session.budget, scored=scored_seconds(work))
-        history.remove_unfinished(run.checkpoints)
         run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, world, reporter)
@@ -190,7 +189,6 @@ def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[
     """Does what a training does last, and its process did not come to."""
     from segtool.runs import history
 
-    history.remove_unfinished(run.checkpoints)
     history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
     run.write_facts({**facts, "end": timestamp(), "steps_done": resumed.progress.step})
 

@@ -144,7 +144,6 @@ def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool
 
 def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
     """Trains a new run; in a dry run returns the seconds that it would take."""
-    from segtool.runs import history
     from segtool.system.devices import choose_device, place
     from segtool.training.briefing import brief
     from segtool.training.forecast import measure
@@ -178,7 +177,6 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     run = Run(directory if session.run else _claim(directory), device=session.device)
     with working_in(run, reporter, processes=world.size):
         _refuse_run(run.directory, session.device)  # that another process has made meanwhile
-        history.remove_unfinished(run.checkpoints)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         if trial is not None:

@@ -97,13 +97,6 @@ def set_aside(directory: Path, *, after: int) -> None:
                 raise CheckpointError(message) from error
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Removes what an interrupted save or removal left behind."""
-    if directory.is_dir():
-        for path in directory.glob(".tmp-*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def _progress_if_whole(path: Path) -> Progress | None:
     """Returns where training stood at a checkpoint; None where that does not verify."""
     try:

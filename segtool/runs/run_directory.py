@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -147,12 +148,19 @@ class Run(RunDirectory):
             raise
         for folder in (directory, self.samples):
             disk.remove_unfinished(folder)
+        remove_unfinished(self.checkpoints)
 
     def close(self) -> None:
         """Lets other processes have the directory."""
         with contextlib.suppress(OSError):
             (self.directory / ".holder").unlink()
         self.lock.release()
+
+
+def remove_unfinished(checkpoints: Path) -> None:
+    """Removes what an interrupted save or removal left behind. No other process may train here now."""
+    for path in checkpoints.glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def require_writable(directory: Path) -> None:
