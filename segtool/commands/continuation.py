@@ -95,7 +95,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
 
 
 def restarted(session: Session) -> Session:
-    """Returns the session as it is, or where a launcher starts it anew the one that continues its run."""
+    """Returns the session as it is or, where a launcher has started it again, one that continues its run."""
     from segtool.runs import checkpoint
 
     run = session.run
@@ -186,7 +186,7 @@ def _is_over(
 
 
 def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[str, Any], reporter: Reporter) -> None:
-    """Does what a training does last, and its process did not come to."""
+    """Does the last things of a training whose process ended before them."""
     from segtool.runs import history
 
     history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
@@ -194,7 +194,7 @@ def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[
 
 
 def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
-    """Says how the learning rate goes on, where that is not how it would have gone on."""
+    """Says how the learning rate goes on, where the config or the length that changed has changed it."""
     from segtool.training.optim import learning_rate
 
     step, before = resumed.progress.step, resumed.progress.steps

@@ -74,7 +74,7 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
 
 
 def _directory(session: Session, count: int) -> Path:
-    """Returns the directory of all folds, after what could be wrong with it and with the config is looked at."""
+    """Returns the directory of all folds, after checking it and the config."""
     if begun := fold_runs(session.config):
         raise SegtoolError(
             f"{session.config}: holds {len(begun)} folds and is no config; name the one that they were begun with: "

@@ -90,7 +90,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
 
 @contextlib.contextmanager
 def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Generator[None]:
-    """Keeps why a run ends in its log, tells how to go on where disk or data failed, and lets go of its directory."""
+    """Logs the error that ends a run, says how to go on where disk or data failed, and unlocks the directory."""
     try:
         yield
     except DiskError as error:
@@ -107,7 +107,7 @@ def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Gene
 
 
 def _how_to_go_on(run: RunDirectory, processes: int) -> str:
-    """Says what a run has saved whose disk, data or other processes failed, and the command that continues it."""
+    """Returns what a run has saved and the command that continues it, for where disk, data or a process failed."""
     from segtool.runs import history
 
     if not run.directory.is_dir():

@@ -1,4 +1,4 @@
-"""What stands between a config and its training: parts that fit, data that is checked, all that is open decided."""
+"""From a config to its training: parts that fit together, data that is checked, and what is left open decided."""
 
 from __future__ import annotations
 

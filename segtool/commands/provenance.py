@@ -148,7 +148,7 @@ def _job() -> str | None:
 
 
 def is_of_this_job(directory: Path) -> bool:
-    """Whether a launcher that starts processes anew began the run, which then is no other one's."""
+    """Whether the launcher of this process began the run, so that a process it starts again may continue it."""
     job = _job()
     return job is not None and RunDirectory(directory).read_facts().get("job") == job
 

@@ -80,7 +80,7 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
 
 
 def _serve(session: Session, world: World) -> None:
-    """Does what the main process orders, until it has no more orders or this one comes to an end of its own."""
+    """Trains as the main process orders, until it sends no more orders."""
     try:
         while text := world.receive():
             follow(json.loads(text), world, session.device)
@@ -93,7 +93,7 @@ def _serve(session: Session, world: World) -> None:
 
 
 def _launch(session: Session, began: float, *, dry_run: bool) -> None:
-    """Starts the session's processes, after what can be known without them is looked at, and waits for their end."""
+    """Checks what can be checked without them, starts the processes of a session, and waits for their end."""
     from segtool.system.devices import check_gpus, choose_device
     from segtool.system.distributed import world_of
     from segtool.system.launch import launch
@@ -130,7 +130,7 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
 
 
 def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool) -> list[str]:
-    """Returns what each process of a session is started with."""
+    """Returns the arguments that each process of a session is started with."""
     arguments = ["--debug"] if "--debug" in sys.argv else []
     arguments += ["train", "--run", str(directory), "--device", session.device]
     arguments += [word for override in session.overrides for word in ("--set", override)]
@@ -216,7 +216,7 @@ def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
 
 
 def _new_directory(session: Session) -> Path:
-    """Returns where a new run goes, after what could be wrong with it is looked at, without torch."""
+    """Returns the directory of a new run, after checking all that could be wrong with it; needs no torch."""
     directory = session.run or next_free(Path("runs"), run_name(session.config))
     _refuse_run(directory, session.device)
     if fold_runs(directory):

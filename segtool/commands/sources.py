@@ -1,4 +1,4 @@
-"""What the user asks a training for, and names, read as a config: a file, a run, a checkpoint, or a data folder."""
+"""What `segtool train` is asked for, and the config of what a user names: file, run, checkpoint or data folder."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def predict(
 
 
 def _results(writing: deque[Future[T]], *, left: int = 0) -> Iterator[T]:
-    """Yields what came of what was written first, until so many are left; each goes before the next is waited for."""
+    """Waits for the writes that began first, and yields what they return, until only so many are left."""
     while len(writing) > left:
         yield writing.popleft().result()
 

@@ -200,7 +200,7 @@ def read_progress(path: Path) -> Progress:
 
 
 def step_of(path: Path) -> int:
-    """Returns the step of a checkpoint, of which its directory is called."""
+    """Returns the step that the directory of a checkpoint is named after."""
     return int(path.name.removeprefix("step-"))
 
 

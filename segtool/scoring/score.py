@@ -119,7 +119,7 @@ def _by_rule(rule: Pairing, predictions: Path, masks: Path, truth_files: Sequenc
 
 
 def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> Matched:
-    """As a list names an image by its path, of which a prediction bears as much as lay below the folder predicted."""
+    """Matches by the paths in lists: a prediction bears its image's path, or its end, below the folder predicted."""
     there = {os.path.realpath(file): file for file in truth_files}
     named = {file.name: file for file in truth_files}
     names = Counter(file.name for file in truth_files)

@@ -78,9 +78,9 @@ def kept_bytes(device: torch.device) -> int:
 
 @contextmanager
 def convolutions_by_trial(device: torch.device) -> Generator[None]:
-    """On CUDA makes cuDNN try its algorithms on each new size inside and take the fastest.
+    """Inside, has cuDNN try its algorithms on each new size and keep the fastest (`torch.backends.cudnn.benchmark`).
 
-    It is for training, whose crops have one size; the images that are predicted have many.
+    For training, whose crops have one size; the images that are predicted have many.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or device.type == "cuda"

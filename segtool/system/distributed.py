@@ -131,7 +131,7 @@ class World:
         return content.numpy().tobytes().decode()
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Writes the main process's values into those of all others."""
+        """Copies the values of the main process into the tensors of all others."""
         if self.group is not None:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0, group=self.group)

@@ -1,4 +1,4 @@
-"""What ends the work, never tearing it: Ctrl-C (SIGINT), SIGTERM, a terminal that is closed (SIGHUP), a time limit."""
+"""What ends the work at a clean place: Ctrl-C (SIGINT), SIGTERM, a closed terminal (SIGHUP), a time limit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def catch_signals() -> Generator[list[int]]:
 
 
 def end_where_asked() -> None:
-    """Ends the program where a signal came while something ended by itself; before something else is begun."""
+    """Ends the program where a signal came too late for what it was meant to end, before something else begins."""
     if _late:
         number = _late.pop()
         _tell(f"stopped by {signal.Signals(number).name}; the training that it came in is done and whole")

@@ -25,16 +25,15 @@ MOST = 10  # times the first length
 
 
 class Budget:
-    """The time that a training has, and what its steps and validations take of it."""
+    """The time that a training has, and what its steps and validations take of it.
+
+    Args:
+        end: When all must be over, by `time.monotonic()`, as all moments here.
+        scored: Seconds of a validation with its samples and its checkpoint, until one is seen.
+        per_step: Seconds of a step, until some are seen.
+    """
 
     def __init__(self, end: float, *, scored: float = 0.0, per_step: float = 0.0) -> None:
-        """Knows when all must be over, and what was foretold.
-
-        Args:
-            end: By `time.monotonic()`, as all moments here.
-            scored: Seconds of a validation with its samples and its checkpoint, until one is seen.
-            per_step: Seconds of a step, until some are seen.
-        """
         self.end = end
         self.scored = scored
         self.per_step = per_step

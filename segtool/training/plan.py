@@ -102,7 +102,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training of which nothing is left open, as one of the processes makes it on its device."""
+    """All that a training is made from, every choice made, as one process has it on its device."""
 
     config: Config
     """Resolved by `make_plan`: nothing in it is `auto` or measured any more."""
@@ -178,9 +178,9 @@ def of_length(config: Config, plan: Plan, steps: int) -> tuple[Config, Plan]:
 
 
 def parts_of(train: Train, images: int) -> int:
-    """Returns in how many parts a process's images of a batch go through the network, none larger than of one process.
+    """Returns into how many parts a process divides its images of a batch: no part is larger than with one process.
 
-    Of a single process that is `train.accumulate`.
+    A single process makes `train.accumulate` parts.
     """
     return -(-train.accumulate * images // train.batch_size)
 

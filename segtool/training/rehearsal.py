@@ -60,7 +60,7 @@ def starts_unsure(trial: Trial) -> Verdict:
 
 
 def losses_hold(trial: Trial) -> list[Verdict]:
-    """Of each loss that gives the network no gradient: that it does not."""
+    """Returns a verdict on each loss that gives the network no gradient."""
     training, verdicts = trial.training, []
     target = trial.windows.target.to(training.device)
     classes = training.model.num_classes

@@ -202,7 +202,7 @@ def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
 
 
 def validation_shortage(run: RunDirectory, world: World, image: Path, size: tuple[int, int]) -> str:
-    """Returns, where a validation ran out of memory, the image and what to try; it has no other size or tile."""
+    """Returns, where a validation ran out of memory, the image and what to try; its tiles cannot be made smaller."""
     return (
         f"in validation, at {shown(image)}, {size[1]}x{size[0]} pixels, which goes through the network as a whole "
         "up to 2 megapixels; make the images of the validation split smaller, or leave more memory free: "

@@ -299,14 +299,14 @@ def add_gradients(training: Training, images: Tensor, target: Tensor, denominato
 
 
 def frozen_steps(training: Training, images: int) -> int:
-    """Returns in how many steps, from the first, the encoder's weights stay as they are (`freeze`)."""
+    """Returns for how many steps from the first the encoder is frozen (`freeze`)."""
     return steps_of(training.model.encoder.freeze, images, training.config.train.batch_size)
 
 
 def freeze_encoder(training: Training, *, frozen: bool) -> None:
-    """Makes the encoder what it is in prediction, without gradients, or trains it like the rest again.
+    """Freezes the encoder, or lets it learn like the rest again.
 
-    Frozen, its BatchNorm uses its statistics and leaves them as they are, and it drops nothing.
+    Frozen, it has no gradients and is in evaluation mode: BatchNorm keeps its statistics, and nothing is dropped.
     """
     encoder = training.model.encoder
     if encoder.training != frozen:

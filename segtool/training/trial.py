@@ -73,7 +73,7 @@ def make_trial(work: Prepared, base: Path) -> Trial:
 
 
 def windows_of(crops: Sample, size: tuple[int, int]) -> Sample:
-    """Returns of the crops with the most classes in one place that place, of `size` (h w)."""
+    """Returns the window of `size` (h w) that has the most classes, of each of the crops that have most in theirs."""
     found = []
     for image, target in zip(crops.image, crops.target, strict=True):
         places = [

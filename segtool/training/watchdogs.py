@@ -33,17 +33,16 @@ Row = Mapping[str, Any]  # of metrics.jsonl, with `split: val`
 
 
 class Validations:
-    """Looks at the validations of a run, and warns once of each thing that does not get better by itself."""
+    """Looks at the validations of a run, and warns once of each thing that does not get better by itself.
+
+    Args:
+        config: Of the run.
+        steps: Of the whole run.
+        before: Rows of the validations before a resume; what they showed was warned of then.
+        absent: Classes that no training mask holds, so that they cannot be found; `check` has told them.
+    """
 
     def __init__(self, config: Config, steps: int, before: Sequence[Row] = (), *, absent: Collection[str] = ()) -> None:
-        """Knows the length of the whole run, and the validations before a resume: what they showed was warned of.
-
-        Args:
-            config: Of the run.
-            steps: Of the whole run.
-            before: Rows of the validations before a resume.
-            absent: Classes that no training mask holds, so that they cannot be found; `check` has told them.
-        """
         self.config = config
         self.absent = frozenset(absent)
         self.steps = steps
