@@ -156,7 +156,8 @@ def recall(matrix: Confusion) -> list[float | None]:
 
 def pixel_accuracy(matrix: Confusion) -> float | None:
     """Returns the share of the scored pixels that are right; None where there are none."""
-    return _ratio(np.diag(matrix).sum(keepdims=True), matrix.sum(keepdims=True).ravel())[0]
+    total = int(matrix.sum())
+    return int(matrix.trace()) / total if total else None
 
 
 def frequency_weighted_iou(matrix: Confusion) -> float | None:

@@ -16,7 +16,7 @@ from segtool.config import Augment, Config, Optim, plain
 from segtool.config.yaml_io import flow, walk
 from segtool.data.preview import in_words
 from segtool.data.statistics import ClassFrequencies
-from segtool.errors import shown
+from segtool.errors import few, shown
 from segtool.models.layers import describe
 from segtool.models.segmenter import verify
 from segtool.training.losses import ClassWeighted, Criterion
@@ -47,10 +47,7 @@ def reasons(text: str, config: Config) -> list[Choice]:
 
 def _value(path: str, value: Any) -> str:
     if path == "data.classes":
-        names = [shown(spec["name"]) for spec in value]
-        return ", ".join(names[:MOST_CLASSES]) + (
-            f" and {len(names) - MOST_CLASSES} more" * (len(names) > MOST_CLASSES)
-        )
+        return few((spec["name"] for spec in value), MOST_CLASSES)
     return flow(value)
 
 
