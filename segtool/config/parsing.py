@@ -65,19 +65,10 @@ def describe(annotation: Any) -> str:
     return _alternatives(_choices(annotation))
 
 
-def suggest(word: str, known: Iterable[str], *, elsewhere: Sequence[str] = ()) -> str:
-    """Returns "; did you mean 'x'?", else the known words.
-
-    Args:
-        word: What was found.
-        known: What could stand there.
-        elsewhere: Dotted keys of other places that end with `word`; proposed before a poor likeness.
-    """
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" where a word is like a known one, else the known words."""
     names = sorted(known)
-    for guesses in (_close(word, names, 0.6), elsewhere, _close(word, names, 0.5)):
-        if len(guesses) == 1:
-            return f"; did you mean '{guesses[0]}'?"
-    return f"; known: {', '.join(names)}"
+    return _hint(_meant(word, names), names)
 
 
 def value_text(value: Any) -> str:
@@ -125,13 +116,29 @@ def _fault(path: str, keys: Sequence[Any], message: str) -> Fault:
 
 def _unknown(annotation: Any, path: str, keys: Sequence[Any]) -> Fault:
     *parents, word = keys
-    names = _field_names(_dataclass_of(_annotation_at(annotation, parents)))
+    names = sorted(_field_names(_dataclass_of(_annotation_at(annotation, parents))))
     elsewhere = [key for key in dotted_keys(annotation) if key.rpartition(".")[2] == word]
-    hint = suggest(word, names, elsewhere=elsewhere)
-    fault = _fault(path, keys, f"unknown key{hint}")
-    meant = hint.removeprefix("; did you mean '").removesuffix("'?") if "did you mean" in hint else word
-    at = functools.reduce(join, map(str, parents), path)
+    guess = _meant(word, names, elsewhere)
+    fault = _fault(path, keys, f"unknown key{_hint(guess, names)}")
+    at, meant = functools.reduce(join, map(str, parents), path), guess or word
     return Fault(fault.problem, meant if "." in meant else join(at, meant))
+
+
+def _meant(word: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
+    """Returns the name that a word is most like, "" where none is; a key that ends in it goes before a poor likeness.
+
+    Args:
+        names: That could stand there.
+        elsewhere: Dotted keys of other places that end with the word.
+    """
+    for guesses in (_close(word, names, 0.6), elsewhere, _close(word, names, 0.5)):
+        if len(guesses) == 1:
+            return guesses[0]
+    return ""
+
+
+def _hint(meant: str, names: Sequence[str]) -> str:
+    return f"; did you mean '{meant}'?" if meant else f"; known: {', '.join(names)}"
 
 
 def _place(loc: Sequence[Any], data: Any) -> tuple[list[Any], Any]:
