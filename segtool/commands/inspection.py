@@ -220,10 +220,8 @@ def _initial(config: Config, base: Path) -> tuple[Segmenter, Normalize | None, s
         if pretrained is not None:
             model.encoder.load(pretrained)
             told += f", the encoder's {pretrained.name}"
-    data = config.data
-    given = pretrained or data
-    mean, std = data.mean or given.mean, data.std or given.std
-    return model, Normalize(mean, std) if mean and std else None, told
+    given = pretrained if pretrained and config.data.mean is None else config.data
+    return model, Normalize(given.mean, given.std) if given.mean and given.std else None, told
 
 
 def _trained(

@@ -130,7 +130,7 @@ def planned(
     size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
     deep = value_bytes(first, max_pixels=config.limits.max_pixels)
     choices: tuple[Choice, ...] = ()
-    if pretrained is not None and config.data.mean is None and config.data.std is None:
+    if pretrained is not None and config.data.mean is None:  # and so is the deviation
         config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
         value = f"{flow(pretrained.mean)} and {flow(pretrained.std)}"
         choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)

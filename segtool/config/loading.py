@@ -63,11 +63,12 @@ def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Conf
         if sections is None:
             sections, _ = examine(Sections, _without(raw, faults, whole_lists=whole_lists))
     found = [fault.problem for fault in faults]
-    if sections is not None:
-        found += problems(_config(sections, origins), unread=[fault.key for fault in faults])
-    if sections is None or found:
+    config = None if sections is None else Config(**vars(sections), origins=origins)
+    if config is not None:
+        found += problems(config, unread=[fault.key for fault in faults])
+    if config is None or found:
         raise ConfigError(*(origins.locate(problem) for problem in origins.in_order(dict.fromkeys(found))))
-    return _with_length(_config(sections, origins))
+    return _with_length(config)
 
 
 @contextmanager
@@ -96,10 +97,6 @@ def _overridden(document: Document, name: str, overrides: Sequence[str]) -> Conf
     places = {at: f"{name}:{line}" for at, line in document.lines.items()}
     data, places = apply(document.data, places, overrides, defaults=plain(Config()))
     return parse_config(data, Origins(name, places))
-
-
-def _config(sections: Sections, origins: Origins) -> Config:
-    return Config(**vars(sections), origins=origins)
 
 
 def _with_length(config: Config) -> Config:
