@@ -10,7 +10,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from segtool.config.bounds import BOUNDS
 from segtool.config.yaml_io import flow
@@ -50,7 +51,7 @@ def problems(config: Config, *, unread: Iterable[str] = ()) -> list[Problem]:
     held = [rule for keys, rule in _rules if not any(_touch(key, pattern) for key in keys for pattern in patterns)]
     found = [problem for rule in held for problem in rule(config)]
     for path, bounds in BOUNDS.items():
-        value = _value(config, path)
+        value = attrgetter(path)(config)
         if isinstance(value, int | float) and not bounds.hold(value) and not any(_touch(path, p) for p in patterns):
             found.append(Problem(path, f"expected {bounds.words}, found {flow(value)}"))
     return found
@@ -356,13 +357,6 @@ def _owner(path: str, classes: tuple[ClassSpec, ...]) -> str:
     if parts[1] == "ignore":
         return path
     return f"{path} (class {classes[int(parts[2])].name!r})"
-
-
-def _value(config: Config, path: str) -> Any:
-    value: Any = config
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _pattern(path: str) -> str:
