@@ -689,6 +689,28 @@ def test_the_rows_of_a_table_of_colours_name_values_where_nearly_all_occur(
     assert ("class_dict.csv, whose rows are taken as the values" in scaffold(root, config_dir=tmp_path)) is named
 
 
+TABLE = "name,r,g,b\nsoil,255,0,0\nleaf,0,0,255\nstem,0,255,0\n"
+
+
+def test_classes_come_in_the_order_in_which_a_file_names_their_colours(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 0]])
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)], colors=colors[::-1])
+    (root / "classes.csv").write_text(TABLE)
+    assert [spec.name for spec in init(root).data.classes] == ["soil", "leaf", "stem"]
+
+
+def test_a_colour_that_a_table_lacks_costs_the_others_no_name(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 0], [9, 99, 199]])
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2, 3]) for i in range(8)], colors=colors)
+    (root / "classes.csv").write_text(TABLE)
+    assert [spec.name for spec in init(root).data.classes] == ["soil", "leaf", "stem", "class_0963c7"]
+    assert 'It does not name #0963c7: where that is no class, take its row out and have `ignore: ["#0963c7"]`' in (
+        " ".join((tmp_path / "config.yaml").read_text().replace("#  ", "").replace("\n  # ", " ").split())
+    )
+    (root / "classes.csv").write_text(TABLE.replace("leaf,0,0,255\nstem,0,255,0\n", "leaf,1,1,1\nstem,2,2,2\n"))
+    assert not {"soil", "leaf", "stem"} & {spec.name for spec in init(root).data.classes}
+
+
 def test_colours_come_before_orders(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\n")
     (tmp_path / "z_labels.csv").write_text("a,0,0,0\nb,1,1,1\n")
@@ -805,6 +827,20 @@ def test_masks_in_colour_are_no_pictures_of_scenes(tmp_path: Path) -> None:
         write_mask(root / f"scene{i // 4}/color/p{i}.png", mask, colors=np.array([[0, 0, 90], [90, 200, 0]]))
     records = split_records(init(root), root.parent).values()
     assert {record.image.parent.name for part in records for record in part} == {"A"}
+
+
+@pytest.mark.parametrize("kind", ["edges", "instances"])
+def test_edges_and_instances_elsewhere_are_not_taken_for_masks_beside_the_images(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "set"
+    for i in range(15):
+        split = "train" if i < 10 else "test"
+        mask = regions(i, [0, 1])
+        write_image(root / f"{split}/p{i}.png", i)
+        write_mask(root / f"{split}/label_p{i}.png", mask)
+        write_mask(root / f"{kind}/p{i}.png", 9 * mask)
+    found = discover(root)
+    assert {split: len(pairs.records) for split, pairs in found.pairs.items()} == {"train": 10, "test": 5}
+    assert found.pairing == Pairing(mask_prefix="label_")
 
 
 def test_one_image_without_the_prefix_of_the_others_costs_no_pair(tmp_path: Path) -> None:

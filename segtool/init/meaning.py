@@ -17,7 +17,7 @@ from segtool.data.mask_writer import LARGEST
 from segtool.errors import shown
 from segtool.init.encoding_of_colors import CLOSE
 from segtool.init.evidence import MOSTLY_VOID, VOID, Guess, hex_color, rounded_share
-from segtool.init.names import NamesFile, is_void
+from segtool.init.names import NEARLY_ALL, NamesFile, is_void
 from segtool.init.numbered import CHANNELS
 from segtool.init.recipe import Row
 from segtool.init.shapes import Shapes
@@ -64,8 +64,13 @@ def _near(guess: Guess, file: NamesFile) -> list[int]:
 
 
 def arrange(guess: Guess, shapes: Shapes, meaning: Meaning) -> tuple[Guess, Shapes]:
-    """Returns both with the classes in the order of the config, and what does not count among the ignored."""
+    """Returns both with the classes in the order of the config, and what does not count among the ignored.
+
+    Colours come in the order in which a file names them.
+    """
+    named = {code: place for place, code in enumerate(meaning.names)} if guess.key == "colors" else {}
     order = [index for index, codes in enumerate(guess.codes) if codes[0] not in meaning.void]
+    order.sort(key=lambda index: named.get(guess.codes[index][0], len(named)))
     order.sort(key=lambda index: guess.codes[index][0] != meaning.background)
     reasons = [text.rstrip(".") for text in (guess.ignore_reason, meaning.void_reason) if text]
     arranged = replace(
@@ -123,6 +128,9 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
         void = standard.ignore
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
         return Meaning(standard.names, f"Names of {standard.source}.", standard.colors, void, why)
+    for file in files:
+        if names := _most_names(guess, file):
+            return _named(guess, names, file)
     whole = guess.key != "values" or guess.totals.share(guess.ignore) < MOSTLY_VOID
     if len(guess.codes) == 2 and whole and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
         return _background_and_object(guess, shapes)
@@ -147,6 +155,17 @@ def class_names(guess: Guess, file: NamesFile) -> dict[int, str]:
     if names and 0 not in names and 0 in codes:
         return {0: "background", **names}
     return {code: name for code, name in names.items() if code in codes}
+
+
+def _most_names(guess: Guess, file: NamesFile) -> dict[int, str]:
+    """Returns the names that a file gives to half of the colours, or to nearly all values, which are less sure."""
+    codes = [codes[0] for codes in guess.codes]
+    colors = {code: code if guess.key == "colors" else guess.colors.get(code) for code in codes}
+    owners = {color: code for code, color in colors.items()}
+    by_color = {owners[color]: name for color, name in file.by_color.items() if color in owners}
+    by_value = {code: file.by_value[code] for code in codes if code in file.by_value and guess.key != "colors"}
+    names, least = (by_color, 0.5) if by_color else (by_value, NEARLY_ALL)
+    return names if len(names) >= max(3, least * len(codes)) else {}
 
 
 def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
@@ -186,6 +205,13 @@ def _named(guess: Guess, names: dict[int, str], file: NamesFile) -> Meaning:
     more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
     why = f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
     order = ", whose rows are taken as the values 0, 1, 2, …" if file.of_colors_table else ""
+    unnamed = [guess.text(codes[0]) for codes in guess.codes if codes[0] not in names]
+    if unnamed:
+        ignored = flow([guess.text(code) for code in guess.ignore] + unnamed)
+        more += (
+            f" It does not name {', '.join(map(str, unnamed))}: where that is no class, take its row out and have "
+            f"`ignore: {ignored}` below."
+        )
     return Meaning(names, f"Names from {shown(file.path.name)}{order}.{more}", {}, void, why)
 
 

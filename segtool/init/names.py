@@ -67,8 +67,10 @@ class NamesFile:
         return {value: self.by_order[value] for value in values} if values[-1] < num else {}
 
     def of_colors(self, colors: Sequence[int]) -> dict[int, str]:
-        """Returns a name for each of the packed colours, or nothing where one is not in the file."""
-        return {color: self.by_color[color] for color in colors} if set(colors) <= set(self.by_color) else {}
+        """Returns a name for each of the packed colours, in the order of the file, or nothing where it lacks one."""
+        wanted = set(colors)
+        names = {color: name for color, name in self.by_color.items() if color in wanted}
+        return names if len(names) == len(wanted) else {}
 
 
 def find_names(root: Path) -> list[NamesFile]:
