@@ -843,6 +843,16 @@ def test_edges_and_instances_elsewhere_are_not_taken_for_masks_beside_the_images
     assert found.pairing == Pairing(mask_prefix="label_")
 
 
+@pytest.mark.parametrize("kind", ["thumbnails", "heatmaps"])
+def test_coloured_pictures_for_people_are_not_taken_for_grey_images_of_a_silent_name(tmp_path: Path, kind: str) -> None:
+    for i in range(12):
+        write_image(tmp_path / f"ultrasound/p{i}.png", i, mode="L")
+        write_image(tmp_path / f"{kind}/p{i}.png", 50 + i, (12, 16))
+        write_mask(tmp_path / f"gt/p{i}.png", regions(i, [0, 1]))
+    found = discover(tmp_path)
+    assert (found.folders["train"].images, found.folders["train"].masks) == ("ultrasound", "gt")
+
+
 def test_one_image_without_the_prefix_of_the_others_costs_no_pair(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for split, num in (("train", 8), ("test", 4)):

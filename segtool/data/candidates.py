@@ -14,7 +14,7 @@ from segtool.data.facts import look_at_images
 from segtool.data.files import JPEG_SUFFIXES
 from segtool.data.flatness import are_flat
 from segtool.data.folders import Place, Tree, parent_of, within
-from segtool.data.words import shows_masks
+from segtool.data.words import is_for_people
 
 
 class Candidates:
@@ -41,7 +41,7 @@ class Candidates:
         places = self.places[split]
         masks = [place for place in places if place.role == "masks"]
         images = [place for place in places if place.role == "images"]
-        loose = [place for place in places if place.role is None and not shows_masks(place.inner or place.path)]
+        loose = [place for place in places if place.role is None and not is_for_people(place.inner or place.path)]
         loose = [place for place in loose if not images or place.rank >= 0]  # `panoptic` beside `images` is none
         yield from ((one, other) for one, other in product(images + loose, masks) if are_apart(one, other))
         if not masks:

@@ -11,7 +11,7 @@ from itertools import product
 
 from segtool.config import Pairing
 from segtool.data.pairs import words_and_numbers, words_left
-from segtool.data.words import mask_rank, roles_in, shows_masks
+from segtool.data.words import is_for_people, mask_rank, roles_in
 
 Kind = frozenset[str]
 
@@ -56,7 +56,7 @@ def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing
         of_images, of_masks = _roles(pairing.image_words), _roles(pairing.mask_words)
         unlike = " ".join(word for word in pairing.image_words.split() if "images" not in _roles(word))
         other_kind = "masks" in of_images or mask_rank(unlike) < 0  # instances, overlays; `rgb` is a word for both
-        told = not (other_kind or shows_masks(pairing.mask_words)) and ("masks" in of_masks or "images" in of_images)
+        told = not (other_kind or is_for_people(pairing.mask_words)) and ("masks" in of_masks or "images" in of_images)
         if pairing not in found and one != other and (told or images is not masks):
             found.add(pairing)
             yield pairing

@@ -24,16 +24,18 @@ _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
     "clear splits": "train training trn val valid validation development test testing tst",
-    "shows masks": "vis visual visualization visualisation visualizations overlay overlays preview previews",
+    "for people": "vis visual visualization visualisation visualizations overlay overlays preview previews thumb "
+    "thumbs thumbnail thumbnails heatmap heatmaps",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
-    "second nd depth fov tra track tracks inv pred preds prediction predictions predicted save",
+    "second nd depth fov tra track tracks inv pred preds prediction predictions predicted prob probs probability "
+    "probabilities save",
 }
 _INITIALS = ("tr", "vd", "te")
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
 _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_NEUTRAL, _CLEAR_SPLITS, _SHOWS_MASKS, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
+_NEUTRAL, _CLEAR_SPLITS, _FOR_PEOPLE, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
 _KNOWN = _NEUTRAL | _MEANING.keys()
 _RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "semantics": 3}
 _RANKS |= {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
@@ -81,9 +83,9 @@ def roles_in(name: str) -> set[str]:
     return {_MEANING[word] for word in words_of(name) if word in _MEANING}
 
 
-def shows_masks(name: str) -> bool:
-    """Whether a name says that its pictures show masks to people: overlays and previews."""
-    return not _SHOWS_MASKS.isdisjoint(words_of(name))
+def is_for_people(name: str) -> bool:
+    """Whether a name says that its pictures are for people to look at: overlays, thumbnails, heat maps."""
+    return not _FOR_PEOPLE.isdisjoint(words_of(name))
 
 
 def mask_rank(name: str) -> int:
@@ -93,7 +95,7 @@ def mask_rank(name: str) -> int:
     segmentation is the field of view), then a trimap, and colours, overlays, instances and a second observer last.
     """
     words = words_of(name)
-    if (_SECOND_CHOICE | _SHOWS_MASKS) & {*words, *re.findall(r"[a-z]+", name.lower())}:
+    if (_SECOND_CHOICE | _FOR_PEOPLE) & {*words, *re.findall(r"[a-z]+", name.lower())}:
         return -1
     return max((_RANKS.get(word, 2 if _MEANING.get(word) == "masks" else 0) for word in words), default=0)
 

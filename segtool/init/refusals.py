@@ -15,7 +15,7 @@ from segtool.data.flatness import are_flat
 from segtool.data.images import read_image
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Pairs, Record, words_and_numbers
-from segtool.data.words import mask_rank, meaning_of, roles_in, shows_masks
+from segtool.data.words import is_for_people, mask_rank, meaning_of, roles_in
 from segtool.errors import DataError, shown
 
 MAX_PIXELS = Limits().max_pixels
@@ -52,7 +52,7 @@ def _name_two_parts(one: str, other: str) -> bool:
         len(ones) == len(others)
         and len(differ) == 1
         and all(len(word) > 2 and word.isalpha() and mask_rank(word) >= 0 for word in differ[0])
-        and not (shows_masks(other) or "masks" in roles_in(other))
+        and not (is_for_people(other) or "masks" in roles_in(other))
     )
 
 
