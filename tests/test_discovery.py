@@ -873,3 +873,27 @@ def test_a_test_split_is_not_trained_on_where_the_training_set_does_not_pair(tmp
         write_mask(tmp_path / f"test/masks/{i}.png", regions(i, [0, 1]))
     with pytest.raises(DataError, match="no images with masks of the same names"):
         discover(tmp_path)
+
+
+# --- what one fault does to the rest
+
+
+def test_a_lost_image_does_not_make_images_of_the_coloured_masks(tmp_path: Path) -> None:
+    for i in range(12):
+        mask = regions(i, [0, 1])
+        write_image(tmp_path / f"p{i:02}.png", i)
+        write_mask(tmp_path / f"p{i:02}_label.png", mask)
+        write_mask(tmp_path / f"p{i:02}_color.png", mask, colors=np.array([[0, 0, 90], [90, 200, 0]]))
+    (tmp_path / "p07.png").unlink()
+    found = discover(tmp_path)
+    assert (found.pairing, len(found.pairs["train"].records)) == (Pairing(mask_suffix="_label"), 11)
+    assert found.alone == (0, 1)
+
+
+def test_a_lost_image_does_not_make_its_split_list_another_set_s(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    for split, places in (("train", range(8)), ("val", range(8, 12))):
+        (root / f"{split}.txt").write_text("".join(f"p{i}\n" for i in places))
+    (root / "images/p9.png").unlink()
+    found = discover(root)
+    assert {split: len(pairs.records) for split, pairs in found.pairs.items()} == {"train": 8, "val": 3}

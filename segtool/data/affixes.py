@@ -145,7 +145,8 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
         first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
-        return telling(pairing), _words_fit(pairing), counts[pairing], -length_of(pairing), first, values
+        shown = mask_rank(f"{pairing.image_prefix} {pairing.image_suffix}") < 0  # `_color` beside `_label` and images
+        return telling(pairing), _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), first, values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)

@@ -276,12 +276,12 @@ def adopt(
 
 
 def _further(images: dict[str, list[Path]], masks: dict[str, list[Path]], pairing: Pairing) -> list[str]:
-    """Returns the keys of files that are no images but further files of images that have a mask.
+    """Returns the keys of files that are no images but further files of what has a mask.
 
-    Their names are such an image's with a tail: the mask's suffix and more, or one that many images share.
+    Their names are a mask's with a tail: the mask's suffix and more, or one that many images share.
     """
     paired = images.keys() & masks.keys()
-    tails = _tails((key for key in images if key not in masks), paired)
+    tails = _tails((key for key in images if key not in masks), masks.keys())
     counts = Counter(tails.values())
     common = {tail for tail, count in counts.items() if count >= max(2, _SHARED * len(paired))}
     suffix = pairing.mask_suffix

@@ -71,7 +71,7 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
             continue
         if files.get("test") and files["test"] == files.get("val"):
             group = {split: part for split, part in group.items() if split != "test"}
-        group = {split: part for split, part in group.items() if counts[split][0] >= max(1, ENOUGH * counts[split][1])}
+        group = {split: part for split, part in group.items() if _are_enough(*counts[split])}
         if not _divides(group, counts, len(paired)) or _is_of_others(root, train, group):
             continue
         covered = sum(counts[split][0] for split in group)
@@ -93,7 +93,7 @@ def find_pair_lists(root: Path) -> tuple[dict[str, Folders], int]:
         count = 0
         for split, part in group.items():
             listed, there = max((_of_one_base(root, part), _of_two_bases(root, part)), key=lambda found: found[1])
-            if there < max(1, ENOUGH * len(part.cells)):
+            if not _are_enough(there, len(part.cells)):
                 break
             found[split] = listed
             count += there
@@ -101,6 +101,11 @@ def find_pair_lists(root: Path) -> tuple[dict[str, Folders], int]:
             if "train" in found and count > best[1]:
                 best = ({split: found[split] for split in SPLITS if split in found}, count)
     return best
+
+
+def _are_enough(found: int, named: int) -> bool:
+    """Whether a list is one of the images there: all it names but a tenth are found, or but one of a few."""
+    return found >= max(1, min(ENOUGH * named, named - 1))
 
 
 # --- lists
