@@ -93,7 +93,7 @@ def rehearse(trial: Trial) -> Rehearsal:
     still = dict.fromkeys(name for name, p in named if p.ndim > 1)
     for _ in range(MOST_STEPS):
         try:
-            # Always as step 0: the same dropout, and what is held then.
+            # Always as step 0: the same dropout, and what is frozen then.
             loss = training_step.compute_gradients(training, trial.windows, 0, trial.plan.images)
         except RuntimeError as error:
             if "does not require grad" not in str(error):
