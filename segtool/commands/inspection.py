@@ -151,10 +151,9 @@ def measure(config: Config, base: Path, run: Path | None, device: torch.device, 
     side = min(min(image.shape[-2:]) for image in images)
     margin = min((model.receptive_field or side) // 2, side // 4)
     shifts = [*SHIFTS, *([model.stride] if SHIFTS[-1] < model.stride <= side // 4 else [])]
-    field = effective_field(model.eval(), list(reporter.track(images, total=len(images), unit="image", label="field")))
-    moved = list(reporter.track(images[::2], total=len(images[::2]), unit="image", label="shifts"))
+    field = effective_field(model.eval(), images)
     usable = [d for d in shifts if d < side]
-    rows = shift_consistency(model, moved, shifts=usable, stride=model.stride, margin=margin)
+    rows = shift_consistency(model, images[::2], shifts=usable, stride=model.stride, margin=margin)
     return Measured(weights, told, model.receptive_field, field, margin, tuple(rows))
 
 
