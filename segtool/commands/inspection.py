@@ -21,6 +21,7 @@ from segtool.models.measure import SHIFTS, EffectiveField, Shift, effective_fiel
 from segtool.models.segmenter import Segmenter, build_model, verify
 from segtool.system.terminal import Reporter, counted, percent
 from segtool.training.memory import Memory, memory_lines, training_memory
+from segtool.training.plan import largest_part
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,8 +122,7 @@ def inspect_network(config: Config, base: Path, size: tuple[int, int] | None, re
     height, width = size or config.augment.crop or DEFAULT_SIZE
     with located(config):
         model = verify(config.model, len(config.data.classes), config.data.channels)
-    batch = -(-config.train.batch_size // config.train.accumulate)
-    summary = describe(model, height, width, batch=batch)
+    summary = describe(model, height, width, batch=largest_part(config.train, 1))
     memory = training_memory(model, summary, config)
     structures = None
     try:

@@ -56,12 +56,13 @@ def verify_components(config: Config, base: Path | None = None) -> Pretrained | 
 
     from segtool.models.segmenter import verify
     from segtool.training.losses import Criterion
+    from segtool.training.plan import smallest_part
 
     num_classes, channels = len(config.data.classes), config.data.channels
     problems: list[str | Problem] = []
     pretrained = None
     try:
-        part = config.train.batch_size // config.train.accumulate
+        part = smallest_part(config.train, 1)
         network = verify(config.model, num_classes, channels, crop=config.augment.crop, batch=part)
         pretrained = None if base is None else network.encoder.pretrained(base)
         if pretrained is not None:
