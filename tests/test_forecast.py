@@ -97,10 +97,9 @@ def measured(config: Any, within: float | None = None) -> Forecast:
 
 
 def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config, tmp_path: Path):
-    lines = describe(
-        Forecast(TIMES, memory=3 * 2**30, checkpoint=5 * 2**20), make_config(), made(), prepared=60.0,
-        directory=tmp_path / "not" / "there",
-    )  # fmt: skip
+    work = replace(prepared(make_config()), plan=made())
+    found = Forecast(TIMES, memory=3 * 2**30, checkpoint=5 * 2**20)
+    lines = describe(found, work, prepared=60.0, directory=tmp_path / "not" / "there")
     assert "70 s to begin with" in lines[0]
     assert f"about {round(60 + TIMES.total(made()))} s in all" in lines[0]
     assert "about 3.22 GB" in lines[1]
@@ -110,7 +109,16 @@ def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config
 @pytest.mark.parametrize(("steps", "most"), [(1, 2), (100, 4)])
 def test_preflight_and_dry_run_tell_one_number_of_checkpoints(make_config, tmp_path: Path, steps: int, most: int):
     """Between its validations, of which there is one here, a training saves a checkpoint each ten minutes."""
-    config, once = make_config(), made(steps=steps, eval_steps=100)
-    told = describe(Forecast(TIMES, None, 10**6), config, once, prepared=0.0, directory=tmp_path)[2]
+    work = replace(prepared(make_config()), plan=made(steps=steps, eval_steps=100))
+    told = describe(Forecast(TIMES, None, 10**6), work, prepared=0.0, directory=tmp_path)[2]
     assert f"at most {most} at a time" in told
-    assert f"at most {most} at a time" in preflight._disk(10**6, once, config, tmp_path).found
+    assert f"at most {most} at a time" in preflight._disk(10**6, work.plan, work.config, tmp_path).found
+
+
+def test_the_memory_that_a_dry_run_calls_free_is_that_of_the_device(make_config, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 10**9)
+    work = replace(prepared(make_config()), device=torch.device("cuda"))
+    told = describe(Forecast(TIMES, 2**30, 10**6), work, prepared=0.0, directory=tmp_path)[1]
+    assert told.endswith("; 7.00 GB are free")

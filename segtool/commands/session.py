@@ -194,7 +194,7 @@ def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path,
     """Says what a training would take, and returns its seconds, those of preparing it included."""
     from segtool.training.forecast import describe
 
-    reporter.say("\n".join(describe(forecast, work.config, work.plan, prepared=spent, directory=directory)))
+    reporter.say("\n".join(describe(forecast, work, prepared=spent, directory=directory)))
     reporter.say(f"would write {directory}; dry run: nothing was written")
     return spent + forecast.times.total(work.plan)
 

@@ -26,8 +26,8 @@ from segtool.runs import checkpoint
 from segtool.runs.checkpoint import Progress
 from segtool.scoring.evaluate import evaluate
 from segtool.system.allocator import keep_freed_memory
+from segtool.system.devices import free_bytes
 from segtool.system.distributed import ALONE
-from segtool.system.memory import free_memory
 from segtool.system.pools import num_threads
 from segtool.system.terminal import Mute, Reporter, amount, counted, duration
 from segtool.system.threads import seconds_without_core
@@ -84,19 +84,20 @@ class Forecast:
     """Bytes of a checkpoint."""
 
 
-def describe(forecast: Forecast, config: Config, plan: Plan, *, prepared: float, directory: Path) -> list[str]:
+def describe(forecast: Forecast, work: Prepared, *, prepared: float, directory: Path) -> list[str]:
     """Returns the lines in which `train --dry-run` tells what was measured.
 
     Args:
+        work: What it was measured for.
         prepared: Seconds that the command took before, checking the data above all.
         directory: Of the run.
     """
-    times = forecast.times
+    times, plan = forecast.times, work.plan
     validations = f"{counted(num_validations(plan), 'validation')} of {times.validation + times.samples:.3g} s, "
     memory = "unknown" if forecast.memory is None else f"about {amount(forecast.memory)}"
-    free = free_memory()
+    free = free_bytes(work.device)
     left = "how much is free is unknown" if free is None else f"{amount(free)} are free"
-    most = most_checkpoints(config, plan)
+    most = most_checkpoints(work.config, plan)
     return [
         f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
         f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
