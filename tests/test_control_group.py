@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segtool.commands.doctor import facts
 from segtool.system import control_group, devices, pools
 
 Groups = Callable[..., None]
@@ -85,3 +86,9 @@ def test_torch_has_no_more_threads_than_the_group_has_processors(groups, monkeyp
     devices.choose_device("cpu")
     devices.choose_device("cpu")
     assert threads == [64, 3]
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells its memory there")
+def test_doctor_tells_the_memory_that_the_group_leaves(monkeypatch):
+    monkeypatch.setattr(control_group, "free_memory", lambda: 2**29)
+    assert dict(facts())["memory"].endswith(", 0.5 GiB free for this process")

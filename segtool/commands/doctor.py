@@ -12,6 +12,7 @@ import torchvision
 from PIL import Image
 
 from segtool import __version__
+from segtool.system.memory import free_memory
 from segtool.system.pools import num_cores
 from segtool.system.terminal import counted
 
@@ -52,11 +53,12 @@ def _instructions() -> str:
 
 def _memory() -> str:
     try:
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        free = os.sysconf("SC_AVPHYS_PAGES")
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return "unknown"
-    return f"{pages * size / 2**30:.1f} GiB, {free * size / 2**30:.1f} GiB free"
+    free = free_memory()
+    left = "" if free is None else f", {free / 2**30:.1f} GiB free for this process"
+    return f"{whole / 2**30:.1f} GiB{left}"
 
 
 def _shared_memory() -> str:
