@@ -173,6 +173,12 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def free_disk(path: Path) -> int:
+    """Returns the free bytes where a path is, or would be. An OSError is the caller's."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(there).free
+
+
 def not_written(path: Path, needed: int, error: OSError, left: str) -> DiskError:
     """Returns the error that tells what could not be written, its size, what is free, and what is `left`."""
     return DiskError(
@@ -192,9 +198,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _free(path: Path) -> str:
-    """Returns the free bytes where a path is, or would be."""
-    there = next(parent for parent in path.absolute().parents if parent.is_dir())
     try:
-        return f"{shutil.disk_usage(there).free:,}"
+        return f"{free_disk(path):,}"
     except OSError:
         return "an unknown number"

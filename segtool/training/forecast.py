@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from segtool.runs.checkpoint import Progress
 from segtool.scoring.evaluate import evaluate
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.devices import free_bytes
+from segtool.system.disk import free_disk
 from segtool.system.distributed import ALONE
 from segtool.system.pools import num_threads
 from segtool.system.terminal import Mute, Reporter, amount, counted, duration
@@ -195,11 +195,6 @@ def peak_memory(device: torch.device) -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def free_disk(directory: Path) -> int:
-    """Returns the free bytes where a directory lies or will lie."""
-    return shutil.disk_usage(next(path for path in (directory, *directory.absolute().parents) if path.exists())).free
 
 
 def _scoring(

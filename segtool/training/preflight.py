@@ -37,10 +37,11 @@ from segtool.scoring.evaluate import evaluate
 from segtool.system import disk
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.devices import free_bytes
+from segtool.system.disk import free_disk
 from segtool.system.distributed import ALONE
 from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
-from segtool.training.forecast import free_disk, most_checkpoints
+from segtool.training.forecast import most_checkpoints
 from segtool.training.memory import lighter, training_memory
 from segtool.training.plan import Plan, Prepared, largest_part
 from segtool.training.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
