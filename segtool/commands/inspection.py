@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from segtool.config import Config, located
@@ -262,7 +261,7 @@ def _read(
         normalize = Normalize(data.mean or (), data.std or ())
     found, reader = records[split], Reader.of(config)
     picked = evenly(len(found), IMAGES)
-    stored = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(reader.image(found[i]), 2, 0))) for i in picked]
+    stored = [torch.from_numpy(reader.image(found[i])).permute(2, 0, 1) for i in picked]
     images = [normalize(_centre(image).unsqueeze(0))[0] for image in stored]
     name = "validation" if split == "val" else "training"
     return images, counted(len(images), f"{name} image")

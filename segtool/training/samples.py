@@ -57,7 +57,7 @@ class Samples:
             image, truth = reader.pair(self.dataset.records[index])
             prediction = self._predictions.get(index)
             if prediction is None:
-                prediction = predictor.classes(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0))))
+                prediction = predictor.classes(torch.from_numpy(image).permute(2, 0, 1))
             yield name, png(draw_sample(image, truth, prediction, reader.labels.colors))
 
 
