@@ -48,12 +48,11 @@ SHOWN_IN = re.compile(r"data\.classes\.\d+\.color")  # a colour of pictures, whi
 
 def refuse_changes(before: Config, after: Config, where: Path) -> None:
     """Raises ConfigError where a config differs from that of the weights in what they were made for."""
-    old, new = dict(_values(_filled(before))), dict(_values(_filled(after)))
     changed = [
-        f"{where}: {key} was {flow(old.get(key))} in the run and is {flow(new.get(key))} now; its weights were made "
-        "for the former: start a new run for this"
-        for key in dict.fromkeys([*old, *new])
-        if key.startswith(FIXED) and not SHOWN_IN.fullmatch(key) and old.get(key) != new.get(key)
+        f"{where}: {key} was {flow(was)} in the run and is {flow(now)} now; its weights were made for the former: "
+        "start a new run for this"
+        for key, was, now in _changed(_filled(before), _filled(after))
+        if key.startswith(FIXED) and not SHOWN_IN.fullmatch(key)
     ]
     if changed:
         raise ConfigError(*changed)
@@ -68,13 +67,13 @@ def _filled(config: Config) -> Config:
 
 def differences(before: Config, after: Config) -> list[str]:
     """Returns every value of the config that has changed, as a config has them."""
-    old, new = dict(_values(before)), dict(_values(after))
-    keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    return [f"{key} {flow(old.get(key))} -> {flow(new.get(key))}" for key in keys]
+    return [f"{key} {flow(was)} -> {flow(now)}" for key, was, now in _changed(before, after)]
 
 
-def _values(config: Config) -> list[tuple[str, Any]]:
-    return [(path, value) for path, value, _ in show(config)]
+def _changed(before: Config, after: Config) -> list[tuple[str, Any, Any]]:
+    """Returns each key whose value differs, with both values; null where one config lacks it."""
+    old, new = ({path: value for path, value, _ in show(config)} for config in (before, after))
+    return [(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
 
 
 def first_facts(work: Prepared) -> dict[str, Any]:
