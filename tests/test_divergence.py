@@ -20,7 +20,6 @@ from segtool.config import dump_config
 from segtool.errors import DivergedError
 from segtool.runs import history
 from segtool.runs.run_directory import RunDirectory
-from segtool.system.distributed import World
 from segtool.training import divergence, train, training_log, training_step
 from segtool.training.optim import learning_rate
 from segtool.training.training_step import Outcome, Training
@@ -240,7 +239,6 @@ def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(
     assert text.endswith("--set optim.lr=0.005")
     log = train.Logs.__new__(train.Logs)
     log.run = RunDirectory(trainer.directory / "run")
-    log.world = World()
     log.flush = lambda: None  # type: ignore[method-assign]
     config = make_config(train={"precision": "fp16"})
     with pytest.raises(DivergedError, match=r"train\.precision=fp32"), log.flushed_where_it_diverges(config):

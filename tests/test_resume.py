@@ -287,11 +287,11 @@ def test_a_folder_with_a_config_of_the_users_own_or_anything_saved_is_never_begu
 
 
 def test_where_the_disk_of_several_processes_fails_the_command_that_continues_starts_as_many_where_they_were(bench):
-    run = RunDirectory(bench.whole, device="cpu")
+    run = RunDirectory(bench.whole, device="cpu", processes=2)
     command = r"segtool train \S+ --resume --device cpu --gpus 2"
     with (
         pytest.raises(DiskError, match=rf"^the disk is full\nstep \d+ is saved and whole; .*: {command}$"),
-        execution.working_in(run, Reporter(quiet=True), processes=2),
+        execution.working_in(run, Reporter(quiet=True)),
     ):
         raise DiskError("the disk is full")
 
@@ -309,7 +309,7 @@ def test_what_ends_a_run_from_outside_tells_how_it_goes_on(tmp_path, bench, move
         run.directory.rename(tmp_path / "there")
     with (
         pytest.raises(DataError, match=rf"^{told} --resume$"),
-        execution.working_in(run, Reporter(quiet=True), processes=1),
+        execution.working_in(run, Reporter(quiet=True)),
     ):
         raise DataError("no mask is there")
 

@@ -263,7 +263,7 @@ def test_a_config_is_not_moved_by_a_folder_whose_name_it_could_not_hold(tmp_path
     [("runs/a", "runs/a"), ("a b", "'a b'"), ("-x", "./-x"), ("--run y", "'./--run y'"), ("/-x", "/-x")],
 )
 def test_a_path_in_a_command_that_is_told_is_quoted_and_no_option(path, word):
-    assert resume_command(Path(path), 1) == f"segtool train {word} --resume"
+    assert resume_command(Path(path)) == f"segtool train {word} --resume"
 
 
 def test_the_config_of_a_run_is_read_back_equal(run, tiny_ds):

@@ -905,7 +905,7 @@ def test_a_signal_after_the_step_that_compiles_finishes_its_own_step_and_saves_i
 
 
 def test_of_several_processes_that_a_signal_stops_the_main_one_tells_how_to_go_on(tmp_path):
-    run = RunDirectory(tmp_path)
+    run = RunDirectory(tmp_path, processes=2)
     told = train.stopped_at(run, World(rank=0, size=2), 7, signal.SIGTERM)
     assert str(told) == f"interrupted; step 7 is saved. Continue with: segtool train {tmp_path} --resume --gpus 2"
     assert isinstance(told, Interrupted)

@@ -53,8 +53,8 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
     directory = session.run or session.config
     _require_run(directory, session.device)
     device = place(world, choose_device(session.device))
-    run = (RunDirectory if dry_run else Run)(directory, device=session.device)
-    with working_in(run, reporter, processes=world.size):
+    run = (RunDirectory if dry_run else Run)(directory, device=session.device, processes=world.size)
+    with working_in(run, reporter):
         resumed = history.last(run.checkpoints, warn=reporter.warn)
         if resumed is None:
             raise CheckpointError(f"{directory}: holds no checkpoint to continue from; start afresh with another --run")
@@ -115,10 +115,10 @@ def _require_run(directory: Path, device: str) -> None:
         run = Path(os.path.normpath(directory.absolute().parent.parent))
         raise CheckpointError(
             f"{directory}: is a checkpoint, which is never changed; its run goes on from its last one with: "
-            f"{resume_command(run, 1, device)}; or give --run DIR in place of --resume to train its config anew"
+            f"{resume_command(run, device)}; or give --run DIR in place of --resume to train its config anew"
         )
     if directory.name == CONFIG and not is_data(directory.parent):
-        command = resume_command(directory.parent, 1, device)
+        command = resume_command(directory.parent, device)
         raise CheckpointError(f"{directory}: is the config of a run; continue it with: {command}")
     if not holds_run(directory):
         raise CheckpointError(_nothing_to_continue(directory))

@@ -79,7 +79,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
 
     mine = place(world, choose_device(device))
     config = parse_config(orders["config"])
-    run = RunDirectory(Path(orders["run"]))
+    run = RunDirectory(Path(orders["run"]), device=device, processes=world.size)
     records = split_records(config, run.directory)
     require_alike(world, fingerprint(records))
     resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
@@ -89,24 +89,24 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
 
 
 @contextlib.contextmanager
-def working_in(run: RunDirectory, reporter: Reporter, *, processes: int) -> Generator[None]:
+def working_in(run: RunDirectory, reporter: Reporter) -> Generator[None]:
     """Logs the error that ends a run, says how to go on where disk or data failed, and unlocks the directory."""
     try:
         yield
     except DiskError as error:
-        raise DiskError(*error.problems, _how_to_go_on(run, processes)) from error
+        raise DiskError(*error.problems, _how_to_go_on(run)) from error
     except SegtoolError as error:
         with contextlib.suppress(DiskError):
             reporter.note(f"error: {error}")
         if isinstance(error, DataError | HungError):  # as of a disk with images that is gone for a while
-            raise type(error)(*error.problems, _how_to_go_on(run, processes)) from error
+            raise type(error)(*error.problems, _how_to_go_on(run)) from error
         raise
     finally:
         reporter.close()
         run.close()
 
 
-def _how_to_go_on(run: RunDirectory, processes: int) -> str:
+def _how_to_go_on(run: RunDirectory) -> str:
     """Returns what a run has saved and the command that continues it, for where disk, data or a process failed."""
     from segtool.runs import history
 
@@ -117,8 +117,8 @@ def _how_to_go_on(run: RunDirectory, processes: int) -> str:
         )
     with contextlib.suppress(CheckpointError):
         if saved := history.last(run.checkpoints):
-            command = run.resume_command(processes)
-            return f"step {saved.progress.step} is saved and whole; when that is mended, continue with: {command}"
+            step = saved.progress.step
+            return f"step {step} is saved and whole; when that is mended, continue with: {run.resume_command}"
     return f"{run.directory}: no step is saved; when that is mended, begin again with the same command"
 
 

@@ -174,8 +174,8 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
             work, budget = budgeted(work, forecast.times, session.budget, began, reporter)
         if dry_run:
             return _foretell(work, forecast, spent, directory, reporter)
-    run = Run(directory if session.run else _claim(directory), device=session.device)
-    with working_in(run, reporter, processes=world.size):
+    run = Run(directory if session.run else _claim(directory), device=session.device, processes=world.size)
+    with working_in(run, reporter):
         _refuse_run(run.directory, session.device)  # that another process has made meanwhile
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
@@ -229,8 +229,7 @@ def _refuse_run(directory: Path, device: str) -> None:
     """Raises SegtoolError where a directory holds a run, or pictures of others where one would draw its own."""
     if holds_run(directory):
         raise SegtoolError(
-            f"{directory}: holds a run; continue it with: {resume_command(directory, 1, device)}, or choose another "
-            "--run"
+            f"{directory}: holds a run; continue it with: {resume_command(directory, device)}, or choose another --run"
         )
     if picture := picture_in_the_way(directory):
         raise SegtoolError(

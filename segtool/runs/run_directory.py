@@ -29,10 +29,12 @@ FIRST_BATCH = "first-batch.png"  # among the samples, drawn before a run has sav
 class RunDirectory:
     """Where things lie in a run directory, and how its training was asked for."""
 
-    def __init__(self, directory: Path, *, device: str = "auto") -> None:
+    def __init__(self, directory: Path, *, device: str = "auto", processes: int = 1) -> None:
         self.directory = directory
         self.device = device
         """As the user named it."""
+        self.processes = processes
+        """That train together."""
         self.facts: Mapping[str, Any] = {}
         """What was written to `run.json` last: whatever becomes of the file, a training goes on."""
 
@@ -59,9 +61,10 @@ class RunDirectory:
         if not self.directory.is_dir():
             raise DiskError(f"{self.directory}: is not there any more; put it back, or continue it where it is now")
 
-    def resume_command(self, processes: int) -> str:
-        """Returns what continues the run with as many processes, where the user had it computed."""
-        return resume_command(self.directory, processes, self.device)
+    @property
+    def resume_command(self) -> str:
+        """What continues the run with as many processes, where the user had it computed."""
+        return resume_command(self.directory, self.device, self.processes)
 
     def write_config(self, config: Config) -> None:
         """Writes the resolved config, as one that trains again from where it lies."""
@@ -120,7 +123,7 @@ class RunDirectory:
 class Run(RunDirectory):
     """A run directory that this process has to itself until `close`."""
 
-    def __init__(self, directory: Path, *, device: str = "auto") -> None:
+    def __init__(self, directory: Path, *, device: str = "auto", processes: int = 1) -> None:
         """Makes the directory where there is none and locks it.
 
         Raises:
@@ -129,7 +132,7 @@ class Run(RunDirectory):
         """
         from filelock import FileLock, Timeout  # here, since whoever reads a config looks for runs
 
-        super().__init__(directory, device=device)
+        super().__init__(directory, device=device, processes=processes)
         self.lock = FileLock(directory / ".lock")
         disk.make_folder(directory)
         _require_places(directory)
@@ -193,8 +196,8 @@ def picture_in_the_way(directory: Path) -> Path | None:
     return next((picture for picture in sorted(pictures) if picture.name != FIRST_BATCH), None)
 
 
-def resume_command(directory: Path, processes: int, device: str = "auto") -> str:
-    """Returns what continues a run with as many processes, on a device as the user named it."""
+def resume_command(directory: Path, device: str = "auto", processes: int = 1) -> str:
+    """Returns what continues a run, on a device as the user named it and with as many processes."""
     where = f" --device {device}" if device != "auto" else ""
     return f"segtool train {typed(directory)} --resume{where}" + (f" --gpus {processes}" if processes > 1 else "")
 

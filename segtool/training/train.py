@@ -124,7 +124,7 @@ def train(
             if last:
                 break
             if stop:
-                raise Interrupted(stop, run.resume_command(world.size), progress.step)
+                raise Interrupted(stop, run.resume_command, progress.step)
             budget.goes_on(scored=scored)
     return progress
 
@@ -181,18 +181,18 @@ def load(
 def stopped_at(run: RunDirectory, world: World, step: int, number: int) -> BaseException:
     """Returns what ends a training at a signal where its last step is saved; the main process tells how to go on."""
     if world.is_main:
-        return Interrupted(number, run.resume_command(world.size), step)
+        return Interrupted(number, run.resume_command, step)
     return SystemExit(128 + number)
 
 
 def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
     """Returns, where a training ran out of memory, what is saved and the command to try next."""
     config, train = training.config, training.config.train
-    resume = run.resume_command(training.world.size)
     found = lighter(config, training.model, plan.crop, largest_part(train, training.world.size) / 2)
     if found and plan.cache and training.device.type == "cpu":
         found = f"{found[0]} --set train.cache=false", found[1]
-    advice = f"{resume} --set {found[0]}: {found[1]}" if found else "a network of fewer channels, in a new run"
+    smaller = "a network of fewer channels, in a new run"
+    advice = f"{run.resume_command} --set {found[0]}: {found[1]}" if found else smaller
     saved = checkpoint.committed(run.checkpoints)[-1].name
     return (
         f"with train.batch_size {train.batch_size} in {train.accumulate} part(s), augment.crop "
@@ -201,12 +201,12 @@ def shortage_advice(training: Training, plan: Plan, run: RunDirectory) -> str:
     )
 
 
-def validation_shortage(run: RunDirectory, world: World, image: Path, size: tuple[int, int]) -> str:
+def validation_shortage(run: RunDirectory, image: Path, size: tuple[int, int]) -> str:
     """Returns, where a validation ran out of memory, the image and what to try; its tiles cannot be made smaller."""
     return (
         f"in validation, at {shown(image)}, {size[1]}x{size[0]} pixels, which goes through the network as a whole "
         "up to 2 megapixels; make the images of the validation split smaller, or leave more memory free: "
-        f"{run.resume_command(world.size)} --set train.cache=false --set train.workers=0"
+        f"{run.resume_command} --set train.cache=false --set train.workers=0"
     )
 
 
@@ -239,7 +239,7 @@ def validate(
     training.world.spread(training.scored.buffers())  # those of BatchNorm have seen each process's images only
     predictor = build_predictor(training)
     began = time.monotonic()
-    advise = partial(validation_shortage, run, training.world)
+    advise = partial(validation_shortage, run)
     note = samples.note if training.world.is_main else None
     scores = evaluate(
         predictor, dataset, training.world, workers=workers, reporter=logs.reporter, advise=advise, note=note

@@ -109,7 +109,7 @@ class Logs:
         except DivergedError as error:
             self.flush()
             saved = checkpoint.committed(self.run.checkpoints)[-1]
-            resume = self.run.resume_command(self.world.size)
+            resume = self.run.resume_command
             clip = " --set optim.clip=1" if config.optim.clip is None else ""
             fp32 = " --set train.precision=fp32" if config.train.precision == "fp16" else ""
             raise DivergedError(
