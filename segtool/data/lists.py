@@ -172,9 +172,13 @@ def _parse_rows(text: str, *, whole: bool) -> list[Row]:
 
 
 def says_image(cells: Sequence[str]) -> bool:
-    """Whether a first line is a header: its cells are words, one of which is what images or splits are headed by."""
-    words = {word for cell in cells for word in re.findall(r"[a-z]+", cell.lower())}
-    plain = not any(map(is_image_name, cells)) and not any(re.search(r"\d|/", cell) for cell in cells)
+    """Whether a first line is a header: its cells are words, one of which is what images or splits are headed by.
+
+    Beside such a word a column may be one of several of a kind, `split1`.
+    """
+    cells = cells[1:] or cells  # of several the first is the whole line
+    words = {word for cell in cells if not re.search(r"\d", cell) for word in re.findall(r"[a-z]+", cell.lower())}
+    plain = all(re.fullmatch(r"[^\d/]*|[^\d/]+\d", cell) for cell in cells) and not any(map(is_image_name, cells))
     names_splits = len(cells) > 1 and any(cell.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS) for cell in cells)
     return plain and (bool(words & _HEADER_WORDS) or names_splits)
 

@@ -40,6 +40,7 @@ MAX_DEPTH = 5
 MAX_COLUMNS = 64
 MAX_FOLDERS = 8  # that hold what a list names, which each with each of the others is read by
 ENOUGH = 0.9
+SOME = 0.1  # of the lines of a list name images that are here
 FEWEST_FOLDS, MOST_FOLDS = 3, 20
 
 
@@ -64,17 +65,19 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
     chosen: dict[str, _Part] = {}
     groups = list(_groups(root))
     for group in [*groups, *_completed(groups, names)]:
-        files = {split: _files(part, names) & paired for split, part in group.items()}
-        counts = {split: (len(files[split]), len(part.cells)) for split, part in group.items()}
+        lines = {split: [file & paired for file in _lines(part, names)] for split, part in group.items()}
+        files = {split: set().union(*named) for split, named in lines.items()}
         held_out = {file for split in ("val", "test") for file in files.get(split, ())}
         if files.get("train") and files["train"] <= held_out:  # as where a config names one folder for all
             continue
         if files.get("test") and files["test"] == files.get("val"):
             group = {split: part for split, part in group.items() if split != "test"}
-        group = {split: part for split, part in group.items() if _are_enough(*counts[split])}
-        if not _divides(group, counts, len(paired)) or _is_of_others(root, train, group):
+        if not _cover_all(group, lines, len(paired)):
+            told = {split: sum(map(bool, lines[split])) for split in group}
+            group = {split: part for split, part in group.items() if _are_enough(told[split], len(part.cells))}
+        covered = sum(len(files[split]) for split in group)
+        if not _divides(group, covered, len(paired)) or _is_of_others(root, train, group):
             continue
-        covered = sum(counts[split][0] for split in group)
         named = any("masks" in roles_in(part.path) for part in group.values())  # SegmentationContext beside Main
         length = -sum(len(part.path) for part in group.values())
         if (score := (float(covered), float(len(group)), float(named), float(length))) > best:
@@ -205,23 +208,30 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 def _completed(groups: Sequence[dict[str, _Part]], names: ImageNames) -> Iterator[dict[str, _Part]]:
     """Yields lists of training alone with what others of their folder hold out: `train_aug.txt` with `val.txt`."""
     for group in (group for group in groups if set(group) == {"train"}):
-        train = _files(group["train"], names)
+        train = set().union(*_lines(group["train"], names))
         for other in groups:
             held = {split: part for split, part in other.items() if split != "train"}
             around = {os.path.dirname(part.path) for part in (*group.values(), *held.values())}
-            if held and len(around) == 1 and not any(train & _files(part, names) for part in held.values()):
+            named = [line for part in held.values() for line in _lines(part, names)]
+            if held and len(around) == 1 and all(map(train.isdisjoint, named)):
                 yield {**held, **group}
 
 
-def _files(part: _Part, names: ImageNames) -> set[Path]:
-    """Returns the images that the lines name."""
+def _lines(part: _Part, names: ImageNames) -> list[set[Path]]:
+    """Returns the images that each line names; an image and its mask may stand on lines of their own."""
     column = names.column(part.cells)
-    return {file for row in part.cells if column < len(row) for file in names.all_of(row[column])}
+    return [names.all_of(row[column]) if column < len(row) else set() for row in part.cells]
 
 
-def _divides(group: Mapping[str, _Part], counts: Mapping[str, tuple[int, int]], num_paired: int) -> bool:
-    """Whether lists leave something to train on and hold something out."""
-    covered = sum(counts[split][0] for split in group)
+def _cover_all(group: Mapping[str, _Part], lines: Mapping[str, Sequence[set[Path]]], num_paired: int) -> bool:
+    """Whether lists divide nearly all images among them, and name others: those of a set that is here in part."""
+    files = [set().union(*lines[split]) for split in group]
+    some = all(sum(map(bool, lines[split])) >= SOME * len(part.cells) for split, part in group.items())
+    return some and ENOUGH * num_paired <= len(set().union(*files)) == sum(map(len, files))
+
+
+def _divides(group: Mapping[str, _Part], covered: int, num_paired: int) -> bool:
+    """Whether lists that name so many of the images leave something to train on and hold something out."""
     if set(group) == {"train"}:
         return False
     return bool(group) and ("train" in group or 2 * covered < num_paired)

@@ -36,6 +36,7 @@ CITYSCAPES = (
 Source: Cordts et al., "The Cityscapes Dataset", CVPR 2016; cityscapesScripts, labels.py."""
 FEWEST = 4  # classes: 0 and 1 under such names may be road and obstacle
 _IDS = re.compile("label(train)?ids$|train_?ids?$", re.IGNORECASE)  # BDD100K's end in `train_id`
+_VOC_NAME = re.compile(r"20\d\d_\d{6}")
 VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -67,6 +68,8 @@ def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
         return _cityscapes(used, ends[0], trained=all("train" in end.lower() for end in ends))
     if all("SegmentationClass" in path.parts[-3:-1] and re.search("VOC20|VOCdevkit", str(path)) for path in masks):
         fits = set(used) <= set(range(len(VOC))) and all(guess.colors.get(code) == voc_color(code) for code in used)
+        own = len(used) < len(VOC) and set(used) == set(range(len(used)))  # 0, 1, 2, as somebody's own classes
+        fits &= not own or all(_VOC_NAME.fullmatch(path.stem) for path in masks)
         return Standard("PASCAL VOC, by folder and palette", dict(enumerate(VOC)), {}) if fits else None
     return None
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scenes import Pair, Rng, Size, ground, lesion, nuclei, objects, retina, texture
+from scenes import Pair, Rng, Size, field, ground, lesion, nuclei, objects, retina, texture
 
-from published.registry import binary, pairs, published, save, text
+from published.registry import VOC_COLORS, binary, pairs, published, save, text, with_palette
 
 
 @published({"train": 18, "test": 8}, "index", [0, 255])
@@ -117,3 +117,48 @@ def mostly_black_slices(root: Path) -> None:
         grey = image.mean(-1).astype(np.uint8) * head
         save(root / "image" / f"{index:03d}.png", grey)
         save(root / "mask" / f"{index:03d}.png", binary(mask * head * (index % 2)))
+
+
+@published({"train": 16, "val": 6, "test": 6}, "index", [0, 255])
+def vegetation(root: Path) -> None:
+    """VegAnn: five ways to divide it, each a column of a table with semicolons."""
+    words = ["Training"] * 16 + ["Validation"] * 6 + ["Test"] * 6
+    rows = ["Name;System;Species;Dataset-Name;TVT-split1;TVT-split2"]
+    for index, (image, mask) in enumerate(pairs(field, 28, seed=1510)):
+        save(root / "images" / f"VegAnn_{index}.png", image)
+        save(root / "annotations" / f"VegAnn_{index}.png", binary(mask))
+        rows.append(f"VegAnn_{index}.png;Handheld;Wheat;P1;{words[index]};{words[index - 5]}")
+    text(root / "VegAnn_dataset.csv", rows)
+
+
+@published({"train": 14, "val": 3, "test": 3}, "index", [0, 1])
+def smooth_muscle(root: Path) -> None:
+    """SegPath: the table of splits has a line for each picture and one for its mask."""
+    rows = ["train_val_test,filename"]
+    for index, (image, mask) in enumerate(pairs(nuclei, 20, seed=1530)):
+        stem = f"aSMA_SmoothMuscle_{index:03d}_{index * 984:06d}"
+        save(root / f"{stem}_HE.png", image)
+        save(root / f"{stem}_mask.png", (mask > 0).astype(np.uint8))
+        part = "train" if index < 14 else "val" if index < 17 else "test"
+        rows += [f"{part},{stem}_{kind}.png" for kind in ("HE", "mask")]
+    text(root / "aSMA_SmoothMuscle_fileinfo.csv", rows)
+
+
+@published(
+    {"train": 13, "val": 7},
+    "index",
+    [0, 1],
+    names=["background", "object"],
+    warns="names in the lists of the splits that no image bears",
+)
+def scars(root: Path) -> None:
+    """Own classes in VOC's folders and colours; the lists name more images than were handed out."""
+    base = root / "VOCdevkit_CSD" / "VOC2007"
+    names = [f"CSD_{index * 3:05d}" for index in range(20)]
+    for name, (image, mask) in zip(names, pairs(lesion, 20, seed=1590), strict=True):
+        save(base / "JPEGImages" / f"{name}.jpg", image)
+        save(base / "SegmentationClass" / f"{name}.png", with_palette(np.minimum(mask, 1), VOC_COLORS))
+    for part, own in (("train", names[:13]), ("val", names[13:])):
+        others = [f"CSD_{part}{index}" for index in range(17)]
+        text(base / "ImageSets" / "Segmentation" / f"{part}.txt", [*own, *others])
+    text(base / "ImageSets" / "Segmentation" / "trainval.txt", names)
