@@ -622,6 +622,9 @@ NAMES = {
     "a/b/meta.json": '{"classes": [{"title": "sky", "shape": "polygon", "color": "#000000"}, '
     '{"title": "road", "color": "#FF0000"}, {"title": "traffic light", "color": "#00ff00"}], "tags": []}',
     "a/labels.txt": "sky=0\nroad=1\ntraffic light=2\n",
+    "a/colormap.txt": "sky: (0, 0, 0)\nroad: (255, 0, 0)\ntraffic light: (0, 255, 0)\n",
+    "a/classes.txt": "0 - sky [0, 0, 0]\n1 - road [255, 0, 0]\n2 - traffic light [0, 255, 0]\n",
+    "a/labelmap.txt": "0. sky\n1. road\n2. traffic light\n",
     "classes.txt": '{0: "sky", 1: "road", 2: "traffic light"}',
     "c.json": '{"sky": [0, 0, 0], "road": [255, 0, 0], "traffic light": [0, 255, 0]}',
     "d.json": '[{"name": "sky", "color": [0, 0, 0]}, {"name": "road", "color": "255,0,0"}, '

@@ -10,6 +10,8 @@ from typing import Any
 
 _NUMBER = re.compile(r"-?\d{1,10}")
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
+_IN_BRACKETS = re.compile(r"[(\[]\s*(\d{1,3})\s*[,;\s]\s*(\d{1,3})\s*[,;\s]\s*(\d{1,3})\s*[)\]]")
+_HEX_AND_MARKS = re.compile(r"\s*[:=-]?\s*(?:rgb)?\s*(#[0-9a-f]{6})\s*[:=-]?\s*", re.IGNORECASE)
 _TRIPLE = re.compile(r"\D{0,4}(\d{1,3})\D{1,3}(\d{1,3})\D{1,3}(\d{1,3})\D{0,2}")
 _NAME_COLUMN = re.compile(r"name|class|label|title|categor|object", re.IGNORECASE)
 _VALUE_COLUMN = re.compile(r"id$|idx|value|index|code|^id|number", re.IGNORECASE)
@@ -65,10 +67,12 @@ def read_table(lines: Sequence[str]) -> Table:
 
 def _cells(line: str) -> list[str]:
     """Returns the cells of a line; of one separated by blanks, the words between numbers are one."""
-    if re.match(r"[^:,]+:\s*#?[\d(\[]", line) or re.match(r"\d+\s*:", line):  # name:r,g,b:: and 0: name
-        line = line.replace(":", ",")
-    if re.fullmatch(r"[^=,;\t]+=[^=,;\t]+", line):  # sky=0
-        line = line.replace("=", ",")
+    line = _IN_BRACKETS.sub(_in_hex, line).rstrip(",")
+    if not any(mark in line for mark in "\t;,"):  # name: (r, g, b)
+        line = _HEX_AND_MARKS.sub(r",\1,", line).strip(",")
+    line = re.sub(r"^(\d+)\s*[.)-]\s+(?=\D)", r"\1,", line)  # 1. name
+    if re.match(r"[^:=,]+[:=]\s*#?\d", line) or re.match(r"\d+\s*:", line):  # name:r,g,b:: and 0: name
+        line = re.sub("[:=]", ",", line)
     mark = next((mark for mark in "\t;," if mark in line), None)
     if mark is not None:
         try:
@@ -84,6 +88,11 @@ def _cells(line: str) -> list[str]:
         return words
     first, last = plain[0], plain[-1]
     return [*words[:first], " ".join(words[first : last + 1]), *words[last + 1 :]]
+
+
+def _in_hex(triple: re.Match[str]) -> str:
+    color = _packed([int(channel) for channel in triple.groups()])
+    return triple[0] if color is None else f"#{color:06x}"
 
 
 def _is_header(first: Sequence[str], second: Sequence[str]) -> bool:
