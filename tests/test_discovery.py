@@ -495,6 +495,42 @@ def test_channels_beside_the_images_are_no_images_without_masks(tmp_path: Path) 
     assert "frames_thermal: files of the images' names, not used." in notes
 
 
+def test_masks_of_a_silent_name_beside_the_chosen_ones_are_told(tmp_path: Path) -> None:
+    for i in range(6):
+        write_image(tmp_path / f"set/images/p{i}.png", i)
+        write_mask(tmp_path / f"set/vessel-masks/p{i}.png", regions(i, [0, 1]))
+        write_mask(tmp_path / f"set/arteries-and-veins/p{i}.png", regions(i, [0, 1, 2]))
+    assert discover(tmp_path / "set").notes == ("arteries-and-veins: looks like masks too, but is not used",)
+
+
+def test_of_masks_by_several_people_those_of_the_first_are_taken(tmp_path: Path) -> None:
+    for part, i in ((part, i) for part in ("Train", "Test") for i in range(6)):
+        seed = 10 * len(part) + i
+        write_image(tmp_path / f"set/{part}/Images/{part}{i}.png", seed)
+        for expert in "AB":
+            drawn = regions(seed + ord(expert), [0, 1])
+            write_mask(tmp_path / f"set/{part}/Annotations/Expert_{expert}/{part}{i}.png", drawn)
+    found = discover(tmp_path / "set")
+    assert {record.truth.parent.name for part in found.pairs.values() for record in part.records} == {"Expert_A"}
+    assert "Test/Annotations/Expert_B, Train/Annotations/Expert_B: look like masks too, but are not used" in found.notes
+
+
+def test_an_end_of_the_images_and_a_beginning_of_the_masks_are_taken_off(tmp_path: Path) -> None:
+    for i in range(6):
+        write_image(tmp_path / f"set/Raw/stack{i % 2}_z{i}_ch00.png", i)
+        write_mask(tmp_path / f"set/GroundTruth/GT_stack{i % 2}_z{i}.png", regions(i, [0, 1]))
+    assert init(tmp_path / "set").data.pairing == Pairing(image_suffix="_ch00", mask_prefix="GT_")
+
+
+def test_kinds_of_pictures_in_the_folders_of_each_patient_are_told(tmp_path: Path) -> None:
+    for patient, i in ((patient, i) for patient in range(3) for i in range(4)):
+        for seed, kind in enumerate(("FLAIR", "T1", "T2")):
+            write_image(tmp_path / f"set/p{patient}/{kind}/{i}.png", 100 * seed + 10 * patient + i)
+        write_mask(tmp_path / f"set/p{patient}/mask/{i}.png", regions(10 * patient + i, [0, 1]))
+    (note,) = discover(tmp_path / "set").notes
+    assert note.startswith("./*/T1, ./*/T2: files of the images' names, not used.")
+
+
 def test_two_sets_with_splits_of_their_own_are_told_to_be_taken_as_one(tmp_path: Path) -> None:
     for index, name in enumerate(("roofs", "fields")):
         for split, num in (("train", 5), ("val", 2)):

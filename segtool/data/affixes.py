@@ -45,6 +45,8 @@ _MASK_AFFIXES = (
 _SECOND = re.compile(r"2nd|second|observer_?2|HO2", re.IGNORECASE)
 NEARLY = 0.9
 """What pairs this share of what the best does is as good, and the words decide."""
+FEW = 3
+"""So few names agree by chance in an end of one side and a beginning of the other."""
 _SAMPLE = 400
 _LIKELY = 12
 
@@ -219,13 +221,22 @@ def _is_joint(name: str, place: int) -> bool:
 
 
 def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
-    """Returns pairings by frequent ends of both names, `_leftImg8bit` and `_gtFine_labelIds`, or beginnings."""
+    """Returns pairings by frequent ends of both names, `_leftImg8bit` and `_gtFine_labelIds`, or beginnings.
+
+    Or an end of nearly all of one side and a beginning of nearly all of the other: `7_ch00` and `GT_7`.
+    """
     kinds = [tail for tail in _affixes(images, end=True, least=0.2) if re.search(r"[^\W\d_]", tail)]  # _1 is no kind
     ends = dict.fromkeys([*_affixes(images, end=True, least=0.9), *kinds])
     tails = product(ends, _affixes(masks, end=True, least=0.15))
     heads = product(_affixes(images, end=False, least=0.9), _affixes(masks, end=False, least=0.15))
     found = {Pairing(image_suffix=a, mask_suffix=b) for a, b in tails}
-    return found | {Pairing(image_prefix=a, mask_prefix=b) for a, b in heads}
+    found |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in heads}
+    if min(len(images), len(masks)) < FEW:
+        return found
+    ends_of = [_affixes(stems, end=True, least=0.9) for stems in (images, masks)]
+    begins_of = [_affixes(stems, end=False, least=0.9) for stems in (images, masks)]
+    found |= {Pairing(image_suffix=a, mask_prefix=b) for a, b in product(ends_of[0], begins_of[1])}
+    return found | {Pairing(image_prefix=a, mask_suffix=b) for a, b in product(begins_of[0], ends_of[1])}
 
 
 def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:

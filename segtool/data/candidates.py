@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
 
 from segtool.config import Limits
-from segtool.data.facts import look_at_images
+from segtool.data.facts import look_at_images, look_at_masks
 from segtool.data.files import JPEG_SUFFIXES
-from segtool.data.flatness import are_flat
+from segtool.data.flatness import are_flat, sample_of
 from segtool.data.folders import Place, Tree, parent_of, within
-from segtool.data.words import is_for_people
+from segtool.data.words import is_for_people, says_observer
+
+MOST_CLASSES = 32  # values above are grey levels, or numbers of objects
 
 
 class Candidates:
@@ -27,6 +29,7 @@ class Candidates:
         self.places: dict[str, list[Place]] = defaultdict(list)
         self._flat: dict[str, bool] = {}
         self._in_color: dict[str, bool] = {}
+        self._classes: dict[str, int] = {}
         self.add(tree.places)
         self.places[""].extend(place for place in tree.unknown() if place not in self.places[""])
 
@@ -75,6 +78,15 @@ class Candidates:
             self._flat[place.shown] = are_flat(self.tree.files_of(place))
         return self._flat[place.shown]
 
+    def classes_in(self, place: Place) -> int:
+        """Returns how many values some masks of a place hold; 0 for two, and for those that number no classes."""
+        if place.shown not in self._classes:
+            facts = look_at_masks(sample_of(self.tree.files_of(place)), max_pixels=Limits().max_pixels).values()
+            told = all(not fact.error and not fact.colored and not fact.lossy for fact in facts)
+            values = {value for fact in facts for value in fact.values.tolist()} if told else set()
+            self._classes[place.shown] = len(values) if len(values) > 2 and max(values) <= MOST_CLASSES else 0
+        return self._classes[place.shown]
+
     def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]] | None:
         """Returns the places of images and of masks by what the files hold, where no name in the set says masks.
 
@@ -105,9 +117,13 @@ def are_apart(one: Place, other: Place) -> bool:
 
 
 def is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
-    """Whether other kinds of masks lie beside this one: one for each class, and none the truth."""
-    beside = [kind for kind in kinds if kind.path != masks.path and parent_of(kind.path) == parent_of(masks.path)]
-    return masks in kinds and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
+    """Whether other kinds of masks lie beside this one: one for each class, and none the truth.
+
+    What several people drew are no such kinds.
+    """
+    beside = [kind for kind in kinds if kind.shown != masks.shown and parent_of(kind.shown) == parent_of(masks.shown)]
+    of_people = all(says_observer(place.inner or place.path.rpartition("/")[2]) for place in (masks, *beside))
+    return masks in kinds and not of_people and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
 
 
 def _nested(one: Place, other: Place) -> bool:

@@ -22,9 +22,14 @@ def are_flat(files: Sequence[Path]) -> bool:
 
     Those are a few, or ids of objects: where there are many, all but the most frequent one lie in areas by themselves.
     """
-    sample = [files[place] for place in evenly(len(files), SAMPLE)]
+    sample = sample_of(files)
     facts = look_at_masks(sample, max_pixels=Limits().max_pixels).values()
     return bool(sample) and all(not mask.error and _holds_areas(mask) for mask in facts)
+
+
+def sample_of(files: Sequence[Path]) -> list[Path]:
+    """Returns a few of the files, evenly spaced."""
+    return [files[place] for place in evenly(len(files), SAMPLE)]
 
 
 def _holds_areas(mask: MaskFacts) -> bool:

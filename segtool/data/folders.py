@@ -59,8 +59,8 @@ class Tree:
         for folder in [folder for folder in self.files if any(within(folder, copy) for copy in again)]:
             del self.files[folder]
         copies = _copies(self.files)
-        for copy in copies:
-            del self.files[copy]
+        for folder in [folder for folder in self.files if any(within(folder, copy) for copy in copies)]:
+            del self.files[folder]
         self.copies = [*again, *copies]
         self.hollow = _hollow(self.files)
         alone = _alone_in_masks(self.files)
@@ -75,7 +75,7 @@ class Tree:
     def unknown(self) -> list[Place]:
         """Returns the folders whose names say nothing, and the root; the root alone where they are many."""
         silent = {path for path in self.files if path != "." and not _tells(path, self.hollow)}
-        known = _with_tops(silent, self.hollow)
+        known = _with_tops(silent, self.hollow, around=len(self._around()))
         return [_place(path, hollow=self.hollow) for path in (".", *known)]
 
     def kinds(self) -> list[Place]:
@@ -87,9 +87,11 @@ class Tree:
 
     def around(self) -> Place:
         """Returns the innermost folder that holds all files."""
+        return _place("/".join(self._around()) or ".", hollow=self.hollow)._replace(rank=0)
+
+    def _around(self) -> list[str]:
         parts = zip(*(_parts(folder) for folder in self.files), strict=False)
-        common = list(takewhile(lambda names: len(set(names)) == 1, parts))
-        return _place("/".join(names[0] for names in common) or ".", hollow=self.hollow)._replace(rank=0)
+        return [names[0] for names in takewhile(lambda names: len(set(names)) == 1, parts)]
 
     def files_of(self, place: Place) -> list[Path]:
         """Returns the files of a place."""
@@ -262,14 +264,19 @@ def _silent_in_splits(folders: Iterable[str], hollow: Collection[str]) -> list[P
     return [_place(folder, hollow=hollow) for folder in _with_tops(silent, hollow)]
 
 
-def _with_tops(silent: Collection[str], hollow: Collection[str]) -> list[str]:
-    """Returns folders of silent names and those around several, `cls` of `cls/001`; of many these alone, or none."""
+def _with_tops(silent: Collection[str], hollow: Collection[str], *, around: int = 0) -> list[str]:
+    """Returns folders of silent names and those around several, `cls` of `cls/001`; of many these alone, or none.
+
+    Args:
+        around: How many folders lie around all files.
+    """
     tops: Counter[str] = Counter()
     for folder in silent:
         told = [end for end, meaning in enumerate(_meanings(folder, hollow), 1) if meaning.role or meaning.split]
-        tops["/".join(_parts(folder)[: max(told, default=0) + 1])] += 1
-    around = [top for top, count in tops.items() if count > 1]
-    few = [folders for folders in ({*silent, *around}, around) if len(folders) <= MAX_UNKNOWN]
+        ends = {max(told, default=0), max(told, default=around)}
+        tops.update("/".join(_parts(folder)[: end + 1]) for end in ends)
+    several = [top for top, count in tops.items() if count > 1]
+    few = [folders for folders in ({*silent, *several}, several) if len(folders) <= MAX_UNKNOWN]
     return sorted(few[0]) if few else []
 
 
@@ -384,17 +391,28 @@ def _look_alike(one: Path, other: Path) -> bool:
 
 
 def _copies(files: dict[str, list[Path]]) -> list[str]:
-    """Returns the folders that hold the same files as another one, the deeper or later of each two."""
+    """Returns the folders that hold the same files as another one, the deeper or later of each two.
+
+    However they are divided further down, as by the folds of a cross-validation; one that divides them comes first.
+    """
+    held: dict[str, list[tuple[str, int, Path]]] = defaultdict(list)
+    for folder, paths in files.items():
+        stamps = [(path.name, path.stat().st_size if path.is_file() else 0, path) for path in paths]
+        for place in _held([folder]):
+            held[place] += stamps
+    divided = {parent_of(folder) for folder in held if meaning_of(_name(folder)).split}
     seen: dict[tuple[object, ...], str] = {}
-    copies = []
-    for folder in sorted(files, key=lambda folder: (folder.count("/"), folder)):
-        paths = sorted(files[folder], key=lambda path: path.name)
-        sizes = tuple((path.name, path.stat().st_size if path.is_file() else 0) for path in paths)
-        if len(sizes) < 2 or not any(size for _, size in sizes):
+    copies: list[str] = []
+    for folder in sorted(held, key=lambda folder: (folder not in divided, folder.count("/"), folder)):
+        stamps = sorted(held[folder])
+        sizes = tuple(stamp[:2] for stamp in stamps)
+        if len(sizes) < 2 or not any(size for _, size in sizes) or any(within(folder, copy) for copy in copies):
             continue
         place = _place(folder)
-        first = seen.setdefault((place.role, place.split, *sizes), folder)  # a split that copies another is for check
-        if first != folder and are_same(paths, sorted(files[first], key=lambda path: path.name)):
+        key = (place.role, place.split, folder in files, sizes)  # a split that copies another is for check
+        first = seen.setdefault(key, folder)
+        apart = not (within(folder, first) or within(first, folder))
+        if apart and are_same([path for *_, path in stamps], [path for *_, path in sorted(held[first])]):
             copies.append(folder)
     return copies
 

@@ -19,11 +19,11 @@ from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
 from segtool.data.folders import Place, Tree, is_camera, parent_of, within
-from segtool.data.leftovers import unlabelled_images, unused_by_words, unused_masks
+from segtool.data.leftovers import meet, unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.predictions import without_predictions
 from segtool.data.wording import guess_words
-from segtool.data.words import SPLITS, meaning_of, words_of
+from segtool.data.words import SPLITS, meaning_of, says_predicted, words_of
 
 MORE = 1.5
 """Words in the midst of names are believed where they give so many times the pairs that beginnings and ends do."""
@@ -76,13 +76,14 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
     too, `seq1/images` + `seq1/masks` for many `seq1`, and images and masks side by side in one folder, told apart by a
     prefix or suffix (`a.jpg`, `a_mask.png`).
 
-    Folders that segtool has predicted are looked at only where the others give no layout.
+    Folders that segtool has predicted, or whose names say so, are looked at only where the others give no layout.
 
     Args:
         without: Folders of masks that are none, as their pixels say.
     """
     files = list_files(root, MASK_SUFFIXES)
-    others = without_predictions(files)
+    named = [file for file in files if not any(map(says_predicted, stem_of(file, root).split("/")[:-1]))]
+    others = without_predictions(named)
     layout = _layout_of(root, others, without)
     return _layout_of(root, files, without) if layout is None and len(others) < len(files) else layout
 
@@ -105,7 +106,7 @@ def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) ->
     best = one_folder if _total(one_folder) > chance * _total(two_folders) else two_folders
     if two_folders and whole and best is two_folders:
         return finder.layout(two_folders)
-    if not best or (2 * _total(best) < 0.6 * known and finder.may_have_more(best)):
+    if not best or (2 * _total(best) < 0.6 * known and (finder.may_have_more(best) or finder.leaves_masks(best))):
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best
     of_folders = one_folder or two_folders
@@ -197,7 +198,7 @@ class _Finder:
             held = {split: self._match(beside[split], best.masks) for split in ("val", "test") if split in beside}
             told = {split: match for split, match in held.items() if match.pairs and best.images.split == "train"}
             return {"train": best, **told}
-        images = [place for place in self.candidates.places[""] if place.role == "images"]
+        images = [place for place in self.candidates.places[""] if place.role != "masks"]
         found = {split: best for split in SPLITS if (best := self._best_of(product(images, masks.get(split, ()))))}
         return found if "train" in found else {}
 
@@ -300,6 +301,7 @@ class _Finder:
             images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),
+            self.candidates.classes_in(masks) if masks.role == "masks" else 0,  # all, beside a folder for each
             -len(masks.path),
             images.rank,
             -len(images.path),
@@ -331,20 +333,25 @@ class _Finder:
         if by_files:
             taken, whose = ", ".join(dict.fromkeys(p.shown for p in by_files)), "their" if by_files[1:] else "its"
             notes.append(f"{taken}: no name says masks; taken for them, as {whose} files hold a few values in areas")
-        if by_files:
-            unused = tuple(dict.fromkeys((*unused, *self._flat_places(used))))
-        if unused:
+        parts = [(match.images, match.masks, match.pairing) for match in found.values()]
+        flat = self._flat_places(used, [] if by_files else parts)
+        if unused := tuple(dict.fromkeys((*unused, *flat))):
             they_look = "look like masks too, but are" if unused[1:] else "looks like masks too, but is"
             notes.append(f"{', '.join(unused)}: {they_look} not used")
-        parts = [(match.images, match.masks, match.pairing) for match in found.values()]
         notes += unlabelled_images(self.tree, parts, without=unused)
         notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
         return Layout(splits, pairing, own, unused, tuple(notes))
 
-    def _flat_places(self, used: Sequence[Place]) -> list[str]:
-        """Returns the innermost places apart from those in use whose files hold values in areas, as masks do."""
+    def _flat_places(self, used: Sequence[Place], parts: Sequence[tuple[Place, Place, Pairing]]) -> list[str]:
+        """Returns the innermost places apart from those in use whose files hold values in areas, as masks do.
+
+        Args:
+            parts: Images, masks and pairing of each split; where there are some, a place bears their names too.
+        """
         known = [place for places in self.candidates.places.values() for place in places if place.role != "images"]
         apart = [p for p in known if not any(within(p.path, u.path) or within(u.path, p.path) for u in used)]
+        if parts:
+            apart = [p for p in apart if any(meet(self.tree, images, p, pairing) for images, _, pairing in parts)]
         flat = [place for place in apart if self.candidates.is_flat(place)]
         return sorted(p.shown for p in flat if not any(p != o and within(o.path, p.path) for o in flat))
 

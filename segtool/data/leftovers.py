@@ -56,49 +56,55 @@ def unlabelled_images(
         place
         for place in tree.places
         if place.role != "masks"
-        and not any(within(place.path, told) for told in without)
         and not looks_like_masks(place.path)
-        and not any(within(place.path, p) or within(p, place.path) for p in paths)
+        and all(_is_apart(place, images, masks) for images, masks, _ in used)
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
-    innermost = _as_one(innermost, paths)
+    innermost = _as_one([p for p in innermost if not any(within(p.path, told) for told in without)], paths)
     if not innermost:
         return []
     known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
     copies = [place for place in innermost if _are_known(tree.files_of(place), known)]
-    notes = [f"{', '.join(place.path for place in copies)}: the same files again, left out"] if copies else []
+    notes = [f"{', '.join(place.shown for place in copies)}: the same files again, left out"] if copies else []
     innermost = [place for place in innermost if place not in copies]
     unused = [p for p in tree.places if p.role == "masks" and not any(within(path, p.path) for path in paths)]
-    others = [p for p in unused if not any(_meet(tree, images, p, pairing) for images, _, pairing in used)]
+    others = [p for p in unused if not any(meet(tree, images, p, pairing) for images, _, pairing in used)]
     elsewhere = [p for p in unused if parent_of(p.path) not in map(parent_of, paths)]
-    beside = {p.path: [masks for masks in elsewhere if parent_of(masks.path) == parent_of(p.path)] for p in innermost}
-    owned = {p.path for p in innermost if any(_meet(tree, p, masks, used[0][2]) for masks in beside[p.path])}
-    shown_again = (p for p in innermost if p.path not in owned and any(_shows_again(tree, p, *part) for part in used))
-    again = [place.path for place in shown_again]
+    beside = {p.shown: [masks for masks in elsewhere if parent_of(masks.path) == parent_of(p.path)] for p in innermost}
+    owned = {p.shown for p in innermost if any(meet(tree, p, masks, used[0][2]) for masks in beside[p.shown])}
+    shown_again = (p for p in innermost if p.shown not in owned and any(_shows_again(tree, p, *part) for part in used))
+    again = [place.shown for place in shown_again]
     for place in innermost:
-        count = len(tree.files_of(place._replace(inner="")))
-        if place.path in again:
+        count = len(tree.files_of(place))
+        if place.shown in again:
             continue
-        near = (*beside[place.path], *others)
-        own = next((masks.shown for masks in near if _meet(tree, place, masks, used[0][2])), "")
+        near = (*beside[place.shown], *others)
+        own = next((masks.shown for masks in near if meet(tree, place, masks, used[0][2])), "")
         masks = next(
             (masks.path for images, masks, pairing in used if _has_masks(tree, place, images, masks, pairing)), ""
         )
         if masks:
             notes.append(
-                f"{place.path}: {count} IMAGES WHOSE MASKS LIE IN {masks} are left out, as a split has one folder of "
+                f"{place.shown}: {count} IMAGES WHOSE MASKS LIE IN {masks} are left out, as a split has one folder of "
                 "images: to train on them too, put all images into one"
             )
         elif own:
-            notes.append(f"{place.path}: {count} images with masks of their own in {own} are left out: another set")
+            notes.append(f"{place.shown}: {count} images with masks of their own in {own} are left out: another set")
         else:
-            notes.append(f"{place.path}: {count} images without masks, left out")
+            notes.append(f"{place.shown}: {count} images without masks, left out")
     if again:
         notes.append(
             f"{', '.join(again)}: files of the images' names, not used. Where they are further channels, up to 4 can "
             "be written as those of one picture"
         )
     return list(dict.fromkeys(notes))
+
+
+def _is_apart(place: Place, images: Place, masks: Place) -> bool:
+    """Whether a place shares no folder with either; folders of two names below one are apart, `*/T1` and `*/T2`."""
+    if place.inner and images.inner and place.path == images.path:
+        return place.inner != images.inner and (place.inner != masks.inner or masks.path != images.path)
+    return not any(within(place.path, used.path) or within(used.path, place.path) for used in (images, masks))
 
 
 def _as_one(places: Sequence[Place], used: Sequence[str]) -> list[Place]:
@@ -121,7 +127,7 @@ def _are_known(files: Sequence[Path], known: Mapping[tuple[str, int], Path]) -> 
     return all(others) and are_same(files, [other for other in others if other])
 
 
-def _meet(tree: Tree, images: Place, masks: Place, pairing: Pairing) -> bool:
+def meet(tree: Tree, images: Place, masks: Place, pairing: Pairing) -> bool:
     """Whether most images of a place have a mask in another one."""
     keys = {mask_key(stem, pairing) for stem in tree.stems(masks)}
     stems = tree.stems(images)[:MOST]

@@ -17,25 +17,28 @@ _WORDS = {
     "targets y trimap trimaps manual semantic semantics semseg category categories ids matte mattes matting parsing "
     "parse figureground silhouettes silhouette alpha pha",
     "train": "train training tr trn trainval",
-    "val": "val valid validate validation dev development eval vl vd",
+    "val": "val valid validate validation dev development tuning eval vl vd",
     "test": "test testing tests ts te tst",
 }
 _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
-    "clear splits": "train training trn val valid validation development test testing tst",
+    "clear splits": "train training trn val valid validation development tuning test testing tst",
     "for people": "vis visual visualization visualisation visualizations overlay overlays preview previews thumb "
     "thumbs thumbnail thumbnails heatmap heatmaps",
+    "observers": "annotator expert observer rater reader grader radiologist pathologist",
+    "predicted": "pred preds predict predicts prediction predictions predicted prob probs probability probabilities",
     "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
-    "second nd depth fov tra track tracks inv pred preds prediction predictions predicted prob probs probability "
-    "probabilities save",
+    "second nd depth fov tra track tracks inv save",
 }
 _INITIALS = ("tr", "vd", "te")
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
 _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_NEUTRAL, _CLEAR_SPLITS, _FOR_PEOPLE, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
+_NEUTRAL, _CLEAR_SPLITS, _FOR_PEOPLE, _OBSERVERS, _PREDICTED, _SECOND_CHOICE = (
+    frozenset(words.split()) for words in _OTHERS.values()
+)
 _KNOWN = _NEUTRAL | _MEANING.keys()
 _RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "semantics": 3}
 _RANKS |= {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
@@ -55,8 +58,13 @@ class Meaning(NamedTuple):
 
 @lru_cache(1 << 16)
 def meaning_of(name: str) -> Meaning:
-    """Returns what a folder's name tells, all of it or one word among others (`ISIC2018_Training_Input`)."""
+    """Returns what a folder's name tells, all of it or one word among others (`ISIC2018_Training_Input`).
+
+    The name of a repository that was downloaded tells nothing: `nuclear-segmentation-master`.
+    """
     words = words_of(name)
+    if name.endswith(("-master", "-main")):
+        return Meaning(None, None, " ".join(words), "")
     known = [(word, _MEANING[word]) for word in words if word in _MEANING]
     rest = [word for word in words if word not in _MEANING and word not in _NEUTRAL]
     splits = [(word, meaning) for word, meaning in known if meaning in SPLITS]
@@ -88,6 +96,18 @@ def is_for_people(name: str) -> bool:
     return not _FOR_PEOPLE.isdisjoint(words_of(name))
 
 
+def says_observer(name: str) -> bool:
+    """Whether a name says who drew: masks of several people are no classes."""
+    return not _OBSERVERS.isdisjoint(words_of(name))
+
+
+@lru_cache(1 << 16)
+def says_predicted(name: str) -> bool:
+    """Whether a folder's name says that it holds what a network predicted, and no more than that."""
+    words = {*words_of(name)}
+    return not _PREDICTED.isdisjoint(words) and words <= _PREDICTED | _KNOWN
+
+
 def mask_rank(name: str) -> int:
     """Returns how likely a name is that of the class masks, where several kinds lie side by side.
 
@@ -95,7 +115,7 @@ def mask_rank(name: str) -> int:
     segmentation is the field of view), then a trimap, and colours, overlays, instances and a second observer last.
     """
     words = words_of(name)
-    if (_SECOND_CHOICE | _FOR_PEOPLE) & {*words, *re.findall(r"[a-z]+", name.lower())}:
+    if (_SECOND_CHOICE | _FOR_PEOPLE | _PREDICTED) & {*words, *re.findall(r"[a-z]+", name.lower())}:
         return -1
     return max((_RANKS.get(word, 2 if _MEANING.get(word) == "masks" else 0) for word in words), default=0)
 

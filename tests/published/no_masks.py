@@ -34,6 +34,16 @@ def rite(root: Path) -> None:
             save(base / "av" / f"{index:02d}_{part}.png", colored(mask, [(0, 0, 0), (255, 0, 0)]))
 
 
+@unsupported(r"a mask for each class or object \(gtlumen, gtpolyp, gtvoid\)")
+def two_endoscenes(root: Path) -> None:
+    """EndoScene as a whole: the same in two sets beside each other."""
+    for name in ("CVC-300", "CVC-612"):
+        for index, (image, mask) in enumerate(pairs(polyp, 8, seed=1600 + int(name[4:]))):
+            save(root / name / "bbdd" / f"{index:03d}.bmp", image)
+            for kind, moved in (("polyp", 0), ("lumen", 30), ("void", 50)):
+                save(root / name / f"gt{kind}" / f"{index:03d}.bmp", binary(np.roll(mask, moved, 1)))
+
+
 @unsupported(r"one mask (for|per|of) (each|every|an) object|mask (for|per|of) (each|every|an|one) object")
 def dsb2018(root: Path) -> None:
     """Data Science Bowl 2018: a folder an image, a mask an object."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scenes import Pair, Rng, Size, field, ground, lesion, nuclei, objects, retina, texture
+from scenes import Pair, Rng, Size, field, ground, lesion, membranes, nuclei, objects, retina, roads, texture
 
 from published.registry import VOC_COLORS, binary, pairs, published, save, text, with_palette
 
@@ -119,6 +119,17 @@ def mostly_black_slices(root: Path) -> None:
         save(root / "mask" / f"{index:03d}.png", binary(mask * head * (index % 2)))
 
 
+@published(20, "index", [0, 255], images="Original CT", masks="Manual Mask")
+def skulls(root: Path) -> None:
+    """Slices of skulls: a folder a patient, whose number begins the names of masks and slices, in two windows."""
+    for number in range(1, 6):
+        base = root / "Labeled Data in PNG" / f"{'In' if number % 2 else 'Ex'}ternal Dataset" / f"P{number:02d}"
+        for index, (image, mask) in enumerate(pairs(lesion, 4, seed=1500 + number), 40):
+            save(base / "Manual Mask" / f"P{number:02d}_mask_{index:03d}.png", binary(mask))
+            save(base / "Original CT" / f"P{number:02d}_original_{index:03d}.png", image[..., 0])
+            save(base / "Original_default_window" / f"img_{index:03d}.png", image[..., 0] // 2 + 40)
+
+
 @published({"train": 16, "val": 6, "test": 6}, "index", [0, 255])
 def vegetation(root: Path) -> None:
     """VegAnn: five ways to divide it, each a column of a table with semicolons."""
@@ -129,6 +140,15 @@ def vegetation(root: Path) -> None:
         save(root / "annotations" / f"VegAnn_{index}.png", binary(mask))
         rows.append(f"VegAnn_{index}.png;Handheld;Wheat;P1;{words[index]};{words[index - 5]}")
     text(root / "VegAnn_dataset.csv", rows)
+
+
+@published(16, "index", [0, 255], images="train/org", masks="train/bw")
+def endothelium(root: Path) -> None:
+    """Corneal endothelium: beside the test images lies what a network predicted, which is no truth."""
+    for part, num in (("train", 16), ("test", 5)):
+        for index, (image, mask) in enumerate(pairs(membranes, num, seed=1520 + num)):
+            save(root / "data" / part / "org" / f"{part}{index}.png", image[..., 0])
+            save(root / "data" / part / ("bw" if part == "train" else "preds") / f"{part}{index}.png", binary(mask))
 
 
 @published({"train": 14, "val": 3, "test": 3}, "index", [0, 1])
@@ -142,6 +162,57 @@ def smooth_muscle(root: Path) -> None:
         part = "train" if index < 14 else "val" if index < 17 else "test"
         rows += [f"{part},{stem}_{kind}.png" for kind in ("HE", "mask")]
     text(root / "aSMA_SmoothMuscle_fileinfo.csv", rows)
+
+
+@published({"train": 16, "val": 6, "test": 6}, "index", [0, "1..65535"])
+def many_microscopes(root: Path) -> None:
+    """NeurIPS 2022's cells: `Tuning` is what validates, pictures come in three formats."""
+    for part, num in (("Training-labeled", 16), ("Tuning", 6), ("Testing/Public", 6)):
+        for index, (image, mask) in enumerate(pairs(nuclei, num, seed=1540 + num + len(part))):
+            stem = f"{part[:2]}_{index:05d}"
+            save(root / part / "images" / f"{stem}{('.bmp', '.png', '.tif')[index % 3]}", image)
+            save(root / part / "labels" / f"{stem}_label.tiff", mask.astype(np.uint16))
+    for index, (image, _) in enumerate(pairs(nuclei, 6, seed=1545)):
+        save(root / "Training-unlabeled" / f"unlabeled_{index:05d}.png", image)
+
+
+@published({"train": 15, "val": 5}, "index", [0, 255])
+def root_painter(root: Path) -> None:
+    """RootPainter: the masks alone are divided, and no word says images."""
+    for index, (image, mask) in enumerate(pairs(roads, 20, seed=1550)):
+        part = "train" if index < 15 else "val"
+        save(root / "datasets" / "chicory" / f"chicory_{index:03d}.jpg", image)
+        save(root / "projects" / "chicory" / "annotations" / part / f"chicory_{index:03d}.png", binary(mask))
+
+
+@published(18, "index", [0, 1, 2, 3], masks="GT_CAVF")
+def angiograms(root: Path) -> None:
+    """OCTA-500: a folder for each kind of vessel, and one that holds them all."""
+    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 18, seed=1560), 10301):
+        save(root / "OCTA_3mm" / "Projection Maps" / "OCTA(FULL)" / f"{index}.bmp", image)
+        save(root / "Label" / "GT_CAVF" / f"{index}.bmp", mask)
+        for kind, area in (("Artery", mask == 1), ("FAZ", np.roll(mask, 4, 0)), ("Vein", mask == 3)):
+            save(root / "Label" / f"GT_{kind}" / f"{index}.bmp", binary(area))
+
+
+@published({"train": 20, "test": 5}, "index", [0, 1, 2])
+def grafts(root: Path) -> None:
+    """TEVG: five folds of one set, each with all its pictures; together they would train on every test."""
+    for index, (image, mask) in enumerate(pairs(objects(2, least=2), 25, seed=1570)):
+        for fold in range(5):
+            base = root / f"fold_{fold + 1}" / ("test" if index % 5 == fold else "train")
+            save(base / "img" / f"Case_{index // 5}_{index:03d}.jpg", image)
+            save(base / "mask" / f"Case_{index // 5}_{index:03d}.png", mask)
+
+
+@published(20, "index", [0, "1..255"], images="dna-images", masks="preprocessed-data")
+def segmentation_repository(root: Path) -> None:
+    """Coelho 2009: the repository's name has a word for masks, and the folder of the masks has none."""
+    base = root / "Coelho2009_ISBI_NuclearSegmentation-master" / "data"
+    for cells in ("gnf", "ic100"):
+        for index, (image, mask) in enumerate(pairs(nuclei, 10, seed=1580 + len(cells))):
+            save(base / "images" / "dna-images" / cells / f"dna-{index}.png", image[..., 0])
+            save(base / "preprocessed-data" / cells / f"dna-{index}.png", mask)
 
 
 @published(
