@@ -531,6 +531,15 @@ def test_kinds_of_pictures_in_the_folders_of_each_patient_are_told(tmp_path: Pat
     assert note.startswith("./*/T1, ./*/T2: files of the images' names, not used.")
 
 
+def test_folders_of_splits_that_cannot_be_followed_are_told(tmp_path: Path) -> None:
+    for name, part in ((name, part) for name in ("ebc", "super") for part in ("train", "val", "hard_val")):
+        for i in range(4):
+            seed = 100 * len(name) + 10 * len(part) + i
+            write_image(tmp_path / f"set/{name}/{part}/{seed}.png", seed)
+            write_mask(tmp_path / f"set/{name}/{part}_annot/{seed}_mask.png", regions(seed, [0, 1]))
+    assert "FOLDERS OF SPLITS, SUCH AS ebc/hard_val, ARE NOT FOLLOWED" in " ".join(discover(tmp_path / "set").notes)
+
+
 def test_two_sets_with_splits_of_their_own_are_told_to_be_taken_as_one(tmp_path: Path) -> None:
     for index, name in enumerate(("roofs", "fields")):
         for split, num in (("train", 5), ("val", 2)):

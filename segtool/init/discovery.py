@@ -215,6 +215,8 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
         if not found and (found := find_split_folders(root, data.train, train, pairing)):
             notes = (*notes, "Folders in the midst of the paths tell the splits", *_pooled(train))
         data = _divided(data, found)
+        if not found and "test" not in parts:
+            notes = (*notes, *_undivided(train))
     return _Way(data, notes, masks)
 
 
@@ -225,6 +227,18 @@ def _pooled(train: Pairs) -> list[str]:
     if not 1 < few <= FEW_SETS:
         return []
     return [f"{', '.join(tops)} are taken as one data set: for one of them alone, give its folder to init"]
+
+
+def _undivided(train: Pairs) -> list[str]:
+    """Returns a note on folders of splits around most pairs that are not told apart, as of several sets."""
+    around = [record.stem.split("/")[:-1] for record in train.records]
+    told = [("/".join(parts), *{split for part in parts if (split := meaning_of(part).split)}) for parts in around]
+    splits = {split for _, *own in told for split in own}
+    if len(splits) < 2 or 2 * sum(len(own) > 1 for own in told) < len(told):
+        return []
+    return [
+        f"FOLDERS OF SPLITS, SUCH AS {min(told)[0]}, ARE NOT FOLLOWED: for one of several sets, give its folder to init"
+    ]
 
 
 def _divided(data: Data, parts: dict[str, Folders]) -> Data:
