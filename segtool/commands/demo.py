@@ -78,8 +78,6 @@ def make_dataset(
         root: Made where it does not exist.
         seed: Not negative. Another seed is another set of places.
         sizes: Number of images of each split.
-        height: Of every image, in pixels.
-        width: Of every image, in pixels.
     """
     for split, count in sizes.items():
         images, masks = root / split / "images", root / split / "masks"

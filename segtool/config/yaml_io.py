@@ -68,7 +68,6 @@ def load(text: str, *, where: Callable[[int], str]) -> Document:
     """Returns the data of one YAML document; None where there is nothing.
 
     Args:
-        text: The document.
         where: Says where a line is, such as `camvid.yaml:12`; every message begins with it.
 
     Raises:

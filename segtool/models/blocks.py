@@ -44,11 +44,6 @@ def conv_block(
     """Returns `blocks` units of 3x3 convolution, norm and activation: N in_channels h w -> N out_channels h w.
 
     Args:
-        in_channels: C of what comes in.
-        out_channels: C of every convolution.
-        activation: After each convolution.
-        norm: After each convolution.
-        blocks: Number of convolutions.
         path: Dotted path of the component that asks.
         residual: Whether what came in is added before the last activation.
         dropout: Share of the channels that training drops at the end.

@@ -204,9 +204,6 @@ def verify(
     """Builds the network on the meta device, which takes neither memory nor time, and returns it.
 
     Args:
-        model: What to build.
-        num_classes: K.
-        in_channels: C.
         crop: Height and width of the training crop, where it is known.
         batch: Images in one forward of training.
 

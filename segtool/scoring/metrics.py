@@ -31,7 +31,6 @@ def confusion_matrix(target: NDArray[np.uint8], prediction: NDArray[np.uint8], n
     Args:
         target: Class indices of any shape, IGNORE where the truth does not count.
         prediction: Class indices of the same shape, each below `num_classes` wherever the truth counts.
-        num_classes: K.
     """
     truth, answer = target.ravel(), prediction.ravel()
     ends, lengths = runs(truth, answer)

@@ -84,8 +84,6 @@ def lighter(config: Config, model: Segmenter, crop: tuple[int, int], at_once: fl
     None where nothing is left.
 
     Args:
-        config: Of the training.
-        model: Its network.
         crop: Height and width of its crops.
         at_once: Images of this crop that may go through at once in a process; below 1, the share of one.
     """

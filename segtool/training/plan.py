@@ -131,8 +131,6 @@ def make_plan(
         images: Number of training images.
         first_size: Height and width of the first of them.
         value_bytes: Of one channel of its pixels, 1 or 4.
-        device: That it computes on.
-        world: The processes that share a batch.
         budget: Seconds that the training takes, whatever its steps; None: as long as its steps do.
 
     Raises:

@@ -36,7 +36,6 @@ class Validations:
     """Looks at the validations of a run, and warns once of each thing that does not get better by itself.
 
     Args:
-        config: Of the run.
         steps: Of the whole run.
         before: Rows of the validations before a resume; what they showed was warned of then.
         absent: Classes that no training mask holds, so that they cannot be found; `check` has told them.
