@@ -13,6 +13,7 @@ from test_scaffold import init, make_set, regions, write_image, write_mask
 
 from segtool.config import Folders, Pairing
 from segtool.data.formats import split_records
+from segtool.data.wording import further_kinds
 from segtool.errors import DataError
 from segtool.init import split_lists
 from segtool.init.discovery import discover
@@ -240,6 +241,53 @@ def test_folders_of_masks_that_words_leave_out_are_named(tmp_path: Path) -> None
             write_mask(base / f"annos/int_maps/{place}{i}.png", regions(i, [0, 7]))
     text = " ".join(scaffold(tmp_path / "set", config_dir=tmp_path).replace("#", "").split())
     assert "*/annos/int_maps: looks like masks too, but is not used." in text
+
+
+@pytest.mark.parametrize("place", ["{fold}/{split}/{kind}", "{fold}/{split}_{kind}"])
+def test_of_folds_that_deal_the_same_pictures_anew_one_is_read(tmp_path: Path, place: str) -> None:
+    for number, i in ((number, i) for number in range(3) for i in range(9)):
+        split = "val" if i % 3 == number else "train"
+        for kind, write in (("images", write_image), ("masks", write_mask)):
+            folder = tmp_path / place.format(fold=f"fold_{number}", split=split, kind=kind)
+            write(folder / f"{i}.png", i if kind == "images" else regions(i, [0, 1]))
+    found = discover(tmp_path)
+    assert {split: len(pairs.records) for split, pairs in found.pairs.items()} == {"train": 6, "val": 3}
+    assert found.notes == (
+        "fold_1: a copy of other files here, left out",
+        "fold_2: a copy of other files here, left out",
+    )
+
+
+def test_further_kinds_of_pictures_that_words_leave_out_are_named() -> None:
+    kinds = ("color_left", "color_right", "heights", "segmentation")
+    stems = [f"{kind}/{place}/{i}" for kind in kinds for place in ("here", "there") for i in range(4)]
+    pairing = Pairing(image_words="color left", mask_words="segmentation")
+    assert further_kinds(stems, pairing) == ["color right", "heights"]
+
+
+@pytest.mark.parametrize("scenes", [("",), ("a/", "b/", "c/")])
+def test_a_word_for_colours_tells_the_pictures_beside_masks_and_other_channels(
+    tmp_path: Path, scenes: tuple[str, ...]
+) -> None:
+    for seed, scene in enumerate(scenes):
+        for i in range(6):
+            write_mask(tmp_path / f"{scene}labels/{i}.png", regions(6 * seed + i, [0, 1]))
+            for shift, kind in enumerate(("color_left", "color_right", "normals")):
+                write_image(tmp_path / f"{scene}{kind}/{i}.png", 6 * seed + i + 100 * shift)
+    found = discover(tmp_path)
+    assert {record.image.parent.name for record in found.pairs["train"].records} == {"color_left"}
+    assert len(found.pairs["train"].records) == 6 * len(scenes)
+    assert len(scenes) > 1 or found.notes[0].startswith("color_right, normals: files of the images' names, not used")
+
+
+def test_images_whose_masks_lie_with_those_of_others_are_named_wherever_they_lie(tmp_path: Path) -> None:
+    for kind, seed in (("oil", 0), ("stain", 20)):
+        for i in range(5):
+            write_image(tmp_path / f"{kind}/{kind}_{i}.png", seed + i)
+            for masks, values in (("truth_1", [0, 1]), ("truth_2", [0, 255])):
+                write_mask(tmp_path / f"{masks}/{kind}_{i}.png", regions(seed + i, values))
+    notes = discover(tmp_path).notes
+    assert any(note.startswith("stain: 5 IMAGES WHOSE MASKS LIE IN truth_1 are left out") for note in notes)
 
 
 @pytest.mark.parametrize("base", ["", "lists/"])

@@ -94,7 +94,7 @@ class Candidates:
             images: The places that a word says to hold images.
             loose: Those of which no word says anything.
         """
-        if any(place.role == "masks" for places in self.places.values() for place in places):
+        if self._say_masks():
             return None
         flat = [place for place in (*images, *loose) if self.is_flat(place)]
         flat = [place for place in flat if not is_one_of_several(place, flat)]
@@ -102,13 +102,21 @@ class Candidates:
         return (pictures, flat + [place for place in loose if images and place not in flat]) if flat else None
 
     def _told_by_formats(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
-        """Returns the same where JPEGs are the images, or a word says so, and the others masks."""
+        """Returns the same where JPEGs are the images, or a word says so, and the others masks.
+
+        Where names in other splits say masks, the others are masks only if their files hold areas.
+        """
         photographs = [
             place
             for place in loose
             if not images and all(file.suffix.lower() in JPEG_SUFFIXES for file in self.tree.files_of(place))
         ]
-        return images or photographs, [place for place in loose if place not in photographs]
+        others = [place for place in loose if place not in photographs]
+        return images or photographs, [place for place in others if not self._say_masks() or self.is_flat(place)]
+
+    def _say_masks(self) -> bool:
+        """Whether any name in the set says masks."""
+        return any(place.role == "masks" for places in self.places.values() for place in places)
 
 
 def are_apart(one: Place, other: Place) -> bool:

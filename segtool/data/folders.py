@@ -14,7 +14,7 @@ import numpy as np
 from segtool.config import Limits
 from segtool.data.facts import look_at_images
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, stem_of
-from segtool.data.words import Meaning, mask_rank, meaning_of, roles_in
+from segtool.data.words import CAMERA, Meaning, mask_rank, meaning_of, roles_in, words_of
 
 MAX_UNKNOWN = 24
 ALIKE = 16  # grey levels by which one picture in two formats may differ in the mean
@@ -127,8 +127,8 @@ def holds(place: Place, folder: str) -> bool:
 
 
 def is_camera(name: str) -> bool:
-    """Whether a folder `color` beside `depth` and `label` holds the pictures, for all its name says."""
-    return name.lower() in ("color", "colour")
+    """Whether a folder `color` or `color_left` beside `depth` and `label` holds the pictures, for all its name says."""
+    return not set(CAMERA).isdisjoint(words_of(name))
 
 
 def _without_part(stem: str, name: str) -> str:

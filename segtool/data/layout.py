@@ -7,22 +7,23 @@ folder around everything. Where several kinds of masks lie side by side, words s
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product, takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segtool.config import Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of, telling
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
-from segtool.data.folders import Place, Tree, is_camera, parent_of, within
+from segtool.data.folders import Place, Tree, holds, is_camera, parent_of, within
 from segtool.data.leftovers import meet, unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.predictions import without_predictions
-from segtool.data.wording import guess_words
+from segtool.data.wording import further_kinds, guess_words
 from segtool.data.words import SPLITS, meaning_of, says_predicted, words_of
 
 MORE = 1.5
@@ -117,7 +118,8 @@ def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) ->
     if not best or finder.leaves_masks(best):
         other = _Finder(first.candidates, guess_by_name)
         by_name = other.choose(other.candidates.pairs_of_folders)
-        finder, best = (other, by_name) if NEARLY * _total(by_name) > _total(best) else (finder, best)
+        if NEARLY * _total(by_name) > _total(best) and not other.doubles(by_name):
+            finder, best = other, by_name
     return finder.layout(best) if best and not finder.is_chance(best) else None
 
 
@@ -234,12 +236,18 @@ class _Finder:
                 if place.role == "masks" and _kind_within(place) == kind:
                     splits[_site(place.path) if split else parent_of(place.path)].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
-        return found["train"].images.role is None or (len(splits) > 1 and alike)
+        several = len(splits) > 1 or bool(beside)
+        return found["train"].images.role is None or (several and alike)
 
     def leaves_masks(self, found: dict[str, _Match]) -> bool:
         """Whether masks in the chosen folders find no image."""
         places = {match.masks for match in found.values() if match.images != match.masks}
         return _total(found) < NEARLY * sum(len(self.tree.files_of(place)) for place in places)
+
+    def doubles(self, found: dict[str, _Match]) -> bool:
+        """Whether the chosen folders hold copies that were left out, whose names stand twice there."""
+        places = [place for match in found.values() for place in (match.images, match.masks)]
+        return any(holds(place, copy) for place in places for copy in self.tree.copies)
 
     def is_chance(self, found: dict[str, _Match]) -> bool:
         """Whether a pair or two stand for the many masks that find no image, or lie in folders of other names."""
@@ -296,8 +304,10 @@ class _Finder:
             masks.rank if telling(match.pairing) >= 0 else -1,
             lossless,
             told or images == masks or not self.candidates.is_flat(images),
+            re.findall(r"\d+", images.shown) == re.findall(r"\d+", masks.shown),  # images_448 of masks_448
             images.role == "images",
             self.candidates.in_color(images),
+            not images.role and is_camera(PurePosixPath(images.path).name),
             images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),
@@ -339,7 +349,10 @@ class _Finder:
             they_look = "look like masks too, but are" if unused[1:] else "looks like masks too, but is"
             notes.append(f"{', '.join(unused)}: {they_look} not used")
         notes += unlabelled_images(self.tree, parts, without=unused)
-        notes += [f"{path}: a copy of other files here, left out" for path in self.tree.copies[:4]]
+        if pairing.image_words and (kinds := further_kinds(self.tree.stems(only), pairing)):
+            notes.append(f"files with {', '.join(kinds)} in their paths: further ones of the images, not used")
+        apart = [path for path in self.tree.copies if not any(holds(place, path) for place in used)]
+        notes += [f"{path}: a copy of other files here, left out" for path in apart[:4]]
         return Layout(splits, pairing, own, unused, tuple(notes))
 
     def _flat_places(self, used: Sequence[Place], parts: Sequence[tuple[Place, Place, Pairing]]) -> list[str]:

@@ -52,9 +52,11 @@ def unlabelled_images(
         without: What is told already.
     """
     paths = [place.path for images, masks, _ in used for place in (images, masks)]
+    unknown = [place for place in tree.unknown() if place not in tree.places and place.path != "."]
+    silent = [p for p in unknown if any(_has_masks(tree, p, *part) or _shows_again(tree, p, *part) for part in used)]
     spare = [
         place
-        for place in tree.places
+        for place in (*tree.places, *silent)
         if place.role != "masks"
         and not looks_like_masks(place.path)
         and all(_is_apart(place, images, masks) for images, masks, _ in used)
@@ -72,8 +74,9 @@ def unlabelled_images(
     elsewhere = [p for p in unused if parent_of(p.path) not in map(parent_of, paths)]
     beside = {p.shown: [masks for masks in elsewhere if parent_of(masks.path) == parent_of(p.path)] for p in innermost}
     owned = {p.shown for p in innermost if any(meet(tree, p, masks, used[0][2]) for masks in beside[p.shown])}
-    shown_again = (p for p in innermost if p.shown not in owned and any(_shows_again(tree, p, *part) for part in used))
-    again = [place.shown for place in shown_again]
+    labelled = {p.shown for p in innermost if any(_has_masks(tree, p, *part) for part in used)}
+    shown_again = (p for p in innermost if p.shown not in owned | labelled)
+    again = [place.shown for place in shown_again if any(_shows_again(tree, place, *part) for part in used)]
     for place in innermost:
         count = len(tree.files_of(place))
         if place.shown in again:

@@ -11,7 +11,7 @@ from itertools import product
 
 from segtool.config import Pairing
 from segtool.data.pairs import words_and_numbers, words_left
-from segtool.data.words import is_for_people, mask_rank, roles_in
+from segtool.data.words import CAMERA, is_for_people, mask_rank, roles_in
 
 Kind = frozenset[str]
 
@@ -31,7 +31,7 @@ def guess_words(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, i
     """
     counted = {pairing: _count(images, masks, pairing) for pairing in _candidates(images, masks)}
     worth = {
-        pairing: (*_rank(pairing), count, "images" in _roles(pairing.image_words))
+        pairing: (*_rank(pairing), count, *_image_rank(pairing.image_words))
         for pairing, count in counted.items()
         if count
     }
@@ -40,6 +40,28 @@ def guess_words(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing, i
     if len(best) != 1:  # two kinds of masks, neither of them all
         return Pairing(), 0
     return best[0], counted[best[0]]
+
+
+def further_kinds(stems: Sequence[str], pairing: Pairing) -> list[str]:
+    """Returns the words of further files that most paired images have: `depth` beside `camera` and `label`.
+
+    Args:
+        stems: Those of images, masks and all else within their folder.
+    """
+    of_images, of_masks = set(pairing.image_words.split()), set(pairing.mask_words.split())
+    kinds: dict[Kind, list[str]] = defaultdict(list)
+    for stem, kind in zip(stems, _kinds_of(stems), strict=True):
+        kinds[kind].append(stem)
+    own = [kind for kind in kinds if of_images <= kind and not (of_masks and of_masks <= kind)]
+    paired = {words_left(stem, pairing.mask_words) for stem in stems}
+    images = {key for stem in stems if (key := words_left(stem, pairing.image_words)) in paired} - {None}
+    counts: Counter[str] = Counter()
+    for kind, several in kinds.items():
+        words = kind - (min(own, key=lambda one: len(one ^ kind), default=kind) - of_images)
+        if words and not words >= of_images and not words >= of_masks:
+            told = " ".join(sorted(words))
+            counts[told] += sum(words_left(stem, told) in images for stem in several)
+    return [words for words, count in counts.items() if 2 * count > len(images)]
 
 
 def _takes_more(one: Pairing, other: Pairing) -> bool:
@@ -54,7 +76,9 @@ def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pairing
     for one, other in _likely(_kinds(images), _kinds(masks)):
         pairing = Pairing(image_words=" ".join(sorted(one - other)), mask_words=" ".join(sorted(other - one)))
         of_images, of_masks = _roles(pairing.image_words), _roles(pairing.mask_words)
-        unlike = " ".join(word for word in pairing.image_words.split() if "images" not in _roles(word))
+        camera = () if "masks" in _roles(" ".join(one)) else CAMERA
+        own = [word for word in pairing.image_words.split() if word.lower() not in camera]
+        unlike = " ".join(word for word in own if "images" not in _roles(word))
         other_kind = "masks" in of_images or mask_rank(unlike) < 0  # instances, overlays; `rgb` is a word for both
         told = not (other_kind or is_for_people(pairing.mask_words)) and ("masks" in of_masks or "images" in of_images)
         if pairing not in found and one != other and (told or images is not masks):
@@ -80,11 +104,15 @@ def _likely(ones: list[Kind], others: list[Kind]) -> Iterator[tuple[Kind, Kind]]
 
 def _kinds(stems: Sequence[str]) -> list[Kind]:
     """Returns the sets of frequent words that paths hold, the most frequent sets first."""
+    return [kind for kind, _ in Counter(_kinds_of(stems)).most_common()]
+
+
+def _kinds_of(stems: Sequence[str]) -> list[Kind]:
+    """Returns the frequent words that each path holds."""
     held = [frozenset(word for word in words_and_numbers(stem) if not word.isdigit()) for stem in stems]
     counts = Counter(word for words in held for word in words)
     least = max(2, FREQUENT * len(stems))
-    kinds = Counter(frozenset(word for word in words if counts[word] >= least) for words in held)
-    return [kind for kind, _ in kinds.most_common()]
+    return [frozenset(word for word in words if counts[word] >= least) for words in held]
 
 
 def _rank(pairing: Pairing) -> tuple[bool, int]:
@@ -94,6 +122,12 @@ def _rank(pairing: Pairing) -> tuple[bool, int]:
     """
     words = pairing.mask_words
     return mask_rank(words) >= 0, min(2, sum("masks" in _roles(word) for word in words.split()))
+
+
+def _image_rank(words: str) -> tuple[int, bool]:
+    """Returns how likely words say images: a word for them, none at all, a camera; the left one of two cameras."""
+    own = {word.lower() for word in words.split()}
+    return 3 if "images" in _roles(words) else 2 if not own else int(not own.isdisjoint(CAMERA)), "right" not in own
 
 
 def _count(images: Sequence[str], masks: Sequence[str], pairing: Pairing) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 SPLITS = ("train", "val", "test")
 _WORDS = {
     "images": "images image im img imgs imagery jpegimages pngimages input inputs photo photos picture pictures pics "
-    "frame frames scans slices raw rgb x leftimg8bit leftimg orig original originals source sat satellite ortho "
+    "frame frames scans slices raw rgb rgba x leftimg8bit leftimg orig original originals source sat satellite ortho "
     "stills tiles patches",
     "masks": "masks mask maskes msk msks label labels labeled labelled labelids lab labs lbl lbls annotation "
     "annotations annot annots annotated anno annos ann anns gt gts gtfine gtcoarse groundtruth groundtruths truth "
@@ -23,15 +23,17 @@ _WORDS = {
 _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
-    "clear splits": "train training trn val valid validation development tuning test testing tst",
+    "clear splits": "train training trn val valid validation development eval tuning test testing tst",
     "for people": "vis visual visualization visualisation visualizations overlay overlays preview previews thumb "
     "thumbs thumbnail thumbnails heatmap heatmaps",
     "observers": "annotator expert observer rater reader grader radiologist pathologist",
     "predicted": "pred preds predict predicts prediction predictions predicted prob probs probability probabilities",
-    "second choice": "color colors colour colours colormap colormaps colored coloured rgb instance instances "
+    "second choice": "color colors colour colours colormap colormaps colored coloured rgb rgba instance instances "
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
     "second nd depth fov tra track tracks inv save",
 }
+CAMERA = ("color", "colour")
+"""Words for masks in colours that beside depth and masks tell the pictures."""
 _INITIALS = ("tr", "vd", "te")
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
 _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels

@@ -28,7 +28,7 @@ MANY_COLORS = 256  # of a mask: no classes
 MOVED = 16  # a channel by a lossy format
 SAME = 0.25  # of the pixels of an overlay or a cut-out are those of the image
 PARTLY = 0.1  # of the images have no mask of the chosen kind where kinds are classes
-_TWINS = {"a": "b", "im1": "im2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
+_TWINS = {"a": "b", "im1": "im2", "image1": "image2", "t1": "t2", "time1": "time2", "pre": "post", "before": "after"}
 """Names of folders that hold the same places before and after."""
 
 

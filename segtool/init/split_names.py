@@ -44,14 +44,14 @@ def find_split_folders(root: Path, train: Folders, pairs: Pairs, pairing: Pairin
     folders: dict[str, set[str]] = defaultdict(set)
     for record in pairs.records:
         around = record.stem.split("/")[:-1]
-        told = {
+        told = [
             (split, "/".join(around[: place + 1]) if pairing.by_name else name)
             for place, name in enumerate(around)
             if (split := meaning_of(name).split)
-        }
-        if len(told) != 1:
+        ]
+        if len({split for split, _ in told}) != 1:
             return {}
-        ((split, name),) = told
+        split, name = told[0]
         folders[split].add(name)
     if "train" not in folders or len(folders) == 1 or any(len(names) > 1 for names in folders.values()):
         return {}

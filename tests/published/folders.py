@@ -111,6 +111,16 @@ def levir_cd(root: Path) -> None:
         save(root / "train" / "label" / f"train_{index}.png", binary(mask == 1))
 
 
+@unsupported("at another time")
+def s2looking(root: Path) -> None:
+    """S2Looking: pictures of two times in numbered folders, and masks of what came, of what went, and of both."""
+    for index, (image, mask) in enumerate(pairs(objects(2), 6, seed=911)):
+        save(root / "train" / "Image1" / f"{index}.png", image)
+        save(root / "train" / "Image2" / f"{index}.png", image[::-1])
+        for name, drawn in (("label", mask), ("label1", mask == 1), ("label2", mask == 2)):
+            save(root / "train" / name / f"{index}.png", binary(drawn))
+
+
 @unsupported("several masks, one for each part")
 def montgomery_halves(root: Path) -> None:
     """Montgomery chest X-rays: the left and the right lung in folders of their own."""

@@ -5,9 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scenes import field, lesion, objects, polyp, roads, street
+from PIL import Image
+from scenes import crack, field, lesion, objects, polyp, roads, street
 
-from published.registry import VOC_COLORS, binary, colored, hexes, pairs, published, rim, save, text, unsupported
+from published.registry import (
+    VOC_COLORS,
+    binary,
+    colored,
+    hexes,
+    pairs,
+    published,
+    rim,
+    save,
+    text,
+    unsupported,
+    with_palette,
+)
 
 
 @published({"train": 18, "test": 9}, "index", range(6), masks="/masks/")
@@ -111,3 +124,90 @@ def palm(root: Path) -> None:
         save(lesions / "Atrophy" / f"P{index:04d}.bmp", binary(mask == 1))
         if index % 2:
             save(lesions / "Detachment" / f"P{index:04d}.bmp", binary(mask == 2))
+
+
+@published(24, "index", range(6), images="/color_left/", masks="/segmentation/", apart="(trajectory_[0-9]+)")
+def mid_air(root: Path) -> None:
+    """Mid-Air: the left camera, which a word for colours tells, beside the right one, depth and normals."""
+    for number in range(4):
+        for index, (image, mask) in enumerate(pairs(street, 6, seed=1360 + number)):
+            folder = f"trajectory_300{number}"
+            for kind, shown in (("color_left", image), ("color_right", image[:, ::-1]), ("normals", image[::-1])):
+                save(root / "Kite" / "cloudy" / kind / folder / f"{25 * index:06d}.png", np.ascontiguousarray(shown))
+            save(root / "Kite" / "cloudy" / "segmentation" / folder / f"{25 * index:06d}.png", mask)
+            depth = image[..., 0].astype(np.uint16) * 20 + 300
+            save(root / "Kite" / "cloudy" / "depth" / folder / f"{25 * index:06d}.png", depth)
+
+
+@published(24, "index", [0, 1, 2, 3], images="rgba_", masks="segmentation_", apart="^([0-9]+)/")
+def kubric(root: Path) -> None:
+    """Kubric: a folder for each film, `rgba_00000.png` among many other kinds of pictures."""
+    for number in range(4):
+        for index, (image, mask) in enumerate(pairs(objects(3, least=3), 6, seed=1370 + number)):
+            base, opaque = root / str(number), np.full(mask.shape, 255, np.uint8)
+            save(base / f"rgba_{index:05d}.png", np.dstack([image, opaque]))
+            save(base / f"segmentation_{index:05d}.png", with_palette(mask, VOC_COLORS))
+            save(base / f"normal_{index:05d}.png", image[::-1])
+            save(base / f"forward_flow_{index:05d}.png", image[:, ::-1])
+            save(base / f"object_coordinates_{index:05d}.png", image[::-1, ::-1])
+            save(base / f"depth_{index:05d}.tiff", image[..., 0].astype(np.uint16) * 20)
+        text(base / "metadata.json", "{}")
+
+
+@published(24, "index", [0, 255], images="/rgb-imgs/", masks="/segmentation-masks/")
+def clear_grasp(root: Path) -> None:
+    """ClearGrasp: a folder for each object, all of them for training."""
+    for number, name in enumerate(("cup-with-waves", "flower-bath-bomb", "heart-bath-bomb")):
+        base = root / "cleargrasp-dataset-train" / f"{name}-train"
+        for index, (image, mask) in enumerate(pairs(objects(1), 8, seed=1380 + number)):
+            save(base / "rgb-imgs" / f"{index:09d}-rgb.jpg", image)
+            save(base / "segmentation-masks" / f"{index:09d}-segmentation-mask.png", binary(mask))
+            save(base / "outlines" / f"{index:09d}-outlineSegmentation.png", binary(rim(mask, 9) == 9))
+            text(base / "json-files" / f"{index:09d}-masks.json", "{}")
+
+
+@published(18, "index", [0, 255], images="/rgb/", masks="/gt/")
+def mvtec_3d(root: Path) -> None:
+    """MVTec 3D AD: places of points beside colours; masks lie in the test alone."""
+    for number, product in enumerate(("bagel", "cable_gland")):
+        for part, place in enumerate(("train/good", "validation/good", "test/good", "test/crack", "test/hole")):
+            base = root / "mvtec_3d_anomaly_detection" / product / place
+            for index, (image, mask) in enumerate(pairs(lesion, 3, seed=1390 + 10 * number + part)):
+                mask = mask * np.uint8("good" not in place)
+                save(base / "rgb" / f"{index:03d}.png", image)
+                save(base / "xyz" / f"{index:03d}.tiff", image[..., 0].astype(np.uint16) * 20 + 300)
+                if place.startswith("test"):
+                    save(base / "gt" / f"{index:03d}.png", binary(mask))
+
+
+@published({"train": 24, "test": 8}, "rgb", hexes(VOC_COLORS[:4]), apart="([0-9]+)$")
+def corrosion(root: Path) -> None:
+    """Corrosion of bridges: all pictures twice, in two sizes; folders and those within them say the split."""
+    for part, num in (("Train", 12), ("Test", 4)):
+        for index, (image, mask) in enumerate(pairs(objects(3), num, seed=1440 + num)):
+            for size, name in (((96, 64), "original"), ((48, 48), "512x512")):
+                base, end = root / "Corrosion States" / name / part, "_512" if size == (48, 48) else ""
+                picture = Image.fromarray(image).resize(size)
+                drawn = Image.fromarray(colored(mask, VOC_COLORS)).resize(size, Image.Resampling.NEAREST)
+                save(base / f"images_{part}{end}" / f"{index + num}.jpeg", picture)
+                save(base / f"masks_{part}{end}" / f"{index + num}.png", drawn)
+
+
+@published({"train": 16, "val": 6}, "index", range(6), masks="/seg/")
+def human36m(root: Path) -> None:
+    """Human3.6M: lists whose names hold another word and a word for the split."""
+    names = [f"s_{index % 5:02d}_act_02_{10 * index:06d}" for index in range(22)]
+    for name, (image, mask) in zip(names, pairs(street, 22, seed=1450), strict=True):
+        save(root / "protocol_1" / "rgb" / f"{name}.jpg", image)
+        save(root / "protocol_1" / "seg" / f"{name}.png", mask)
+    text(root / "flist_2hz_train.txt", [f"rgb/{name}.jpg" for name in names[:16]])
+    text(root / "flist_2hz_eval.txt", [f"rgb/{name}.jpg" for name in names[16:]])
+
+
+@published(16, "index", [0, 255], images="/images_448/")
+def tunnel200(root: Path) -> None:
+    """Cracks in tunnels: photographs, and smaller ones in a folder whose number the masks' folder has too."""
+    for index, (image, mask) in enumerate(pairs(crack, 16, seed=1460)):
+        save(root / "Tunnel200 dataset" / "images" / f"{index}.jpg", image.repeat(2, 0).repeat(2, 1))
+        save(root / "Tunnel200 dataset" / "images_448" / f"{index}.png", image)
+        save(root / "Tunnel200 dataset" / "masks_448" / f"{index}.png", binary(mask))
