@@ -861,6 +861,15 @@ def test_images_of_two_squares_may_hold_image_and_mask(tmp_path: Path, width: in
     assert ("side by side, cut it into images/ and masks/" in str(caught.value)) is told
 
 
+def test_two_folders_of_the_same_names_are_told_though_an_archive_lies_beside(tmp_path: Path) -> None:
+    for i in range(6):
+        write_image(tmp_path / f"ultrasound/{i}.png", i)
+        write_image(tmp_path / f"lesion/{i}.png", 50 + i)
+    (tmp_path / "more.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="lesion and ultrasound hold pictures of the same names, but no name"):
+        discover(tmp_path)
+
+
 def test_a_stack_of_pages_is_told(tmp_path: Path) -> None:
     pages = [Image.new("L", (8, 8), i) for i in range(3)]
     for name in ("volume", "labels"):

@@ -113,12 +113,14 @@ def _sentence(root: Path, look: _Look) -> str:
         return f"outlines in XML files. segtool trains on masks: {_MASKS}"
     if many := _masks_by_task(images) or _masks_by_class(root, images) or _masks_by_image(images):
         return many
+    if several := _flat_folders(root, images):
+        return several
+    if two := _two_folders_of_one_set_of_names(look):
+        return two
     if kind := _kind_of_other_pictures(look):
         return kind
     if stack := _stack(images):
         return stack
-    if several := _flat_folders(root, images):
-        return several
     if images and not any("masks" in roles_in(stem_of(path, root)) for path in images):
         told = f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
         if _is_double(images[0]):
@@ -282,6 +284,23 @@ def _masks_by_image(images: list[Path]) -> str:
             "and come again"
         )
     return f"{shown(several[0].name)} holds several masks of one image, a mask for each class or object. {_MERGE}"
+
+
+def _two_folders_of_one_set_of_names(look: _Look) -> str:
+    """Returns a sentence where two folders hold pictures of the same names, and no word tells which are the masks."""
+    held: dict[frozenset[str], list[str]] = defaultdict(list)
+    for folder, names in look.folders.items():
+        held[frozenset(os.path.splitext(name)[0] for name in names if _suffix(name) in MASK_SUFFIXES)].append(folder)
+    alike = [folders for stems, folders in held.items() if len(stems) > 1 and len(folders) == 2]
+    roles = [meaning_of(folder).role for folders in alike for folder in folders]
+    if len(alike) != 1 or "masks" in roles or roles == ["images", "images"]:
+        return ""
+    one, other = map(shown, alike[0])
+    return (
+        f"{one} and {other} hold pictures of the same names, but no name says which are masks, and neither holds a few "
+        "values in areas. Call the folder of the masks masks/, or write `train: {images: FOLDER, masks: FOLDER}` under "
+        "`data:` in a config by hand"
+    )
 
 
 def _flat_folders(root: Path, images: list[Path]) -> str:
