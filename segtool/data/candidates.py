@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
+from pathlib import PurePosixPath
 
 from segtool.config import Limits
 from segtool.data.facts import look_at_images, look_at_masks
@@ -17,6 +18,9 @@ from segtool.data.folders import Place, Tree, parent_of, within
 from segtool.data.words import is_for_people, says_observer
 
 MOST_CLASSES = 32  # values above are grey levels, or numbers of objects
+
+INFRARED = ("ir", "infrared", "thermal")
+"""Folders beside which `vis` holds visible light; elsewhere it holds what is for people."""
 
 
 class Candidates:
@@ -46,7 +50,9 @@ class Candidates:
         images = [place for place in places if place.role == "images"]
         loose = [place for place in places if place.role is None and not is_for_people(place.inner or place.path)]
         loose = [place for place in loose if not images or place.rank >= 0]  # `panoptic` beside `images` is none
-        yield from ((one, other) for one, other in product(images + loose, masks) if are_apart(one, other))
+        named = {PurePosixPath(place.inner or place.path).name.lower(): place for place in places if place.role is None}
+        visible = [named["vis"]] if "vis" in named and not named.keys().isdisjoint(INFRARED) else []
+        yield from ((one, other) for one, other in product(images + loose + visible, masks) if are_apart(one, other))
         if not masks:
             photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
             yield from ((one, other) for one, other in product(photographs, others) if not _nested(one, other))

@@ -211,3 +211,15 @@ def tunnel200(root: Path) -> None:
         save(root / "Tunnel200 dataset" / "images" / f"{index}.jpg", image.repeat(2, 0).repeat(2, 1))
         save(root / "Tunnel200 dataset" / "images_448" / f"{index}.png", image)
         save(root / "Tunnel200 dataset" / "masks_448" / f"{index}.png", binary(mask))
+
+
+@published({"train": 14, "test": 6}, "index", range(6), images="/vis/", masks="/Segmentation_labels/")
+def msrs(root: Path) -> None:
+    """MSRS: visible light in `vis` beside infrared in `ir`, and the masks shown in colours."""
+    for part, num in (("train", 14), ("test", 6)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=1470 + num)):
+            base, name = root / "MSRS" / part, f"{index + num:05d}{'DN'[index % 2]}.png"
+            save(base / "vis" / name, image)
+            save(base / "ir" / name, image[..., 0])
+            save(base / "Segmentation_labels" / name, mask)
+            save(base / "Segmentation_visualize" / name, colored(mask, VOC_COLORS))
