@@ -280,11 +280,14 @@ def test_a_word_for_colours_tells_the_pictures_beside_masks_and_other_channels(
     assert len(scenes) > 1 or found.notes[0].startswith("color_right, normals: files of the images' names, not used")
 
 
-def test_images_whose_masks_lie_with_those_of_others_are_named_wherever_they_lie(tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [[0, 255], [0, 1]], ids=["in other values", "the same again"])
+def test_images_whose_masks_lie_with_those_of_others_are_named_wherever_they_lie(
+    tmp_path: Path, others: list[int]
+) -> None:
     for kind, seed in (("oil", 0), ("stain", 20)):
         for i in range(5):
             write_image(tmp_path / f"{kind}/{kind}_{i}.png", seed + i)
-            for masks, values in (("truth_1", [0, 1]), ("truth_2", [0, 255])):
+            for masks, values in (("truth_1", [0, 1]), ("truth_2", others)):
                 write_mask(tmp_path / f"{masks}/{kind}_{i}.png", regions(seed + i, values))
     notes = discover(tmp_path).notes
     assert any(note.startswith("stain: 5 IMAGES WHOSE MASKS LIE IN truth_1 are left out") for note in notes)
