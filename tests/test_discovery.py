@@ -896,15 +896,22 @@ def test_words_tell_the_images_among_channels_though_one_of_them_is_missing(tmp_
 # --- which words are names of their own
 
 
-def test_names_that_begin_with_a_word_of_headers_are_no_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["", "image\n", "file_name\n", "table"])
+def test_names_that_begin_with_a_word_of_headers_are_no_header(tmp_path: Path, header: str) -> None:
     root = tmp_path / "set"
     fruits = ["apple", "banana", "cherry", "date", "elder", "fig", "grape", "hazel", "iris", "juniper"]
     for i, fruit in enumerate(fruits):
         write_image(root / f"images/image_{fruit}.png", i)
         write_mask(root / f"masks/image_{fruit}.png", regions(i, [0, 1]))
-    for split, part in (("train", fruits[:6]), ("val", fruits[6:])):
-        (root / f"{split}.txt").write_text("".join(f"image_{fruit}\n" for fruit in part))
-    assert numbers(init(root), root) == {"train": 6, "val": 4}
+    splits = (("train", fruits[:6]), ("val", fruits[6:]))
+    if header == "table":
+        rows = "".join(f"image_{fruit},{split}\n" for split, part in splits for fruit in part)
+        (root / "splits.csv").write_text(f"image,split\n{rows}")
+    for split, part in splits if header != "table" else ():
+        (root / f"{split}.txt").write_text(header + "".join(f"image_{fruit}\n" for fruit in part))
+    config = init(root)
+    assert not [finding for finding in check(config, tmp_path) if finding.code == "SEG110"]
+    assert numbers(config, root) == {"train": 6, "val": 4}
 
 
 @pytest.mark.parametrize("folders", ["src_{}/masks_{}", "input_{}/output_{}"])

@@ -110,8 +110,8 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
     is_data = path.suffix.lower() in DATA_SUFFIXES
     rows = _parse_rows(_table_of(_data_of(path, text)) if is_data else text, whole=header is not None)
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
-    if header and rows[1:] and header(rows[1].cells):  # image_apple, image_bear: no header
-        return [], rows
+    if header and all(len(row.cells) == 1 and header(row.cells) for row in rows[:2]):  # image_apple, image_bear
+        is_header = _holds_header_words_alone
     return (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
 
 
@@ -181,6 +181,10 @@ def says_image(cells: Sequence[str]) -> bool:
     plain = all(re.fullmatch(r"[^\d/]*|[^\d/]+\d", cell) for cell in cells) and not any(map(is_image_name, cells))
     names_splits = len(cells) > 1 and any(cell.strip().lower() in (*_SPLIT_COLUMNS, *FLAGS) for cell in cells)
     return plain and (bool(words & _HEADER_WORDS) or names_splits)
+
+
+def _holds_header_words_alone(cells: Sequence[str]) -> bool:
+    return all(set(re.findall(r"[a-z]+", cell.lower())) <= _HEADER_WORDS for cell in cells)
 
 
 def rows_of_part(header: Sequence[str], rows: list[Row], part: str | None, path: Path) -> list[Row]:
