@@ -98,15 +98,13 @@ def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) ->
         told = bool(across) and across["train"].images.role == "images" and _total(across) >= _total(two_folders)
         two_folders = across if told or not two_folders else two_folders
     known = sum(map(len, finder.tree.files.values()))
+    whole = bool(two_folders) and 2 * _total(two_folders) >= 0.6 * known and not finder.leaves_masks(two_folders)
     second = bool(two_folders) and two_folders["train"].masks.rank < 0  # edges, instances: the truth may lie elsewhere
-    whole = 2 * _total(two_folders) >= 0.6 * known and not finder.leaves_masks(two_folders)
-    if two_folders and whole and not second:
-        return finder.layout(two_folders)
-    one_folder = finder.choose(finder.candidates.single_folders)
+    one_folder = finder.choose(finder.candidates.single_folders) if second or not whole else {}
     chance = NEARLY if second else CHANCE
     best = one_folder if _total(one_folder) > chance * _total(two_folders) else two_folders
-    if two_folders and whole and best is two_folders:
-        return finder.layout(two_folders)
+    if whole and best is two_folders:
+        return finder.layout(best)
     if not best or (2 * _total(best) < 0.6 * known and (finder.may_have_more(best) or finder.leaves_masks(best))):
         by_words = finder.by_words()
         best = by_words if _total(by_words) > MORE * _total(best) else best

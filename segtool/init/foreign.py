@@ -297,9 +297,8 @@ def _two_folders_of_one_set_of_names(look: _Look) -> str:
         return ""
     one, other = map(shown, alike[0])
     return (
-        f"{one} and {other} hold pictures of the same names, but no name says which are masks, and neither holds a few "
-        "values in areas. Call the folder of the masks masks/, or write `train: {images: FOLDER, masks: FOLDER}` under "
-        "`data:` in a config by hand"
+        f"{one} and {other} hold pictures of the same names, but no name says which are masks. Call the folder of the "
+        "masks masks/, or write `train: {images: FOLDER, masks: FOLDER}` under `data:` in a config by hand"
     )
 
 
