@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -291,6 +292,16 @@ def test_a_loss_that_hardly_falls_or_leaves_the_numbers_is_a_doubt(make_config):
         found = rehearsal.learns(trial, learnt)
         assert found.grade == "doubt"
         assert words in found.found
+
+
+def test_a_batch_is_learnt_until_the_loss_has_halved_or_where_that_takes_long_has_fallen(make_config, monkeypatch):
+    patient = rehearsal.rehearse(tried(make_config())).losses
+    assert patient[-1] <= 0.5 * patient[0] < min(patient[:-1])
+    clock = itertools.count(step=100.0)
+    monkeypatch.setattr(rehearsal.time, "monotonic", lambda: next(clock))
+    hasty = rehearsal.rehearse(tried(make_config())).losses
+    assert hasty == patient[: len(hasty)]
+    assert hasty[-1] <= 0.95 * hasty[0] < min(hasty[:-1])
 
 
 # ------------------------------------------------------------------------------------------------- image and mask

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from segtool.system.terminal import counted
 from segtool.training import training_step
 from segtool.training.losses import Loss
 from segtool.training.trial import Trial, Verdict
 
 NEAR = 0.25  # how far from ln K the first cross-entropy may be, as a share of it, or in nats where K is 2
 RATE, MOST_STEPS = 3e-3, 60  # of AdamW on one small batch
-LEARNT, SLOW = 0.8, 0.95  # what the loss falls to, as a share of the first: is seen to learn; hardly learns
+LEARNT, SLOW = 0.5, 0.95  # what the loss falls to, as a share of the first: is learnt by heart; is hardly learnt
+LONG = 6.0  # seconds after which it is enough that something is learnt: of wide networks, or where cores are shared
 UNMOVED = 1e-6  # share by which a loss that learns nothing changes all the same
 ALIKE = 0.02  # by how much of their deviation logits may differ with the batch: algorithms and TF32 round otherwise
 TOLD = 5  # names in a message
@@ -85,8 +88,8 @@ def losses_hold(trial: Trial) -> list[Verdict]:
 
 
 def rehearse(trial: Trial) -> Rehearsal:
-    """Trains on the windows, by AdamW at a rate of its own, until the loss has fallen and each gradient was seen."""
-    training = trial.training
+    """Trains on the windows, by AdamW at a rate of its own, until the loss has halved and each gradient was seen."""
+    training, began = trial.training, time.monotonic()
     named = [(name, p) for name, p in training.model.named_parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW([p for _, p in named], lr=RATE, weight_decay=0.0)
     silent, losses = dict.fromkeys(name for name, _ in named), list[float]()
@@ -105,7 +108,7 @@ def rehearse(trial: Trial) -> Rehearsal:
                 silent.pop(name, None)
                 if parameter.grad.any():
                     still.pop(name, None)
-        learnt = losses[-1] <= LEARNT * losses[0]
+        learnt = losses[-1] <= (SLOW if time.monotonic() - began > LONG else LEARNT) * losses[0]
         if not math.isfinite(losses[-1]) or (learnt and not still):
             break
         optimizer.step()
@@ -123,12 +126,12 @@ def learns(trial: Trial, rehearsal: Rehearsal) -> Verdict:
     if not all(map(math.isfinite, losses)):
         return Verdict(
             what,
-            f"the loss is {losses[-1]} after {len(losses) - 1} steps of AdamW at {RATE:g}; see `segtool check` for the "
-            "images' values, and take norm: batch, or optim.clip=1 and a low optim.lr",
+            f"the loss is {losses[-1]} after {counted(len(losses) - 1, 'step')} of AdamW at {RATE:g}; see `segtool "
+            "check` for the images' values, and take norm: batch, or optim.clip=1 and a low optim.lr",
             "doubt",
         )
     lowest = min(losses)
-    told = f"the loss goes from {losses[0]:.4g} to {lowest:.4g} in {len(losses) - 1} steps"
+    told = f"the loss goes from {losses[0]:.4g} to {lowest:.4g} in {counted(len(losses) - 1, 'step')}"
     if losses[0] == 0:
         none = "the loss of the first crops is 0, though they have pixels that count: their classes have weight 0"
         return Verdict(what, none, "doubt")
