@@ -23,6 +23,7 @@ from segtool.scoring.metrics import (
     precision,
     recall,
     runs,
+    standard_errors,
     weighted_confusion,
 )
 
@@ -235,6 +236,48 @@ def test_the_score_is_the_data_set_s_and_not_a_mean_over_images():
     assert whole.miou != pytest.approx(of_images, abs=1e-4)  # the negative control
 
 
+def of_images(*matrices: Any) -> Scores:
+    images = [ImageScore(str(number), np.array(matrix, np.int64), 0) for number, matrix in enumerate(matrices)]
+    return Scores.of([f"class {k}" for k in range(len(matrices[0]))], images)
+
+
+def test_standard_errors_are_those_computed_by_hand():
+    errors = standard_errors(of_images([[3, 1], [0, 4]], [[1, 1], [2, 4]]))
+    # Class 0: 3 of 4 and 1 of 4, so 4 of 8; the images lie 1/8 above and below. Class 1: 4 of 5 and 4 of 7; 1/18.
+    assert errors.iou == pytest.approx([2 / 8, 2 / 18])
+    assert errors.miou == pytest.approx((2 / 8 + 2 / 18) / 2)
+    assert errors.pixel_accuracy == pytest.approx(2 / 16)  # 7 and 5 of 8 pixels
+
+
+def test_standard_errors_are_the_spread_of_scores_over_drawn_images():
+    rng = np.random.default_rng(0)
+    skill = rng.uniform(0.3, 0.95, size=(80, 3))  # by image and class
+    matrices = [
+        [[rng.binomial(size, good) if k == j else size // 40 for j in range(3)] for k, good in enumerate(of_image)]
+        for of_image, size in zip(skill, rng.integers(100, 1000, 80).tolist(), strict=True)
+    ]
+    whole = of_images(*matrices)
+    errors = standard_errors(whole)
+    drawn = [sum(whole.images[number].confusion for number in rng.integers(80, size=80).tolist()) for _ in range(2000)]
+    overlaps = np.array([iou(matrix) for matrix in drawn], float)
+    assert errors.iou == pytest.approx(overlaps.std(0), rel=0.1)
+    assert errors.miou == pytest.approx(overlaps.mean(1).std(), rel=0.1)
+    assert errors.pixel_accuracy == pytest.approx(np.std([pixel_accuracy(matrix) for matrix in drawn]), rel=0.1)
+
+
+def test_standard_errors_are_unknown_of_one_image_and_of_a_class_in_one_alone():
+    plain, rare, nothing = [[5, 1, 0], [2, 2, 0], [0, 0, 0]], [[4, 0, 1], [0, 2, 0], [0, 0, 3]], np.zeros((3, 3))
+    for alone in (of_images(rare), of_images(rare, nothing)):
+        assert standard_errors(alone) == (None, None, [None] * 3)
+    both = standard_errors(of_images(plain, rare))
+    assert both.iou[2] is None
+    assert None not in (both.iou[0], both.iou[1], both.miou)
+    assert standard_errors(of_images(plain, rare, nothing)) == both
+    absent = standard_errors(of_images(plain, plain))
+    assert absent.iou == [0, 0, None]
+    assert absent.miou == 0
+
+
 def test_the_baseline_answers_the_most_frequent_true_class_everywhere():
     summary, name = majority_baseline(scores(MATRIX))
     assert name == "class 0"  # 65 of 100 true pixels
@@ -266,13 +309,15 @@ def test_json_holds_what_the_contract_names():
     assert document["classes"][0] == {
         "name": "class 0",
         "iou": 50 / 80,
+        "iou_standard_error": None,
         "dice": 100 / 130,
         "precision": 50 / 65,
         "recall": 50 / 65,
         "pixels": 65,
     }
-    absent = {"name": "class 2", "iou": None, "dice": None, "precision": None, "recall": None, "pixels": 0}
-    assert document["classes"][2] == absent
+    absent = dict.fromkeys(("iou", "iou_standard_error", "dice", "precision", "recall"))
+    assert document["classes"][2] == {"name": "class 2", **absent, "pixels": 0}
+    assert document["standard_error"] == {"miou": None, "pixel_accuracy": None}
     assert document["majority_baseline"]["class"] == "class 0"
 
 

@@ -40,14 +40,14 @@ def rows(text: str) -> list[dict[str, str]]:
 
 def test_a_row_of_the_table_has_the_class_s_scores_in_per_cent():
     text = rendered(score_table(scores(), "run (test)"))
-    assert row(text, "sky") == ["sky", "66.67", "80.00", "85.71", "75.00", "80.00"]
-    assert row(text, "road") == ["road", "25.00", "40.00", "33.33", "50.00", "20.00"]
-    assert row(text, "mean") == ["mean", "45.83", "60.00", "59.52", "62.50", ""]
+    assert row(text, "sky") == ["sky", "66.67", "-", "80.00", "85.71", "75.00", "80.00"]
+    assert row(text, "road") == ["road", "25.00", "-", "40.00", "33.33", "50.00", "20.00"]
+    assert row(text, "mean") == ["mean", "45.83", "-", "60.00", "59.52", "62.50", ""]
     assert "run (test)" in text
 
 
 def test_a_class_that_is_absent_has_hyphens_and_is_named_under_the_table():
-    assert row(rendered(score_table(scores(), "")), "void") == ["void", "-", "-", "-", "-", "0.00"]
+    assert row(rendered(score_table(scores(), "")), "void") == ["void", "-", "-", "-", "-", "-", "0.00"]
     assert "Means are over the 2 of 3 classes in truth or prediction; absent: void." in definition(scores())
 
 
@@ -57,8 +57,20 @@ def test_means_over_fewer_classes_are_told_under_the_table():
     assert "precision" not in definition(scores())
 
 
+def test_of_several_images_the_table_has_standard_errors_and_says_what_they_are():
+    images = [ImageScore(str(place), np.array(m), 0) for place, m in enumerate(([[3, 1], [0, 4]], [[1, 1], [2, 4]]))]
+    two = Scores.of(("sky", "road"), images)
+    text = rendered(score_table(two, ""))
+    assert row(text, "sky")[:3] == ["sky", "50.00", "25.00"]
+    assert row(text, "road")[:3] == ["road", "66.67", "11.11"]
+    assert row(text, "mean")[:3] == ["mean", "58.33", "18.06"]
+    assert "mIoU 58.33 ± 18.06  pixel accuracy 75.00 ± 12.50  mean accuracy" in definition(two)
+    assert "± is the standard error over the images" in definition(two)
+    assert "±" not in definition(scores())
+
+
 def test_the_baseline_has_a_row_of_its_own():
-    assert row(rendered(score_table(scores(), "")), "all sky") == ["all sky", "40.00", "44.44", "", "50.00", ""]
+    assert row(rendered(score_table(scores(), "")), "all sky") == ["all sky", "40.00", "", "44.44", "", "50.00", ""]
 
 
 def test_the_definition_tells_what_is_left_out():
@@ -72,7 +84,7 @@ def test_the_definition_tells_what_is_left_out():
 
 def test_where_nothing_was_scored_the_table_has_hyphens_and_no_baseline():
     text = rendered(score_table(scores(matrix=np.zeros((3, 3), int)), ""))
-    assert row(text, "mean") == ["mean", "-", "-", "-", "-", ""]
+    assert row(text, "mean") == ["mean", "-", "-", "-", "-", "-", ""]
     assert "│ all " not in text
     assert "The row" not in text
 

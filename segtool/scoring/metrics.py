@@ -8,13 +8,18 @@ Rows of a confusion matrix are truth, columns are prediction; pixels whose truth
 
 A ratio whose denominator is 0 is undefined: None, and it takes no part in a mean. A class that is in neither truth nor
 prediction is therefore None throughout; one that is only predicted, or only missed, has IoU 0.
+
+A standard error tells how far a score lies, typically, from that of all images of the kind: the images are taken as
+drawn one by one, independent of each other, and the score as a ratio of sums over them (W. G. Cochran, "Sampling
+Techniques", 3rd edition, 1977, section 6.4). With each image i's share `I_i` in the intersection `I` and `U_i` in the
+union `U` of a class, N images and `d_i = (I_i - I/U U_i) / U`, it is `sqrt(N / (N - 1) sum d_i^2)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,17 +124,61 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Returns what `eval --json` prints about the scores, undefined ones as None."""
         matrix = self.confusion
-        columns = (iou(matrix), dice(matrix), precision(matrix), recall(matrix), matrix.sum(1).tolist())
-        keys = ("name", "iou", "dice", "precision", "recall", "pixels")
+        errors = standard_errors(self)
+        columns = (iou(matrix), errors.iou, dice(matrix), precision(matrix), recall(matrix), matrix.sum(1).tolist())
+        keys = ("name", "iou", "iou_standard_error", "dice", "precision", "recall", "pixels")
         base, name = majority_baseline(self)
         return {
             "images": len(self.images),
             **self.summary,
+            "standard_error": {"miou": errors.miou, "pixel_accuracy": errors.pixel_accuracy},
             "ignored_pixels": self.ignored,
             "classes": [dict(zip(keys, row, strict=True)) for row in zip(self.names, *columns, strict=True)],
             "majority_baseline": {"class": name, **base},
             "confusion": matrix.tolist(),
         }
+
+
+class StandardErrors(NamedTuple):
+    """How far scores lie, typically, from those of all images of their kind; None where it cannot be told."""
+
+    miou: float | None
+    pixel_accuracy: float | None
+    iou: list[float | None]
+    """By class; None of one that is in the truth or prediction of fewer than two images."""
+
+
+def standard_errors(scores: Scores) -> StandardErrors:
+    """Returns the standard errors over the images that have pixels that count; None of fewer than two images.
+
+    A class of one image adds nothing to that of the mIoU, as how it varies is not known: it is too low then.
+    """
+    counted = [image.confusion for image in scores.images if image.confusion.any()]
+    if len(counted) < 2:
+        return StandardErrors(None, None, [None] * len(scores.names))
+    true = np.array([matrix.diagonal() for matrix in counted], np.float64)
+    union = np.array([matrix.sum(0) + matrix.sum(1) for matrix in counted]) - true
+    deviations = _deviations(true, union)
+    defined = union.any(0)
+    several = (union > 0).sum(0) > 1
+    by_class = zip(np.apply_along_axis(_error_of_sum, 0, deviations).tolist(), several.tolist(), strict=True)
+    pixels = np.array([[matrix.sum()] for matrix in counted], np.float64)
+    return StandardErrors(
+        _error_of_sum(deviations[:, defined].mean(1)),
+        _error_of_sum(_deviations(true.sum(1, keepdims=True), pixels)[:, 0]),
+        [error if known else None for error, known in by_class],
+    )
+
+
+def _deviations(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns what each image (a row) adds to the deviation of ratios of sums, one a column; 0 of undefined ones."""
+    total = np.maximum(below.sum(0), 1)
+    return (above - above.sum(0) / total * below) / total
+
+
+def _error_of_sum(deviations: NDArray[np.float64]) -> float:
+    images = len(deviations)
+    return float(np.sqrt(images / (images - 1) * (deviations**2).sum()))
 
 
 def iou(matrix: Confusion) -> list[float | None]:

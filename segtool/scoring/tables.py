@@ -7,7 +7,17 @@ import io
 from typing import TYPE_CHECKING
 
 from segtool.errors import shown
-from segtool.scoring.metrics import Scores, dice, iou, majority_baseline, mean, pixel_accuracy, precision, recall
+from segtool.scoring.metrics import (
+    Scores,
+    dice,
+    iou,
+    majority_baseline,
+    mean,
+    pixel_accuracy,
+    precision,
+    recall,
+    standard_errors,
+)
 from segtool.system.terminal import counted, percent
 
 if TYPE_CHECKING:
@@ -19,26 +29,32 @@ TABLE_BEGINS = ",".join(FIRST_COLUMNS).encode() + b","
 
 
 def score_table(scores: Scores, title: str) -> Table:
-    """Returns the scores by class, their means, and what answering the most frequent class everywhere would score."""
+    """Returns the scores by class, their means, and what answering the most frequent class everywhere would score.
+
+    Beside an IoU stands its standard error.
+    """
     from rich.table import Table
     from rich.text import Text
 
     matrix = scores.confusion
     total = max(int(matrix.sum()), 1)
     columns = [iou(matrix), dice(matrix), precision(matrix), recall(matrix)]
+    errors = standard_errors(scores)
     # Names go in as Text: as strings they would be read as markup and emoji codes.
     table = Table(title=Text(shown(title)), title_justify="left")
     table.add_column("class", overflow="fold")
-    for name in ("IoU %", "Dice %", "precision %", "recall %", "pixels %"):
+    for name in ("IoU %", "±", "Dice %", "precision %", "recall %", "pixels %"):
         table.add_column(name, justify="right")
     pixels = matrix.sum(1).tolist()
-    for name, row, count in zip(scores.names, zip(*columns, strict=True), pixels, strict=True):
-        table.add_row(Text(shown(name)), *map(percent, row), percent(count / total))
+    rows = zip(*columns, strict=True)
+    for name, (overlap, *others), error, count in zip(scores.names, rows, errors.iou, pixels, strict=True):
+        table.add_row(Text(shown(name)), *map(percent, (overlap, error, *others)), percent(count / total))
     table.add_section()
-    table.add_row("mean", *(percent(mean(column)) for column in columns), "")
+    overlap, *others = map(mean, columns)
+    table.add_row("mean", *map(percent, (overlap, errors.miou, *others)), "")
     base, majority = majority_baseline(scores)
     if majority is not None:
-        baseline = [percent(base["miou"]), percent(base["mean_dice"]), "", percent(base["mean_accuracy"]), ""]
+        baseline = [percent(base["miou"]), "", percent(base["mean_dice"]), "", percent(base["mean_accuracy"]), ""]
         table.add_row(Text(f"all {shown(majority)}"), *baseline, style="dim")
     return table
 
@@ -46,7 +62,7 @@ def score_table(scores: Scores, title: str) -> Table:
 def definition(scores: Scores) -> str:
     """Returns the scores of the whole, what the numbers are, and what they leave out; a line each."""
     absent = [shown(name) for name, value in zip(scores.names, iou(scores.confusion), strict=True) if value is None]
-    summary = scores.summary
+    summary, errors = scores.summary, standard_errors(scores)
     defined = len(scores.names) - len(absent)
     predicted, true = (sum(bool(pixels) for pixels in scores.confusion.sum(axis)) for axis in (0, 1))
     fewer = (
@@ -57,7 +73,8 @@ def definition(scores: Scores) -> str:
     left_out = percent(scores.ignored / max(scores.ignored + scored, 1))
     _, majority = majority_baseline(scores)
     lines = [
-        f"mIoU {percent(summary['miou'])}  pixel accuracy {percent(summary['pixel_accuracy'])}  "
+        f"mIoU {_with_error(summary['miou'], errors.miou)}  "
+        f"pixel accuracy {_with_error(summary['pixel_accuracy'], errors.pixel_accuracy)}  "
         f"mean accuracy {percent(summary['mean_accuracy'])}  mean Dice {percent(summary['mean_dice'])}  "
         f"frequency-weighted IoU {percent(summary['fw_iou'])}",
         f"From one confusion matrix over {counted(len(scores.images), 'image')} ({counted(scored, 'pixel')}), not a "
@@ -66,9 +83,19 @@ def definition(scores: Scores) -> str:
         + (f"; absent: {', '.join(absent)}." if absent else "."),
         f"{counted(scores.ignored, 'pixel')} with ignored truth ({left_out} %) are left out.",
     ]
+    if errors.miou is not None:
+        lines.append(
+            "± is the standard error over the images: how far other images of the kind, as many, would typically move "
+            "the number. Frames of one video and tiles of one picture move it further; so may another seed of the "
+            "training, of which it knows nothing."
+        )
     if majority is not None:
         lines.append(f"The row 'all {shown(majority)}' is what that answer everywhere would score.")
     return "\n".join(lines)
+
+
+def _with_error(score: float | None, error: float | None) -> str:
+    return percent(score) if error is None else f"{percent(score)} ± {percent(error)}"
 
 
 def per_image_csv(scores: Scores) -> str:
