@@ -24,6 +24,7 @@ from segtool.init.shapes import Shapes
 from segtool.init.standards import find_standard
 
 ALIKE = 40  # distance of colours, in RGB, that an overlay does not show apart
+FEWEST_NAMES, MOST_COLORS = 3, 0.5  # of a file that names some of the classes: so many, and this share of the colours
 MOSTLY = 2 / 3  # a value that covers more, and most of the frame, is what lies behind
 
 
@@ -121,51 +122,36 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
         masks: All of them, for the names of files.
         files: Class names that lie beside the data, the most telling first; the first that fits is taken.
     """
-    for file in files:
-        if names := class_names(guess, file):
-            return _named(guess, names, file)
+    codes = {codes[0] for codes in guess.codes}
+    told = [(file, names) for file in files if (names := _names_in(guess, file))]
+    for file, names in told:
+        missing = codes - names.keys()
+        if missing <= {0}:  # many leave out what lies behind, 0 or black
+            return _named(guess, dict.fromkeys(missing, "background") | names, file)
     if standard := find_standard(guess, [mask.path for mask in masks if not mask.error]):
         void = standard.ignore
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
         return Meaning(standard.names, f"Names of {standard.source}.", standard.colors, void, why)
-    for file in files:
-        if names := _most_names(guess, file):
+    for file, names in told:
+        if len(names) >= max(FEWEST_NAMES, (MOST_COLORS if file.by_color else NEARLY_ALL) * len(codes)):
             return _named(guess, names, file)
     whole = guess.key != "values" or guess.totals.share(guess.ignore) < MOSTLY_VOID
     if len(guess.codes) == 2 and whole and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
         return _background_and_object(guess, shapes)
-    told = "values" if guess.key == "values" else "colours"
-    return Meaning({}, f"Named after the stored {told}: rename as you like.{_trimap(guess, shapes)}")
+    stored = "values" if guess.key == "values" else "colours"
+    return Meaning({}, f"Named after the stored {stored}: rename as you like.{_trimap(guess, shapes)}")
 
 
-def class_names(guess: Guess, file: NamesFile) -> dict[int, str]:
-    """Returns the names that a file beside the data gives to the first codes of all classes, or none.
+def _names_in(guess: Guess, file: NamesFile) -> dict[int, str]:
+    """Returns the names that a file beside the data gives to the first codes of classes: of a list all or none.
 
-    A file that names all but the value 0, or all but black, leaves out the background, as many do.
+    What a list names may be the classes, those and what is ignored, or all but the value 0.
     """
     codes = [codes[0] for codes in guess.codes]
     file = _less_one(guess, file, codes)
-    if names := _of_codes(guess, file, codes):
-        return names
-    if file.by_value or file.by_color or not guess.ignore:
-        objects = [code for code in codes if code != 0]
-        names = _of_codes(guess, file, objects) if objects and len(objects) < len(codes) else {}
-    else:
-        names = _of_codes(guess, file, [*codes, *guess.ignore])
-    if names and 0 not in names and 0 in codes:
-        return {0: "background", **names}
+    choices = (codes, [*codes, *guess.ignore], [code for code in codes if code != 0])
+    names = next(filter(None, (_of_codes(guess, file, choice) for choice in choices)), {})
     return {code: name for code, name in names.items() if code in codes}
-
-
-def _most_names(guess: Guess, file: NamesFile) -> dict[int, str]:
-    """Returns the names that a file gives to half of the colours, or to nearly all values, which are less sure."""
-    codes = [codes[0] for codes in guess.codes]
-    colors = {code: code if guess.key == "colors" else guess.colors.get(code) for code in codes}
-    owners = {color: code for code, color in colors.items()}
-    by_color = {owners[color]: name for color, name in file.by_color.items() if color in owners}
-    by_value = {code: file.by_value[code] for code in codes if code in file.by_value and guess.key != "colors"}
-    names, least = (by_color, 0.5) if by_color else (by_value, NEARLY_ALL)
-    return names if len(names) >= max(3, least * len(codes)) else {}
 
 
 def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
@@ -180,20 +166,19 @@ def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
 def _of_codes(guess: Guess, file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
     if guess.key == "colors":
         return file.of_colors(codes) or _of_channel(file, codes)
+    if file.by_color:
+        return {code: file.by_color[color] for code in codes if (color := guess.colors.get(code)) in file.by_color}
     if file.of_colors_table and guess.colors:  # the palette would have its colours
         return {}
-    if file.by_color and set(codes) <= set(guess.colors):
-        by_color = file.of_colors([guess.colors[code] for code in codes])
-        return {code: by_color[guess.colors[code]] for code in codes} if by_color else {}
     return file.of_values(codes)
 
 
 def _of_channel(file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
     """Returns the names by value of colours that hold the value in one channel, or one and the same in all three."""
-    for unit in CHANNELS.values() if file.by_value else ():
-        values = [code // unit for code in codes]
-        if all(code % unit == 0 for code in codes) and max(values) <= 255 and (names := file.of_values(values)):
-            return {code: names[value] for code, value in zip(codes, values, strict=True)}
+    for unit in CHANNELS.values():
+        names = {code: file.by_value[code // unit] for code in codes if code // unit in file.by_value}
+        if names and max(codes) // unit <= 255 and not any(code % unit for code in codes):
+            return names
     return {}
 
 

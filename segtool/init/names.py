@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,9 @@ class NamesFile:
     """Whether the order is that of a table of colours, which is less sure to be the one of the values."""
 
     def of_values(self, values: Sequence[int]) -> dict[int, str]:
-        """Returns a name for each of the values (ascending), or nothing where the counts do not agree."""
+        """Returns the names of the values (ascending); of a list, nothing where the counts do not agree."""
         if self.by_value:
-            return {value: self.by_value[value] for value in values} if set(values) <= set(self.by_value) else {}
+            return {value: self.by_value[value] for value in values if value in self.by_value}
         num = len(self.by_order)
         if not values or not num:
             return {}
@@ -66,11 +66,9 @@ class NamesFile:
             return {value: self.by_order[value - 1] for value in values}
         return {value: self.by_order[value] for value in values} if values[-1] < num else {}
 
-    def of_colors(self, colors: Sequence[int]) -> dict[int, str]:
-        """Returns a name for each of the packed colours, in the order of the file, or nothing where it lacks one."""
-        wanted = set(colors)
-        names = {color: name for color, name in self.by_color.items() if color in wanted}
-        return names if len(names) == len(wanted) else {}
+    def of_colors(self, colors: Collection[int]) -> dict[int, str]:
+        """Returns the names of the packed colours, in the order of the file."""
+        return {color: name for color, name in self.by_color.items() if color in colors}
 
 
 def find_names(root: Path) -> list[NamesFile]:
