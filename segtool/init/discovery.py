@@ -24,7 +24,6 @@ from segtool.init.evidence import Guess
 from segtool.init.foreign import explain, other_pictures
 from segtool.init.names import NamesFile, find_names
 from segtool.init.refusals import (
-    require_both_halves,
     require_no_better,
     require_no_pictures,
     require_one_kind,
@@ -201,7 +200,6 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
     data = _divided(Data(root=str(root), pairing=layout.pairing), parts)
     masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
     require_one_picture(root, data)
-    require_both_halves(root, data, layout.unused)
     require_no_better(root, data, layout.unused)
     notes = layout.notes
     if "val" not in parts:

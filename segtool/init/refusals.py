@@ -133,15 +133,6 @@ def require_one_picture(root: Path, data: Data) -> None:
         )
 
 
-def require_both_halves(root: Path, data: Data, unused: Sequence[str]) -> None:
-    """Raises DataError where the mask of an image lies in two folders, as those of two lungs do."""
-    masks = root / str(data.train.masks)
-    words = re.split("left|right", masks.name, flags=re.IGNORECASE)
-    beside = [Path(path).name for path in unused if (root / path).parent == masks.parent]
-    if len(words) > 1 and any(re.split("left|right", name, flags=re.IGNORECASE) == words for name in beside):
-        raise DataError(_parts(data))
-
-
 def require_no_better(root: Path, data: Data, unused: Sequence[str]) -> None:
     """Raises DataError where a folder for each class lies beside, under a name that says more of truth: `labels/weed`.
 

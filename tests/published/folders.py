@@ -126,7 +126,8 @@ def montgomery_halves(root: Path) -> None:
     """Montgomery chest X-rays: the left and the right lung in folders of their own."""
     for index, (image, mask) in enumerate(pairs(polyp, 6, seed=911)):
         save(root / "CXR_png" / f"MCUCXR_{index:04d}_0.png", image[..., 0])
-        for side, half in (("left", mask), ("right", mask[:, ::-1])):
+        lung = np.where(np.arange(SIZE[1]) < SIZE[1] // 2, mask, 0)
+        for side, half in (("left", lung), ("right", lung[:, ::-1])):
             save(root / "ManualMask" / f"{side}Mask" / f"MCUCXR_{index:04d}_0.png", binary(half))
 
 
