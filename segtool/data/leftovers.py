@@ -63,38 +63,33 @@ def unlabelled_images(
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
     innermost = _as_one([p for p in innermost if not any(within(p.path, told) for told in without)], paths)
-    if not innermost:
-        return []
     known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
-    copies = [place for place in innermost if _are_known(tree.files_of(place), known)]
-    notes = [f"{', '.join(place.shown for place in copies)}: the same files again, left out"] if copies else []
-    innermost = [place for place in innermost if place not in copies]
     unused = [p for p in tree.places if p.role == "masks" and not any(within(path, p.path) for path in paths)]
     others = [p for p in unused if not any(meet(tree, images, p, pairing) for images, _, pairing in used)]
     elsewhere = [p for p in unused if parent_of(p.path) not in map(parent_of, paths)]
-    beside = {p.shown: [masks for masks in elsewhere if parent_of(masks.path) == parent_of(p.path)] for p in innermost}
-    owned = {p.shown for p in innermost if any(meet(tree, p, masks, used[0][2]) for masks in beside[p.shown])}
-    labelled = {p.shown for p in innermost if any(_has_masks(tree, p, *part) for part in used)}
-    shown_again = (p for p in innermost if p.shown not in owned | labelled)
-    again = [place.shown for place in shown_again if any(_shows_again(tree, place, *part) for part in used)]
+    copies, again, notes = [], [], []
     for place in innermost:
         count = len(tree.files_of(place))
-        if place.shown in again:
-            continue
-        near = (*beside[place.shown], *others)
-        own = next((masks.shown for masks in near if meet(tree, place, masks, used[0][2])), "")
-        masks = next(
-            (masks.path for images, masks, pairing in used if _has_masks(tree, place, images, masks, pairing)), ""
+        theirs = next(
+            (masks for images, masks, pairing in used if _has_masks(tree, place, images, masks, pairing)), None
         )
-        if masks:
+        near = [*(p for p in elsewhere if parent_of(p.path) == parent_of(place.path)), *others]
+        own = next((masks.shown for masks in near if meet(tree, place, masks, used[0][2])), "")
+        if _are_known(tree.files_of(place), known):
+            copies.append(place.shown)
+        elif theirs:
             notes.append(
-                f"{place.shown}: {count} IMAGES WHOSE MASKS LIE IN {masks} are left out, as a split has one folder of "
-                "images: to train on them too, put all images into one"
+                f"{place.shown}: {count} IMAGES WHOSE MASKS LIE IN {theirs.path} are left out, as a split has one "
+                "folder of images: to train on them too, put all images into one"
             )
         elif own:
             notes.append(f"{place.shown}: {count} images with masks of their own in {own} are left out: another set")
+        elif any(_shows_again(tree, place, *part) for part in used):
+            again.append(place.shown)
         else:
             notes.append(f"{place.shown}: {count} images without masks, left out")
+    if copies:
+        notes.insert(0, f"{', '.join(copies)}: the same files again, left out")
     if again:
         notes.append(
             f"{', '.join(again)}: files of the images' names, not used. Where they are further channels, up to 4 can "
