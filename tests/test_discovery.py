@@ -838,7 +838,7 @@ def test_colours_come_before_orders(tmp_path: Path) -> None:
         ({"images/0a-7.jpg": b"", "masks/task-7-annotation-9-tag-crop-0.png": b""}, "a mask of Label Studio"),
         (
             {f"{i}/{name}": b"" for i in range(3) for name in (f"images/{i}.png", "masks/x.png", "masks/y.png")},
-            "a mask for each object",
+            "a mask for each class or object",
         ),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segtool.check.findings import num
-from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
+from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.flatness import are_flat
 from segtool.data.words import mask_rank, meaning_of, roles_in
 from segtool.errors import shown
@@ -25,9 +25,9 @@ MAX_BYTES = 1 << 26
 HEAD = 1 << 16
 ROUGH, SMOOTH = 0.6, 0.7  # share of equal neighbours, of photographs at most and of masks at least, as JPEG too
 _MASKS = "export or draw one PNG a picture, of its size, that holds each pixel's class"
-_MERGE = (
-    "segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class, of the "
-    "image's name, in one folder"
+MERGE = (
+    "segtool takes one mask an image: merge the masks of each image into one whose pixels hold the class (255 for "
+    "objects of one kind), of the image's name, in one folder"
 )
 _OR_ONE = "; where one of these folders has all classes, call it masks/"
 _EXPECTED = (
@@ -76,6 +76,17 @@ _OTHER_PICTURES = {
     ".avi": "videos",
 }
 _PACKED = (".gz", ".zip", ".tar", ".tgz", ".7z", ".rar")
+_IN_JSON = (
+    (('"annotations"', '"categories"'), "outlines in COCO's format", _MASKS),
+    (('"segmentation"', '"bbox"'), "outlines in COCO's format", _MASKS),
+    (('"annotations"', '"result"'), "labels of Label Studio", f"export brush labels to PNG, or {_MASKS}"),
+    (('"shapes"', '"imagePath"'), "outlines in labelme's JSON", f"labelme's labelme2voc.py writes them, or {_MASKS}"),
+    (('"regions"', '"shape_attributes"'), "outlines of the VGG annotator", _MASKS),
+    (('"classTitle"',), "outlines in Supervisely's JSON", f"export masks_machine, or {_MASKS}"),
+    (('"geometryType"',), "outlines in Supervisely's JSON", f"export masks_machine, or {_MASKS}"),
+    *(((f'"{key}"',), "outlines", _MASKS) for key in ("polygon", "polygons", "points", "vertices", "segmentation")),
+)
+"""Keys that a JSON has beside each other, what it holds then, and how masks are made of that."""
 _RUNS = re.compile(r"EncodedPixels|\brle\b|rle_mask|[,;\t\"]\d+ \d+( \d+ \d+){2,}", re.IGNORECASE)
 """Starts and lengths, or a header that says so."""
 
@@ -103,30 +114,18 @@ def _sentence(root: Path, look: _Look) -> str:
     images = [path for suffix in MASK_SUFFIXES for path in look.by_suffix.get(suffix, ())]
     if not look.folders:
         return f"the folder is empty. {_EXPECTED}"
-    if kind := _kind_of_json(look):
-        return kind
-    if many := _masks_by_object(root):
-        return many
-    if kind := _kind_of_text(look, images):
-        return kind
-    if look.by_suffix.get(".xml"):
-        return f"outlines in XML files. segtool trains on masks: {_MASKS}"
-    if many := _masks_by_task(images) or _masks_by_class(root, images) or _masks_by_image(images):
-        return many
-    if several := _flat_folders(root, images):
-        return several
-    if two := _two_folders_of_one_set_of_names(look):
-        return two
-    if kind := _kind_of_other_pictures(look):
-        return kind
-    if stack := _stack(images):
-        return stack
-    if images and not any("masks" in roles_in(stem_of(path, root)) for path in images):
-        told = f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
-        if _is_double(images[0]):
-            told += ". Where each file holds image and mask side by side, cut it into images/ and masks/, masks as PNG"
-        return told
-    return ""
+    return (
+        _kind_of_json(look)
+        or _masks_by_task(images)
+        or _masks_by_class(root, images)
+        or _masks_by_image(images)
+        or _kind_of_text(look, images)
+        or _flat_folders(root, images)
+        or _two_folders_of_one_set_of_names(look)
+        or _kind_of_other_pictures(look)
+        or _stack(images)
+        or _images_alone(root, images)
+    )
 
 
 def other_pictures(root: Path) -> str:
@@ -147,6 +146,15 @@ def _kind_of_other_pictures(look: _Look) -> str:
     return ""
 
 
+def _images_alone(root: Path, images: list[Path]) -> str:
+    if not images or any("masks" in roles_in(stem_of(path, root)) for path in images):
+        return ""
+    told = f"{num(images, 'image')}, and nothing that says mask or label. segtool learns from masks: {_MASKS}"
+    if _is_double(images[0]):
+        told += ". Where each file holds image and mask side by side, cut it into images/ and masks/, masks as PNG"
+    return told
+
+
 def _is_double(path: Path) -> bool:
     """Whether a picture is twice as wide as it is high, or one half holds areas and the other one does not."""
     try:
@@ -163,24 +171,9 @@ def _is_double(path: Path) -> bool:
 def _kind_of_json(look: _Look) -> str:
     for path in islice(look.by_suffix.get(".json", ()), 20):
         text = _head(path)
-        if ('"annotations"' in text and '"categories"' in text) or ('"segmentation"' in text and '"bbox"' in text):
-            return f"{shown(path.name)} holds outlines in COCO's format. segtool trains on masks: {_MASKS}"
-        if '"annotations"' in text and '"result"' in text:
-            return (
-                f"{shown(path.name)} holds labels of Label Studio. segtool trains on masks: export brush labels to "
-                f"PNG, or {_MASKS}"
-            )
-        if '"shapes"' in text and '"imagePath"' in text:
-            return (
-                "outlines in labelme's JSON files. segtool trains on masks: `labelme_export_json` or labelme's "
-                f"labelme2voc.py writes them, or {_MASKS}"
-            )
-        if '"regions"' in text and '"shape_attributes"' in text:
-            return f"{shown(path.name)} holds outlines of the VGG annotator. segtool trains on masks: {_MASKS}"
-        if '"classTitle"' in text or '"geometryType"' in text:
-            return f"outlines in Supervisely's JSON files. segtool trains on masks: export masks_machine, or {_MASKS}"
-        if re.search(r'"(polygons?|points|vertices|segmentation)"\s*:', text):
-            return f"{shown(path.name)} holds outlines. segtool trains on masks: {_MASKS}"
+        for keys, what, how in _IN_JSON:
+            if all(key in text for key in keys):
+                return f"{shown(path.name)} holds {what}. segtool trains on masks: {how}"
     return ""
 
 
@@ -202,22 +195,9 @@ def _kind_of_text(look: _Look, images: list[Path]) -> str:
             return f"{shown(path.name)} holds outlines of the VGG annotator. segtool trains on masks: {_MASKS}"
         if _RUNS.search(_head(path)):
             return f"{shown(path.name)} holds masks as run lengths. segtool reads masks from images: {_MASKS}"
+    if look.by_suffix.get(".xml"):
+        return f"outlines in XML files. segtool trains on masks: {_MASKS}"
     return ""
-
-
-def _masks_by_object(root: Path) -> str:
-    """Returns a sentence where each image has a folder, with a mask for each of its objects."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for path in list_files(root, MASK_SUFFIXES):
-        if role := meaning_of(path.parent.name).role:
-            counts[path.parent.parent.as_posix()][role] += 1
-    several = [name for name, roles in counts.items() if roles["images"] == 1 and roles["masks"] > 1]
-    if len(several) < max(2, len(counts) / 2):
-        return ""
-    return (
-        "each image has a folder with a mask for each object. segtool takes one mask an image: merge the masks of each "
-        "image into one (255 where any of them is not 0), of the image's name, in one folder"
-    )
 
 
 def _masks_by_task(images: list[Path]) -> str:
@@ -257,7 +237,7 @@ def _masks_by_class(root: Path, images: list[Path]) -> str:
             or_one = _OR_ONE if (folder / alike[0]).is_dir() else ""
             return (
                 f"{shown(folder.name)} holds several masks of one image, a mask for each class or object "
-                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {_MERGE}{or_one}"
+                f"({', '.join(map(shown, alike[:MAX_FOLDERS]))}). {MERGE}{or_one}"
             )
     return ""
 
@@ -283,7 +263,7 @@ def _masks_by_image(images: list[Path]) -> str:
             "mask an image: write a file pairs.csv with a line `IMAGE,MASK` for each image, paths from this folder, "
             "and come again"
         )
-    return f"{shown(several[0].name)} holds several masks of one image, a mask for each class or object. {_MERGE}"
+    return f"{shown(several[0].name)} holds several masks of one image, a mask for each class or object. {MERGE}"
 
 
 def _two_folders_of_one_set_of_names(look: _Look) -> str:

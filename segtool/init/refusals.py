@@ -17,6 +17,7 @@ from segtool.data.masks import read_mask
 from segtool.data.pairs import Pairs, Record, words_and_numbers
 from segtool.data.words import is_for_people, mask_rank, meaning_of, roles_in
 from segtool.errors import DataError, shown
+from segtool.init.foreign import MERGE
 
 MAX_PIXELS = Limits().max_pixels
 PARTS = 2  # so many kinds of masks beside the chosen one, and none is called the mask
@@ -224,7 +225,4 @@ def _parts(data: Data) -> str:
 
 
 def _merge(masks: Path) -> str:
-    return (
-        f"{shown(str(masks))}: each image has several masks, one for each part or object. segtool takes one mask an "
-        "image: merge the masks of each image into one whose pixels hold the class, of the image's name, in one folder"
-    )
+    return f"{shown(str(masks))}: each image has several masks, one for each part or object. {MERGE}"

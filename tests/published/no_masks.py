@@ -44,7 +44,7 @@ def two_endoscenes(root: Path) -> None:
                 save(root / name / f"gt{kind}" / f"{index:03d}.bmp", binary(np.roll(mask, moved, 1)))
 
 
-@unsupported(r"one mask (for|per|of) (each|every|an) object|mask (for|per|of) (each|every|an|one) object")
+@unsupported(r"several masks of one image, a mask for each class or object.*255 for objects of one kind")
 def dsb2018(root: Path) -> None:
     """Data Science Bowl 2018: a folder an image, a mask an object."""
     for index, (image, mask) in enumerate(pairs(nuclei, 6, seed=70)):
