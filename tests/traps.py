@@ -608,14 +608,14 @@ def black_image(root: Path) -> None:
 def class_absent_from_training(root: Path) -> None:
     """Class 2 occurs in validation and test alone."""
     for path in (root / "train" / "masks").iterdir():
-        edit(path, lambda mask: np.where(mask == 2, 0, mask))
+        edit(path, lambda mask: np.where(mask == 2, 1, mask))
 
 
 @trap(in_splits, "warning", words=("val", "class_2|never"))
 def class_absent_from_validation(root: Path) -> None:
     """Class 2 is never validated."""
     for path in (root / "val" / "masks").iterdir():
-        edit(path, lambda mask: np.where(mask == 2, 0, mask))
+        edit(path, lambda mask: np.where(mask == 2, 1, mask))
 
 
 @trap(in_splits, "note", words=("0\\.1 %|rare",))

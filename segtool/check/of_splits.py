@@ -32,20 +32,25 @@ APART_FACTOR = 3  # or their ratio, for a class of a thousandth of the pixels an
 def classes_occur(survey: Survey) -> Iterator[Finding]:
     """SEG401, SEG402: classes that never occur in the training, validation or test masks."""
     train = survey.class_pixels("train")
-    if train.any():
+    if train.any() and _all_known(survey, "train"):
         absent = [name for name, pixels in zip(survey.labels.names, train, strict=True) if not pixels]
         yield from _absent(
             survey, "SEG401", "train", absent, "the network cannot learn them; label some, or remove the classes"
         )
     for split in ("val", "test"):
         here = survey.class_pixels(split)
-        if here.any():
+        if here.any() and _all_known(survey, split):
             rows = zip(survey.labels.names, here, train, strict=True)
             absent = [name for name, pixels, taught in rows if taught and not pixels]
             excused = [name for name in absent if split == "test" or _is_scarce(survey, name)]
             remedy = "their scores are null there; another split may hold them"
             yield from _absent(survey, "SEG402", split, [name for name in absent if name not in excused], remedy)
             yield from _absent(survey, "SEG402", split, excused, remedy, "note")
+
+
+def _all_known(survey: Survey, split: str) -> bool:
+    """Whether no mask of a split has values of no class, which may be those of a class that seems absent."""
+    return not any(use.unknown for use in survey.uses_of(split))
 
 
 def _is_scarce(survey: Survey, name: str) -> bool:
@@ -131,7 +136,7 @@ def stems_apart(survey: Survey) -> Iterator[Finding]:
 
 @a_check
 def splits_alike(survey: Survey) -> Iterator[Finding]:
-    """SEG507: classes that fill another share of the pictures of one split than of the training's."""
+    """SEG507: classes in both splits that fill another share of the pictures of one than of the training's."""
     train = _shares(survey, "train")
     for split in ("val", "test"):
         here = _shares(survey, split)
@@ -172,7 +177,7 @@ def _apart(one: np.ndarray, other: np.ndarray) -> tuple[bool, float, float]:
     before, now = float(one.mean()), float(other.mean())
     rare, often = sorted((before, now))
     matters = often - rare >= APART_SHARE or (often >= RARE_SHARE and often >= APART_FACTOR * rare)
-    return distance >= APART and sure and matters, before, now
+    return rare > 0 and distance >= APART and sure and matters, before, now
 
 
 def _form(stem: str) -> str:

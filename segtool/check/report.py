@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# What follows from another fault of the same files, and is not told beside it.
+CAUSES = {"SEG111": "SEG309", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
 PRINTED = {"error": 20, "warning": 20, "note": 5}  # most files of a finding for people; `--json` names more
 
 
@@ -48,13 +50,19 @@ def examine(config: Config, base: Path, *, progress: Progress | None = None, pla
                 if known := cache.recall(key):
                     return known
         survey = survey_files(config, base, listing, progress=progress)
-    findings = [finding for function in CHECKS for finding in function(survey)]
+    findings = _without_effects([finding for function in CHECKS for finding in function(survey)])
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.code))
     report = Report(findings, summarize(survey))
     if key and not any(facts.error for facts in (*survey.images.values(), *survey.masks.values())):
         with ReportCache() as cache:
             cache.keep(key, report)
     return report
+
+
+def _without_effects(findings: Sequence[Finding]) -> list[Finding]:
+    """Returns the findings but those whose files another has that tells the cause."""
+    files = {finding.code: {*finding.files} for finding in findings}
+    return [f for f in findings if not f.files or not files.get(CAUSES.get(f.code, ""), set()).issuperset(f.files)]
 
 
 def to_json(findings: Sequence[Finding], summary: Summary | None = None) -> dict[str, Any]:
