@@ -175,6 +175,17 @@ def test_rgb_masks_under_index_are_one_finding_that_names_the_encoding(tmp_path:
     assert "SEG302" not in findings
 
 
+def test_a_mask_that_is_seen_through_in_places_is_told_to_be_filled(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    path = tmp_path / "set/train/masks/train_3.png"
+    mask = Image.open(path).convert("LA")
+    mask.putalpha(picture(3).convert("L"))
+    mask.save(path)
+    finding = found(config, tmp_path)["SEG301"]
+    assert finding.files == ("train/masks/train_3.png",)
+    assert finding.remedy.startswith("fill the transparent parts")
+
+
 def test_jpeg_masks_are_refused_and_under_threshold_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     Image.fromarray(truth(5) * 100).save(tmp_path / "set/train/masks/train_0.jpg")
@@ -515,8 +526,11 @@ def test_masks_ignored_as_a_whole_are_a_warning_and_blank_ones_a_note(tmp_path: 
     config = replace(config, data=replace(config.data, ignore=(255,)))
     edit(tmp_path / "set/train/masks/train_0.png", lambda mask: mask.fill(255))
     edit(tmp_path / "set/train/masks/train_1.png", lambda mask: mask.fill(1))
+    edit(tmp_path / "set/train/masks/train_2.png", lambda mask: mask.fill(255))
+    edit(tmp_path / "set/train/masks/train_2.png", lambda mask: mask[0].fill(7))
     findings = found(config, tmp_path)
     assert {code: (f.severity, f.files) for code, f in findings.items()} == {
+        "SEG302": ("error", ("train/masks/train_2.png",)),
         "SEG304": ("warning", ("train/masks/train_0.png",)),
         "SEG305": ("note", ("train/masks/train_1.png",)),
     }
@@ -635,6 +649,8 @@ def test_a_mixture_of_pixel_formats_is_a_note(tmp_path: Path) -> None:
     finding = found(config, tmp_path)["SEG204"]
     assert finding.severity == "note"
     assert finding.files == ("train/images/train_2.png",)
+    picture(50).quantize(256).save(tmp_path / "set/train/images/train_2.png")
+    assert check(config, tmp_path) == []  # a palette is one way of storing colours
 
 
 def test_errors_come_first_and_every_finding_says_what_to_do(tmp_path: Path) -> None:

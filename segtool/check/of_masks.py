@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from segtool.check.findings import Finding, a_check, few_names, num, share_text
 from segtool.check.survey import Survey
 from segtool.data.codes import IGNORE, UNKNOWN, pack, unpack
 from segtool.data.facts import MaskFacts
+from segtool.data.labels import MANY
 from segtool.data.masks import read_mask
 from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS, SPECK_PIXELS
 from segtool.errors import DataError, shown
@@ -24,7 +26,6 @@ NOISE_TIMES = 10  # the specks of nine in ten masks that noise is more than; of 
 NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.06
 NOISE_USUAL = 4  # times as many as usual, as masks made smaller have more: in those of CamVid 3.4 at most
 NOISE_SURE = 0.2  # enough of them whatever is usual
-BLENDED = 16  # values or colours of no class, above which they are edges that were smoothed, and no slips
 FAR = 32  # grey levels, or as far in colour, from which on a value is not that of a class in a lossy or soft mask
 IN_AREAS = 0.25  # 2x2 blocks per pixel, from which on values form areas
 PICTURE = 0.5  # share of the pixels that are as far in a photograph; of soft masks a twentieth
@@ -37,23 +38,16 @@ def kind_fits(survey: Survey) -> Iterator[Finding]:
     wrong = [(path, use.error) for path, use in survey.uses.items() if use.error]
     if wrong:
         path, error = wrong[0]
+        reason, _, remedy = error.partition("; ")
         yield Finding(
             "SEG301",
             "error",
             f"{num(wrong, 'mask')} cannot be read with data.encoding: {survey.data.encoding}",
             len(wrong),
             few_names(survey, [path for path, _ in wrong]),
-            f"{survey.name(path)}: {error.partition('; ')[0]}",
-            _kind_remedy(survey.masks[path]),
+            f"{survey.name(path)}: {reason}",
+            remedy,
         )
-
-
-def _kind_remedy(mask: MaskFacts) -> str:
-    if mask.lossy:
-        return "export the masks as PNG; or let `segtool init` write a config that takes the nearest class"
-    if mask.colored:
-        return "set data.encoding to rgb and give each class its colors; `segtool init` writes them"
-    return "set data.encoding to index and give each class its values; `segtool init` writes them"
 
 
 @a_check
@@ -61,82 +55,46 @@ def values_known(survey: Survey) -> Iterator[Finding]:
     """SEG302: stored values or colours that no class and no `ignore` lists."""
     pixels: Counter[int] = Counter()
     files: dict[int, list[Path]] = defaultdict(list)
-    concerned = [path for path, use in survey.uses.items() if use.unknown]
-    pictures = _pictures(survey) if concerned else {}
-    concerned = [path for path in concerned if path not in pictures]
+    pictures = _pictures(survey)
+    concerned = [path for path, use in survey.uses.items() if use.unknown and path not in pictures]
     for path in concerned:
         for value, count in survey.uses[path].unknown.items():
             pixels[value] += count
             files[value].append(path)
     if not pixels:
         return
-    colored = survey.data.by_color
     value, _ = pixels.most_common(1)[0]
     path = files[value][0]
-    count = num(survey.uses[path].unknown[value], "pixel")
     yield Finding(
         "SEG302",
         "error",
-        f"{num(concerned, 'mask')} with {'colours' if colored else 'values'} that are no class: "
-        + _table(survey, pixels, files, colored),
+        f"{num(concerned, 'mask')} with {'colours' if survey.data.by_color else 'values'} that are no class: "
+        + _table(survey, pixels, files),
         len(concerned),
         few_names(survey, concerned),
-        f"{survey.name(path)}: {_value(value, colored)} at {_place_of(survey, path, value)}, {count} in this file",
-        _value_remedy(survey, pixels, colored),
+        _where(survey, path, value, survey.uses[path].unknown[value]),
+        survey.labels.remedy(pixels, [set(mask.values.tolist()) for mask in survey.masks.values()]),
     )
 
 
-def _table(survey: Survey, pixels: Counter[int], files: dict[int, list[Path]], colored: bool) -> str:
+def _table(survey: Survey, pixels: Counter[int], files: dict[int, list[Path]]) -> str:
     rows = [
-        f"{_value(value, colored)} ({num(count, 'pixel')} in {num(files[value], 'file')}, "
+        f"{survey.labels.name_of(value)} ({num(count, 'pixel')} in {num(files[value], 'file')}, "
         f"{'first ' if len(files[value]) > 1 else ''}{survey.name(files[value][0])})"
         for value, count in pixels.most_common(8)
     ]
     return ", ".join(rows) + (f" and {len(pixels) - 8} more" if len(pixels) > 8 else "")
 
 
-def _value(value: int, colored: bool) -> str:
-    if colored and value < 0:
-        return f"palette index {-1 - value}, which has no colour,"
-    return f"#{value:06x}" if colored else str(value)
-
-
-def _place_of(survey: Survey, path: Path, value: int) -> str:
-    """Returns where a value or packed colour first stands, as `(x, y)`; the file is read once more for it."""
-    try:
-        stored = read_mask(path, max_pixels=survey.limits.max_pixels)
-    except DataError:  # changed since the pass
-        return "(?, ?)"
-    rows, columns = np.nonzero(survey.labels.plain(stored) == value)
-    return f"({columns[0]}, {rows[0]})" if len(rows) else "(?, ?)"
-
-
-def _value_remedy(survey: Survey, pixels: Counter[int], colored: bool) -> str:
-    if colored:
-        close = len(pixels) > 16
-        near = "; or set data.nearest: true, which takes each colour as the nearest class" if close else ""
-        return f"add a class with the colour, or put it in data.ignore{near}"
-    of_masks = [set(mask.values.tolist()) for mask in survey.masks.values()]
-    known = set().union(*of_masks)
-    if known == {0, 255}:
-        return "the masks are 0/255: give the second class `values: [255]`"
-    if known == {0, 1, 255} and set(pixels) == {255} and not any({1, 255} <= values for values in of_masks):
-        return (
-            "masks of 0 and 255 beside others of 0 and 1: give the second class `values: [1, 255]`; or put 255 in "
-            "data.ignore, where it marks what nobody labelled"
-        )
-    if set(pixels) == {255}:
-        return "255 often marks what nobody labelled: put it in data.ignore, or add a class with `values: [255]`"
-    if len(pixels) > 64 and max(pixels) > 255:
-        return "these look like instance ids: give the object class a range, `values: [1..65535]`"
-    if len(pixels) > 2 and {low for low, _ in survey.labels.codes.intervals()} == {0, 255}:
-        return "values between 0 and 255 look like soft edges: set data.encoding: threshold; or add a class with each"
-    if len(pixels) > 16:
-        return (
-            "many stray values: soft edges or lossy compression need data.encoding: threshold; instance ids a range, "
-            "`values: [1..255]`"
-        )
-    return "add a class with the value, or put it in data.ignore"
+def _where(survey: Survey, path: Path, code: int, count: int) -> str:
+    """Returns where a value or packed colour first stands in a mask, which is read once more for it."""
+    place = "(?, ?)"  # in a file that was changed since the pass
+    with suppress(DataError):
+        found = survey.labels.plain(read_mask(path, max_pixels=survey.limits.max_pixels)) == code
+        if found.any():
+            y, x = divmod(int(found.argmax()), found.shape[1])
+            place = f"({x}, {y})"
+    return f"{survey.name(path)}: {survey.labels.name_of(code)} at {place}, {num(count, 'pixel')} in this file"
 
 
 @a_check
@@ -312,11 +270,11 @@ def _stored_as(survey: Survey, mask: MaskFacts) -> str:
         if not strays.any():
             return "exact colours"
         edges = mask.counts[strays].sum() * 2 < mask.counts.sum()
-        return "blended colours" if edges and strays.sum() > BLENDED else ""
+        return "blended colours" if edges and strays.sum() > MANY else ""
     grey = mask.mode == "L" and survey.labels.num_classes == 2 and data.encoding in ("index", "threshold")
     if not grey or not survey.uses[mask.path].pixels.all():
         return ""
-    soft = "soft edges" if data.encoding == "threshold" and len(values) > BLENDED else ""
+    soft = "soft edges" if data.encoding == "threshold" and len(values) > MANY else ""
     return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else soft
 
 
@@ -351,7 +309,7 @@ def _share_of_strangers(survey: Survey, path: Path) -> float:
     """Returns the share of a mask's pixels that have one of many values of no class, not in areas as numbers of objects
     are; of a mask that is read by what is nearest, of those that are far from the values or colours of all classes."""
     unknown, by_nearest = survey.uses[path].unknown, survey.data.nearest or survey.data.encoding == "threshold"
-    if len(unknown) <= BLENDED and (unknown or not by_nearest):
+    if len(unknown) <= MANY and (unknown or not by_nearest):
         return 0.0
     mask, codes = survey.masks[path].seen_by(survey.data.encoding), survey.labels.codes
     stored = survey.labels.plain(mask.stored(mask.values)).ravel()
@@ -384,7 +342,6 @@ def ignored_slips(survey: Survey) -> Iterator[Finding]:
     slips = {v: where[0] for v, where in places.items() if len(where) == 1 and where[0][1] <= SLIP_PIXELS}
     if slips and len(survey.uses) >= SLIP_MASKS:
         value, (path, count) = next(iter(slips.items()))
-        what = _value(value, encoding == "rgb")
         paths = list(dict.fromkeys(path for path, _ in slips.values()))
         yield Finding(
             "SEG310",
@@ -392,6 +349,6 @@ def ignored_slips(survey: Survey) -> Iterator[Finding]:
             f"{num(slips, 'ignored value')} of a few pixels, each in one mask alone: a slip of the pen?",
             len(paths),
             few_names(survey, paths),
-            f"{survey.name(path)}: {what} at {_place_of(survey, path, value)}, {num(count, 'pixel')} in this file",
+            _where(survey, path, value, count),
             "give these pixels the value of what they show; ignored as they are, they do no harm",
         )

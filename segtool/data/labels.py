@@ -5,7 +5,7 @@ Everything that reads or writes class indices goes through `Labels`, so that tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from segtool.errors import DataError, few, shown
 from segtool.system.terminal import counted
 
 MOST_CODES = 12  # colours or values that a message lists
+MANY = 16  # of no class, above which they come of smoothed edges or are numbers of objects, and no slips
 _NO_ALPHA = "without a channel of opacity, which data.encoding alpha reads; set data.encoding to what the masks are"
 
 
@@ -216,36 +217,52 @@ class Labels:
         unknown = self.unknown(stored, where=where)
         (value, (count, (x, y))), *others = unknown.items()
         what = "colour" if self.data.by_color else "value"
-        more = f", and {few((self._name(code) for code, _ in others), MOST_CODES)} elsewhere" if others else ""
-        known = f"{what}s {few((self._name(low, high) for low, high in self.codes.intervals()), MOST_CODES)}"
+        more = f", and {few((self.name_of(code) for code, _ in others), MOST_CODES)} elsewhere" if others else ""
+        known = f"{what}s {few((self.name_of(low, high) for low, high in self.codes.intervals()), MOST_CODES)}"
+        remedy = self.remedy(unknown, [set(np.unique(self.plain(stored)).tolist())])
         return (
-            f"{what} {self._name(value)} at ({x}, {y}) and {counted(count, 'pixel')} in all{more}, but data.classes "
-            f"and data.ignore have {known}; {self._remedy(stored, list(unknown))}"
+            f"{what} {self.name_of(value)} at ({x}, {y}) and {counted(count, 'pixel')} in all{more}, but data.classes "
+            f"and data.ignore have {known}; {remedy}"
         )
 
-    def _name(self, low: int, high: int | None = None) -> str:
+    def name_of(self, low: int, high: int | None = None) -> str:
+        """Returns a stored value, an interval of them, or a packed colour, as people write it."""
         if self.data.by_color:
-            return f"#{low:06x}" if low >= 0 else f"of palette index {-1 - low} (it has none)"
+            return f"#{low:06x}" if low >= 0 else f"#? (palette index {-1 - low} has none)"
         return str(low) if high in (None, low) else f"{low}..{high}"
 
-    def _remedy(self, stored: StoredMask, unknown: Sequence[int]) -> str:
-        name = self._name(unknown[0])
-        usual = f"add a class or put {name} in data.ignore"
+    def remedy(self, unknown: Collection[int], of_masks: Sequence[set[int]]) -> str:
+        """Returns what to do about values or packed colours that are no class.
+
+        Args:
+            unknown: These.
+            of_masks: The values of each mask that is looked at.
+        """
         if self.data.by_color:
-            soft = "; for soft or lossy edges set data.nearest: true" if len(unknown) > 8 else ""
-            return usual + soft
-        if unknown == [255] and {low for low, _ in self.codes.intervals()} == {0, 1}:
-            return f"a 0/255 mask? give class '{self.names[-1]}' values: [255]; or put 255 in data.ignore"
-        if len(unknown) > 8 and stored.mode in ("I;16", "I"):
-            return "these look like instance ids: give the object class a range, such as values: [1..65535]"
-        if len(unknown) > 2 and stored.mode == "L" and {low for low, _ in self.codes.intervals()} == {0, 255}:
-            return f"these look like soft edges between 0 and 255: set data.encoding: threshold; or {usual}"
-        if len(unknown) > 8 and stored.mode == "L":
+            near = "; or set data.nearest: true, which takes each colour as the nearest class"
+            return "add a class with the colour, or put it in data.ignore" + (near if len(unknown) > MANY else "")
+        known = set().union(*of_masks)
+        if known == {0, 255} and self.num_classes == 2:
+            return "the masks are 0/255: give the second class `values: [255]`"
+        if known == {0, 1, 255} and set(unknown) == {255} and not any({1, 255} <= values for values in of_masks):
             return (
-                "so many values mean soft edges (set data.encoding: threshold) or instance ids (give the object class "
-                "a range, such as values: [1..255])"
+                "masks of 0 and 255 beside others of 0 and 1: give the second class `values: [1, 255]`; or put 255 in "
+                "data.ignore, where it marks what nobody labelled"
             )
-        return usual
+        if set(unknown) == {255}:
+            return "255 often marks what nobody labelled: put it in data.ignore, or add a class with `values: [255]`"
+        if len(unknown) > MANY and max(unknown) > 255:
+            return "these look like instance ids: give the object class a range, `values: [1..65535]`"
+        if len(unknown) > 2 and {low for low, _ in self.codes.intervals()} == {0, 255}:
+            return (
+                "values between 0 and 255 look like soft edges: set data.encoding: threshold; or add a class with each"
+            )
+        if len(unknown) > MANY:
+            return (
+                "many stray values: soft edges or lossy compression need data.encoding: threshold; instance ids a "
+                "range, `values: [1..255]`"
+            )
+        return "add a class with the value, or put it in data.ignore"
 
 
 def resolve(data: Data, first: StoredMask) -> Data:
