@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import check
 from PIL import Image
-from test_check import CLASSES, edit, found, make, picture, rename, truth
+from test_check import CLASSES, SIZE, edit, found, make, picture, rename, truth
 
-from segtool.config import ClassSpec, Config, Folders, Split
+from segtool.check import of_fits, of_masks, of_splits
+from segtool.config import ClassSpec, Config, Data, Folders, Split
+from segtool.data.facts import MaskFacts
 
 BLOCKS = (48, 64)
 
@@ -40,6 +42,13 @@ def test_palettes_at_odds_are_a_warning_under_index_and_none_where_they_agree(tm
         image.save(path)
     assert check(config, tmp_path) == []
     path = tmp_path / "set/train/masks/train_3.png"
+    image = Image.open(path)
+    image.putpalette(bytes([*black_red_blue, 0, 0, 0]))
+    image.putpixel((9, 9), 3)  # black again
+    image.putpixel((8, 9), 7)  # of no colour
+    image.save(path)
+    assert "SEG306" not in found(config, tmp_path)
+    edit(path, lambda mask: np.minimum(mask, 2, out=mask))
     image = Image.open(path)
     image.putpalette(bytes([0, 0, 0, 0, 0, 255, 255, 0, 0]))
     image.save(path)
@@ -94,6 +103,41 @@ def test_equal_pictures_with_masks_that_mean_the_same_or_differ_by_a_slip_do_not
     assert "at (" in finding.example
 
 
+def masks_with_specks(*specks: tuple[int, ...], edges: float) -> list[MaskFacts]:
+    """Returns masks of 100x100 pixels with so many specks of each class, and so many pixels at edges."""
+    outline = np.full((1, 1), 255 * edges / 10_000)
+    return [
+        MaskFacts(Path(f"{n}.png"), size=(100, 100), specks=np.array(s), outline=outline) for n, s in enumerate(specks)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("odd", "others", "edges", "told"),
+    [
+        ((10, 10), (0,), 200, True),
+        ((10, 10), (0,), 201, False),  # below one at ten pixels of edges
+        ((31, 9), (0,), 200, True),  # of one class, where others have none
+        ((30, 9), (0,), 200, False),
+        ((31, 9), (0,), 401, False),
+        ((31, 9), (1,), 200, False),  # where others have some
+        ((15, 16), (8,), 200, False),  # less than four times what is usual
+        ((16, 16), (8,), 200, True),
+        ((19, 20), (15,), 200, False),  # and one at five pixels is enough
+        ((20, 20), (15,), 200, True),
+        ((199,), (9,), 10_000, False),  # far more than others have, however long the edges
+        ((200,), (9,), 10_000, True),
+        ((249,), (25,), 10_000, False),
+        ((250,), (25,), 10_000, True),
+    ],
+)
+def test_specks_are_noise_by_their_number_beside_edges_classes_and_other_masks(
+    odd: tuple[int, ...], others: tuple[int, ...], edges: float, told: bool
+) -> None:
+    masks = masks_with_specks(odd, *[others] * 20, edges=edges)
+    assert of_masks._noisy(masks) == masks[:told]
+    assert of_masks._noisy([]) == []
+
+
 def test_specks_of_one_class_in_few_masks_are_noise_and_in_many_small_objects(tmp_path: Path) -> None:
     few = found(blocks(tmp_path / "few", specks=60, strewn=(4, 9)), tmp_path)
     assert few["SEG308"].files == ("train/masks/train_4.png", "train/masks/train_9.png")
@@ -138,10 +182,13 @@ def test_as_many_specks_as_small_masks_have_are_noise_where_others_have_none(
     assert not told or findings["SEG308"].files == (f"train/masks/{noisy.name}",)
 
 
-def test_a_scarce_class_that_chance_leaves_out_of_validation_is_a_note(tmp_path: Path) -> None:
-    config = make(tmp_path / "set", train=20, val=0, test=0)
+@pytest.mark.parametrize(("pairs", "having", "severity"), [(40, 2, "note"), (16, 4, "note"), (40, 4, "warning")])
+def test_a_class_that_chance_leaves_out_of_validation_is_a_note_where_few_have_it_or_validate(
+    pairs: int, having: int, severity: str, tmp_path: Path
+) -> None:
+    config = make(tmp_path / "set", train=pairs, val=0, test=0)
     for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
-        edit(path, lambda mask, index=index: mask[:3, :4].fill(2 if index < 2 else 0))
+        edit(path, lambda mask, index=index: mask[:3, :4].fill(2 if index < having else 0))
     data = replace(config.data, val=None, test=None, split=Split(val=0.2, seed=0))
     held = next(
         finding
@@ -152,7 +199,7 @@ def test_a_scarce_class_that_chance_leaves_out_of_validation_is_a_note(tmp_path:
             )
         )
     )
-    assert held.severity == "note"
+    assert held.severity == severity
 
 
 @pytest.mark.parametrize("numbers", [True, False])
@@ -172,3 +219,96 @@ def test_a_class_of_another_share_in_validation_is_a_note_and_a_small_difference
     finding = found(config, tmp_path)["SEG507"]
     assert finding.severity == "note"
     assert "leaf" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ((0.0, 0.1), (0.2, 0.3), True),
+        ((0.0, 0.0), (0.1, 0.1), False),  # ten times two are too few to be sure
+        ((0.0, 0.1, 0.1, 0.1), (0.0, 0.2, 0.3, 0.3), False),  # some pictures of both are alike
+        ((0.0, 0.0004), (0.0005, 0.0009), False),  # rare in both
+        ((0.30, 0.32), (0.33, 0.35), False),  # hardly more
+        ((0.010, 0.012), (0.030, 0.036), True),  # three times as much
+    ],
+)
+def test_shares_of_a_class_are_of_another_kind_where_they_hardly_overlap_and_differ_much(
+    one: tuple[float, ...], other: tuple[float, ...], told: bool
+) -> None:
+    counts = (10, 1) if other == (0.1, 0.1) else (20, 20)
+    parts = [np.repeat(values, count) for values, count in zip((one, other), counts, strict=True)]
+    assert of_splits._apart(*parts)[0] == told
+    assert not of_splits._apart(parts[0], np.zeros(0))[0]
+
+
+GREY = (ClassSpec("out", (0,)), ClassSpec("in", (1, 255)))
+SOFT = (ClassSpec("out", (0,)), ClassSpec("in", (255,)))
+IDS = (ClassSpec("out", (0,)), ClassSpec("in", ("1..255",)))
+
+
+def levels(mask: np.ndarray, *values: int) -> np.ndarray:
+    """Returns a mask in which what is 0 and 1 has these values, all of them where there are more."""
+    return np.where(mask > 0, np.resize(np.array(values[1:]), mask.shape), values[0]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "usual", "odd", "told"),
+    [
+        (Data(classes=GREY), (0, 255), (0, 1), "0/1, not 0/255"),
+        (Data(classes=CLASSES[:2], ignore=(255,)), (0, 1), (0, 255), ""),  # all ignored but 0
+        (Data(classes=IDS), (0, 1), (0, *range(1, 30)), ""),  # numbers of objects
+        (Data(classes=SOFT, encoding="threshold"), (0, 255), (0, *range(230, 256)), "soft edges, not 0/255"),
+        (Data(classes=SOFT, encoding="threshold"), (0, *range(230, 256)), (0, 255), ""),  # exact by chance
+    ],
+)
+def test_a_mask_stored_in_another_way_than_most_is_told_where_most_are_exact(
+    data: Data, usual: tuple[int, ...], odd: tuple[int, ...], told: str, tmp_path: Path
+) -> None:
+    config = make(tmp_path / "set", train=6, val=0, test=0)
+    for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
+        Image.fromarray(levels(truth(index) % 2, *(usual if index else odd))).save(path)
+    given = {"root": config.data.root, "train": config.data.train, "val": None, "test": None, "split": Split(val=0.4)}
+    finding = found(replace(config, data=replace(data, **given)), tmp_path).get("SEG312")
+    assert bool(finding) == bool(told)
+    assert not finding or (finding.files == ("train/masks/train_0.png",) and told in finding.message)
+
+
+def test_a_photograph_among_masks_that_a_threshold_reads_is_told_once(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    paths = sorted((tmp_path / "set").glob("*/masks/*.png"))
+    for index, path in enumerate(paths):
+        Image.fromarray(levels(truth(index) % 2, 0, 255)).save(path)
+    config = replace(config, data=replace(config.data, encoding="threshold", classes=SOFT))
+    picture(5).convert("L").save(paths[0])
+    findings = found(config, tmp_path)
+    assert {code: finding.severity for code, finding in findings.items()} == {"SEG313": "warning"}
+    assert "more than 32 from the value of any class" in findings["SEG313"].example
+    picture(5).save(paths[0])
+    assert list(found(config, tmp_path)) == ["SEG301"]
+
+
+def test_blank_masks_and_those_of_pictures_that_show_nothing_are_no_copies(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    root = tmp_path / "set/train"
+    for index in (1, 2):
+        edit(root / f"masks/train_{index}.png", lambda mask: mask.fill(0))
+    for index in (3, 4):
+        Image.new("RGB", SIZE[::-1], (index, 0, 0)).save(root / f"images/train_{index}.png")
+    (root / "masks/train_4.png").write_bytes((root / "masks/train_3.png").read_bytes())
+    assert set(found(config, tmp_path)) == {"SEG208", "SEG305"}
+    (root / "masks/train_6.png").write_bytes((root / "masks/train_5.png").read_bytes())
+    assert found(config, tmp_path)["SEG309"].count == 1
+
+
+def test_two_pictures_may_have_one_mask_where_they_show_one_scene() -> None:
+    rng = np.random.default_rng(0)
+    scene, grain = rng.normal(0, 1, (2, 16, 16))
+    unlike = np.eye(2, dtype=np.float32)
+    alike = np.float32([[1, 0], [0.6, 0.8]])
+    for looks, apart, expected in (
+        ([scene, scene + 0.1 * grain], unlike, True),  # but for their grain
+        ([scene, scene + 0.5 * grain], unlike, False),  # as all bodies in a scanner
+        ([scene, scene + 0.5 * grain], alike, True),  # a fixed camera's
+        ([scene, scene + 2 * grain], alike, False),
+    ):
+        assert of_fits._any_alike(np.stack(looks), apart) == expected

@@ -214,8 +214,7 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
     by_remedy: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for facts in files:
         if facts.error:
-            reason, known, remedy = facts.error.rpartition("; ")
-            reason, remedy = (reason, remedy) if known else (remedy, "replace it by a good copy")
+            reason, _, remedy = facts.error.rpartition("; ")
             by_remedy[remedy].append((facts.path, reason))
     for remedy, bad in by_remedy.items():
         path, reason = bad[0]
@@ -234,41 +233,41 @@ def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts
 @a_check
 def sizes_match(survey: Survey) -> Iterator[Finding]:
     """SEG203: a mask of another size than its image; one finding for each way in which they differ."""
-    by_remedy: dict[str, list[tuple[ImageFacts, MaskFacts]]] = defaultdict(list)
+    by_remedy: dict[str, list[tuple[ImageFacts, MaskFacts, str]]] = defaultdict(list)
     for image, mask in survey.readable_pairs:
         if image.size != mask.size:
-            by_remedy[_size_remedy(image, mask)].append((image, mask))
+            guess, remedy = _why_another_size(image, mask)
+            by_remedy[remedy].append((image, mask, guess))
     for remedy, wrong in by_remedy.items():
-        image, mask = wrong[0]
+        image, mask, guess = wrong[0]
         yield Finding(
             "SEG203",
             "error",
             f"{num(wrong, 'mask')} with another size than the image",
             len(wrong),
-            few_names(survey, [mask.path for _, mask in wrong]),
+            few_names(survey, [mask.path for _, mask, _ in wrong]),
             f"{survey.name(mask.path)}: {size_text(mask.size)}, but its image {survey.name(image.path)} has "
-            f"{size_text(image.size)}{_size_hint(image, mask)}",
+            f"{size_text(image.size)}: {guess}",
             remedy,
         )
 
 
-def _size_hint(image: ImageFacts, mask: MaskFacts) -> str:
+def _why_another_size(image: ImageFacts, mask: MaskFacts) -> tuple[str, str]:
+    """Returns a guess at what was done to a mask of another size than its image, and the remedy."""
     if mask.size == image.size[::-1]:
         turned = f"; the image has EXIF orientation {image.orientation}" if image.orientation != 1 else ""
-        return f": rotated?{turned}"
+        return f"rotated?{turned}", (
+            "the mask fits the stored grid: set data.exif to ignore, or turn the mask as viewers show the image"
+            if image.orientation >= 5
+            else "turn the image or the mask; look at both first, a wrong turn trains nonsense"
+        )
     if _is_scaled(image, mask):
-        return f": scaled by {mask.size[0] / image.size[0]:.3g}?"
-    return ": cropped, or the mask of another image?"
-
-
-def _size_remedy(image: ImageFacts, mask: MaskFacts) -> str:
-    if mask.size == image.size[::-1] and image.orientation >= 5:
-        return "the mask fits the stored grid: set data.exif to ignore, or turn the mask as viewers show the image"
-    if mask.size == image.size[::-1]:
-        return "turn the image or the mask; look at both first, a wrong turn trains nonsense"
-    if _is_scaled(image, mask):
-        return "export the masks at the size of the images, with nearest-neighbour scaling"
-    return "look at image and mask together: give each image the mask that was drawn on it, whole and at its size"
+        guess = f"scaled by {mask.size[0] / image.size[0]:.3g}?"
+        return guess, "export the masks at the size of the images, with nearest-neighbour scaling"
+    return (
+        "cropped, or the mask of another image?",
+        "look at image and mask together: give each image the mask that was drawn on it, whole and at its size",
+    )
 
 
 def _is_scaled(image: ImageFacts, mask: MaskFacts) -> bool:

@@ -18,10 +18,10 @@ from segtool.data.masks import read_mask
 from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS, SPECK_PIXELS
 from segtool.errors import DataError, shown
 
-NOISE_SPECKS = 20  # of a mask, from which on they may be noise
-NOISE_CLASSES = 2  # that have specks in each other, where they are no small objects of one class
+NOISE_EACH = 10  # specks of each of two classes that lie in each other, where they are no small objects of one
+NOISE_ALONE = 40  # specks of a mask, from which on they are noise, whatever their class, where others have none
+NOISE_MANY = 200  # and where others have a few
 NOISE_FEW = 0.1  # share of the masks, up to which specks of one class are no small objects, if others have none
-NOISE_MASKS = 10  # below which one mask's specks do not stand out from those of others
 NOISE_TIMES = 10  # the specks of nine in ten masks that noise is more than; of classes of CamVid, the most is 3
 NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.06
 NOISE_USUAL = 4  # times as many as usual, as masks made smaller have more: in those of CamVid 3.4 at most
@@ -119,7 +119,7 @@ def masks_tell_something(survey: Survey) -> Iterator[Finding]:
     ignored = [path for path, use in survey.uses.items() if use.ignored and not use.pixels.any() and not use.unknown]
     if ignored:
         training = {record.mask for record in survey.records.get("train", ())}
-        nothing_left = bool(training) and training <= set(ignored)
+        nothing_left = training <= set(ignored)
         yield Finding(
             "SEG304",
             "error" if nothing_left else "warning",
@@ -172,7 +172,7 @@ def palettes_agree(survey: Survey) -> Iterator[Finding]:
 
 def _used_colors(mask: MaskFacts) -> dict[int, int]:
     """Returns the index of each colour that a palette mask shows, without those that it has at several indices."""
-    if mask.error or mask.mode != "P" or not mask.palette:
+    if not mask.palette:
         return {}
     colors = pack(np.frombuffer(mask.palette, np.uint8).reshape(-1, 3)).tolist()
     used = [(colors[index], index) for index in mask.values.tolist() if index < len(colors)]
@@ -185,13 +185,7 @@ def masks_without_specks(survey: Survey) -> Iterator[Finding]:
     """SEG308: masks strewn with regions of a few pixels: label noise."""
     if survey.data.nearest or survey.data.encoding not in ("index", "rgb"):
         return
-    read = [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
-    usual = float(np.median([_specks_at_edges(mask) for mask in read])) if read else 0.0
-    least = max(NOISE_EDGE, min(NOISE_SURE, NOISE_USUAL * usual))
-    strewn = [mask for mask in read if _is_strewn(mask, least)]
-    mixed = [mask for mask in strewn if np.sort(mask.specks)[-NOISE_CLASSES] >= NOISE_SPECKS / 2]
-    paths = {mask.path for mask in (*mixed, *_strewn_alone(strewn, read), *_far_more(read))}
-    noisy = [mask for mask in read if mask.path in paths]
+    noisy = _noisy(_understood(survey))
     if noisy:
         mask = noisy[0]
         yield Finding(
@@ -206,41 +200,33 @@ def masks_without_specks(survey: Survey) -> Iterator[Finding]:
         )
 
 
-def _is_strewn(mask: MaskFacts, least: float) -> bool:
-    """Whether a mask has many specks, for the length of the edges in it; they may be small objects of one class."""
-    return len(mask.specks) >= NOISE_CLASSES and mask.specks.sum() >= NOISE_SPECKS and _specks_at_edges(mask) >= least
+def _understood(survey: Survey) -> list[MaskFacts]:
+    """Returns the masks of which no other finding tells what they hold."""
+    return [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
 
 
-def _specks_at_edges(mask: MaskFacts) -> float:
-    """Returns the specks of a mask for each pixel at an edge."""
-    edges = float(mask.outline.mean()) / 255 * mask.size[0] * mask.size[1]
-    return float(mask.specks.sum()) / max(edges, 1.0)
-
-
-def _strewn_alone(strewn: Sequence[MaskFacts], masks: Sequence[MaskFacts]) -> list[MaskFacts]:
-    """Returns the masks that are strewn, where they are few and hardly any other has a speck."""
-    many = [mask for mask in strewn if mask.specks.sum() >= 2 * NOISE_SPECKS]
-    if not many or len(many) > NOISE_FEW * len(masks):
+def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
+    """Returns the masks with many specks for the length of their edges: of two classes, or of any where hardly any
+    other mask has one. And those with far more than nine in ten of all, as noise in one file gives."""
+    if not masks:
         return []
-    others = sum(bool(mask.specks.any()) for mask in masks) - len(many)
-    return many if others <= NOISE_FEW / 2 * len(masks) else []
-
-
-def _far_more(masks: list[MaskFacts]) -> list[MaskFacts]:
-    """Returns the few masks that have far more specks than nine in ten of all, as noise in one file gives."""
-    counts = np.array([int(mask.specks.sum()) for mask in masks])
-    if len(counts) < NOISE_MASKS:
-        return []
-    least = NOISE_TIMES * max(NOISE_SPECKS, float(np.quantile(counts, 1 - NOISE_FEW)))
-    return [mask for mask, count in zip(masks, counts.tolist(), strict=True) if count >= least]
+    specks = np.array([int(mask.specks.sum()) for mask in masks])
+    edges = np.array([float(mask.outline.mean()) / 255 * mask.size[0] * mask.size[1] for mask in masks])
+    at_edges = specks / np.maximum(edges, 1.0)
+    strewn = at_edges >= max(NOISE_EDGE, min(NOISE_SURE, NOISE_USUAL * float(np.median(at_edges))))
+    noisy = strewn & [(mask.specks >= NOISE_EACH).sum() >= 2 for mask in masks]
+    many = strewn & (specks >= NOISE_ALONE)
+    if many.sum() <= NOISE_FEW * len(masks) and (specks[~many] > 0).sum() <= NOISE_FEW / 2 * len(masks):
+        noisy |= many
+    noisy |= specks >= max(NOISE_MANY, NOISE_TIMES * float(np.quantile(specks, 1 - NOISE_FEW)))
+    return [mask for mask, is_noisy in zip(masks, noisy.tolist(), strict=True) if is_noisy]
 
 
 @a_check
 def written_alike(survey: Survey) -> Iterator[Finding]:
     """SEG312: masks stored in another way than most: 0/1 or soft edges beside 0/255, blended beside exact colours."""
-    read = [survey.masks[path] for path, use in survey.uses.items() if not use.error and not use.unknown]
     kinds: dict[str, list[MaskFacts]] = defaultdict(list)
-    for mask in read:
+    for mask in _understood(survey):
         if kind := _stored_as(survey, mask):
             kinds[kind].append(mask)
     usual, *others = sorted(kinds, key=lambda name: -len(kinds[name])) or [""]
@@ -265,14 +251,13 @@ def _stored_as(survey: Survey, mask: MaskFacts) -> str:
     data, values = survey.data, mask.values.tolist()
     if mask.lossy:
         return ""
-    if data.by_color and data.nearest:
+    if data.by_color:
         strays = survey.labels.codes.exact(survey.labels.plain(mask.stored(mask.values)).ravel()) == UNKNOWN
         if not strays.any():
             return "exact colours"
         edges = mask.counts[strays].sum() * 2 < mask.counts.sum()
         return "blended colours" if edges and strays.sum() > MANY else ""
-    grey = mask.mode == "L" and survey.labels.num_classes == 2 and data.encoding in ("index", "threshold")
-    if not grey or not survey.uses[mask.path].pixels.all():
+    if mask.mode != "L" or data.encoding == "alpha" or not survey.uses[mask.path].pixels.all():
         return ""
     soft = "soft edges" if data.encoding == "threshold" and len(values) > MANY else ""
     return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else soft
@@ -301,8 +286,8 @@ def masks_are_masks(survey: Survey) -> Iterator[Finding]:
 def _pictures(survey: Survey) -> dict[Path, float]:
     """Returns the masks most pixels of which have what no class has, and their share, where hardly any others have."""
     shares = {path: _share_of_strangers(survey, path) for path, use in survey.uses.items() if not use.error}
-    usual = np.median(list(shares.values())) if shares else 1.0
-    return {path: share for path, share in shares.items() if share >= PICTURE and usual <= PICTURE_USUAL}
+    found = {path: share for path, share in shares.items() if share >= PICTURE}
+    return found if found and np.median(list(shares.values())) <= PICTURE_USUAL else {}
 
 
 def _share_of_strangers(survey: Survey, path: Path) -> float:
@@ -330,15 +315,16 @@ def _share_of_strangers(survey: Survey, path: Path) -> float:
 def ignored_slips(survey: Survey) -> Iterator[Finding]:
     """SEG310: ignored values that a few pixels of one mask have, and no other mask."""
     encoding = survey.data.encoding
-    if encoding not in ("index", "rgb") or survey.data.nearest:
+    if encoding in ("threshold", "alpha") or survey.data.nearest:
         return
     places: dict[int, list[tuple[Path, int]]] = defaultdict(list)
     for path, use in survey.uses.items():
-        mask = survey.masks[path]
-        if use.ignored and not use.error and mask.colored == (encoding == "rgb"):
-            ignored = survey.labels.codes.exact(mask.values) == IGNORE
-            for value, count in zip(mask.values[ignored].tolist(), mask.counts[ignored].tolist(), strict=True):
-                places[value].append((path, count))
+        if not use.error:
+            mask = survey.masks[path]
+            codes = survey.labels.plain(mask.stored(mask.values)).ravel()
+            ignored = survey.labels.codes.exact(codes) == IGNORE
+            for code, count in zip(codes[ignored].tolist(), mask.counts[ignored].tolist(), strict=True):
+                places[code].append((path, count))
     slips = {v: where[0] for v, where in places.items() if len(where) == 1 and where[0][1] <= SLIP_PIXELS}
     if slips and len(survey.uses) >= SLIP_MASKS:
         value, (path, count) = next(iter(slips.items()))

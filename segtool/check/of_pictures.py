@@ -37,11 +37,7 @@ def images_show_something(survey: Survey) -> Iterator[Finding]:
     """SEG208: images of one constant colour, with a mask that tells several classes or with one that does not."""
     plain = [(image, mask) for image, mask in survey.readable_pairs if image.plain]
     for several in (True, False):
-        found = [
-            image
-            for image, mask in plain
-            if several == ((survey.uses[mask.path].pixels > 0).sum() > 1 if mask.path in survey.uses else False)
-        ]
+        found = [image for image, mask in plain if several == ((survey.uses[mask.path].pixels > 0).sum() > 1)]
         if found:
             yield Finding(
                 "SEG208",
@@ -137,7 +133,6 @@ def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
     doubtful = [
         (one, other)
         for pairs in twice.values()
-        if len(pairs) > 1
         for one, other in combinations(list(pairs.values())[:5], 2)
         if one[1].digest != other[1].digest
     ]
@@ -321,9 +316,9 @@ def pictures_once(survey: Survey) -> Iterator[Finding]:
     where: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
     for split, records in survey.records.items():
         for record in {record.image: record for record in records}.values():
-            image, mask = survey.images[record.image], survey.masks.get(record.mask) if record.mask else None
+            image, mask = survey.images[record.image], survey.masks[record.truth]
             if not image.error and not image.plain:
-                where[split, image.digest, mask.digest if mask else ""].append(record.image)
+                where[split, image.digest, mask.digest].append(record.image)
     twins = [paths for paths in where.values() if len(paths) > 1]
     if twins:
         yield Finding(

@@ -12,7 +12,6 @@ import numpy as np
 from segtool.check.findings import NAMED, Finding, Severity, a_check, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
-from segtool.data.specks import SLIP_MASKS
 from segtool.errors import ConfigError, shown
 
 FEW_PAIRS = 5
@@ -80,7 +79,7 @@ def _holders(survey: Survey, names: list[str]) -> tuple[tuple[str, ...], str]:
     for path, use in survey.uses.items():
         for place in np.flatnonzero(use.pixels[places]).tolist():
             holders[names[place]].append(path)
-    single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
+    single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1}
     alone = f", and all that there are in {survey.name(single[names[0]])}" if names[0] in single else ""
     return few_names(survey, list(dict.fromkeys(single.values()))), alone
 
@@ -116,11 +115,7 @@ def stems_apart(survey: Survey) -> Iterator[Finding]:
         for record in records:
             pictures[record.stem][split] = survey.images[record.image].digest
     forms = Counter(map(_form, pictures))
-    shared = [
-        stem
-        for stem, seen in pictures.items()
-        if len(set(seen.values())) > 1 and (not re.search("[0-9]", stem) or forms[_form(stem)] < NUMBERED)
-    ]
+    shared = [stem for stem, seen in pictures.items() if len(set(seen.values())) > 1 and forms[_form(stem)] < NUMBERED]
     if shared:
         splits = " and ".join(pictures[shared[0]])
         yield Finding(
@@ -208,15 +203,11 @@ def enough_pairs(survey: Survey) -> Iterator[Finding]:
 def crop_fits(survey: Survey) -> Iterator[Finding]:
     """SEG601: a training crop larger than the training images, by more than their rounding up to 32."""
     crop = survey.augment.crop
-    facts = [survey.images[record.image] for record in survey.records.get("train", ())]
-    sizes = [image.size for image in facts if not image.error]
-    if crop is None or not sizes:
+    if crop is None:
         return
-    small = [
-        image.path
-        for image in facts
-        if not image.error and any(side > -(-length // 32) * 32 for side, length in zip(crop, image.size, strict=True))
-    ]
+    facts = [survey.images[record.image] for record in survey.records.get("train", ())]
+    sizes = {image.path: image.size for image in facts if not image.error}
+    small = [path for path, size in sizes.items() if any(crop[axis] > -(-size[axis] // 32) * 32 for axis in (0, 1))]
     if len(small) * 2 > len(sizes):
         yield Finding(
             "SEG601",
@@ -224,7 +215,7 @@ def crop_fits(survey: Survey) -> Iterator[Finding]:
             f"augment.crop {size_text(crop)} is larger than {len(small)} of {num(sizes, 'training image')}",
             len(small),
             few_names(survey, small),
-            f"{survey.name(small[0])}: {size_text(survey.images[small[0]].size)}",
+            f"{survey.name(small[0])}: {size_text(sizes[small[0]])}",
             "a smaller crop: what lies outside of an image is ignored, and costs time",
         )
 
@@ -253,7 +244,7 @@ def predictions_can_be_written(survey: Survey) -> Iterator[Finding]:
     """SEG603: classes whose first value no mask of a prediction can hold, such as one above 65535."""
     records = survey.records.get("train", ())
     first = next((survey.masks[record.mask] for record in records if record.mask in survey.uses), None)
-    if first is None or survey.uses[first.path].error:
+    if first is None:
         return
     try:
         resolve(survey.data, first.stored(first.values))
@@ -266,5 +257,5 @@ def predictions_can_be_written(survey: Survey) -> Iterator[Finding]:
             len(error.problems),
             (),
             told,
-            remedy or "list first in each class's values one that such a mask can hold",
+            remedy,
         )
