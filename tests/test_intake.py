@@ -205,7 +205,7 @@ def test_colour_masks_are_refused_until_the_config_says_what_their_colours_mean(
     code, findings = report(segtool, folder)
     assert code == 3
     assert findings["SEG301"]["count"] == 6
-    assert "set data.encoding to rgb" in findings["SEG301"]["remedy"]
+    assert "set data.encoding: rgb" in findings["SEG301"]["remedy"]
     classes = '[{name: soil, colors: ["#000000"]}, {name: leaf, colors: ["#c86400"]}]'
     assert report(segtool, folder, "--set=data.encoding=rgb", f"--set=data.classes={classes}")[0] == 0
 
