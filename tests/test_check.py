@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from segtool.check.report import examine, render, to_json
 from segtool.config import Augment, ClassSpec, Config, Data, Folders, Limits, Pairing, Split, load_config
 from segtool.data.labels import Labels
 from segtool.errors import ConfigError, DataError
+from segtool.system import pools
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 SIZE = (24, 32)
@@ -69,6 +71,25 @@ def edit(path: Path, change: Callable[[np.ndarray], None]) -> None:
 
 def test_a_clean_set_gives_no_finding_at_all(tmp_path: Path) -> None:
     assert check(make(tmp_path / "set"), tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_checks_in_several_processes_tell_what_they_tell_in_one(tmp_path: Path, monkeypatch) -> None:
+    config = make(tmp_path / "set")
+    edit(tmp_path / "set/train/masks/train_4.png", lambda mask: mask[3:5].fill(9))
+    shutil.copy(tmp_path / "set/train/images/train_0.png", tmp_path / "set/val/images/val_0.png")
+    (tmp_path / "set/test/masks/test_1.png").write_bytes(b"nothing")
+    alone = check(config, tmp_path)
+    assert len(alone) > 2
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pools, "num_cores", lambda: 2)
+    monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    monkeypatch.setattr("segtool.check.report.MANY", 0)
+    number = tmp_path / "number of a process"
+    monkeypatch.setattr("segtool.check.report.CHECKS", [*CHECKS, lambda _: number.write_text(str(os.getpid())) and []])
+    assert check(config, tmp_path) == alone
+    assert int(number.read_text()) != os.getpid()
 
 
 def test_a_value_outside_the_classes_is_told_with_file_pixel_and_count(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,16 @@ def test_a_reading_process_that_is_killed_is_told_with_cause_and_remedy(monkeypa
     )
     with pytest.raises(ShortageError, match=r"most likely killed .* where memory runs out: .*OMP_NUM_THREADS=1"):
         list(values)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_processes_end_with_the_one_that_asked_for_their_work(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pools, "num_cores", lambda: 2)
+    monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    values = each_in_processes(lambda number: time.sleep(60 * number) or number, [0, 1, 2], share=1)
+    assert next(values) == 0
+    start = time.monotonic()
+    values.close()
+    assert time.monotonic() - start < 30

@@ -9,24 +9,26 @@ settings. Errors are what stops a training or makes it untrue.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segtool.check import of_files, of_fits, of_masks, of_matches, of_pictures, of_splits  # noqa: F401 -- they enter their checks
-from segtool.check.findings import CHECKS, SEVERITIES, Finding, Report, num, share_text, size_text
+from segtool.check.findings import CHECKS, SEVERITIES, Check, Finding, Report, num, share_text, size_text
 from segtool.check.report_cache import ReportCache, fingerprint
-from segtool.check.survey import Summary, list_files, summarize, survey_files
+from segtool.check.survey import Summary, Survey, list_files, summarize, survey_files
 from segtool.config import Config, located
 from segtool.data.facts import Progress
 from segtool.data.formats import Places, data_root
 from segtool.errors import shown
+from segtool.system.pools import each_in_processes
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+MANY = 200  # images, from which on comparing them is worth several processes
 # What follows from another fault of the same files, and is not told beside it.
 CAUSES = {"SEG111": "SEG309", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
 PRINTED = {"error": 20, "warning": 20, "note": 5}  # most files of a finding for people; `--json` names more
@@ -50,13 +52,24 @@ def examine(config: Config, base: Path, *, progress: Progress | None = None, pla
                 if known := cache.recall(key):
                     return known
         survey = survey_files(config, base, listing, progress=progress)
-    findings = _without_effects([finding for function in CHECKS for finding in function(survey)])
+    findings = _without_effects([finding for found in _checked(survey) for finding in found])
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.code))
     report = Report(findings, summarize(survey))
     if key and not any(facts.error for facts in (*survey.images.values(), *survey.masks.values())):
         with ReportCache() as cache:
             cache.keep(key, report)
     return report
+
+
+def _checked(survey: Survey) -> Iterable[list[Finding]]:
+    """Returns what each check finds, worked out in several processes where there are many files to compare."""
+
+    def found(check: Check) -> list[Finding]:
+        return list(check(survey))
+
+    if len(survey.images) < MANY:
+        return map(found, CHECKS)
+    return each_in_processes(found, CHECKS, share=1)
 
 
 def _without_effects(findings: Sequence[Finding]) -> list[Finding]:

@@ -63,16 +63,19 @@ def in_threads(function: Callable[..., T], items: Sequence) -> list[T]:
         return list(pool.map(function, items))
 
 
-def each_in_processes(function: Callable[..., T], items: Sequence) -> Iterator[T]:
+def each_in_processes(function: Callable[..., T], items: Sequence, *, share: int | None = None) -> Iterator[T]:
     """Yields the function's value of each item, a third sooner than threads where items take a millisecond.
 
     The processes are forked, so function and items may be any; values are pickled. Where there are few items, where
     forking is not safe (other threads run, or the system is not Linux), and with one processor, threads do it.
 
+    Args:
+        share: Items that are worth a process; `SHARE` where none is given.
+
     Raises:
         ShortageError: a process has died, as the system has them where memory runs out.
     """
-    count = min(num_threads(), len(items) // SHARE)
+    count = min(num_threads(), len(items) // (share or SHARE))
     forks = count > 1 and sys.platform == "linux" and threading.active_count() == 1
     pool: Executor
     if forks:
@@ -87,9 +90,13 @@ def each_in_processes(function: Callable[..., T], items: Sequence) -> Iterator[T
             yield from pool.map(function, items)
     except BrokenProcessPool as error:
         raise ShortageError(
-            "a process that reads files has died, most likely killed by the system, as happens where memory runs out: "
-            "end what else runs here, or set OMP_NUM_THREADS=1, with which one process reads all files"
+            "a process that works on files has died, most likely killed by the system, as happens where memory runs "
+            "out: end what else runs here, or set OMP_NUM_THREADS=1, with which one process does all the work"
         ) from error
+    except BaseException:
+        for process in multiprocessing.active_children():  # what each is at may take long, and nobody asks for it now
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
