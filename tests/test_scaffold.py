@@ -586,12 +586,13 @@ def test_the_root_is_relative_to_the_config_or_absolute_where_nothing_is_shared(
     assert f"root: {root}\n" in scaffold(root, config_dir=Path("/elsewhere"))
 
 
-def test_solid_blocks_are_counted_as_a_slow_loop_counts_them() -> None:
-    mask = np.random.default_rng(0).integers(0, 3, (9, 11))
+@pytest.mark.parametrize("size", [(9, 11), (2, 2), (2, 1), (1, 2), (1, 1), (1, 9), (9, 1)])
+def test_solid_blocks_are_counted_as_a_slow_loop_counts_them(size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).integers(0, 3, size)
     mask[2:6, 3:8] = 2
     values, counts, solid = histogram(mask.astype(np.uint8))
     for value, count, blocks in zip(values, counts, solid, strict=True):
-        slow = sum((mask[y : y + 2, x : x + 2] == value).all() for y in range(8) for x in range(10))
+        slow = sum((mask[y : y + 2, x : x + 2] == value).all() for y in range(size[0] - 1) for x in range(size[1] - 1))
         assert (count, blocks) == ((mask == value).sum(), slow)
 
 

@@ -15,7 +15,7 @@ def counted(mask: np.ndarray) -> dict[int, int]:
     begins = np.ones(mask.shape, bool)
     begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
     starts = np.flatnonzero(begins)
-    return count_specks(mask.ravel(), starts, np.diff(starts, append=mask.size), mask[1:] != mask[:-1])
+    return count_specks(mask.ravel()[starts], starts, np.diff(starts, append=mask.size), mask[1:] != mask[:-1])
 
 
 def flooded(mask: np.ndarray) -> dict[int, int]:

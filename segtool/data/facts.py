@@ -289,22 +289,23 @@ def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
     Masks have a thirtieth as many runs of equal pixels as pixels: runs are counted, and blocks where they are mixed.
     """
-    flat = values.ravel()
+    flat, width = values.ravel(), values.shape[1]
     begins = np.empty(values.shape, bool)
     np.not_equal(flat[1:], flat[:-1], out=begins.ravel()[1:])
     begins[:, 0] = True
     lower = values[1:] != values[:-1]
-    starts = begins.ravel().nonzero()[0]
+    starts = np.flatnonzero(begins)
     lengths = np.append(starts[1:], flat.size) - starts
-    distinct, counts = _count(flat[starts], lengths)
-    solid, specks = np.zeros_like(counts), np.zeros_like(counts)
-    if min(values.shape) > 1:
-        mixed = begins[:-1, 1:] | begins[1:, 1:] | lower[:, 1:] | lower[:, :-1]
-        without = np.concatenate([values[:-1, :-1][mixed], values[-1], values[:-1, -1]])  # begin no block of one value
-        missing, number = _count(without)
-        solid += counts
-        solid[np.searchsorted(distinct, missing)] -= number
-    for value, number in count_specks(flat, starts, lengths, lower).items():
+    of_runs = flat[starts]
+    distinct, counts = _count(of_runs, lengths)
+    mixed = np.ones(flat.size, bool)  # begins no block of one value, as all in the last row and column
+    np.logical_or(begins.ravel()[1:-width], begins.ravel()[width + 1 :], out=mixed[: -width - 1])
+    for beside in (lower.ravel()[1:], lower.ravel()[:-1]):
+        mixed[: -width - 1] |= beside
+    missing, number = _count(flat[np.flatnonzero(mixed)])
+    solid, specks = counts.copy(), np.zeros_like(counts)
+    solid[np.searchsorted(distinct, missing)] -= number
+    for value, number in count_specks(of_runs, starts, lengths, lower).items():
         specks[np.searchsorted(distinct, value)] = number
     begins[:, 0] = False
     begins[1:] |= lower
