@@ -72,6 +72,21 @@ def test_a_constant_image_is_a_note_where_its_mask_is_of_one_class_too(tmp_path:
     assert {code for code, _ in told} == {"SEG208", "SEG305"}  # two black pictures are no duplicates
 
 
+def test_a_white_sky_above_the_tip_of_a_roof_is_no_mask_in_the_place_of_an_image(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    config = blocks(root)
+    mask = np.zeros(BLOCKS, np.uint8)
+    mask[-8:, :10] = 1
+    roof = 75 + np.arange(BLOCKS[1]) // 2  # lit from one side
+    sky, drawn = (np.where(mask, color, 255).astype(np.uint8) for color in (roof, 80))
+    Image.fromarray(mask).save(root / "train/masks/train_3.png")
+    for image, told in ((sky, False), (drawn, True)):
+        Image.fromarray(image).convert("RGB").save(root / "train/images/train_3.png")
+        findings = found(config, tmp_path)
+        assert ("SEG211" in findings) == told
+    assert findings["SEG211"].files == ("train/images/train_3.png",)
+
+
 def test_one_file_in_two_lists_is_told_once(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     row = "{0}/images/{0}_{1}.png,{0}/masks/{0}_{1}.png"

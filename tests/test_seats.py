@@ -223,3 +223,13 @@ def test_a_check_tells_a_mask_that_was_moved(right: list[Pair], tmp_path: Path) 
     pairs = [*right, *map(drawn, range(COUNT, 2 * COUNT))]
     moved = with_masks(pairs, {7: np.roll(pairs[7][1], (5, -12), (0, 1))})
     assert found(moved, tmp_path) == {"SEG210": ("train/masks/07.png",)}
+
+
+def test_a_mask_whose_border_lies_in_the_haze_is_not_told_as_turned(right: list[Pair]) -> None:
+    rng = np.random.default_rng(7)
+    image, mask = rng.normal(110, 2, (150, 150, 3)), np.zeros((150, 150), np.uint8)
+    image[75:] = rng.normal(110, 40, (75, 150, 3))  # what is near has edges everywhere
+    mask[40:] = 1
+    mask[40 : 40 + 5, 30:90] = 0
+    hazy = [*right[:3], (image.clip(0, 255).astype(np.uint8), mask), *right[4:]]
+    assert looked_at(hazy, turned={3: "upside down"}).denied == {3}

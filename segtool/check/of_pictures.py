@@ -28,6 +28,7 @@ ENOUGH = 256  # rows and columns of each
 NEAR, STEPS = 16, 8  # by which JPEG moves a channel at most, and the part of the way between two colours
 NEARLY_ALL = 0.8  # of the pixels of each class, but for those less than APART from its edges
 APART = 3
+SECOND = 0.05  # least share of the second class, where colours vary: a white sky with the tip of a roof has one as well
 AT_ONCE = 4096  # small maps that lie in memory together
 SLIP = 1e-3  # share of pixels up to which two masks of one picture are taken to agree
 
@@ -93,7 +94,10 @@ def _shares_apart(pairs: Sequence[Pair]) -> Iterator[float]:
 
 
 def _is_drawn_of(survey: Survey, image: ImageFacts, mask: MaskFacts) -> bool:
-    """Whether each class has one colour of its own in an image, but for what JPEG adds, mostly near edges."""
+    """Whether each class has one colour of its own in an image, but for what JPEG adds, mostly near edges.
+
+    Areas that are black, white or flat in a photograph have one too, so several classes must be large, or exact.
+    """
     read = read_pair(survey, image, mask, channels=image.channels)
     if read is None:
         return False
@@ -107,6 +111,9 @@ def _is_drawn_of(survey: Survey, image: ImageFacts, mask: MaskFacts) -> bool:
     colors = np.array([np.median(picture[classes == index], axis=0) for index in present])
     moved = np.abs(picture - colors[np.searchsorted(present, classes)]).max(1)
     near = moved <= min(NEAR, np.ptp(colors, axis=0).max() / STEPS)
+    second = np.sort(np.bincount(classes))[-2] / classes.size
+    if moved.any() and second < SECOND:
+        return False
     return bool(np.ptp(colors) and min(near[classes == index].mean() for index in present) >= NEARLY_ALL)
 
 

@@ -69,7 +69,7 @@ class Seats(NamedTuple):
     strange: list[int]
     """Masks that sit on nothing, or do not sit and fit no image on small maps."""
     denied: set[int]
-    """Masks that sit better on their image, as it is, than small maps say."""
+    """Masks that sit better on their image, as it is, than small maps say, or no better when they are turned."""
     aside: Sequence[tuple[int, tuple[int, int]]] = ()
     """Masks that sit on their image when they are moved, and the pixels (y, x) to move by."""
 
@@ -129,6 +129,8 @@ def look_closely(
         return Seats([], [], [], denied)
     sitting = np.mean([_sits(seat) for seat in seats])
     peak, clear = (float(np.median([seat[index] for seat in seats])) for index in (0, 1))
+    asked = turned.keys() & laid.keys() - wrong.keys()
+    denied |= {i for i in asked if not _lies_near(laid[i], TURNS[turned[i]], peak / 2)}
     areas = areas_of({place: (one.image, one.classes) for place, one in laid.items()})
     as_usual = _Usual(bool(sitting >= TELLING), peak, clear, areas)
     if not as_usual.by_seats and areas is None:
@@ -223,6 +225,12 @@ def _moved_on(
 
 def _sits(seat: Seat, *, clear: float = CLEAR) -> bool:
     return seat.off <= 1 and seat.peak >= PEAK and seat.clear >= clear
+
+
+def _lies_near(one: Laid, turn: Callable[[np.ndarray], np.ndarray], least: float) -> bool:
+    """Whether a mask that is turned lies near edges of its image, if not on them, with such a peak at least."""
+    seat = seat_of(one.image, turn(one.classes))
+    return seat is None or (seat.off <= NEAR and seat.peak >= least)
 
 
 def prefers_own(one: Laid, other: Laid, how: str = "") -> bool:
