@@ -16,7 +16,15 @@ from PIL import Image
 
 from segtool.data import fact_cache, facts, user_cache
 from segtool.data.fact_cache import FactCache
-from segtool.data.facts import ImageFacts, MaskFacts, look_at_images, look_at_masks, look_at_picture
+from segtool.data.facts import (
+    ImageFacts,
+    MaskFacts,
+    look_at_files,
+    look_at_images,
+    look_at_mask,
+    look_at_masks,
+    look_at_picture,
+)
 from segtool.data.user_cache import VERSION, cache_directory, stamp
 from segtool.system import pools
 
@@ -101,8 +109,8 @@ def test_what_cannot_be_read_is_not_kept(tmp_path: Path, home: Path, looks: Look
     age(paths[0])
     for _ in range(2):
         assert look_at_images(paths, max_pixels=10**8)[paths[0]].error
-    with FactCache(ImageFacts) as cache:
-        assert set(cache.recall(paths)) == set(paths[1:])
+    with FactCache() as cache:
+        assert [path for _, path in cache.recall((ImageFacts, path) for path in paths)] == paths[1:]
 
 
 def test_a_file_of_this_very_moment_is_not_kept_since_it_may_change_within_its_time(
@@ -133,8 +141,8 @@ def test_entries_of_vanished_files_go(tmp_path: Path, home: Path, monkeypatch: p
     age(paths[1], 1800)
     look_at_images(paths[1:], max_pixels=10**8)
     monkeypatch.setattr(fact_cache, "stamp", lambda path: stamp(path) or marks[path])
-    with FactCache(ImageFacts) as cache:
-        assert set(cache.recall(paths)) == set(paths[1:])
+    with FactCache() as cache:
+        assert [path for _, path in cache.recall((ImageFacts, path) for path in paths)] == paths[1:]
 
 
 def test_folders_that_nobody_looked_at_for_long_go(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +151,8 @@ def test_folders_that_nobody_looked_at_for_long_go(tmp_path: Path, home: Path, m
     later = time.time() + 100 * 86400
     monkeypatch.setattr(fact_cache.time, "time", lambda: later)
     look_at_images(new, max_pixels=10**8)
-    with FactCache(ImageFacts) as cache:
-        assert set(cache.recall([*old, *new])) == set(new)
+    with FactCache() as cache:
+        assert [path for _, path in cache.recall((ImageFacts, path) for path in (*old, *new))] == new
 
 
 @pytest.mark.parametrize("state", ["noise", "other tables", "cut", "folder", "read-only", "a file for a folder"])
@@ -228,7 +236,10 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, home: Path, monke
     monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
     paths = pictures(tmp_path / "set", 12)
     told: list[tuple[int, int]] = []
-    found = look_at_images(paths, max_pixels=10**8, progress=lambda done, total: told.append((done, total)))
-    assert list(found) == paths
+    found, masks = look_at_files(
+        paths, paths[:3], max_pixels=10**8, progress=lambda done, total: told.append((done, total))
+    )
+    assert (list(found), list(masks)) == (paths, paths[:3])
     assert all(same(found[path], look_at_picture(path, max_pixels=10**8)) for path in paths)
-    assert told == [(done, 12) for done in range(1, 13)]
+    assert all(same(masks[path], look_at_mask(path, max_pixels=10**8)) for path in paths[:3])
+    assert told == [(done, 15) for done in range(1, 16)]

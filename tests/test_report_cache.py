@@ -23,12 +23,12 @@ from segtool.data.user_cache import VERSION, cache_directory
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
-    """The passes that were made over the files: the facts of masks are asked for once in each."""
+    """The passes that were made over the files: their facts are asked for once in each."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
     made: list[int] = []
-    real = survey.look_at_masks
-    monkeypatch.setattr(survey, "look_at_masks", lambda paths, **options: (made.append(1), real(paths, **options))[1])
+    real = survey.look_at_files
+    monkeypatch.setattr(survey, "look_at_files", lambda *files, **options: (made.append(1), real(*files, **options))[1])
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segtool.config import Augment, Config, Data, Folders, Limits
-from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_images, look_at_masks
+from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_files
 from segtool.data.formats import Places, data_root, empty_folders, pairing_hint, read_parts, skip_unpaired
 from segtool.data.images import read_image
 from segtool.data.labels import Labels
@@ -136,16 +136,12 @@ def survey_files(config: Config, base: Path, listing: Listing, *, progress: Prog
     """
     labels = Labels.from_config(config.data)
     seen = listing.without_unpaired() if config.data.unpaired == "skip" else listing
-    images, masks = seen.images(), seen.masks()
-    total = len(set(images)) + len(set(masks))
     data, max_pixels = config.data, config.limits.max_pixels
-
-    upright = look_at_images(images, max_pixels=max_pixels, progress=_shifted(progress, 0, total))
+    upright, mask_facts = look_at_files(seen.images(), seen.masks(), max_pixels=max_pixels, progress=progress)
     image_facts = {
         path: as_read(facts, channels=data.channels, exif=data.exif, max_pixels=max_pixels)
         for path, facts in upright.items()
     }
-    mask_facts = look_at_masks(masks, max_pixels=max_pixels, progress=_shifted(progress, len(image_facts), total))
     decoder = Decoder(labels)
     uses = {path: decoder.use(facts) for path, facts in mask_facts.items() if not facts.error}
     _divide(config, listing, uses)
@@ -163,10 +159,6 @@ def read_pair(
         return picture, survey.labels.read(mask.path, max_pixels=limit)
     except DataError:  # told elsewhere
         return None
-
-
-def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
-    return (lambda done, _: progress(start + done, total)) if progress else None
 
 
 # ------------------------------------------------------------------------------------------------- listing

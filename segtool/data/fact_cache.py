@@ -25,43 +25,41 @@ PACKED = 1 << 12  # bytes from which on an entry is compressed
 
 
 class FactCache(UserCache):
-    """The facts of one kind of file."""
+    """The facts of files, each of some kind: instances of a dataclass whose first field is the path."""
 
-    def __init__(self, kind: type) -> None:
-        """Keeps instances of the dataclass `kind`, whose first field is the path."""
+    def __init__(self) -> None:
         super().__init__()
-        self.kind = kind
         self._folders: dict[str, bytes] = {}
 
-    def recall(self, paths: Iterable[Path]) -> dict[Path, Any]:
-        """Returns the facts that are known of files as they are now."""
-        wanted: dict[str, dict[str, Path]] = defaultdict(dict)
-        for path in paths:
+    def recall(self, files: Iterable[tuple[type, Path]]) -> dict[tuple[type, Path], Any]:
+        """Returns the facts of some kinds that are known of files as they are now."""
+        wanted: dict[tuple[type, str], dict[str, Path]] = defaultdict(dict)
+        for kind, path in files:
             folder, name = _split(path)
-            wanted[folder][name] = path
-        found: dict[Path, Any] = {}
-        for folder, names in wanted.items():
+            wanted[kind, folder][name] = path
+        found: dict[tuple[type, Path], Any] = {}
+        for (kind, folder), names in wanted.items():
             self._folders[folder] = key = os.fsencode(folder)
             with self._tolerant():
-                for name, size, changed, content in self._rows(key):
+                for name, size, changed, content in self._rows(key, kind):
                     path = names.get(name)
                     if path is not None and stamp(path) == (size, changed):
-                        found[path] = decode(self.kind, path, content)
+                        found[kind, path] = decode(kind, path, content)
         return found
 
-    def keep(self, entries: Iterable[tuple[Path, Stamp, bytes]]) -> None:
+    def keep(self, entries: Iterable[tuple[type, Path, Stamp, bytes]]) -> None:
         """Enters facts as `encode` gives them, of files that were asked for.
 
         Each comes with the stamp that its file had before it was looked at.
         """
         if self._database is None:
             return
-        now, kind = time.time(), self.kind.__name__
+        now = time.time()
         rows = []
-        for path, mark, content in entries:
+        for kind, path, mark, content in entries:
             if is_settled(mark, now) and len(content) <= LARGEST:
                 folder, name = _split(path)
-                rows.append((self._folders[folder], os.fsencode(name), kind, *mark, content))
+                rows.append((self._folders[folder], os.fsencode(name), kind.__name__, *mark, content))
         with self._tolerant(), self._database as database:
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
@@ -81,11 +79,11 @@ class FactCache(UserCache):
             database.execute(f"DELETE FROM facts WHERE folder IN ({unused})", (today - UNUSED_DAYS,))
             database.execute("DELETE FROM folders WHERE day < ?", (today - UNUSED_DAYS,))
 
-    def _rows(self, folder: bytes) -> Iterator[tuple[str, int, int, bytes]]:
+    def _rows(self, folder: bytes, kind: type) -> Iterator[tuple[str, int, int, bytes]]:
         if self._database is None:
             return
         query = "SELECT name, size, changed, content FROM facts WHERE folder = ? AND kind = ?"
-        for name, size, changed, content in self._database.execute(query, (folder, self.kind.__name__)):
+        for name, size, changed, content in self._database.execute(query, (folder, kind.__name__)):
             yield os.fsdecode(name), size, changed, content
 
 

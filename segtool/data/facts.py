@@ -1,8 +1,8 @@
 """What one pass over the files tells: a small record for each image and mask, for `check` and `init`.
 
 Nothing is raised for a bad file; its record carries the reason. Colours are packed into integers, 0xRRGGBB, so that
-grey values, palette indices and colours are counted alike. `look_at_images` and `look_at_masks` look at nothing twice:
-what they find depends on the file alone, and is kept (`fact_cache`).
+grey values, palette indices and colours are counted alike. `look_at_files` looks at nothing twice: what it finds
+depends on the file alone, and is kept (`fact_cache`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -29,7 +29,7 @@ from segtool.errors import DataError, shown
 from segtool.system.allocator import keep_freed_memory
 from segtool.system.pools import each_in_processes
 
-Facts = TypeVar("Facts", "ImageFacts", "MaskFacts")
+Facts: TypeAlias = "ImageFacts | MaskFacts"
 Progress = Callable[[int, int], None]
 
 KEPT_EVERY = 2.0  # seconds after which facts are entered into the cache, so that what is interrupted is not lost
@@ -124,60 +124,60 @@ class MaskFacts:
         return StoredMask(row, self.mode, self.palette, self.lossy, alpha, self.veiled, self.step)
 
 
-def look_at_images(
-    paths: Iterable[Path], *, max_pixels: int, progress: Progress | None = None
-) -> dict[Path, ImageFacts]:
-    """Returns the facts of images after decoding those that are not known, upright; see `as_read` for a config's.
+def look_at_images(paths: Iterable[Path], *, max_pixels: int) -> dict[Path, ImageFacts]:
+    """Returns the facts of images, as `look_at_files`."""
+    return look_at_files(paths, [], max_pixels=max_pixels)[0]
+
+
+def look_at_masks(paths: Iterable[Path], *, max_pixels: int) -> dict[Path, MaskFacts]:
+    """Returns the facts of masks, as `look_at_files`."""
+    return look_at_files([], paths, max_pixels=max_pixels)[1]
+
+
+def look_at_files(
+    images: Iterable[Path], masks: Iterable[Path], *, max_pixels: int, progress: Progress | None = None
+) -> tuple[dict[Path, ImageFacts], dict[Path, MaskFacts]]:
+    """Returns the facts of images, upright (see `as_read` for a config's), and of masks.
+
+    They are those in the cache, where it has them, else of a look on all processors; errors are never kept.
 
     Args:
         progress: Called with the number of files done and their total after each.
     """
-    return _look_again(paths, ImageFacts, lambda path: look_at_picture(path, max_pixels=max_pixels), progress)
-
-
-def look_at_masks(paths: Iterable[Path], *, max_pixels: int, progress: Progress | None = None) -> dict[Path, MaskFacts]:
-    """Returns the facts of masks after decoding those that are not known.
-
-    Args:
-        progress: Called with the number of files done and their total after each.
-    """
-    return _look_again(paths, MaskFacts, lambda path: look_at_mask(path, max_pixels=max_pixels), progress)
-
-
-def _look_again(
-    paths: Iterable[Path], kind: type[Facts], look: Callable[[Path], Facts], progress: Progress | None
-) -> dict[Path, Facts]:
-    """Returns the facts from the cache where it has them, else from a look on all processors; errors are never kept."""
     keep_freed_memory()  # a decoded file is as large as the last one: a third of the time goes to the kernel else
-    known = list(dict.fromkeys(paths))
-    fresh: list[tuple[Path, Stamp, bytes]] = []
+    wanted: list[tuple[type[Facts], Path]] = [(ImageFacts, path) for path in dict.fromkeys(images)]
+    wanted += [(MaskFacts, path) for path in dict.fromkeys(masks)]
+
+    def look(file: tuple[type[Facts], Path]) -> tuple[Stamp | None, bytes | Facts]:
+        """Returns the stamp of a file and what is kept of it, or the facts themselves where it cannot be read."""
+        kind, path = file
+        mark = stamp(path)
+        facts = (look_at_picture if kind is ImageFacts else look_at_mask)(path, max_pixels=max_pixels)
+        return mark, facts if facts.error else encode(facts)
+
+    fresh: list[tuple[type[Facts], Path, Stamp, bytes]] = []
     kept = time.monotonic()
-    with FactCache(kind) as cache:
-        found = cache.recall(known)
-        left = [path for path in known if path not in found]
+    with FactCache() as cache:
+        found = cache.recall(wanted)
+        left = [file for file in wanted if file not in found]
         if progress:
             for count in range(1, len(found) + 1):
-                progress(count, len(known))
-        for path, (mark, entry) in zip(left, each_in_processes(lambda path: _entry(look, path), left), strict=True):
-            found[path] = decode(kind, path, entry) if isinstance(entry, bytes) else entry
+                progress(count, len(wanted))
+        for file, (mark, entry) in zip(left, each_in_processes(look, left), strict=True):
+            found[file] = decode(*file, entry) if isinstance(entry, bytes) else entry
             if mark and isinstance(entry, bytes):
-                fresh.append((path, mark, entry))
+                fresh.append((*file, mark, entry))
             if time.monotonic() - kept >= KEPT_EVERY:
                 cache.keep(fresh)
                 fresh.clear()
                 kept = time.monotonic()
             if progress:
-                progress(len(found), len(known))
+                progress(len(found), len(wanted))
         if left:
             cache.keep(fresh)
             cache.forget_vanished()
-    return {path: found[path] for path in known}
-
-
-def _entry(look: Callable[[Path], Facts], path: Path) -> tuple[Stamp | None, bytes | Facts]:
-    """Returns the stamp of a file and what is kept of it, or the facts themselves where it cannot be read."""
-    mark, facts = stamp(path), look(path)
-    return mark, facts if facts.error else encode(facts)
+    of_images = {path: found[kind, path] for kind, path in wanted if kind is ImageFacts}
+    return of_images, {path: found[kind, path] for kind, path in wanted if kind is MaskFacts}
 
 
 def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:

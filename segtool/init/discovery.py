@@ -11,7 +11,7 @@ from typing import Literal
 from segtool.check.fit import choose_grid, votes_for_upright
 from segtool.config import Data, Folders, Limits, Pairing
 from segtool.data.affixes import NEARLY
-from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_images, look_at_masks
+from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_files
 from segtool.data.files import stem_of
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
@@ -265,8 +265,8 @@ def _look(root: Path, way: _Way) -> Found:
     require_whole_masks(pairs["train"], data)
     require_one_kind(pairs["train"], data)
     records = [record for part in pairs.values() for record in part.records]
-    images = look_at_images([record.image for record in records], max_pixels=MAX_PIXELS)
-    masks = look_at_masks([record.mask for record in records if record.mask], max_pixels=MAX_PIXELS)
+    both = [record.image for record in records], [record.mask for record in records if record.mask]
+    images, masks = look_at_files(*both, max_pixels=MAX_PIXELS)
     if all(facts.error for facts in images.values()):
         others = other_pictures(root)
         first = list(images.values())[:5]
