@@ -283,9 +283,9 @@ def _fine(pixels: np.ndarray, box: Box = (0, 1, 0, 1)) -> np.ndarray:
 
 def _blurred(pixels: np.ndarray) -> np.ndarray:
     """Returns the mean of `DETAIL` x `DETAIL` pixels around each of H W."""
-    padded = np.pad(pixels, DETAIL // 2, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (DETAIL, DETAIL))
-    return windows.mean((2, 3), dtype=np.float32)
+    padded, (height, width) = np.pad(pixels, DETAIL // 2, mode="edge"), pixels.shape
+    rows = np.add.reduce([padded[first : first + height] for first in range(DETAIL)])
+    return np.add.reduce([rows[:, first : first + width] for first in range(DETAIL)]) / DETAIL**2
 
 
 def _parts(pixels: np.ndarray) -> np.ndarray:

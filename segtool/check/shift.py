@@ -41,12 +41,13 @@ def shift_surface(image: np.ndarray, classes: np.ndarray, *, reach: int = REACH)
     edges[1:] |= classes[1:] != classes[:-1]
     edges[:reach] = edges[-reach:] = edges[:, :reach] = edges[:, -reach:] = False
     pixels = np.flatnonzero(edges)
-    if len(pixels) < MIN_EDGES or slopes.std() == 0:
+    deviation = slopes.std()
+    if len(pixels) < MIN_EDGES or deviation == 0:
         return None
     rows, columns = np.divmod(np.random.default_rng(0).permutation(pixels)[:MAX_EDGES], edges.shape[1])
     windows = np.lib.stride_tricks.sliding_window_view(slopes, (2 * reach + 1, 2 * reach + 1))
     surface = windows[rows - reach, columns - reach].mean(axis=0)
-    return (surface - slopes.mean()) / slopes.std()
+    return (surface - slopes.mean()) / deviation
 
 
 def common_shift(surfaces: Sequence[np.ndarray]) -> tuple[int, int] | None:
