@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, takewhile
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ FEW_PLACES = 4  # so many folders of one name may be two versions of the masks, 
 
 
 _FORMAT = re.compile(rf"(?<![a-z])({'|'.join(suffix[1:] for suffix in sorted(MASK_SUFFIXES))})(?![a-z])")
+_NAMED = re.compile(r"[^\W\d_]")
 
 
 class Place(NamedTuple):
@@ -283,71 +284,29 @@ def _with_tops(silent: Collection[str], hollow: Collection[str], *, around: int 
 def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place, int]:
     """Returns the folders below which several others, so many, hold folders of one name that says images or masks.
 
-    Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`. Or nothing, where each
-    lies beside masks: `00000/camera`, `00000/camera_label`, `00001/camera`; beside images, where nothing says masks:
-    `00000/input`, `00000/output`, `00001/input`; or beside another such folder: `oslo/aerial` and `oslo/atlas`,
-    `rome/aerial` and `rome/atlas`. Or nothing, where each is all that its place holds: `raw/00000/rectified`,
-    `raw/00001/rectified`.
+    Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`. Or nothing, where they are
+    the innermost ones, few, and no numbers: `00000/camera` and `00001/camera`, `oslo/atlas` and `rome/atlas`.
     """
-    folders = list(folders)
-    silent = _silent_beside_told(folders) | _silent_beside_silent(folders)
-    alone = _silent_and_alone(folders)
     middles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for folder in folders:
         parts, meanings = _parts(folder), _meanings(folder, hollow)
         roles = [place for place, meaning in enumerate(meanings) if meaning.role]
         splits = [place for place, meaning in enumerate(meanings) if meaning.split and roles and place > roles[-1]]
-        camera = [len(parts) - 1] if not roles and parts and (is_camera(parts[-1]) or folder in silent) else []
-        camera += [len(parts) - 1] if roles and not splits and folder in alone else []
-        for last in [*roles[-1:], *splits[:1], *camera]:
+        kind = [len(parts) - 1] if parts and not splits and _is_silent(folder) and _NAMED.search(parts[-1]) else []
+        for last in {*roles[-1:], *splits[:1], *kind}:
             start = max(
                 (i + 1 for i, meaning in enumerate(meanings[:last]) if meaning.role or meaning.split), default=0
             )
             if start < last:
                 outer = "/".join(parts[:start]) or "."
                 middles[outer, parts[last]].add("/".join(parts[start:last]))
+    several = {key: len(found) for key, found in middles.items() if len(found) > 1 and not all(map(_is_format, found))}
+    silent = Counter(outer for outer, inner in several if _is_silent(inner))
     return {
-        _place(outer, inner, hollow): len(found)
-        for (outer, inner), found in middles.items()
-        if len(found) > 1 and not all(map(_is_format, found))
+        _place(outer, inner, hollow): count
+        for (outer, inner), count in several.items()
+        if not _is_silent(inner) or silent[outer] <= MAX_UNKNOWN
     }
-
-
-def _silent_beside_told(folders: Iterable[str]) -> set[str]:
-    """Returns the folders of silent names that lie beside one of masks, where others of their name do so too.
-
-    Where no name says masks, beside one of images.
-    """
-    places: dict[str, list[str]] = defaultdict(list)
-    roles = {folder: meaning_of(_name(folder)).role for folder in folders}
-    told = "masks" if "masks" in roles.values() else "images"
-    around = {parent_of(folder) for folder, role in roles.items() if role == told}
-    for folder in folders:
-        silent = _is_silent(folder) and mask_rank(_name(folder)) >= 0  # instances are no images
-        if silent and parent_of(folder) in around - {"."}:
-            places[_name(folder)].append(folder)
-    return {folder for found in places.values() if len(found) > 1 for folder in found}
-
-
-def _silent_beside_silent(folders: Iterable[str]) -> set[str]:
-    """Returns the folders of silent names that lie beside another one, where two of their names do so elsewhere too."""
-    held: dict[str, set[str]] = defaultdict(set)
-    for folder in folders:
-        if _is_silent(folder):
-            held[parent_of(folder)].add(_name(folder))
-    found: set[str] = set()
-    for (one, names), (other, others) in combinations(list(held.items())[:MAX_UNKNOWN], 2):
-        shared = names & others if len(names & others) > 1 else set()
-        found |= {f"{parent}/{name}" for parent in (one, other) for name in shared}
-    return found
-
-
-def _silent_and_alone(folders: Sequence[str]) -> set[str]:
-    """Returns the folders of silent names that are all that is around them, where others of their name are so too."""
-    held = _held(folders)
-    alone = [folder for folder in folders if held[parent_of(folder)] == 1 and _is_silent(folder)]
-    names = Counter(map(_name, alone))
-    return {folder for folder in alone if names[_name(folder)] > 1}
 
 
 def _is_format(name: str) -> bool:
