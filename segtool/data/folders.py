@@ -64,8 +64,7 @@ class Tree:
             del self.files[folder]
         self.copies = [*again, *copies]
         self.hollow = _hollow(self.files)
-        alone = _alone_in_masks(self.files)
-        plain = {place for folder in self.files for place in _plain_places(folder, alone, self.hollow)}
+        plain = {place for folder in self.files for place in _plain_places(folder, self.hollow)}
         plain |= {_place(folder, hollow=self.hollow) for folder in _only_below(self.files, self.hollow)}
         plain |= set(_silent_in_splits(self.files, self.hollow))
         inner = _inner_places(self.files, self.hollow)
@@ -234,7 +233,7 @@ def _place(path: str, inner: str = "", hollow: Collection[str] = ()) -> Place:
     return Place(path, inner, role, split, tuple(rest), kind, rank)
 
 
-def _plain_places(folder: str, alone_in_masks: Collection[str], hollow: Collection[str]) -> Iterator[Place]:
+def _plain_places(folder: str, hollow: Collection[str]) -> Iterator[Place]:
     """Yields a folder and those around it that say its split, from the last one that says images or masks."""
     parts = _parts(folder)
     meanings = _meanings(folder, hollow)
@@ -242,9 +241,7 @@ def _plain_places(folder: str, alone_in_masks: Collection[str], hollow: Collecti
     for end in range(1, len(parts) + 1):
         told = meanings[end - 1].role or meanings[end - 1].split
         if told and end > (roles[-1] if roles else -1):
-            path = "/".join(parts[:end])
-            around = parent_of(path) if path in alone_in_masks else path
-            yield _place(around, hollow=hollow)._replace(path=path)
+            yield _place("/".join(parts[:end]), hollow=hollow)
 
 
 def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[str]:
@@ -312,13 +309,6 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
 def _is_format(name: str) -> bool:
     """Whether a name is that of a file format: `PNG` and `TIF` hold the same pictures twice."""
     return f".{name.lower()}" in MASK_SUFFIXES
-
-
-def _alone_in_masks(folders: Collection[str]) -> set[str]:
-    """Returns the folders `images` that are all that a folder of masks holds: `Semantic_masks/images`."""
-    named = [folder for folder in folders if meaning_of(_name(folder)).role == "images"]
-    in_masks = [folder for folder in named if parent_of(folder) != "." and looks_like_masks(parent_of(folder))]
-    return {folder for folder in in_masks if sum(within(other, parent_of(folder)) for other in folders) == 1}
 
 
 def parent_of(path: str) -> str:
