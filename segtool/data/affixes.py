@@ -56,8 +56,8 @@ def guess_pairing(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing,
 
     Of equal numbers the least that is taken off wins; nothing is taken off where that pairs no more.
     """
-    if not images or not masks or count_pairs(images, masks, Pairing()) == min(len(images), len(masks)):
-        return Pairing(), count_pairs(images, masks, Pairing())
+    if (count := count_pairs(images, masks, Pairing())) == min(len(images), len(masks)):
+        return Pairing(), count
     candidates = {Pairing(), *_contained(images, masks), *_both_sided(images, masks)}
     known = {unicodedata.normalize("NFC", stem) for stem in masks}
     sampled = {pairing: _count_sample(images, known, pairing) for pairing in candidates}
@@ -148,7 +148,7 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
         values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
         first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
         shown = mask_rank(f"{pairing.image_prefix} {pairing.image_suffix}") < 0  # `_color` beside `_label` and images
-        return telling(pairing), _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), first, values
+        return _telling(pairing), _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), first, values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)
@@ -156,7 +156,7 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
     return best, counts[best]
 
 
-def telling(pairing: Pairing) -> int:
+def _telling(pairing: Pairing) -> int:
     """Returns -1 where what is taken off a mask says overlay, colour, instance or second observer.
 
     Returns 1 where it says train ids or semantic, which stands beside ids of instances.
@@ -178,10 +178,9 @@ def _sounds_like_masks(pairing: Pairing) -> bool:
     """Whether of two kinds of file in one folder the chosen one is that of the masks, by its words."""
     image = roles_in(f"{pairing.image_prefix} {pairing.image_suffix}")
     mask = roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix}")
-    some = bool(pairing.mask_prefix + pairing.mask_suffix) or "images" in image or pairing == Pairing()
     if pairing.image_prefix + pairing.image_suffix and not ("images" in image or "masks" in mask):
         return False  # volume-1_045 and volume-2_045 are two images
-    return some and "masks" not in image and not ("images" in mask and "masks" not in mask)
+    return "masks" not in image and not ("images" in mask and "masks" not in mask)
 
 
 def _contained(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
@@ -250,7 +249,7 @@ def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
         cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\))(?=.)|(?<=\d)(?=[^\W\d_])", name)]
         if not end:
             cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
-        whole = {name} if end and names.count(name) > 1 and len(name) > 1 and roles_in(name) else set()
+        whole = {name} if end and names.count(name) > 1 and roles_in(name) else set()
         counts.update(whole | {name[cut:] if end else name[:cut] for cut in cuts})
     enough = max(min(least * len(names), len(names) - 1), min(2, len(names)))
     frequent = [affix for affix, count in counts.items() if count >= enough]

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
-from pathlib import PurePosixPath
 
 from segtool.config import Limits
 from segtool.data.facts import look_at_images, look_at_masks
 from segtool.data.files import JPEG_SUFFIXES
 from segtool.data.flatness import are_flat, sample_of
-from segtool.data.folders import Place, Tree, parent_of, within
+from segtool.data.folders import Place, Tree, parent_of, share, within
 from segtool.data.words import is_for_people, says_observer
 
 MOST_CLASSES = 32  # values above are grey levels, or numbers of objects
@@ -35,7 +34,7 @@ class Candidates:
         self._in_color: dict[str, bool] = {}
         self._classes: dict[str, int] = {}
         self.add(tree.places)
-        self.places[""].extend(place for place in tree.unknown() if place not in self.places[""])
+        self.places[""].extend(tree.unknown())
 
     def add(self, places: Iterable[Place]) -> None:
         """Adds places to those of their splits."""
@@ -48,14 +47,14 @@ class Candidates:
         places = self.places[split]
         masks = [place for place in places if place.role == "masks"]
         images = [place for place in places if place.role == "images"]
-        loose = [place for place in places if place.role is None and not is_for_people(place.inner or place.path)]
+        loose = [place for place in places if place.role is None and not is_for_people(place.shown)]
         loose = [place for place in loose if not images or place.rank >= 0]  # `panoptic` beside `images` is none
-        named = {PurePosixPath(place.inner or place.path).name.lower(): place for place in places if place.role is None}
+        named = {place.name.lower(): place for place in places if place.role is None}
         visible = [named["vis"]] if "vis" in named and not named.keys().isdisjoint(INFRARED) else []
         yield from ((one, other) for one, other in product(images + loose + visible, masks) if are_apart(one, other))
-        if not masks:
-            photographs, others = self._told_by_files(images, loose) or self._told_by_formats(images, loose)
-            yield from ((one, other) for one, other in product(photographs, others) if not _nested(one, other))
+        if not masks and not any(place.role == "masks" for part in self.places.values() for place in part):
+            photographs, others = self._told_by_files(images, loose)
+            yield from ((one, other) for one, other in product(photographs, others) if not share(one, other))
 
     def single_folders(self, split: str) -> Iterator[tuple[Place, Place]]:
         """Yields the folders that may hold images and masks side by side."""
@@ -88,46 +87,30 @@ class Candidates:
         """Returns how many values some masks of a place hold; 0 for two, and for those that number no classes."""
         if place.shown not in self._classes:
             facts = look_at_masks(sample_of(self.tree.files_of(place)), max_pixels=Limits().max_pixels).values()
-            told = all(not fact.error and not fact.colored and not fact.lossy for fact in facts)
+            told = all(not fact.error and not fact.colored for fact in facts)
             values = {value for fact in facts for value in fact.values.tolist()} if told else set()
             self._classes[place.shown] = len(values) if len(values) > 2 and max(values) <= MOST_CLASSES else 0
         return self._classes[place.shown]
 
-    def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]] | None:
-        """Returns the places of images and of masks by what the files hold, where no name in the set says masks.
+    def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
+        """Returns the places of images and of masks, where no name says masks: what holds areas, else what no JPEGs do.
 
         Args:
-            images: The places that a word says to hold images.
+            images: The places that a word says to hold images. Where there are some, any other may hold masks.
             loose: Those of which no word says anything.
         """
-        if self._say_masks():
-            return None
         flat = [place for place in (*images, *loose) if self.is_flat(place)]
-        flat = [place for place in flat if not is_one_of_several(place, flat)]
-        pictures = [place for place in images or loose if place not in flat] or images
-        return (pictures, flat + [place for place in loose if images and place not in flat]) if flat else None
-
-    def _told_by_formats(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
-        """Returns the same where JPEGs are the images, or a word says so, and the others masks.
-
-        Where names in other splits say masks, the others are masks only if their files hold areas.
-        """
-        photographs = [
-            place
-            for place in loose
-            if not images and all(file.suffix.lower() in JPEG_SUFFIXES for file in self.tree.files_of(place))
-        ]
-        others = [place for place in loose if place not in photographs]
-        return images or photographs, [place for place in others if not self._say_masks() or self.is_flat(place)]
-
-    def _say_masks(self) -> bool:
-        """Whether any name in the set says masks."""
-        return any(place.role == "masks" for places in self.places.values() for place in places)
+        masks = [place for place in flat if not is_one_of_several(place, flat)]
+        if images:
+            masks += [place for place in loose if place not in masks]
+        elif not masks:
+            masks = [p for p in loose if any(f.suffix.lower() not in JPEG_SUFFIXES for f in self.tree.files_of(p))]
+        return [place for place in images or loose if place not in masks] or images, masks
 
 
 def are_apart(one: Place, other: Place) -> bool:
-    """Whether two places are not the same, nor the images within the masks."""
-    return one != other and not (within(one.path, other.path) and one.path != other.path)
+    """Whether images do not lie within the masks."""
+    return one.path == other.path or not within(one.path, other.path)
 
 
 def is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
@@ -136,11 +119,5 @@ def is_one_of_several(masks: Place, kinds: Sequence[Place]) -> bool:
     What several people drew are no such kinds.
     """
     beside = [kind for kind in kinds if kind.shown != masks.shown and parent_of(kind.shown) == parent_of(masks.shown)]
-    of_people = all(says_observer(place.inner or place.path.rpartition("/")[2]) for place in (masks, *beside))
-    return masks in kinds and not of_people and any(kind.role != "images" and kind.rank >= 0 for kind in beside)
-
-
-def _nested(one: Place, other: Place) -> bool:
-    if one.inner and other.inner and one.inner != other.inner:  # two kinds of folders below one are apart by name
-        return False
-    return within(one.path, other.path) or within(other.path, one.path)
+    of_people = all(says_observer(place.name) for place in (masks, *beside))
+    return not of_people and any(kind.role != "images" and kind.rank >= 0 for kind in beside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -40,6 +40,11 @@ class Place(NamedTuple):
     """The words of the part that tells the role: `manual` of `test/1st_manual`."""
     rank: int
     """How likely it holds the class masks, where several kinds do."""
+
+    @property
+    def name(self) -> str:
+        """Returns its own name, the last part of its path."""
+        return _name(self.inner or self.path)
 
     @property
     def shown(self) -> str:
@@ -101,9 +106,7 @@ class Tree:
         """Returns the stems of a place's files, those of another place within it left out."""
         key = (place, without)
         if key not in self._stems:
-            nested = without if without and without != place and within(without.path, place.path) else None
-            if nested and place.inner:  # two kinds of folders below one are apart by name
-                nested = None
+            nested = without if without and not place.inner and within(without.path, place.path) else None
             stems = [
                 stem_of(path, self.root / place.path)
                 for folder, files in self.files.items()
@@ -117,6 +120,13 @@ class Tree:
 def within(path: str, folder: str) -> bool:
     """Whether a path is a folder or lies in it."""
     return folder == "." or path == folder or path.startswith(f"{folder}/")
+
+
+def share(one: Place, other: Place) -> bool:
+    """Whether a folder may be part of two places; two kinds of folders below one, `*/T1` and `*/T2`, are apart."""
+    if one.inner and other.inner and one.inner != other.inner:
+        return False
+    return within(one.path, other.path) or within(other.path, one.path)
 
 
 def holds(place: Place, folder: str) -> bool:
@@ -167,8 +177,8 @@ def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
 def _hollow(folders: Collection[str]) -> set[str]:
     """Returns the folders whose name has a word for images or masks that stands for what lies further down.
 
-    `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`. So are those of
-    one name within masks and elsewhere.
+    `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`. So is a word for
+    images within masks, `gt/gt_photos`, and what is called as one of more than that: `frames_23` of `labels/frames_23`.
     """
     below: dict[str, set[str | None]] = defaultdict(set)
     for folder in folders:
@@ -182,29 +192,16 @@ def _hollow(folders: Collection[str]) -> set[str]:
         for path, roles in below.items()
         if {"images", "masks"} <= roles or (named[path].rest and {"masks", None} <= roles)
     }
-    return around | set(_repeated_in_masks(named)) | _all_of_masks(folders, named)
+    images = [path for path in named if named[path].role == "images"]
+    more = {_name(path) for path in images if named[path].rest or re.search(r"\d", _name(path))}
+    again = more & {_name(path) for path in images if _lies_in_masks(path)}
+    return around | {path for path in images if _lies_in_masks(path, but=around) or _name(path) in again}
 
 
-def _all_of_masks(folders: Collection[str], named: Mapping[str, Meaning]) -> set[str]:
-    """Returns folders that say images and are all that those of masks hold, of a set with others: `gt/gt_photos`."""
-    in_masks = {f for f in folders if "masks" in {meaning_of(part).role for part in _parts(f)[:-1]}}
-    said = any(named[folder].role != "images" for folder in in_masks)
-    elsewhere = [folder for folder in folders if folder not in in_masks]
-    if said or not in_masks or any("masks" in {meaning_of(part).role for part in _parts(f)} for f in elsewhere):
-        return set()
-    return in_masks if elsewhere else set()
-
-
-def _repeated_in_masks(named: Mapping[str, Meaning]) -> Iterator[str]:
-    """Yields the folders of one name within masks and elsewhere, more than a word for images: `labels/frames_23`."""
-    places: dict[str, list[str]] = defaultdict(list)
-    for path, meaning in named.items():
-        if meaning.role == "images" and (meaning.rest or re.search(r"\d", _name(path))):
-            places[_name(path)].append(path)
-    for paths in places.values():
-        in_masks = [path for path in paths if any(meaning_of(part).role == "masks" for part in _parts(path)[:-1])]
-        if in_masks and len(in_masks) < len(paths):
-            yield from paths
+def _lies_in_masks(path: str, *, but: Collection[str] = ()) -> bool:
+    """Whether a folder around one says masks, some folders aside."""
+    outer = ["/".join(_parts(path)[:end]) for end in range(1, len(_parts(path)))]
+    return any(meaning_of(_name(folder)).role == "masks" and folder not in but for folder in outer)
 
 
 def _tells(path: str, hollow: Collection[str]) -> bool:
@@ -270,7 +267,7 @@ def _with_tops(silent: Collection[str], hollow: Collection[str], *, around: int 
     """
     tops: Counter[str] = Counter()
     for folder in silent:
-        told = [end for end, meaning in enumerate(_meanings(folder, hollow), 1) if meaning.role or meaning.split]
+        told = [end for end, meaning in enumerate(_meanings(folder, hollow), 1) if meaning.split]
         ends = {max(told, default=0), max(told, default=around)}
         tops.update("/".join(_parts(folder)[: end + 1]) for end in ends)
     several = [top for top, count in tops.items() if count > 1]
@@ -297,18 +294,13 @@ def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place
             if start < last:
                 outer = "/".join(parts[:start]) or "."
                 middles[outer, parts[last]].add("/".join(parts[start:last]))
-    several = {key: len(found) for key, found in middles.items() if len(found) > 1 and not all(map(_is_format, found))}
+    several = {key: len(found) for key, found in middles.items() if len(found) > 1}
     silent = Counter(outer for outer, inner in several if _is_silent(inner))
     return {
         _place(outer, inner, hollow): count
         for (outer, inner), count in several.items()
         if not _is_silent(inner) or silent[outer] <= MAX_UNKNOWN
     }
-
-
-def _is_format(name: str) -> bool:
-    """Whether a name is that of a file format: `PNG` and `TIF` hold the same pictures twice."""
-    return f".{name.lower()}" in MASK_SUFFIXES
 
 
 def parent_of(path: str) -> str:

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segtool.config import Pairing
-from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of, telling
+from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
-from segtool.data.folders import Place, Tree, holds, is_camera, parent_of, within
+from segtool.data.folders import Place, Tree, holds, is_camera, parent_of, share, within
 from segtool.data.leftovers import meet, unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.predictions import without_predictions
@@ -95,7 +95,7 @@ def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) ->
     two_folders = finder.choose(finder.candidates.pairs_of_folders)
     if not two_folders or two_folders["train"].images.role is None:
         across = finder.across_splits()
-        told = bool(across) and across["train"].images.role == "images" and _total(across) >= _total(two_folders)
+        told = bool(across) and across["train"].images.role == "images"
         two_folders = across if told or not two_folders else two_folders
     known = sum(map(len, finder.tree.files.values()))
     whole = bool(two_folders) and 2 * _total(two_folders) >= 0.6 * known and not finder.leaves_masks(two_folders)
@@ -103,7 +103,7 @@ def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) ->
     one_folder = finder.choose(finder.candidates.single_folders) if second or not whole else {}
     chance = NEARLY if second else CHANCE
     best = one_folder if _total(one_folder) > chance * _total(two_folders) else two_folders
-    if whole and best is two_folders:
+    if whole:
         return finder.layout(best)
     if not best or (2 * _total(best) < 0.6 * known and (finder.may_have_more(best) or finder.leaves_masks(best))):
         by_words = finder.by_words()
@@ -112,7 +112,7 @@ def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) ->
     if not of_folders or 2 * _total(best) < FEW_PAIRED * known:
         other = _Finder(Candidates(Tree(root, files), without))  # which makes places of its own
         kinds = other.of_kinds()
-        finder, best = (other, kinds) if _total(kinds) > (MORE if of_folders else 1) * _total(best) else (finder, best)
+        finder, best = (other, kinds) if _total(kinds) > _total(best) else (finder, best)
     if not best or finder.leaves_masks(best):
         other = _Finder(first.candidates, guess_by_name)
         by_name = other.choose(other.candidates.pairs_of_folders)
@@ -178,7 +178,7 @@ class _Finder:
             others = {s: m for s, m in named.items() if s != "train" and not _overlap(m, whole)}
             return {"train": whole, **others}
         if named and not first:
-            roles = {place.role for place in self.candidates.places["train"] if place.rank >= 0}
+            roles = {place.role for place in self.candidates.places["train"]}
             if {"images", "masks"} <= roles:  # which do not pair: what is held out is no training set
                 return {}
             only = max(named, key=lambda split: named[split].pairs)
@@ -234,8 +234,7 @@ class _Finder:
                 if place.role == "masks" and _kind_within(place) == kind:
                     splits[_site(place.path) if split else parent_of(place.path)].add(split)
         alike = len({frozenset(held) for held in splits.values()}) == 1
-        several = len(splits) > 1 or bool(beside)
-        return found["train"].images.role is None or (several and alike)
+        return found["train"].images.role is None or (bool(beside) and alike)
 
     def leaves_masks(self, found: dict[str, _Match]) -> bool:
         """Whether masks in the chosen folders find no image."""
@@ -273,12 +272,10 @@ class _Finder:
         """Returns the matches whose masks are of the kind that was chosen, or of a kind that was not there to choose.
 
         `test/mask` beside `train/1st_manual` is no truth where train has a `mask` too; nor is the `test` of another
-        set, with a training set of its own, that of the set that was chosen; nor are pictures that no word calls masks.
+        set, with a training set of its own, that of the set that was chosen.
         """
         if like is None:
             return matches
-        if like.masks.role == "masks":
-            matches = [m for m in matches if m.masks.role or m.images == m.masks or self.candidates.is_flat(m.masks)]
         others = {match.masks.rest for match in seen} - {like.masks.rest}
         matches = [match for match in matches if match.masks.rest not in others]
         same = [match for match in matches if match.masks.kind == like.masks.kind]
@@ -293,19 +290,18 @@ class _Finder:
 
     def _rank(self, match: _Match) -> tuple[object, ...]:
         images, masks = match.images, match.masks
-        files = self.tree.files_of(masks)
-        lossless = not files or files[0].suffix.lower() not in JPEG_SUFFIXES
         told = images.role == "images" and not is_camera(images.inner)  # `color` may hold masks in colour
+        lossless = self.tree.files_of(masks)[0].suffix.lower() not in JPEG_SUFFIXES
         return (
             not any(within(copy, place.path) for copy in self.tree.copies for place in (images, masks)),
             images.rest == masks.rest,
-            masks.rank if telling(match.pairing) >= 0 else -1,
+            masks.rank,
             lossless,
-            told or images == masks or not self.candidates.is_flat(images),
+            told or not self.candidates.is_flat(images),
             re.findall(r"\d+", images.shown) == re.findall(r"\d+", masks.shown),  # images_448 of masks_448
             images.role == "images",
             self.candidates.in_color(images),
-            not images.role and is_camera(PurePosixPath(images.path).name),
+            is_camera(PurePosixPath(images.path).name),
             images.rank >= 0,
             match.pairs,
             -length_of(match.pairing),
@@ -370,11 +366,7 @@ class _Finder:
         """Returns the pairing that makes the most pairs over all splits."""
         counts: Counter[Pairing] = Counter()
         for pairing in dict.fromkeys(match.pairing for match in found.values()):
-            counts[pairing] = sum(
-                self._count(match, pairing)
-                for match in found.values()
-                if (match.images.inner, match.masks.inner) == (pairing.image_folder, pairing.mask_folder)
-            )
+            counts[pairing] = sum(self._count(match, pairing) for match in found.values())
         return max(counts, key=lambda pairing: (counts[pairing], pairing == found["train"].pairing))
 
     def _told_apart(self, match: _Match, pairing: Pairing) -> bool:
@@ -403,9 +395,8 @@ def _within_folders(pairing: Pairing, images: Place, masks: Place) -> Pairing:
 def _contains(one: _Match, other: _Match) -> bool:
     """Whether the folders of one match lie around those of another one."""
     pairs = ((one.images, other.images), (one.masks, other.masks))
-    return all(not (a.inner or b.inner) and a.path != b.path and within(b.path, a.path) for a, b in pairs)
+    return all(a.path != b.path and within(b.path, a.path) for a, b in pairs)
 
 
 def _overlap(one: _Match, other: _Match) -> bool:
-    pairs = product((one.images, one.masks), (other.images, other.masks))
-    return any(within(a.path, b.path) or within(b.path, a.path) for a, b in pairs)
+    return any(share(a, b) for a, b in product((one.images, one.masks), (other.images, other.masks)))
