@@ -52,8 +52,8 @@ def unlabelled_images(
         without: What is told already.
     """
     paths = [place.path for images, masks, _ in used for place in (images, masks)]
-    unknown = [place for place in tree.unknown() if place not in tree.places and place.path != "."]
-    silent = [p for p in unknown if any(_has_masks(tree, p, *part) or _shows_again(tree, p, *part) for part in used)]
+    unknown = [place for place in tree.unknown() if place.path != "."]
+    silent = [place for place in unknown if any(_shows_again(tree, place, *part) for part in used)]
     spare = [
         place
         for place in (*tree.places, *silent)
@@ -134,15 +134,13 @@ def meet(tree: Tree, images: Place, masks: Place, pairing: Pairing) -> bool:
 
 def _shows_again(tree: Tree, place: Place, images: Place, _: Place, pairing: Pairing) -> bool:
     """Whether most files of a place bear the names of the images, but for words that their folders say too."""
-    of_other_split = place.split and images.split and place.split != images.split
-    if pairing.image_words or pairing.mask_words or of_other_split:
+    if place.split and place.split != images.split:
         return False
-    own = {image_key(stem, pairing) or stem for stem in tree.stems(images)} | {*tree.stems(images)}
-    told = {_told(stem, images) for stem in own}
+    told = {_told(stem, images) for stem in tree.stems(images)}
     stems = tree.stems(place)[:MOST]
     if parent_of(place.path) != parent_of(images.path) and not any(re.search(r"[^\W\d_]", stem) for stem in stems):
         return False  # numbers alone are the same in any folder
-    return 2 * sum(stem in own or _told(stem, place) in told for stem in stems) > len(stems)
+    return 2 * sum(_told(stem, place) in told for stem in stems) > len(stems)
 
 
 def _told(stem: str, place: Place) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def further_kinds(stems: Sequence[str], pairing: Pairing) -> list[str]:
     kinds: dict[Kind, list[str]] = defaultdict(list)
     for stem, kind in zip(stems, _kinds_of(stems), strict=True):
         kinds[kind].append(stem)
-    own = [kind for kind in kinds if of_images <= kind and not (of_masks and of_masks <= kind)]
+    own = [kind for kind in kinds if of_images <= kind]
     paired = {words_left(stem, pairing.mask_words) for stem in stems}
     images = {key for stem in stems if (key := words_left(stem, pairing.image_words)) in paired} - {None}
     counts: Counter[str] = Counter()

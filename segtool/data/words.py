@@ -23,7 +23,6 @@ _WORDS = {
 _OTHERS = {
     "neutral": "png jpg jpeg tif tiff bmp gif bit full all data dataset set folder files new final resized crop "
     "cropped aug machine col st class id",
-    "clear splits": "train training trn val valid validation development eval tuning test testing tst",
     "for people": "vis visual visualization visualisation visualizations overlay overlays preview previews thumb "
     "thumbs thumbnail thumbnails heatmap heatmaps",
     "observers": "annotator expert observer rater reader grader radiologist pathologist",
@@ -34,13 +33,10 @@ _OTHERS = {
 }
 CAMERA = ("color", "colour")
 """Words for masks in colours that beside depth and masks tell the pictures."""
-_INITIALS = ("tr", "vd", "te")
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else
 _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that has labels
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_NEUTRAL, _CLEAR_SPLITS, _FOR_PEOPLE, _OBSERVERS, _PREDICTED, _SECOND_CHOICE = (
-    frozenset(words.split()) for words in _OTHERS.values()
-)
+_NEUTRAL, _FOR_PEOPLE, _OBSERVERS, _PREDICTED, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
 _KNOWN = _NEUTRAL | _MEANING.keys()
 _RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "semantics": 3}
 _RANKS |= {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
@@ -72,20 +68,18 @@ def meaning_of(name: str) -> Meaning:
     splits = [(word, meaning) for word, meaning in known if meaning in SPLITS]
     rare = [*_ALONE, *(_LABELLED if splits else ())]
     roles = [
-        (word, meaning)
-        for word, meaning in known
-        if meaning not in SPLITS and not (rest and len(word) == 1) and not (word in rare and len(words) > 1)
+        (word, meaning) for word, meaning in known if meaning not in SPLITS and not (word in rare and len(words) > 1)
     ]
     role = "masks" if any(meaning == "masks" for _, meaning in roles) else roles[0][1] if roles else None
     if rest and not role:
-        splits = [(word, meaning) for word, meaning in splits if word in _CLEAR_SPLITS or _is_initials(word, name)]
+        splits = [(word, meaning) for word, meaning in splits if len(word) > 2 or _is_set_off(word, name)]
     kind = " ".join(word for word in words if _MEANING.get(word) not in SPLITS)
     return Meaning(role, splits[0][1] if splits else None, " ".join(rest), kind)
 
 
-def _is_initials(word: str, name: str) -> bool:
-    """Whether a name ends in the letters of a split, set off in upper case: `DIS-TR`, `DIS-TE1`."""
-    return word in _INITIALS and bool(re.search(rf"[\W_]{word.upper()}\d*$", name))
+def _is_set_off(word: str, name: str) -> bool:
+    """Whether a name ends in a word, set off in upper case: `DIS-TR`, `DIS-TE1`."""
+    return bool(re.search(rf"[\W_]{word.upper()}\d*$", name))
 
 
 def roles_in(name: str) -> set[str]:
@@ -105,9 +99,8 @@ def says_observer(name: str) -> bool:
 
 @lru_cache(1 << 16)
 def says_predicted(name: str) -> bool:
-    """Whether a folder's name says that it holds what a network predicted, and no more than that."""
-    words = {*words_of(name)}
-    return not _PREDICTED.isdisjoint(words) and words <= _PREDICTED | _KNOWN
+    """Whether a folder's name says that it holds what a network predicted."""
+    return not _PREDICTED.isdisjoint(words_of(name))
 
 
 def mask_rank(name: str) -> int:
@@ -131,8 +124,8 @@ def words_of(name: str) -> list[str]:
     words: list[str] = []
     for word in re.findall(r"[A-Z]{2,}(?![a-z])|[A-Z]?[a-z]+|[A-Z]", re.sub(r"[^A-Za-z]+", " ", name)):
         words += _cut(word.lower()) if len(word) > 1 else []
-    letter = re.match(r"[xyXY](?=[\W_])|", name)
-    if letter and letter[0] and all(_MEANING.get(word) in SPLITS for word in words):  # x_train
+    letter = re.match(r"[xyXY](?=[\W_])", name)
+    if letter and all(_MEANING.get(word) in SPLITS for word in words):  # x_train
         words.insert(0, letter[0].lower())
     return _joined(words)
 
