@@ -327,3 +327,27 @@ def test_two_pictures_may_have_one_mask_where_they_show_one_scene() -> None:
         ([scene, scene + 2 * grain], alike, False),
     ):
         assert of_fits._any_alike(np.stack(looks), apart) == expected
+
+
+def test_images_are_told_to_hold_the_areas_of_their_mask_alone_where_most_hold_more(tmp_path: Path) -> None:
+    config = make(tmp_path / "set", train=12, val=0, test=0)
+    config = replace(config, data=replace(config.data, val=None, test=None))
+    colors = np.array([[20, 30, 90], [200, 90, 40], [90, 200, 60]], np.uint8)
+    paths = sorted((tmp_path / "set/train/images").iterdir())
+    for index, path in enumerate(paths):
+        mask = np.kron(np.random.default_rng(index).integers(0, 3, (4, 4)), np.ones((24, 24), int)).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "set/train/masks" / path.name)
+        picture(index, (96, 96)).save(path)
+
+    def save_masks_over(images: list[Path], grain: float) -> None:
+        for path in images:
+            drawn = colors[np.array(Image.open(tmp_path / "set/train/masks" / path.name))]
+            noise = np.random.default_rng(0).normal(0, grain, drawn.shape)
+            Image.fromarray((drawn + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+    save_masks_over(paths[:2], 0)
+    assert found(config, tmp_path)["SEG211"].files == tuple(f"train/images/{path.name}" for path in paths[:2])
+    save_masks_over(paths[:2], 30)  # things of one colour, with a grain
+    assert "SEG211" not in found(config, tmp_path)
+    save_masks_over(paths, 0)  # what the set is made of
+    assert "SEG211" not in found(config, tmp_path)

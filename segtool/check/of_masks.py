@@ -52,10 +52,11 @@ def kind_fits(survey: Survey) -> Iterator[Finding]:
 
 @a_check
 def values_known(survey: Survey) -> Iterator[Finding]:
-    """SEG302: stored values or colours that no class and no `ignore` lists."""
+    """SEG302, SEG313: stored values or colours that no class and no `ignore` lists, be they a few or whole pictures."""
     pixels: Counter[int] = Counter()
     files: dict[int, list[Path]] = defaultdict(list)
     pictures = _pictures(survey)
+    yield from _tell_pictures(survey, pictures)
     concerned = [path for path, use in survey.uses.items() if use.unknown and path not in pictures]
     for path in concerned:
         for value, count in survey.uses[path].unknown.items():
@@ -95,6 +96,51 @@ def _where(survey: Survey, path: Path, code: int, count: int) -> str:
             y, x = divmod(int(found.argmax()), found.shape[1])
             place = f"({x}, {y})"
     return f"{survey.name(path)}: {survey.labels.name_of(code)} at {place}, {num(count, 'pixel')} in this file"
+
+
+def _tell_pictures(survey: Survey, found: dict[Path, float]) -> Iterator[Finding]:
+    if found:
+        path, share = next(iter(found.items()))
+        refused = any(survey.uses[path].unknown for path in found)
+        nearest = f"more than {FAR} from " if not refused else "not "
+        yield Finding(
+            "SEG313",
+            "error" if refused else "warning",
+            f"{num(found, 'mask')} of {len(survey.uses)} with little of what any class has: pictures among the masks?",
+            len(found),
+            few_names(survey, found),
+            f"{survey.name(path)}: {share_text(share)} of the pixels are {nearest}the "
+            f"{'colour' if survey.data.by_color else 'value'} of any class",
+            "put the masks of these images there, or leave them and their images out by data.exclude",
+        )
+
+
+def _pictures(survey: Survey) -> dict[Path, float]:
+    """Returns the masks most pixels of which have what no class has, and their share, where hardly any others have."""
+    shares = {path: _share_of_strangers(survey, path) for path, use in survey.uses.items() if not use.error}
+    found = {path: share for path, share in shares.items() if share >= PICTURE}
+    return found if found and np.median(list(shares.values())) <= PICTURE_USUAL else {}
+
+
+def _share_of_strangers(survey: Survey, path: Path) -> float:
+    """Returns the share of a mask's pixels that have one of many values of no class, not in areas as numbers of objects
+    are; of a mask that is read by what is nearest, of those that are far from the values or colours of all classes."""
+    unknown, by_nearest = survey.uses[path].unknown, survey.data.nearest or survey.data.encoding == "threshold"
+    if len(unknown) <= MANY and (unknown or not by_nearest):
+        return 0.0
+    mask, codes = survey.masks[path].seen_by(survey.data.encoding), survey.labels.codes
+    stored = survey.labels.plain(mask.stored(mask.values)).ravel()
+    if unknown:
+        strange = np.isin(stored, list(unknown))
+        if mask.solid[strange].sum() >= IN_AREAS * mask.counts[strange].sum():
+            return 0.0
+    elif survey.data.by_color:
+        colors, known = unpack(stored).astype(np.int32), unpack(codes.lowest).astype(np.int32)
+        strange = np.min([np.square(colors - color).sum(1) for color in known], axis=0) > FAR**2
+    else:
+        values = stored.astype(np.int32)
+        strange = np.min([np.maximum(low - values, values - high) for low, high in codes.intervals()], axis=0) > FAR
+    return float(mask.counts[strange].sum() / mask.counts.sum())
 
 
 @a_check
@@ -261,54 +307,6 @@ def _stored_as(survey: Survey, mask: MaskFacts) -> str:
         return ""
     soft = "soft edges" if data.encoding == "threshold" and len(values) > MANY else ""
     return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else soft
-
-
-@a_check
-def masks_are_masks(survey: Survey) -> Iterator[Finding]:
-    """SEG313: masks that hold little of what any class has, where others hardly hold anything else."""
-    found = _pictures(survey)
-    if found:
-        path, share = next(iter(found.items()))
-        refused = any(survey.uses[path].unknown for path in found)
-        nearest = f"more than {FAR} from " if not refused else "not "
-        yield Finding(
-            "SEG313",
-            "error" if refused else "warning",
-            f"{num(found, 'mask')} of {len(survey.uses)} with little of what any class has: pictures among the masks?",
-            len(found),
-            few_names(survey, found),
-            f"{survey.name(path)}: {share_text(share)} of the pixels are {nearest}the "
-            f"{'colour' if survey.data.by_color else 'value'} of any class",
-            "put the masks of these images there, or leave them and their images out by data.exclude",
-        )
-
-
-def _pictures(survey: Survey) -> dict[Path, float]:
-    """Returns the masks most pixels of which have what no class has, and their share, where hardly any others have."""
-    shares = {path: _share_of_strangers(survey, path) for path, use in survey.uses.items() if not use.error}
-    found = {path: share for path, share in shares.items() if share >= PICTURE}
-    return found if found and np.median(list(shares.values())) <= PICTURE_USUAL else {}
-
-
-def _share_of_strangers(survey: Survey, path: Path) -> float:
-    """Returns the share of a mask's pixels that have one of many values of no class, not in areas as numbers of objects
-    are; of a mask that is read by what is nearest, of those that are far from the values or colours of all classes."""
-    unknown, by_nearest = survey.uses[path].unknown, survey.data.nearest or survey.data.encoding == "threshold"
-    if len(unknown) <= MANY and (unknown or not by_nearest):
-        return 0.0
-    mask, codes = survey.masks[path].seen_by(survey.data.encoding), survey.labels.codes
-    stored = survey.labels.plain(mask.stored(mask.values)).ravel()
-    if unknown:
-        strange = np.isin(stored, list(unknown))
-        if mask.solid[strange].sum() >= IN_AREAS * mask.counts[strange].sum():
-            return 0.0
-    elif survey.data.by_color:
-        colors, known = unpack(stored).astype(np.int32), unpack(codes.lowest).astype(np.int32)
-        strange = np.min([np.square(colors - color).sum(1) for color in known], axis=0) > FAR**2
-    else:
-        values = stored.astype(np.int32)
-        strange = np.min([np.maximum(low - values, values - high) for low, high in codes.intervals()], axis=0) > FAR
-    return float(mask.counts[strange].sum() / mask.counts.sum())
 
 
 @a_check

@@ -62,7 +62,7 @@ def images_are_no_masks(survey: Survey) -> Iterator[Finding]:
     """
     pairs = survey.fitting_pairs
     apart = zip(pairs, _shares_apart(pairs), strict=True)
-    flat = [pair for pair, share in apart if share < HARDLY and not pair[0].plain][:MOST_FLAT]
+    flat = [pair for pair, share in apart if share < HARDLY][:MOST_FLAT]
     many = np.cumsum([image.size[0] * image.size[1] for image, _ in flat]) <= MOST_PIXELS
     looked_at = flat[: max(LOOKED_AT, int(many.sum()))]
     drawn = in_threads(lambda pair: _is_drawn_of(survey, *pair), looked_at)
@@ -110,11 +110,12 @@ def _is_drawn_of(survey: Survey, image: ImageFacts, mask: MaskFacts) -> bool:
         return False
     colors = np.array([np.median(picture[classes == index], axis=0) for index in present])
     moved = np.abs(picture - colors[np.searchsorted(present, classes)]).max(1)
-    near = moved <= min(NEAR, np.ptp(colors, axis=0).max() / STEPS)
+    apart = np.ptp(colors, axis=0).max()
+    near = moved <= min(NEAR, apart / STEPS)
     second = np.sort(np.bincount(classes))[-2] / classes.size
     if moved.any() and second < SECOND:
         return False
-    return bool(np.ptp(colors) and min(near[classes == index].mean() for index in present) >= NEARLY_ALL)
+    return bool(apart and min(near[classes == index].mean() for index in present) >= NEARLY_ALL)
 
 
 def _far_from_edges(classes: np.ndarray) -> np.ndarray:
