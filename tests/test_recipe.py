@@ -265,6 +265,7 @@ def names_of(kind: str) -> list[str]:
     return {
         "frames": [f"seq{s:02}_frame_{5 * f:04}" for s in range(5) for f in range(8)],
         "slices": [f"patient{p}_slice{s}" for p in (3, 12, 45, 7) for s in range(9)],
+        "drives": [f"{d}TP_{6690 * d + 30 * f:06}" for d in range(3) for f in range(9)],
         "tiles": [f"img{i}_{y}_{x}" for i in range(5) for y in (0, 512, 1024) for x in (0, 512)],
         "rows and columns": [f"scene_{i}_r{y}_c{x}" for i in range(5) for y in range(3) for x in range(3)],
         "views": [f"{i * 7919:08x}a_{v:02}" for i in range(1, 6) for v in range(1, 9)],
@@ -272,11 +273,11 @@ def names_of(kind: str) -> list[str]:
         "videos": [f"{name}/{name}_{1 + 5 * f:05}" for name in ("creek", "park", "trail", "village") for f in range(6)],
         "species": [f"{name}/{name}_{i:03}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
         "copies": [f"IMG_{i}_jpg.rf.{i * 7 + c:032x}" for i in range(12) for c in range(3)],
-        "photographs": [f"IMG_20190801_{120000 + 37 * i}" for i in range(40)],
+        "photographs": [f"IMG_20190801_{120000 + 37 * i + i * i % 11}" for i in range(40)],
         "numbers": [f"{i:04}" for i in range(40)],
         "years": [f"{year}_{number:06}" for year in (2007, 2008, 2009) for number in range(17, 900, 61)],
         "classes": [f"{name}_{i}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
-        "lesions": [f"ISIC_{i * 13:07}" for i in range(40)],
+        "lesions": [f"ISIC_{i * 13 + i * i % 11:07}" for i in range(40)],
         "scenes": [f"scene_{s:05}/2D/{s * 7}/{i}/rgb" for s in range(4) for i in range(3)],
         "fruits": [f"{box}/{name}" for box in ("a1", "a2", "a3", "rest") for name in ("apple", "pear", "plum")],
     }[kind]
@@ -287,6 +288,7 @@ def names_of(kind: str) -> list[str]:
     [
         ("frames", "^([^_]+)_", 5),
         ("slices", "^([^_]+)_", 4),
+        ("drives", "^([^_]+)_", 3),
         ("tiles", "^([^_]+)_", 5),
         ("rows and columns", "^(.+)_[^_]*_", 5),
         ("views", "^([^_]+)_", 5),
@@ -333,6 +335,31 @@ def test_frames_of_one_video_are_held_out_in_blocks() -> None:
     groups = [stem_group(stem, found.pattern) for stem in stems]
     assert found.num_groups == len(set(groups)) == 12
     assert sum(one != other for one, other in itertools.pairwise(groups)) == 11  # each block is in one piece
+
+
+@pytest.mark.parametrize("name", ["{:05}", "v_{:05}"])
+def test_frames_that_do_not_look_alike_are_held_out_in_blocks_where_their_numbers_go_in_steps(name: str) -> None:
+    found = find_sequences([name.format(30 * i) for i in range(120)], None, parts=3)
+    assert found is not None
+    assert found.num_groups == 36
+    assert find_sequences([name.format(30 * i + i * i % 7) for i in range(120)], None, parts=3) is None
+
+
+@pytest.mark.parametrize("word", ["tile_", "patch", "Slice-", "z"])
+def test_parts_of_pictures_that_only_a_word_tells_are_held_out_in_blocks(word: str) -> None:
+    found = find_sequences([f"{word}{i:04}" for i in range(120)], None, parts=3)
+    assert found is not None
+    assert found.num_groups == 12
+    assert find_sequences([f"photo_{i:04}" for i in range(120)], None, parts=3) is None
+
+
+def test_of_few_large_groups_no_more_are_held_out_than_comes_nearest_to_the_share(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for place in range(64):
+        write_image(root / f"images/patient{place // 8}_slice{place % 8}.png", place)
+        write_mask(root / f"masks/patient{place // 8}_slice{place % 8}.png", regions(place, [0, 1]))
+    parts = split_records(init(root), tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 48, "val": 8, "test": 8}
 
 
 def test_a_video_is_held_out_by_sequence_and_check_sees_no_leak(tmp_path: Path) -> None:

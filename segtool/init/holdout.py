@@ -23,6 +23,7 @@ from segtool.init.shapes import labels_of
 
 MANY_PAIRS = 50
 MOST = 0.7  # share of the pairs that one group may hold
+SMALLER = 2 / 3  # times the usual shares, where groups are large
 NUM_SEEDS = 32
 NUM_STRATIFIED = 8  # seeds with `stratify`, which differ little
 
@@ -92,6 +93,11 @@ class _Pool:
             tried += 1
         return best, tried
 
+    def misses(self, division: _Division) -> float:
+        """Returns by how many pairs in all the parts that are held out miss their shares."""
+        wanted = {name: share * len(self.records) for name, share in self.shares.items()}
+        return sum(abs(len(division.parts[name]) - count) for name, count in wanted.items())
+
     def _divided(self, split: Split) -> _Division:
         parts = hold_out(self.records, self.shares, split, self.presence)
         part_of = np.zeros(len(self.records), int)
@@ -133,6 +139,11 @@ def choose_split(
             other, tried_too = pool.best(way)
             if other.rank > best.rank and other.leaks <= best.leaks / 2:
                 sequences, best, tried = way, other, tried_too
+    if sequences:  # whole groups overshoot: of 8 patients 15 % are two
+        smaller = {name: round(share * SMALLER, 2) for name, share in shares.items()}
+        other, tried_too = replace(pool, shares=smaller).best(sequences)
+        if other.rank >= best.rank and pool.misses(other) < pool.misses(best):
+            shares, best, tried = smaller, other, tried_too
     chosen: dict[str, float | int | str | bool] = {**shares, "seed": best.split.seed}
     if best.split.group:
         chosen["group"] = best.split.group

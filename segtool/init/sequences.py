@@ -1,7 +1,7 @@
 """Which images belong together by name: frames of a video, slices of a patient, tiles of a picture.
 
 A name is only taken as a sequence's where something speaks for it: a word that says so, places on a grid, numbers that
-begin again in each group, or pictures that resemble their neighbours more than others.
+begin again in each group or go on in equal steps, or pictures that resemble their neighbours more than others.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from math import gcd
 import numpy as np
 
 FRAME_WORDS = "frame|frm|slice|layer|f|z|t"
+PART_WORDS = "tile|patch|crop|chip"
 GROUP_WORDS = (
     "patient|pat|subject|subj|sub|case|video|vid|clip|seq|sequence|scene|volume|vol|scan|slide|wsi|stack|series|session"
     "|flight|plot|plant|site|tile|mosaic|area|city"
 )
 VIEW_WORDS = "pre|post|before|after|left|right"
+STEPS = 0.8  # least share of the numbers that follow the one before them by the step of their group
 MAX_NEIGHBOURS = 2000  # pairs of pictures that are compared
 MAX_OTHERS = 1000
 
@@ -125,6 +127,8 @@ def _evidence(
     frames = kind == "folder" and all(re.search(r"(?:^|\D)\d{4,}$", stem) for stem in stems)
     if (coded > len(groups) / 2 or frames) and len(stems) >= 3 * len(groups) and _begins_again(groups, stems):
         return f"images numbered anew {'in each folder' if kind == 'folder' else 'behind each name'}"
+    if (coded > len(groups) / 2 or kind == "folder") and _go_in_steps(list(groups.values()), stems):
+        return "numbered in equal steps, as frames of a recording and tiles of a picture are"
     if pictures is not None and (figures := _resemble(list(groups.values()), stems, pictures)):
         return f"neighbours in name resemble each other: {figures}"
     return None
@@ -163,6 +167,18 @@ def _begins_again(groups: Mapping[str, list[int]], stems: Sequence[str]) -> bool
     return bool(alike >= 0.8 * len(several))
 
 
+def _go_in_steps(groups: Sequence[Sequence[int]], stems: Sequence[str]) -> bool:
+    """Whether numbers go on in equal steps of two and more in each group: every 30th frame of a video."""
+    kept = total = 0
+    for own in groups:
+        numbers = [_numbers(stems[place].rpartition("/")[2]) for place in own]
+        steps = np.diff(sorted(some[-1] for some in numbers if some))
+        usual = int(np.median(steps)) if len(steps) else 1
+        kept += int((steps == usual).sum()) * (usual > 1)
+        total += len(own) - 1
+    return kept >= max(3, STEPS * total)
+
+
 def _resemble(groups: Sequence[Sequence[int]], stems: Sequence[str], pictures: np.ndarray) -> str:
     """Returns how much more pictures resemble their neighbours in a group than others, or "" where they hardly do."""
     near = []
@@ -190,10 +206,15 @@ def _likeness(pictures: np.ndarray, pairs: np.ndarray) -> float:
 
 def _blocks(stems: Sequence[str], pictures: np.ndarray | None, parts: int) -> Sequences | None:
     """Returns blocks of consecutive numbers where the images follow each other and nothing names their sequences."""
-    if pictures is None or not all(re.search(r"\d$", stem) for stem in stems):
+    if not all(re.search(r"\d$", stem) for stem in stems):
         return None
-    figures = _resemble([range(len(stems))], stems, pictures)
-    if not figures:
+    evidence = _resemble([range(len(stems))], stems, pictures) if pictures is not None else ""
+    if not evidence and _go_in_steps(list((group_stems(stems, r"^(.*?)\d+$") or {}).values()), stems):
+        evidence = "numbered in equal steps"
+    words = re.compile(rf"(?i)(?:^|[^a-z])(?:{FRAME_WORDS}|{PART_WORDS})[^a-z]?\d+$")
+    if not evidence and all(map(words.search, stems)):
+        evidence = "by their names"
+    if not evidence:
         return None
     for digits in (3, 2, 1):
         pattern = rf"^(.*?)\d{{1,{digits}}}$"
@@ -203,6 +224,6 @@ def _blocks(stems: Sequence[str], pictures: np.ndarray | None, parts: int) -> Se
             return Sequences(
                 pattern,
                 len(groups),
-                f"consecutive frames ({figures}), cut into {len(groups)} blocks of about {size} that follow each other",
+                f"consecutive images ({evidence}), cut into {len(groups)} blocks of about {size} in a row",
             )
     return None
