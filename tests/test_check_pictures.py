@@ -239,21 +239,24 @@ def test_a_class_of_another_share_in_validation_is_a_note_and_a_small_difference
 @pytest.mark.parametrize(
     ("one", "other", "told"),
     [
-        ((0.0, 0.1), (0.2, 0.3), True),
-        ((0.0, 0.0), (0.1, 0.1), False),  # ten times two are too few to be sure
-        ((0.0, 0.1, 0.1, 0.1), (0.0, 0.2, 0.3, 0.3), False),  # some pictures of both are alike
-        ((0.0, 0.0004), (0.0005, 0.0009), False),  # rare in both
-        ((0.30, 0.32), (0.33, 0.35), False),  # hardly more
-        ((0.010, 0.012), (0.030, 0.036), True),  # three times as much
+        ({0.3: 20}, {0.5: 20}, True),
+        ({0.3: 4}, {0.5: 4}, False),  # chance gives that
+        ({0.1: 80, 0.5: 20}, {0.5: 100}, True),
+        ({0.1: 60, 0.5: 40}, {0.5: 100}, False),  # too many pictures of both are alike
+        ({0.3: 20}, {0.44: 20}, False),  # hardly more
+        ({0.01: 20}, {0.03: 20}, True),  # three times as much
+        ({0.01: 20}, {0.029: 20}, False),
+        ({0.0002: 20}, {0.0009: 20}, False),  # rare in both
+        ({0.0: 20}, {0.5: 20}, False),  # absent, which is another finding
     ],
 )
 def test_shares_of_a_class_are_of_another_kind_where_they_hardly_overlap_and_differ_much(
-    one: tuple[float, ...], other: tuple[float, ...], told: bool
+    one: dict[float, int], other: dict[float, int], told: bool
 ) -> None:
-    counts = (10, 1) if other == (0.1, 0.1) else (20, 20)
-    parts = [np.repeat(values, count) for values, count in zip((one, other), counts, strict=True)]
+    parts = [np.repeat(list(counts), list(counts.values())) for counts in (one, other)]
     assert of_splits._apart(*parts)[0] == told
     assert not of_splits._apart(parts[0], np.zeros(0))[0]
+    assert not of_splits._apart(np.zeros(0), parts[1])[0]
 
 
 GREY = (ClassSpec("out", (0,)), ClassSpec("in", (1, 255)))

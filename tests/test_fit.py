@@ -127,6 +127,20 @@ def test_votes_that_say_nothing_choose_no_grid() -> None:
     assert choose_grid(np.array([])) is None
     assert choose_grid(np.array([0.3])) is None
     assert choose_grid(np.full(4, 0.3)) == "apply"
+    assert choose_grid(np.tile([0.9, -0.7], 20)) is None  # of two minds
+    assert choose_grid(np.full(1000, 0.04)) is None  # hardly better, in however many
+
+
+@pytest.mark.parametrize(
+    ("against", "told"),
+    [([-0.44], 0), ([-0.46], 1), ([-0.31, -0.31], 0), ([-0.33, -0.33, -0.13, -0.11], 3), ([-0.2], 0)],
+)
+def test_votes_against_all_others_are_told_where_they_are_sure_and_so_are_weaker_ones_beside_them(
+    against: list[float], told: int
+) -> None:
+    assert contrary(np.array([*against, *[0.3] * 20])) == list(range(told))
+    assert contrary(np.array([*against, *[0.1] * 20])) == []  # where votes tell hardly anything
+    assert contrary(np.array([])) == []
 
 
 def test_a_mask_of_a_picture_that_is_not_there_is_told_where_all_others_fit() -> None:
@@ -170,6 +184,19 @@ def test_a_turned_mask_is_found_where_the_others_fit_and_only_there() -> None:
     assert match(images, [*masks[:7], turned, *masks[8:]]).turned == {7: "turned to the left"}
     wide = [replace(image, size=(64, 128)) for image in images]
     assert match(wide, [replace(one, size=(64, 128)) for one in [*masks[:7], turned, *masks[8:]]]).turned == {}
+
+
+def test_masks_that_all_lie_otherwise_are_told_with_how_those_of_square_pictures_may_be_turned() -> None:
+    images, masks = pairs()
+    assert turned_masks(images, masks) == []
+    lying = [look_at_values(mask.path, np.rot90(drawn(n)[1]).copy()) for n, mask in enumerate(masks)]
+    assert turned_masks(images, lying) == [(place, "turned to the left") for place in range(COUNT)]
+    assert turned_masks(images[:7], lying[:7]) == []
+    wide = [replace(image, size=(64, 128)) for image in images[:8]] + images[8:]
+    assert turned_masks(wide, lying) == [(place, "turned to the left") for place in range(8, COUNT)]
+    assert turned_masks(wide[:15], lying[:15]) == []
+    below = [look_at_values(mask.path, drawn(n)[1][::-1].copy()) for n, mask in enumerate(masks)]
+    assert turned_masks(wide, below) == [(place, "mirrored top to bottom") for place in range(COUNT)]
 
 
 def test_roads_below_where_pictures_have_few_edges_are_not_taken_for_mirrored_ones() -> None:
