@@ -150,6 +150,33 @@ def test_a_mask_of_a_picture_that_is_not_there_is_told_where_all_others_fit() ->
     assert strangers_of(images[:19], [*masks[:7], masks[40], *masks[8:19]]) == []  # too few to stand out
 
 
+@pytest.mark.parametrize(
+    ("low", "others", "told"),
+    [
+        ([1.6], [5.0] * 20, 1),
+        ([1.7], [5.0] * 20, 0),
+        ([1.9], [8.0] * 20, 1),  # a quarter of what is usual
+        ([2.1], [8.0] * 20, 0),
+        ([1.6], [2.7, *[5.0] * 20], 1),
+        ([1.6], [2.5, *[5.0] * 20], 0),  # the next one is near
+        ([1.9], [3.6, *[8.0] * 20], 1),
+        ([1.9], [3.4, *[8.0] * 20], 0),
+        ([1.6] * 2, [5.0] * 18, 2),
+        ([1.6] * 3, [5.0] * 17, 0),  # more than a tenth
+        ([1.6], [5.0] * 18, 0),  # too few others
+        ([0.1], [1.9] * 20, 0),  # which do not fit either
+    ],
+)
+def test_strangers_fit_as_others_do_and_stand_out_below_all_the_rest(
+    low: list[float], others: list[float], told: int
+) -> None:
+    fits = dict(enumerate([*low, *others]))
+    masks = [MaskFacts(Path("m.png"), outline=np.ones((1, 4), np.uint8)) for _ in fits]
+    assert strangers(fits, masks) == list(range(told))
+    few = [replace(mask, outline=mask.outline * (n > 0)) for n, mask in enumerate(masks)]
+    assert strangers(fits, few) == list(range(1, told))
+
+
 def test_a_mask_of_few_edges_and_masks_that_fit_no_image_are_no_strangers() -> None:
     images, masks = pairs(40)
     speck = np.zeros(SIZE, np.uint8)

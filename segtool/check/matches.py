@@ -110,14 +110,13 @@ def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
     np.fill_diagonal(fits, 0)
     num_others = fits.size - len(fits)
     mean = fits.sum(dtype=np.float64) / num_others
-    deviation = (np.square(fits).sum(dtype=np.float64) / num_others - mean**2) ** 0.5
+    deviation = max((np.square(fits).sum(dtype=np.float64) / num_others - mean**2) ** 0.5, 1e-6)
     fits -= mean
-    fits /= max(deviation, 1e-6)
-    own = (own - mean) / max(deviation, 1e-6)
+    fits /= deviation
+    own = (own - mean) / deviation
     sizes = {size: number for number, size in enumerate({file.size for file in (*images, *masks)})}
     of_image, of_mask = (np.array([sizes[file.size] for file in files]) for files in (images, masks))
-    if len(sizes) > 1:
-        fits[of_mask[:, None] != of_image] = -np.inf
+    fits[of_mask[:, None] != of_image] = -np.inf
     np.fill_diagonal(fits, -np.inf)
     turned: dict[int, str] = {}
     if np.median(own) >= TELLING:
@@ -174,8 +173,6 @@ def _swaps(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
     least = max(SWAP_GAIN + max(0.0, 0.5 * float(np.log10(len(own) / 300))), 1.5 * usual)
     gains = fits - own[:, None]
     together = gains + gains.T
-    if together.max() < least:
-        return set()
     clear = (together >= least) & (np.minimum(gains, gains.T) >= LINK_GAIN) & (fits + fits.T >= 1.2 * usual)
     clear &= together >= together.max(axis=1, keepdims=True)
     clear &= together >= together.max(axis=0, keepdims=True)
