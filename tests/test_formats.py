@@ -620,6 +620,14 @@ def test_images_that_were_all_predicted_are_images_where_the_config_says_so(tmp_
     assert [record.stem for record in find_pairs(tmp_path / "images", tmp_path / "masks", NONE).records] == ["0", "1"]
 
 
+@pytest.mark.parametrize("mask", ["{}_silhouette", "silhouette_{}"])
+def test_few_masks_among_many_images_are_told_by_any_word_for_them(tmp_path: Path, mask: str) -> None:
+    touch(tmp_path, *(f"i{i}.png" for i in range(100)), mask.format("i3") + ".png", mask.format("i7") + ".png")
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert len(find_pairs(tmp_path, tmp_path, layout.pairing).records) == 2
+
+
 def test_class_ids_are_preferred_to_colours_and_instances(tmp_path: Path) -> None:
     touch(tmp_path / "images", "a_x.png", "b_x.png")
     for kind in ("color", "instanceIds", "labelIds"):

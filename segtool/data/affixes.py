@@ -13,36 +13,8 @@ from pathlib import Path
 from segtool.config import Pairing
 from segtool.data.files import stem_of
 from segtool.data.pairs import image_key, mask_key, strip, tell_apart
-from segtool.data.words import mask_rank, roles_in
+from segtool.data.words import FIRST, mask_rank, roles_in
 
-_MASK_AFFIXES = (
-    "_mask",
-    "_masks",
-    "_Mask",
-    "-mask",
-    "_GT",
-    "_gt",
-    "_annotation",
-    "_annotations",
-    "_label",
-    "_labels",
-    "_labelIds",
-    "_seg",
-    "_segmentation",
-    "_manual",
-    "_trimap",
-    "_target",
-    "_truth",
-    "_L",
-    "_color",
-    "_matte",
-    "_binary",
-    "_anno",
-    "_1stHO",
-    "_lab",
-    "_m",
-)
-_SECOND = re.compile(r"2nd|second|observer_?2|HO2", re.IGNORECASE)
 NEARLY = 0.9
 """What pairs this share of what the best does is as good, and the words decide."""
 FEW = 3
@@ -91,13 +63,11 @@ def guess_by_name(images: Sequence[str], masks: Sequence[str]) -> tuple[Pairing,
 def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     """Returns what tells images and masks in one folder apart, and the number of pairs that gives."""
     stems = [stem_of(file, folder) for file in files]
-    candidates = {Pairing(), *(Pairing(mask_suffix=affix) for affix in _MASK_AFFIXES)}
-    candidates |= {Pairing(mask_prefix=affix.strip("_-") + "_") for affix in _MASK_AFFIXES}
     tails, heads = _affixes(stems, end=True, least=0.2), _affixes(stems, end=False, least=0.2)
+    candidates = {Pairing(mask_suffix=affix) for affix in _affixes(stems, end=True, role="masks")}
+    candidates |= {Pairing(mask_prefix=affix) for affix in _affixes(stems, end=False, role="masks")}
     candidates |= {Pairing(image_suffix=a, mask_suffix=b) for a, b in product(tails, tails) if a != b}
     candidates |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in product(heads, heads) if a != b}
-    names = [stem.rpartition("/")[2] for stem in stems]
-    candidates = {Pairing(), *(pairing for pairing in candidates if _occurs(pairing, names))}
     counts = {}
     of_masks = set()
     for pairing in candidates:
@@ -117,11 +87,6 @@ def _are_named_masks(images: Iterable[str], masks: Iterable[str], pairing: Pairi
     keys = {mask_key(stem, pairing) for stem in masks}
     paired = [stem.rpartition("/")[2] for stem in images if image_key(stem, pairing) in keys]
     return bool(paired) and all("masks" in roles_in(name) for name in paired[:_LIKELY])
-
-
-def _occurs(pairing: Pairing, names: Sequence[str]) -> bool:
-    """Whether some name carries what is taken off masks; spares a pass over all files for what none does."""
-    return any(name.startswith(pairing.mask_prefix) and name.endswith(pairing.mask_suffix) for name in names)
 
 
 def count_pairs(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> int:
@@ -148,23 +113,14 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
         values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
         first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
         shown = mask_rank(f"{pairing.image_prefix} {pairing.image_suffix}") < 0  # `_color` beside `_label` and images
-        return _telling(pairing), _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), first, values
+        rank = mask_rank(f"{pairing.mask_prefix} {pairing.mask_suffix}")
+        kind = -1 if rank < 0 else int(rank == FIRST)  # second observers and colours last, train ids before ids
+        return kind, _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), first, values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)
     best = max((pairing for pairing in known if counts[pairing] >= NEARLY * most), key=rank)
     return best, counts[best]
-
-
-def _telling(pairing: Pairing) -> int:
-    """Returns -1 where what is taken off a mask says overlay, colour, instance or second observer.
-
-    Returns 1 where it says train ids or semantic, which stands beside ids of instances.
-    """
-    mask = f"{pairing.mask_prefix} {pairing.mask_suffix}"
-    if mask_rank(mask) < 0 or _SECOND.search(mask):
-        return -1
-    return int(any(word in re.sub(r"[^a-z]", "", mask.lower()) for word in ("trainids", "semantic")))
 
 
 def _words_fit(pairing: Pairing) -> int:
@@ -238,21 +194,24 @@ def _both_sided(images: Sequence[str], masks: Sequence[str]) -> set[Pairing]:
     return found | {Pairing(image_prefix=a, mask_suffix=b) for a, b in product(begins_of[0], ends_of[1])}
 
 
-def _affixes(stems: Sequence[str], *, end: bool, least: float) -> list[str]:
+def _affixes(stems: Sequence[str], *, end: bool, least: float = 0, role: str = "") -> list[str]:
     """Returns the ends (or beginnings) at a boundary of words that at least that share of the stems has, and "".
 
     One stem of a few may lack them.
+
+    Args:
+        role: What a word in them says; one stem is then enough.
     """
-    names = [stem.rpartition("/")[2] for stem in stems[:_SAMPLE]]
-    counts: Counter[str] = Counter()
+    names = [stem.rpartition("/")[2] for stem in (stems if role else stems[:_SAMPLE])]
+    same, counts = Counter(names), Counter[str]()
     for name in names:
         cuts = [match.start() for match in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=\))(?=.)|(?<=\d)(?=[^\W\d_])", name)]
         if not end:
             cuts = [match.end() for match in re.finditer(r"[\W_]+|(?<=[^\W\d_])(?=\d)", name)]
-        whole = {name} if end and names.count(name) > 1 and roles_in(name) else set()
+        whole = {name} if end and same[name] > 1 and roles_in(name) else set()
         counts.update(whole | {name[cut:] if end else name[:cut] for cut in cuts})
-    enough = max(min(least * len(names), len(names) - 1), min(2, len(names)))
-    frequent = [affix for affix, count in counts.items() if count >= enough]
+    enough = 1 if role else max(min(least * len(names), len(names) - 1), min(2, len(names)))
+    frequent = [affix for affix, count in counts.items() if count >= enough and (not role or role in roles_in(affix))]
     return ["", *sorted(frequent, key=lambda affix: -counts[affix])[:16]]
 
 

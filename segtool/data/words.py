@@ -38,8 +38,9 @@ _LABELLED = ("labeled", "labelled")  # train-labeled is the part of train that h
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _NEUTRAL, _FOR_PEOPLE, _OBSERVERS, _PREDICTED, _SECOND_CHOICE = (frozenset(words.split()) for words in _OTHERS.values())
 _KNOWN = _NEUTRAL | _MEANING.keys()
-_RANKS = {"manual": 3, "trainids": 3, "labeltrainids": 3, "semantic": 3, "semantics": 3}
-_RANKS |= {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
+FIRST = 3
+_FIRST = re.compile("manual|semantic|trainid")
+_RANKS = {"mask": 1, "masks": 1, "maskes": 1, "trimap": 0, "trimaps": 0}
 
 
 class Meaning(NamedTuple):
@@ -106,12 +107,15 @@ def says_predicted(name: str) -> bool:
 def mask_rank(name: str) -> int:
     """Returns how likely a name is that of the class masks, where several kinds lie side by side.
 
-    What one person drew by hand comes first, `mask` after all other words for the truth (a mask beside a manual
-    segmentation is the field of view), then a trimap, and colours, overlays, instances and a second observer last.
+    What one person drew by hand comes first, and ids to train on, `mask` after all other words for the truth (a mask
+    beside a manual segmentation is the field of view), then a trimap, and colours, overlays, instances and a second
+    observer last.
     """
     words = words_of(name)
     if (_SECOND_CHOICE | _FOR_PEOPLE | _PREDICTED) & {*words, *re.findall(r"[a-z]+", name.lower())}:
         return -1
+    if _FIRST.search(re.sub("[^a-z]", "", name.lower())):
+        return FIRST
     return max((_RANKS.get(word, 2 if _MEANING.get(word) == "masks" else 0) for word in words), default=0)
 
 
