@@ -528,6 +528,11 @@ def test_a_class_that_one_mask_alone_has_is_told_with_the_file(tmp_path: Path) -
     for finding in findings:
         assert finding.files == ("train/masks/train_4.png",)
         assert "all that there are in train/masks/train_4.png" in finding.example
+    few = make(tmp_path / "few", train=3, val=1, test=0)
+    few = replace(few, data=replace(few.data, test=None, classes=config.data.classes))
+    edit(tmp_path / "few/train/masks/train_1.png", lambda mask: mask[:1, :3].fill(3))
+    findings = check(few, tmp_path)
+    assert [finding.files for finding in findings if finding.code == "SEG402"] == [()]  # of four masks, one is many
 
 
 def test_a_rare_class_is_a_note_with_its_share(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from segtool.check.findings import NAMED, Finding, Severity, a_check, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
+from segtool.data.specks import SLIP_MASKS
 from segtool.errors import ConfigError, shown
 
 FEW_PAIRS = 5
@@ -79,7 +80,7 @@ def _holders(survey: Survey, names: list[str]) -> tuple[tuple[str, ...], str]:
     for path, use in survey.uses.items():
         for place in np.flatnonzero(use.pixels[places]).tolist():
             holders[names[place]].append(path)
-    single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1}
+    single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
     alone = f", and all that there are in {survey.name(single[names[0]])}" if names[0] in single else ""
     return few_names(survey, list(dict.fromkeys(single.values()))), alone
 
