@@ -299,9 +299,8 @@ def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     of_runs = flat[starts]
     distinct, counts = _count(of_runs, lengths)
     mixed = np.ones(flat.size, bool)  # begins no block of one value, as all in the last row and column
-    np.logical_or(begins.ravel()[1:-width], begins.ravel()[width + 1 :], out=mixed[: -width - 1])
-    for beside in (lower.ravel()[1:], lower.ravel()[:-1]):
-        mixed[: -width - 1] |= beside
+    np.logical_or(lower.ravel()[:-1], lower.ravel()[1:], out=mixed[: -width - 1])
+    mixed[: -width - 1] |= begins.ravel()[1:-width]  # where these three do not differ, the fourth does not either
     missing, number = _count(flat[np.flatnonzero(mixed)])
     solid, specks = counts.copy(), np.zeros_like(counts)
     solid[np.searchsorted(distinct, missing)] -= number
