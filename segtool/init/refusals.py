@@ -41,7 +41,7 @@ def require_whole_masks(train: Pairs, data: Data) -> None:
     several = numbered or len(kinds) >= PARTS or any(_name_two_parts(suffix, kind) for kind in kinds)
     if kinds and several and suffix and "masks" not in roles_in(suffix):
         raise DataError(_parts(data))
-    if (data.train.pairing or data.pairing).mask_words and (_are_of_other_classes(train) or _have_others_beside(train)):
+    if (data.train.pairing or data.pairing).mask_words and _have_others_beside(train):
         raise DataError(_parts(data))
 
 
@@ -94,13 +94,6 @@ def _lie_apart(one: Path, other: Path) -> bool | None:
     return bool(shared < TOUCHING and (first | second).mean() < 1 - TOUCHING)
 
 
-def _are_of_other_classes(train: Pairs) -> bool:
-    """Whether most of what is left over are masks of paired images, by their folders and names, of another kind."""
-    paired = {record.image.stem for record in train.records}
-    left = [path for path in train.images_without_mask if path.stem in paired and "masks" in roles_in(_around(path))]
-    return len(left) > 1 and 2 * len(left) > len(train.images_without_mask)
-
-
 def _have_others_beside(train: Pairs) -> bool:
     """Whether many images have no mask, and masks beside the paired ones bear their names but for one word."""
     if len(train.images_without_mask) < PARTLY * (len(train.records) + len(train.images_without_mask)):
@@ -114,10 +107,6 @@ def _have_others_beside(train: Pairs) -> bool:
 def _without_last_word(stem: str) -> tuple[str, ...]:
     words = words_and_numbers(stem)
     return tuple(words[:-1]) if words and words[-1].isalpha() and mask_rank(words[-1]) >= 0 else (stem,)
-
-
-def _around(path: Path) -> str:
-    return " ".join(path.parts[-3:-1])
 
 
 def require_one_picture(root: Path, data: Data) -> None:
@@ -161,7 +150,7 @@ def require_pictures(records: Sequence[Record], data: Data) -> None:
             "not here: put them into a folder images/, with the names of the masks"
         )
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
-    if says_masks(data.train.pairing or data.pairing) and not _lie_beside_pictures(sample, records):
+    if _says_masks(data.train.pairing or data.pairing):
         return
     facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
     flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
@@ -203,19 +192,12 @@ def _shows_again(record: Record) -> bool:
     return bool(same.mean() >= SAME and len(np.unique(image[same], axis=0)) > MANY_COLORS)
 
 
-def _lie_beside_pictures(sample: Sequence[Record], records: Sequence[Record]) -> bool:
-    """Whether other files beside the images hold no areas: those may be the pictures."""
-    used = {path for record in records for path in (record.image, record.mask)}
-    beside = [path for record in sample for path in record.image.parent.iterdir() if path.suffix in MASK_SUFFIXES]
-    return any(not are_flat([path]) for path in sorted(beside)[:MOST] if path not in used)
-
-
 def _lies_in_masks(image: Path, root: Path) -> bool:
     roles = roles_in(stem_of(image.parent, root))
     return "masks" in roles and "images" not in roles
 
 
-def says_masks(pairing: Pairing) -> bool:
+def _says_masks(pairing: Pairing) -> bool:
     """Whether what tells masks from images in one folder is a word for masks."""
     return "masks" in roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix} {pairing.mask_words}")
 

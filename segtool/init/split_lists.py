@@ -83,8 +83,6 @@ def find_split_lists(root: Path, train: Folders, pairs: Pairs, pairing: Pairing)
         if (score := (float(covered), float(len(group)), float(named), float(length))) > best:
             best, chosen = score, group
     found = {split: replace(train, list=part.path, part=part.part) for split, part in chosen.items()}
-    if chosen and "train" not in found:
-        found["train"] = train
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -136,10 +134,7 @@ def _groups(root: Path, *, whole: bool = False) -> Iterator[dict[str, _Part]]:
         split = meaning_of(stem).split or ("train" if whole else None)
         if split and cells:
             key = (os.path.dirname(path), _WORD.sub("*", stem.lower(), count=1))
-            if "trainval" in stem.lower():
-                groups[key].setdefault("train", _Part(path, None, tuple(cells), tuple(header)))
-            else:
-                groups[key][split] = _Part(path, None, tuple(cells), tuple(header))
+            groups[key][split] = _Part(path, None, tuple(cells), tuple(header))
     yield from groups.values()
 
 
