@@ -69,7 +69,7 @@ def _checked(survey: Survey) -> Iterable[list[Finding]]:
 
     if len(survey.images) < MANY:
         return map(found, CHECKS)
-    return each_in_processes(found, CHECKS, share=1)
+    return each_in_processes(found, CHECKS, share=10)  # in few processes, as few checks take long
 
 
 def _without_effects(findings: Sequence[Finding]) -> list[Finding]:
