@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from segtool.config import Config, Data, Folders, Pairing, Split
 from segtool.data.affixes import guess_pairing
+from segtool.data.files import MASK_SUFFIXES, list_files
+from segtool.data.folders import Tree
 from segtool.data.formats import split_records
 from segtool.data.layout import find_layout
 from segtool.data.pairs import Record, find_pairs, name_twins
@@ -618,6 +620,15 @@ def test_images_that_were_all_predicted_are_images_where_the_config_says_so(tmp_
     folders(tmp_path, (), ("0.png", "1.png"))
     predict(touch(tmp_path / "first", "0.png", "1.png"), tmp_path / "images")
     assert [record.stem for record in find_pairs(tmp_path / "images", tmp_path / "masks", NONE).records] == ["0", "1"]
+
+
+@pytest.mark.parametrize(("days", "kinds"), [(3, 3), (30, 0)])
+def test_names_that_come_again_in_several_places_are_kinds_where_they_are_few(
+    tmp_path: Path, days: int, kinds: int
+) -> None:
+    files = touch(tmp_path, *(f"{city}/day{day}/0.png" for city in ("oslo", "rome") for day in range(days)))
+    places = Tree(tmp_path, list_files(files, MASK_SUFFIXES)).places
+    assert len([place for place in places if place.inner]) == kinds
 
 
 @pytest.mark.parametrize("mask", ["{}_silhouette", "silhouette_{}"])
