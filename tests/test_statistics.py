@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -214,12 +215,17 @@ def test_a_reading_process_that_is_killed_is_told_with_cause_and_remedy(monkeypa
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
-def test_processes_end_with_the_one_that_asked_for_their_work(monkeypatch):
+def test_processes_end_with_the_one_that_asked_for_their_work_and_no_others_do(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(pools, "num_cores", lambda: 2)
     monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    other.start()
     values = each_in_processes(lambda number: time.sleep(60 * number) or number, [0, 1, 2], share=1)
     assert next(values) == 0
     start = time.monotonic()
     values.close()
     assert time.monotonic() - start < 30
+    other.join(0.5)
+    assert other.is_alive()
+    other.terminate()

@@ -161,24 +161,25 @@ def standard_errors(scores: Scores) -> StandardErrors:
     deviations = _deviations(true, union)
     defined = union.any(0)
     several = (union > 0).sum(0) > 1
-    by_class = zip(np.apply_along_axis(_error_of_sum, 0, deviations).tolist(), several.tolist(), strict=True)
-    pixels = np.array([[matrix.sum()] for matrix in counted], np.float64)
+    by_class = zip(_error_of_sum(deviations).tolist(), several.tolist(), strict=True)
+    pixels = np.array([matrix.sum() for matrix in counted], np.float64)
     return StandardErrors(
-        _error_of_sum(deviations[:, defined].mean(1)),
-        _error_of_sum(_deviations(true.sum(1, keepdims=True), pixels)[:, 0]),
+        float(_error_of_sum(deviations[:, defined].mean(1))),
+        float(_error_of_sum(_deviations(true.sum(1), pixels))),
         [error if known else None for error, known in by_class],
     )
 
 
 def _deviations(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns what each image (a row) adds to the deviation of ratios of sums, one a column; 0 of undefined ones."""
+    """Returns what each image adds to the deviation of a ratio of sums, N, or of K ratios, N K; 0 of undefined ones."""
     total = np.maximum(below.sum(0), 1)
     return (above - above.sum(0) / total * below) / total
 
 
-def _error_of_sum(deviations: NDArray[np.float64]) -> float:
+def _error_of_sum(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the standard error of the sum over images, N or N K, of what each adds."""
     images = len(deviations)
-    return float(np.sqrt(images / (images - 1) * (deviations**2).sum()))
+    return np.sqrt(images / (images - 1) * np.square(deviations).sum(0))
 
 
 def iou(matrix: Confusion) -> list[float | None]:

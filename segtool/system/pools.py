@@ -83,6 +83,7 @@ def each_in_processes(function: Callable[..., T], items: Sequence, *, share: int
     """
     count = min(num_threads(), len(items) // (share or SHARE))
     forks = count > 1 and sys.platform == "linux" and threading.active_count() == 1
+    others = multiprocessing.active_children()
     pool: Executor
     if forks:
         fork = multiprocessing.get_context("fork")
@@ -100,8 +101,9 @@ def each_in_processes(function: Callable[..., T], items: Sequence, *, share: int
             "out: end what else runs here, or set OMP_NUM_THREADS=1, with which one process does all the work"
         ) from error
     except BaseException:
-        for process in multiprocessing.active_children():  # what each is at may take long, and nobody asks for it now
-            process.terminate()
+        for process in multiprocessing.active_children():
+            if process not in others:  # what each is at may take long, and nobody asks for it now
+                process.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
