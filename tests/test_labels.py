@@ -421,6 +421,7 @@ def test_values_outside_of_where_are_not_looked_at() -> None:
     [
         (data(0, 1), stored([0, 255]), r"0/255.*values: \[255\]"),
         (data(0, 1), StoredMask(np.arange(400, dtype=np.uint16)[None], "I;16"), r"instance ids.*1\.\.65535"),
+        (data(0, 1), StoredMask(np.arange(184, dtype=np.uint16)[None], "I;16"), r"instance ids.*1\.\.65535"),
         (data(0, 255), stored(list(range(256))), "encoding: threshold"),
         (
             data(RED, encoding="rgb"),

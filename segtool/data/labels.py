@@ -260,7 +260,7 @@ class Labels:
         if len(unknown) > MANY:
             return (
                 "many stray values: soft edges or lossy compression need data.encoding: threshold; instance ids a "
-                "range, `values: [1..255]`"
+                "range, `values: [1..65535]`"
             )
         return "add a class with the value, or put it in data.ignore"
 
