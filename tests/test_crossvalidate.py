@@ -21,7 +21,7 @@ from segtool.commands.demo import make_dataset
 from segtool.commands.sources import Session
 from segtool.config import load_config
 from segtool.runs import history
-from segtool.scoring.folds import FoldScore, Spread, class_spreads, definition, to_json
+from segtool.scoring.folds import FoldScore, class_values, definition, spread, to_json
 from segtool.scoring.metrics import ImageScore, Scores
 from segtool.system import signals
 from segtool.training import train, training_step
@@ -316,12 +316,11 @@ def fold_score(number: int, matrix: list[list[int]]) -> FoldScore:
 
 def test_a_score_that_a_fold_does_not_have_is_in_neither_mean_nor_deviation() -> None:
     folds = [fold_score(1, [[3, 1], [0, 0]]), fold_score(2, [[4, 0], [0, 0]]), fold_score(3, [[4, 0], [2, 2]])]
-    spreads = dict(class_spreads([fold.val for fold in folds]))
-    assert spreads["b"].values == (0, None, 0.5)
-    assert spreads["b"].mean == 0.25
-    assert spreads["b"].std == pytest.approx(0.125**0.5)
-    assert (Spread((None, 0.5)).mean, Spread((None, 0.5)).std) == (0.5, None)
-    assert (Spread((None,)).mean, Spread(()).std) == (None, None)
+    values = dict(class_values([fold.val for fold in folds]))["b"]
+    assert values == (0, None, 0.5)
+    assert spread(values) == (0.25, pytest.approx(0.125**0.5))
+    assert spread((None, 0.5)) == (0.5, None)
+    assert spread((None,)) == spread(()) == (None, None)
     report = to_json(folds)
     assert report["test"] is None
     assert report["val"]["pooled"]["classes"][1]["iou"] == 2 / 5

@@ -38,37 +38,28 @@ class FoldScore:
     test: Scores | None
 
 
-@dataclass(frozen=True)
-class Spread:
-    """One score over folds; None where it is undefined."""
-
-    values: tuple[float | None, ...]
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the defined values."""
-        defined = self._defined()
-        return statistics.fmean(defined) if defined else None
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation of the defined values, with n - 1; None of fewer than two."""
-        defined = self._defined()
-        return statistics.stdev(defined) if len(defined) > 1 else None
-
-    def _defined(self) -> list[float]:
-        return [value for value in self.values if value is not None]
+Values = tuple[float | None, ...]
+"""One score over folds; None where it is undefined."""
 
 
-def summary_spreads(scores: Sequence[Scores]) -> dict[str, Spread]:
-    """Returns each score of the whole, by the name that `eval --json` gives it."""
-    return {name: Spread(tuple(one.summary[name] for one in scores)) for name in SUMMARY}
+def summary_values(scores: Sequence[Scores]) -> dict[str, Values]:
+    """Returns each score of the whole over the folds, by the name that `eval --json` gives it."""
+    return {name: tuple(one.summary[name] for one in scores) for name in SUMMARY}
 
 
-def class_spreads(scores: Sequence[Scores]) -> list[tuple[str, Spread]]:
-    """Returns the name and the IoU of each class."""
+def class_values(scores: Sequence[Scores]) -> list[tuple[str, Values]]:
+    """Returns the name of each class and its IoU over the folds."""
     columns = zip(*(iou(one.confusion) for one in scores), strict=True)
-    return [(name, Spread(values)) for name, values in zip(scores[0].names, columns, strict=True)]
+    return list(zip(scores[0].names, columns, strict=True))
+
+
+def spread(values: Values) -> tuple[float | None, float | None]:
+    """Returns mean and standard deviation (n - 1) of the defined values; None of none, or of fewer than two."""
+    defined = [value for value in values if value is not None]
+    return (
+        statistics.fmean(defined) if defined else None,
+        statistics.stdev(defined) if len(defined) > 1 else None,
+    )
 
 
 def pooled(folds: Sequence[FoldScore]) -> Scores:
@@ -121,14 +112,12 @@ def _tests(folds: Sequence[FoldScore]) -> list[Scores]:
 
 
 def _spread_json(scores: Sequence[Scores]) -> dict[str, Any]:
-    whole = summary_spreads(scores)
+    whole = {name: spread(values) for name, values in summary_values(scores).items()}
+    classes = [(name, *spread(values), list(values)) for name, values in class_values(scores)]
     return {
-        "mean": {name: spread.mean for name, spread in whole.items()},
-        "std": {name: spread.std for name, spread in whole.items()},
-        "classes": [
-            {"name": name, "mean": spread.mean, "std": spread.std, "iou": list(spread.values)}
-            for name, spread in class_spreads(scores)
-        ],
+        "mean": {name: mean for name, (mean, _) in whole.items()},
+        "std": {name: std for name, (_, std) in whole.items()},
+        "classes": [dict(zip(("name", "mean", "std", "iou"), row, strict=True)) for row in classes],
     }
 
 
@@ -138,15 +127,15 @@ def _table(title: str, scores: Sequence[Scores], together: Scores | None) -> Tab
     for name in ("mean", "std", *(["pooled"] if together else []), *map(str, range(1, len(scores) + 1))):
         table.add_column(name, justify="right")
 
-    def add(label: str, spread: Spread, whole: float | None) -> None:
-        values = [spread.mean, spread.std, *([whole] if together else []), *spread.values]
+    def add(label: str, values: Values, whole: float | None) -> None:
         # Names go in as Text: as strings they would be read as markup and emoji codes.
-        table.add_row(Text(shown(label)), *map(percent, values))
+        row = (*spread(values), *([whole] if together else []), *values)
+        table.add_row(Text(shown(label)), *map(percent, row))
 
     for label, name in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
-        add(label, summary_spreads(scores)[name], together.summary[name] if together else None)
+        add(label, summary_values(scores)[name], together.summary[name] if together else None)
     table.add_section()
     wholes = iou(together.confusion) if together else [None] * len(scores[0].names)
-    for (name, spread), whole in zip(class_spreads(scores), wholes, strict=True):
-        add(f"IoU {name}", spread, whole)
+    for (name, values), whole in zip(class_values(scores), wholes, strict=True):
+        add(f"IoU {name}", values, whole)
     return table
