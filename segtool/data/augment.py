@@ -31,18 +31,19 @@ def augment_pair(
     crop: tuple[int, int],
     augment: Augment,
     class_pixels: Sequence[int] | None = None,
+    centre: tuple[float, float] | None = None,
 ) -> tuple[NDArray, NDArray[np.uint8]]:
     """Returns the crop of an image H W C and its class indices H W that training sees.
 
     Args:
         crop: Height and width in pixels.
         class_pixels: Pixels of each class in the training masks, which `augment.rare` needs.
+        centre: As of `draw_geometry`; with `augment.rare` it is drawn.
 
     Raises:
         TypeError: the two are no arrays of these types and of one size, of which one could be moved without the other.
     """
     _require_pair(image, target)
-    centre = None
     if augment.rare:
         assert class_pixels is not None, "augment.rare needs the class frequencies"
         centre = draw_centre(rng, target, class_pixels, augment.rare)

@@ -72,21 +72,16 @@ class Source:
         shown = draw.window(self.image)
         crops = [Crop(f"without: {self.stem}", *unchanged, shown)]
         for epoch in range(COLUMNS - 1):
-            drawn = self._drawn(augment, epoch, centre=None if augment.rare else (y, x))
-            crops.append(Crop(f"draw {epoch + 1}", *drawn, shown))
+            crops.append(Crop(f"draw {epoch + 1}", *self._drawn(augment, epoch, centre=(y, x)), shown))
         return crops
 
     def _drawn(
         self, augment: Augment, epoch: int, *, centre: tuple[float, float] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         rng = self._generator(epoch)
-        if centre is None:
-            return augment_pair(
-                self.image, self.target, rng, crop=self.crop, augment=augment, class_pixels=self.class_pixels
-            )
-        size = (self.target.shape[0], self.target.shape[1])
-        geometry = draw_geometry(rng, size, self.crop, augment, centre=centre)
-        return cut(self.image, self.target, rng, geometry, augment)
+        return augment_pair(
+            self.image, self.target, rng, crop=self.crop, augment=augment, class_pixels=self.class_pixels, centre=centre
+        )
 
     def _generator(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, self.number])
