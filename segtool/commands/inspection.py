@@ -15,7 +15,7 @@ from segtool.data.pairs import Record
 from segtool.data.statistics import evenly, resolve_data
 from segtool.data.structures import Structure, measure_structures
 from segtool.errors import ConfigError, DataError, shown
-from segtool.models.layers import DEFINITIONS, Summary, describe, rows_table
+from segtool.models.layers import DEFINITIONS, OF_LAYERS, Summary, describe, rows_table
 from segtool.models.measure import SHIFTS, EffectiveField, Shift, effective_field, settle_norms, shift_consistency
 from segtool.models.segmenter import Segmenter, build_model, verify
 from segtool.system.terminal import Reporter, counted, percent
@@ -75,7 +75,7 @@ class Inspection:
         """Returns everything as plain data."""
         return {
             **vars(self.summary),
-            "layers": [vars(layer) for layer in self.summary.layers],
+            "layers": [{key: getattr(layer, key) for key in OF_LAYERS} for layer in self.summary.layers],
             "memory": {**vars(self.memory), "total": self.memory.total},
             "structures": None if self.structures is None else [asdict(structure) for structure in self.structures],
             "warnings": self.warnings,

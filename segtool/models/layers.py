@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segtool.models.operations import Operation
@@ -14,35 +14,9 @@ if TYPE_CHECKING:
 
 NARROW = 90  # columns up to which those of the table stand close together
 WIDE = 150  # columns from which a layer has its table's row to itself; below, it takes two lines
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution, pooling or upsampling."""
-
-    name: str
-    """Dotted name of the module, as in the weights' keys; "" where the network does it itself."""
-    kind: str
-    """What it is and its kernel, such as `conv 3x3`."""
-    channels: int
-    height: int
-    width: int
-    """Output size."""
-    formula: str
-    """The output height from the input height, such as `(240 + 2*1 - 3)/1 + 1 = 240`."""
-    stride: int | None
-    """Image pixels from one output pixel to the next; null behind a pooling of the whole image."""
-    receptive_field: int | None
-    """Image pixels along one axis that an output pixel depends on at most; null: the whole image. The statistics of
-    group and instance norms and the gates of squeeze-and-excitation blocks see the whole image too, and do not count
-    here."""
-    parameters: int
-    """Weights and biases, those of the norm that follows included."""
-    multiply_adds: int
-    """For one image; multiplications by weights only."""
-    kept: int
-    """Bytes that autograd keeps for the backward pass because of it and of the norm and activation after it, and of no
-    layer before; for one image, in float32."""
+OF_LAYERS = ("name", "kind", "channels", "height", "width", "formula")
+OF_LAYERS += ("stride", "receptive_field", "parameters", "multiply_adds", "kept")
+"""What `inspect --json` tells of each layer."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +27,8 @@ class Summary:
     """Channels, height and width of the image."""
     padded: tuple[int, int]
     """Height and width inside the network: the next multiples of the stride."""
-    layers: tuple[Layer, ...]
-    """In the order in which they run."""
+    layers: tuple[Operation, ...]
+    """In the order in which they run; what is kept of them is for one image."""
     stride: int
     """Largest stride inside: training crops are at least this large."""
     receptive_field: int | None
@@ -87,7 +61,7 @@ def describe(model: Segmenter, height: int, width: int, *, batch: int = 1) -> Su
     return Summary(
         input=size,
         padded=(height + sum(model.padding(height)), width + sum(model.padding(width))),
-        layers=tuple(_layer(operation, batch) for operation in operations),
+        layers=tuple(replace(operation, kept=round(operation.kept / batch)) for operation in operations),
         stride=model.stride,
         receptive_field=model.receptive_field,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -148,24 +122,7 @@ def _as_columns(cells: list[str], *, wide: bool) -> list[str]:
     return ["\n".join(column).rstrip() for column in columns]
 
 
-def _layer(operation: Operation, batch: int) -> Layer:
-    field = operation.field
-    return Layer(
-        name=operation.name,
-        kind=operation.kind,
-        channels=operation.channels,
-        height=operation.height,
-        width=operation.width,
-        formula=operation.formula,
-        stride=field.jump if field else None,
-        receptive_field=field.extent if field else None,
-        parameters=operation.parameters,
-        multiply_adds=operation.multiply_adds,
-        kept=round(operation.kept / batch),
-    )
-
-
-def _cells(layer: Layer) -> list[str]:
+def _cells(layer: Operation) -> list[str]:
     size = f"{layer.channels} x {layer.height} x {layer.width}"
     numbers = (layer.stride, layer.receptive_field, layer.parameters, layer.multiply_adds)
     return [layer.name or "(network)", layer.kind, size, layer.formula, *map(_number, numbers), _megabytes(layer.kept)]
@@ -180,7 +137,7 @@ def _megabytes(size: float) -> str:
 
 
 def _checkerboard(operation: Operation) -> str:
-    k, s = operation.kernel, operation.stride
+    k, s = operation.kernel, operation.step
     return (
         f"{operation.name}: kernel {k} is no multiple of stride {s} ({k} % {s} = {k % s}), so neighbouring outputs sum "
         f"unequally many terms (checkerboard); use kernel {-(-k // s) * s}"

@@ -21,30 +21,46 @@ class Operation:
     """One convolution, pooling or upsampling of a network."""
 
     name: str
-    """Dotted name of the module that did it."""
+    """Dotted name of the module that did it, as in the weights' keys; "" where the network does it itself."""
     kind: str
-    """What it is and the side of its kernel, such as `conv 3x3`."""
+    """What it is and its kernel, such as `conv 3x3`."""
     channels: int
     height: int
     width: int
     """Output size."""
     formula: str
-    """The output height from the input height, with its numbers."""
+    """The output height from the input height, such as `(240 + 2*1 - 3)/1 + 1 = 240`."""
     field: Field | None
     """None where every pixel of the image counts, or it is not known."""
     multiply_adds: int
     """For one image; multiplications by weights only, biases and interpolation left out."""
     kernel: int = 1
-    stride: int = 1
+    step: int = 1
+    """Pixels from one place of the kernel to the next: of the input, or of the output of an upsampling."""
     parameters: int = 0
-    """Of the module, and of the norm after it."""
+    """Weights and biases of the module, and of the norm after it."""
     kept: int = 0
-    """Bytes that autograd keeps for the backward pass because of it, or of the norm and the activation after it."""
+    """Bytes that autograd keeps for the backward pass because of it and of the norm and activation after it, and of no
+    layer before, in float32."""
+
+    @property
+    def stride(self) -> int | None:
+        """Image pixels from one output pixel to the next; null behind a pooling of the whole image."""
+        return None if self.field is None else self.field.jump
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Image pixels along one axis that an output pixel depends on at most; null: the whole image.
+
+        The statistics of group and instance norms and the gates of squeeze-and-excitation blocks see the whole image
+        too, and do not count here.
+        """
+        return None if self.field is None else self.field.extent
 
     @property
     def uneven_overlap(self) -> bool:
         """Whether neighbouring outputs of a transposed convolution sum unequally many terms."""
-        return self.kind.startswith("transposed") and self.kernel % self.stride != 0
+        return self.kind.startswith("transposed") and self.kernel % self.step != 0
 
 
 FieldOf = Callable[[Any], Field | None]
@@ -95,7 +111,7 @@ def _windowed(
     formula = f"{quotient if exact else f'{rounding}({quotient})'} + 1 = {result}"
     field = field_of(x)
     field = field and field.down(s, lambda v: range(v * s - p, v * s - p + reaching, d))
-    return _operation(_named(kind, kernel), output, formula, field, kernel=k, stride=s, multiply_adds=cost)
+    return _operation(_named(kind, kernel), output, formula, field, kernel=k, step=s, multiply_adds=cost)
 
 
 def _conv(
@@ -167,7 +183,7 @@ def _transposed(
     formula = f"{s}*({x.shape[-2]} - 1) + {k} - 2*{p} + {extra} = {output.shape[-2]}"
     cost = x[0].numel() * weight[0].numel()
     kind = _named("transposed conv", tuple(weight.shape[-2:]))
-    return _operation(kind, output, formula, field, kernel=k, stride=s, multiply_adds=cost)
+    return _operation(kind, output, formula, field, kernel=k, step=s, multiply_adds=cost)
 
 
 def _pool_to(field_of: FieldOf, output: Tensor, x: Tensor, output_size: Any, *_: Any) -> Operation:
@@ -219,7 +235,7 @@ def _copied(field_of: FieldOf, kind: str, output: Tensor, x: Tensor, ratio: int,
     field = field_of(x)
     field = field and field.up(ratio, reads)
     formula = f"{ratio}*{x.shape[-2]} = {output.shape[-2]}"
-    return _operation(kind, output, formula, field, kernel=ratio, stride=ratio)
+    return _operation(kind, output, formula, field, kernel=ratio, step=ratio)
 
 
 HANDLERS: dict[str, Callable[..., Operation]] = {
