@@ -24,7 +24,7 @@ from segtool.data import cache as cache_module
 from segtool.data.cache import Cache, choose_cache
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, permutation, stream_keys
-from segtool.data.loader import FEW, StepSampler, collate, evaluation_batches, num_workers, training_batches
+from segtool.data.loader import FEW, collate, evaluation_batches, num_workers, step_keys, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies
@@ -263,11 +263,11 @@ def test_each_epoch_holds_each_index_once_for_any_batch_and_world(length, batch,
     epochs = 3
     steps = -(-epochs * length // batch)
     worlds = [World(rank, size) for rank in range(size)]
-    ranks = [list(StepSampler(length, batch, seed, world, start=0, steps=steps)) for world in worlds]
+    ranks = [list(step_keys(length, batch, seed, world, start=0, steps=steps)) for world in worlds]
     assert {len(keys) for steps_of_rank in ranks for keys in steps_of_rank} == {batch // size}
     # Dealing the ranks' keys out in turn gives the stream of one process.
     dealt = [key for step in zip(*ranks, strict=True) for turn in zip(*step, strict=True) for key in turn]
-    alone = StepSampler(length, batch, seed, World(), start=0, steps=steps)
+    alone = step_keys(length, batch, seed, World(), start=0, steps=steps)
     assert dealt == [key for step in alone for key in step]
     counts = Counter(dealt)
     assert set(counts.values()) == {1}
@@ -288,11 +288,6 @@ def test_the_order_depends_on_seed_and_epoch():
     orders = {tuple(permutation(seed, epoch, 50)) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
     assert all(sorted(order) == list(range(50)) for order in orders)
-
-
-def test_the_sampler_knows_how_many_steps_are_left():
-    assert len(StepSampler(5, 2, 0, World(), start=3, steps=9)) == 6
-    assert len(StepSampler(5, 2, 0, World(), start=9, steps=3)) == 0
 
 
 def test_evaluation_takes_whole_images_one_by_one_in_order(records):

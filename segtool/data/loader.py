@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet, stream_keys
 from segtool.data.slots import Left, Slots, can_be_shared, make_slots
@@ -50,28 +50,14 @@ DEATHS = {
 }
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The keys of each step from `start` to `steps`: step s takes the stream's positions s B to (s + 1) B.
-
-    Rank r takes every world-th of them from its r-th.
-    """
-
-    def __init__(self, length: int, batch_size: int, seed: int, world: World, *, start: int, steps: int) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.seed = seed
-        self.world = world
-        self.start = start
-        self.steps = steps
-
-    def __len__(self) -> int:
-        return max(self.steps - self.start, 0)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.start, self.steps):
-            first = step * self.batch_size
-            keys = stream_keys(self.seed, self.length, first, first + self.batch_size)
-            yield keys[self.world.rank :: self.world.size]
+def step_keys(
+    length: int, batch_size: int, seed: int, world: World, *, start: int, steps: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Yields this process's keys of each step from `start` to `steps`: step s takes the stream's positions s B to
+    (s + 1) B, and rank r every world-th of them from its r-th."""
+    for step in range(start, steps):
+        keys = stream_keys(seed, length, step * batch_size, (step + 1) * batch_size)
+        yield keys[world.rank :: world.size]
 
 
 def training_batches(
@@ -95,11 +81,11 @@ def training_batches(
     Raises:
         DataError: a file cannot be used, or a worker died or hung.
     """
-    sampler = StepSampler(len(dataset), batch_size, dataset.seed, world, start=start, steps=steps)
+    keys = step_keys(len(dataset), batch_size, dataset.seed, world, start=start, steps=steps)
     pinned = device.type == "cuda"
     share = -(-batch_size // world.size)
     capacity = share * dataset.crop[0] * dataset.crop[1] * (4 * dataset.reader.channels + 1)
-    return batches(dataset, workers, capacity=capacity, pinned=pinned, batch_sampler=sampler)
+    return batches(dataset, workers, capacity=capacity, pinned=pinned, batch_sampler=keys)
 
 
 def evaluation_batches(dataset: EvaluationSet, world: World, *, workers: int) -> Iterator[Sample]:
