@@ -31,6 +31,7 @@ from segtool.data.statistics import class_frequencies
 from segtool.errors import DataError
 from segtool.system import memory
 from segtool.system.distributed import World
+from segtool.training.plan import Plan
 
 AUGMENT = Augment(scale=(0.7, 1.5), flip="both", rotate=20, color=0.3)
 CROP = (12, 10)
@@ -469,8 +470,9 @@ def test_a_jpeg_of_other_than_1_or_3_channels_is_a_problem_of_the_config(channel
 
 
 def test_the_classes_are_counted_where_the_augmentation_or_a_loss_asks_for_it(records):
-    pairs = {"train": records}
-    assert preparation.frequencies_of(config(), pairs) is None
-    assert preparation.frequencies_of(replace(config(), augment=Augment(rare=0.1)), pairs) == class_frequencies(
-        config(), records
-    )
+    def counted(config):
+        return preparation.prepared(config, plan, {"train": records}, torch.device("cpu"), World()).frequencies
+
+    plan = Plan(7, (8, 8), 1, 1, 2)
+    assert counted(config()) is None
+    assert counted(replace(config(), augment=Augment(rare=0.1))) == class_frequencies(config(), records)

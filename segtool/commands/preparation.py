@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from segtool.check.findings import Finding, Report
     from segtool.data.pairs import Record
-    from segtool.data.statistics import ClassFrequencies
     from segtool.models.encoders import Pretrained
     from segtool.system.distributed import World
     from segtool.system.terminal import Reporter
@@ -145,20 +144,14 @@ def planned(
 
 
 def prepared(config: Config, plan: Plan, records: Records, device: torch.device, world: World) -> Prepared:
-    """Returns the training of a plan, its classes counted where it asks for that."""
-    from segtool.training.plan import Prepared
-
-    return Prepared(config, plan, records, frequencies_of(config, records), world, device)
-
-
-def frequencies_of(config: Config, records: Records) -> ClassFrequencies | None:
-    """Returns how often each class occurs in the training masks, where a loss or the augmentation asks for it."""
+    """Returns the training of a plan, its classes counted where a loss or the augmentation asks for that."""
     from segtool.data.statistics import class_frequencies
     from segtool.training.losses import needs_frequencies
+    from segtool.training.plan import Prepared
 
-    if needs_frequencies(config.loss) or config.augment.rare:
-        return class_frequencies(config, records["train"])
-    return None
+    asked = needs_frequencies(config.loss) or config.augment.rare
+    frequencies = class_frequencies(config, records["train"]) if asked else None
+    return Prepared(config, plan, records, frequencies, world, device)
 
 
 def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporter: Reporter) -> tuple[Prepared, Budget]:
