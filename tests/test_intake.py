@@ -95,7 +95,7 @@ def report(segtool: Command, folder: Path, *options: str) -> tuple[int, dict[str
 
 def scored(config: Config, records: list[Record], predictor: Predictor | None = None, *, workers: int = 0) -> Scores:
     predictor = predictor or red(100)
-    dataset = EvaluationSet(records, evaluation.reader_for(predictor, config))
+    dataset = EvaluationSet(records, replace(Reader.of(config), channels=predictor.channels))
     return evaluation.evaluate(predictor, dataset, World(), workers=workers, reporter=Reporter(quiet=True))
 
 

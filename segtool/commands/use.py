@@ -47,8 +47,9 @@ def evaluate_session(
     from segtool.data.dataset import EvaluationSet
     from segtool.data.formats import records_to_score
     from segtool.data.loader import num_workers
+    from segtool.data.reader import Reader
     from segtool.prediction.predict import build_ensemble
-    from segtool.scoring.evaluate import evaluate, reader_for
+    from segtool.scoring.evaluate import evaluate
     from segtool.system.allocator import keep_freed_memory
     from segtool.system.devices import choose_device, place
     from segtool.system.distributed import join_world
@@ -67,7 +68,7 @@ def evaluate_session(
             _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
             predictor = build_ensemble(checkpoints, where, flip=flip)
         require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
-        dataset = EvaluationSet(records[name], reader_for(predictor, config))
+        dataset = EvaluationSet(records[name], replace(Reader.of(config), channels=predictor.channels))
         workers = num_workers(config.train.workers, where, world)
         limited = world.limited(config.train.timeout)
         scores = evaluate(predictor, dataset, limited, workers=workers, reporter=reporter, tile=tile)

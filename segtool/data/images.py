@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,19 @@ def read_image(
             opened, channels=channels, orientation=orientation, upright=upright, spool_pixels=spool_pixels
         )
     return np.require(pixels, requirements=["C", "W"])
+
+
+def read_views(
+    path: Path, channels: Sequence[int], *, exif: str, max_pixels: int, spool_pixels: int = SPOOL_PIXELS
+) -> np.ndarray:
+    """Returns an image as H W C, read once for each number of channels, one after the other along C.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    read = partial(read_image, path, exif=exif, max_pixels=max_pixels, spool_pixels=spool_pixels)
+    views = [read(channels=count) for count in channels]
+    return views[0] if len(views) == 1 else np.concatenate(views, axis=2)
 
 
 def read_opened(

@@ -84,7 +84,7 @@ def training_batches(
     keys = step_keys(len(dataset), batch_size, dataset.seed, world, start=start, steps=steps)
     pinned = device.type == "cuda"
     share = -(-batch_size // world.size)
-    capacity = share * dataset.crop[0] * dataset.crop[1] * (4 * dataset.reader.channels + 1)
+    capacity = share * dataset.crop[0] * dataset.crop[1] * (4 * sum(dataset.reader.channels) + 1)
     return batches(dataset, workers, capacity=capacity, pinned=pinned, batch_sampler=keys)
 
 

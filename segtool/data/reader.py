@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from segtool.config import Config
-from segtool.data.images import read_image
+from segtool.data.images import read_views
 from segtool.data.labels import Labels
 from segtool.data.pairs import Record
 from segtool.errors import DataError, shown
@@ -19,7 +19,8 @@ class Reader:
     """Reads records as a config says."""
 
     labels: Labels
-    channels: int
+    channels: tuple[int, ...]
+    """The numbers of channels that an image is read with, one after the other; several only for an ensemble."""
     exif: str
     max_pixels: int
 
@@ -27,11 +28,11 @@ class Reader:
     def of(cls, config: Config) -> Self:
         """Returns the reader of a config."""
         data = config.data
-        return cls(Labels.from_config(data), data.channels, data.exif, config.limits.max_pixels)
+        return cls(Labels.from_config(data), (data.channels,), data.exif, config.limits.max_pixels)
 
     def image(self, record: Record) -> np.ndarray:
         """Returns the image H W C."""
-        return read_image(record.image, channels=self.channels, exif=self.exif, max_pixels=self.max_pixels)
+        return read_views(record.image, self.channels, exif=self.exif, max_pixels=self.max_pixels)
 
     def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Returns image H W C and class indices H W. Raises DataError where their sizes differ."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
-from segtool.data.images import SPOOL_PIXELS, read_image
 from segtool.prediction.inference import BandPredictor, Piece, Predictor
 
 
 class Ensemble(BandPredictor):
     """Predictors whose class probabilities are averaged; with `flip`, also over the image and its mirror image.
 
-    It predicts as a `Predictor` does, from an image that holds what each member reads (`channels`, `read_views`).
+    It predicts as a `Predictor` does, from an image that holds what each member reads (`channels`).
 
     Args:
         members: Of the same classes on the same device; at least one.
@@ -74,16 +70,3 @@ def averaged(streams: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
             band[:, rows:] if band.shape[1] > rows else next(stream, None)
             for band, stream in zip(bands, streams, strict=True)
         ]
-
-
-def read_views(
-    path: Path, channels: Sequence[int], *, exif: str, max_pixels: int, spool_pixels: int = SPOOL_PIXELS
-) -> np.ndarray:
-    """Returns an image as H W C, read once for each number of channels, one after the other along C.
-
-    Raises:
-        DataError: as `read_image`.
-    """
-    read = partial(read_image, path, exif=exif, max_pixels=max_pixels, spool_pixels=spool_pixels)
-    views = [read(channels=count) for count in channels]
-    return views[0] if len(views) == 1 else np.concatenate(views, axis=2)

@@ -15,12 +15,12 @@ import torch
 
 from segtool.config import Config
 from segtool.data.draw import overlay
-from segtool.data.images import image_size
+from segtool.data.images import image_size, read_views
 from segtool.data.labels import Labels
 from segtool.data.spool import release
 from segtool.errors import CheckpointError, ConfigError, DataError, SegtoolError
 from segtool.models.segmenter import assemble, outline
-from segtool.prediction.ensemble import Ensemble, read_views
+from segtool.prediction.ensemble import Ensemble
 from segtool.prediction.inference import MAX_WHOLE_PIXELS, BandPredictor, Normalize, Predictor, fast_dtype, tile_advice
 from segtool.prediction.predicted_files import Job, remove_unfinished, require_replaceable, write_npy, write_png
 from segtool.runs.checkpoint import Checkpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -12,13 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segtool.config import Config
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import EvaluationSet
 from segtool.data.loader import evaluation_batches
-from segtool.data.pairs import Record
-from segtool.data.reader import Reader
-from segtool.prediction.ensemble import read_views
 from segtool.prediction.inference import BandPredictor, tile_advice
 from segtool.scoring.metrics import ImageScore, Scores, confusion_matrix
 from segtool.system.distributed import World
@@ -69,19 +64,3 @@ def evaluate(
         for row in sorted(world.gather(torch.from_numpy(mine)).numpy(), key=itemgetter(0))
     ]
     return Scores.of(labels.names, images)
-
-
-@dataclass(frozen=True)
-class ViewsReader(Reader):
-    """Reads a record with its image once for each number of channels that a predictor takes."""
-
-    views: tuple[int, ...] = ()
-
-    def image(self, record: Record) -> np.ndarray:
-        """Returns the image H W C, all its views one after the other along C."""
-        return read_views(record.image, self.views, exif=self.exif, max_pixels=self.max_pixels)
-
-
-def reader_for(predictor: BandPredictor, config: Config) -> Reader:
-    """Returns what reads records for `evaluate`: the masks as the config says, the images as the predictor needs."""
-    return replace(ViewsReader.of(config), views=predictor.channels)

@@ -105,7 +105,7 @@ class BlocksReader(Reader):
         blocks = rng.integers(0, PROBE_CLASSES, (-(-height // PROBE_BLOCK), -(-width // PROBE_BLOCK)), np.uint8)
         target = np.kron(blocks, np.ones((PROBE_BLOCK, PROBE_BLOCK), np.uint8))[:height, :width]
         image = (target * (255 // (PROBE_CLASSES - 1))).astype(np.uint8)
-        return np.repeat(image[..., None], self.channels, axis=2), target
+        return np.repeat(image[..., None], sum(self.channels), axis=2), target
 
 
 def moves_together(config: Config) -> Verdict:
