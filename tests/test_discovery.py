@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import check
 from PIL import Image
+from scenes import street
 from test_scaffold import init, make_set, regions, write_image, write_mask
 
 from segtool.config import Folders, Pairing
@@ -476,6 +477,19 @@ def test_of_several_images_of_a_mask_one_is_taken_loudly(tmp_path: Path) -> None
     assert note.startswith(
         "EACH MASK HAS 3 IMAGES, and those with _dusk alone are used: to train on the others (_night"
     )
+
+
+@pytest.mark.parametrize("formats", [("png", "tif"), ("png", "bmp"), ("png", "gif"), ("bmp", "tif"), ("png", "jpg")])
+def test_masks_of_a_format_that_is_usual_for_images_are_told_by_their_areas(
+    tmp_path: Path, formats: tuple[str, str]
+) -> None:
+    for index in range(3):
+        picture, mask = street(np.random.default_rng(index), (64, 96))
+        Image.fromarray(picture).save(tmp_path / f"{index}.{formats[0]}")
+        Image.fromarray(((mask > 2) * 255).astype(np.uint8)).save(tmp_path / f"{index}.{formats[1]}")
+    found = discover(tmp_path)
+    assert [record.image.suffix for record in found.pairs["train"].records] == 3 * [f".{formats[0]}"]
+    assert len(found.guess.codes) == 2
 
 
 def test_of_two_observers_in_one_folder_the_first_is_taken_and_the_other_named(tmp_path: Path) -> None:

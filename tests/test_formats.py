@@ -6,6 +6,7 @@ import os
 import unicodedata
 from itertools import product
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -233,6 +234,19 @@ def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path, mask: str, pairi
     touch(tmp_path, "a.jpg", mask)
     (record,) = find_pairs(tmp_path, tmp_path, pairing).records
     assert (record.image.name, record.mask and record.mask.name) == ("a.jpg", mask)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("a.png", "a.TIF"), ("a.jpg", "a.tif"), ("a.tif", "a.png"), ("a.png", "a.gif")]
+)
+def test_the_masks_in_one_folder_may_be_told_by_their_format(tmp_path: Path, image: str, mask: str) -> None:
+    touch(tmp_path, image, mask)
+    (record,) = find_pairs(tmp_path, tmp_path, Pairing(mask_format=mask[-3:].lower())).records  # type: ignore[arg-type]
+    assert (record.image.name, record.mask and record.mask.name) == (image, mask)
+
+
+def test_every_ending_of_masks_is_a_format_of_masks() -> None:
+    assert {f".{name}" for name in get_args(get_type_hints(Pairing)["mask_format"]) if name} == MASK_SUFFIXES
 
 
 def test_pictures_of_a_run_within_the_folder_of_images_are_no_images(tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ class Pairing:
     lacks one of the words is no image. A name that begins with that of a folder around it says it once: `7/7_1`."""
     mask_words: str = ""
     """Words that tell masks, as `label` of `label/7_label_001.png`; a file that lacks one of them is no mask."""
+    mask_format: Literal["", "bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"] = ""
+    """The ending of masks that lie in one folder with their images and bear the same names, as `7.tif` beside `7.png`.
+    Without it the images are what JPEGs there are, else WebP, else TIFF, else BMP."""
     by_number: bool = False
     """Whether numbers in stems are compared by their value, so that `img_001` is `img_1`."""
     by_name: bool = False

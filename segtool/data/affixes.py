@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from segtool.config import Pairing
 from segtool.data.files import stem_of
+from segtool.data.flatness import are_flat
 from segtool.data.pairs import image_key, mask_key, strip, tell_apart
 from segtool.data.words import FIRST, mask_rank, roles_in
 
@@ -68,6 +70,8 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     candidates |= {Pairing(mask_prefix=affix) for affix in _affixes(stems, end=False, role="masks")}
     candidates |= {Pairing(image_suffix=a, mask_suffix=b) for a, b in product(tails, tails) if a != b}
     candidates |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in product(heads, heads) if a != b}
+    if len(set(stems)) < len(stems) and (by_format := _told_by_format(files)):
+        candidates = candidates - {Pairing()} | {by_format}
     counts = {}
     of_masks = set()
     for pairing in candidates:
@@ -80,6 +84,16 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     of_images = [pairing for pairing in likely if pairing not in of_masks]
     told = any(most and counts[pairing] >= NEARLY * most for pairing in of_images)
     return _best(of_images if told else likely, counts)
+
+
+def _told_by_format(files: Sequence[Path]) -> Pairing | None:
+    """Returns a pairing by the one format that masks have, where files of others than the usual one hold areas."""
+    formats: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        formats[file.suffix.lower()[1:]].append(file)
+    flat: list[Any] = [name for name in formats if are_flat(formats[name])] if len(formats) > 1 else []
+    told = Pairing(mask_format=flat[0]) if len(flat) == 1 else Pairing()
+    return told if tell_apart(files, told) != tell_apart(files, Pairing()) else None
 
 
 def _are_named_masks(images: Iterable[str], masks: Iterable[str], pairing: Pairing) -> bool:

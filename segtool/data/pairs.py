@@ -66,10 +66,10 @@ def find_pairs(images: Path, masks: Path, pairing: Pairing) -> Pairs:
     An image and a mask belong together where their paths within the folders, or their names alone (`by_name`), are the
     same once the suffixes (`.jpg`) and what `pairing` takes off are gone; upper and lower case differ. A file that
     lacks the configured prefix or suffix still finds the one whose name it bears. `masks` may lie within `images`, or
-    be the same folder: then the files that carry the mask's prefix and suffix are the masks; where neither side has
-    any, JPEG files (without any, WebP, then TIFF, then BMP) are the images and the others the masks. Further files of a
-    paired image in such a folder (`a_mask_1.png`) are nobody's, and so is what was predicted into a folder among the
-    images: it is an image only where all of them are.
+    be the same folder: then the files that carry the mask's prefix and suffix, or its format, are the masks; where
+    nothing is given, JPEG files (without any, WebP, then TIFF, then BMP) are the images and the others the masks.
+    Further files of a paired image in such a folder (`a_mask_1.png`) are nobody's, and so is what was predicted into a
+    folder among the images: it is an image only where all of them are.
 
     Raises:
         DataError: one of the folders is not there or cannot be read.
@@ -217,6 +217,10 @@ def in_folder(file: Path, root: Path, name: str) -> bool:
 
 def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], list[Path]]:
     """Returns the images and the masks among the files of one folder."""
+    if pairing.mask_format:
+        files = list(files)
+        masks = [file for file in files if file.suffix.lower() == f".{pairing.mask_format}"]
+        return [file for file in files if file not in set(masks)], masks
     if replace(pairing, by_number=False, by_name=False) == Pairing():
         return _by_kind(files)
     of_image = (pairing.image_prefix, pairing.image_suffix)

@@ -103,7 +103,7 @@ def masks_among(data: Data, inputs: Sequence[Path], jobs: Sequence[Job]) -> Iter
                 yield shown(f"{given / masks}: {len(lying)} {told}; to leave them out, name {given / images} instead")
         for pairing in pairings:
             _, named = tell_apart(files, pairing)
-            if (pairing.mask_prefix or pairing.mask_suffix) and 0 < len(named) < len(files):
+            if (pairing.mask_prefix or pairing.mask_suffix or pairing.mask_format) and 0 < len(named) < len(files):
                 first = given / named[0].relative_to(folder)
                 yield shown(f"{first}: {len(named)} {told}; to leave them out, name the images alone")
 
