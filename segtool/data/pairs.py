@@ -218,9 +218,10 @@ def in_folder(file: Path, root: Path, name: str) -> bool:
 def tell_apart(files: Iterable[Path], pairing: Pairing) -> tuple[list[Path], list[Path]]:
     """Returns the images and the masks among the files of one folder."""
     if pairing.mask_format:
-        files = list(files)
-        masks = [file for file in files if file.suffix.lower() == f".{pairing.mask_format}"]
-        return [file for file in files if file not in set(masks)], masks
+        masks, images = [], []
+        for file in files:
+            (masks if file.suffix.lower() == f".{pairing.mask_format}" else images).append(file)
+        return images, masks
     if replace(pairing, by_number=False, by_name=False) == Pairing():
         return _by_kind(files)
     of_image = (pairing.image_prefix, pairing.image_suffix)
