@@ -23,6 +23,10 @@ import typer.main
 from PIL import Image
 from training import Trainer
 
+from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.histograms import histograms
+from segtool.data.outline import picture_maps, small_picture
+
 CLASSES = ("ground", "block", "ring")
 COLORS = np.array([[60, 60, 60], [200, 90, 30], [40, 120, 220]])
 
@@ -157,6 +161,17 @@ def random_image(size: tuple[int, int], dtype: type = np.uint8, channels: int = 
     """Returns noise, H W C; as float32 it lies between the whole numbers."""
     image = np.random.default_rng(seed).integers(256, size=(*size, channels), dtype=np.uint8)
     return image if dtype is np.uint8 else (image / np.float32(1.7)).astype(np.float32)
+
+
+def facts_of_pixels(path: Path, pixels: np.ndarray) -> ImageFacts:
+    """Returns the facts of an image H W C by which pictures are compared."""
+    (thumbnail,), (edges,) = picture_maps(small_picture(pixels)[None])
+    return ImageFacts(path, None, pixels.shape[:2], channels=pixels.shape[2], thumbnail=thumbnail, edges=edges)
+
+
+def facts_of_values(path: Path, values: np.ndarray) -> MaskFacts:
+    """Returns the facts of a mask H W of integers."""
+    return MaskFacts(path, None, values.shape, "L", **histograms(values[None])[0]._asdict())
 
 
 def write_pair(root: Path, split: str, stem: str, image: np.ndarray, mask: np.ndarray) -> None:

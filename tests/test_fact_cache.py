@@ -19,11 +19,11 @@ from segtool.data.fact_cache import FactCache
 from segtool.data.facts import (
     ImageFacts,
     MaskFacts,
+    facts_of_images,
+    facts_of_masks,
     look_at_files,
     look_at_images,
-    look_at_mask,
     look_at_masks,
-    look_at_picture,
 )
 from segtool.data.user_cache import VERSION, cache_directory, stamp
 from segtool.system import pools
@@ -42,10 +42,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     """The files that are decoded."""
     seen: Looks = []
-    for name in ("look_at_picture", "look_at_mask"):
+    for name in ("facts_of_images", "facts_of_masks"):
         real = getattr(facts, name)
         monkeypatch.setattr(
-            facts, name, lambda path, real=real, **options: (seen.append(path), real(path, **options))[1]
+            facts, name, lambda paths, real=real, **options: (seen.extend(paths), real(paths, **options))[1]
         )
     return seen
 
@@ -180,7 +180,7 @@ def test_a_broken_foreign_or_unwritable_cache_is_passed_over(tmp_path: Path, hom
     try:
         for _ in range(2):
             found = look_at_images(paths, max_pixels=10**8)
-            assert all(same(found[path], look_at_picture(path, max_pixels=10**8)) for path in paths)
+            assert all(map(same, found.values(), facts_of_images(paths, max_pixels=10**8)))
     finally:
         if home.is_dir():
             home.chmod(0o700)
@@ -205,7 +205,7 @@ def test_two_processes_at_once_find_the_same(tmp_path: Path, home: Path) -> None
     command = [sys.executable, "-c", program, *map(str, paths)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     told = [process.communicate(timeout=60)[0] for process in running]
-    expected = [look_at_picture(path, max_pixels=10**8).digest for path in paths]
+    expected = [facts.digest for facts in facts_of_images(paths, max_pixels=10**8)]
     assert told == [f"{expected}\n"] * 3
 
 
@@ -240,6 +240,6 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, home: Path, monke
         paths, paths[:3], max_pixels=10**8, progress=lambda done, total: told.append((done, total))
     )
     assert (list(found), list(masks)) == (paths, paths[:3])
-    assert all(same(found[path], look_at_picture(path, max_pixels=10**8)) for path in paths)
-    assert all(same(masks[path], look_at_mask(path, max_pixels=10**8)) for path in paths[:3])
+    assert all(map(same, found.values(), facts_of_images(paths, max_pixels=10**8)))
+    assert all(map(same, masks.values(), facts_of_masks(paths[:3], max_pixels=10**8)))
     assert told == [(done, 15) for done in range(1, 16)]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import check, config_of, write_pair
+from conftest import check, config_of, facts_of_pixels, facts_of_values, write_pair
 
 from segtool.check import of_fits
 from segtool.check.fit import choose_grid, contrary, turned_masks, votes_for_upright
 from segtool.check.matches import match, strangers
 from segtool.check.shift import common_shift, shift_surface, slopes_of
-from segtool.data.facts import ImageFacts, MaskFacts, look_at_pixels, look_at_values
+from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import apply_orientation
 
 SIZE = (64, 64)
@@ -35,8 +35,8 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def pairs(count: int = COUNT) -> tuple[list[ImageFacts], list[MaskFacts]]:
     both = [drawn(seed) for seed in range(count)]
     return (
-        [look_at_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)],
-        [look_at_values(Path(f"{n}.png"), mask) for n, (_, mask) in enumerate(both)],
+        [facts_of_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)],
+        [facts_of_values(Path(f"{n}.png"), mask) for n, (_, mask) in enumerate(both)],
     )
 
 
@@ -77,10 +77,10 @@ def test_all_masks_moved_on_are_found(shift: int) -> None:
 def test_nothing_is_told_where_masks_follow_no_edges_or_are_few() -> None:
     images, masks = pairs()
     rng = np.random.default_rng(1)
-    noise = [look_at_pixels(Path("x.png"), rng.integers(0, 256, (*SIZE, 3), np.uint8)) for _ in images]
+    noise = [facts_of_pixels(Path("x.png"), rng.integers(0, 256, (*SIZE, 3), np.uint8)) for _ in images]
     assert match(noise, masks).wrong == []
     assert match(images[:7], moved(masks[:7], [1, 4])).wrong == []
-    blank = [look_at_values(Path("x.png"), np.zeros(SIZE, np.uint8)) for _ in masks]
+    blank = [facts_of_values(Path("x.png"), np.zeros(SIZE, np.uint8)) for _ in masks]
     assert match(images, blank).wrong == []
 
 
@@ -113,7 +113,7 @@ def test_the_grid_of_the_masks_of_turned_photographs_is_found(orientation: int) 
     assert choose_grid(votes) == "apply"
     assert contrary(votes) == []
     back = {6: 8, 8: 6}.get(orientation, orientation)
-    stored = [look_at_values(mask.path, apply_orientation(drawn(n)[1], back).copy()) for n, mask in enumerate(upright)]
+    stored = [facts_of_values(mask.path, apply_orientation(drawn(n)[1], back).copy()) for n, mask in enumerate(upright)]
     assert choose_grid(votes_for_upright(turned, stored)) == "ignore"
     mixed = [*upright[:12], *stored[12:]]
     assert {12, 13} <= set(contrary(votes_for_upright(turned, mixed))) <= {12, 13, 14, 15}
@@ -181,7 +181,7 @@ def test_a_mask_of_few_edges_and_masks_that_fit_no_image_are_no_strangers() -> N
     images, masks = pairs(40)
     speck = np.zeros(SIZE, np.uint8)
     speck[2:4, 2:4] = 1
-    assert strangers_of(images, [*masks[:7], look_at_values(Path("7.png"), speck), *masks[8:]]) == []
+    assert strangers_of(images, [*masks[:7], facts_of_values(Path("7.png"), speck), *masks[8:]]) == []
     assert strangers_of(images, masks[1:] + masks[:1]) == []
 
 
@@ -202,12 +202,12 @@ def test_a_turned_mask_is_found_where_the_others_fit_and_only_there() -> None:
     images, masks = pairs()
     assert match(images, masks).turned == {}
     _, mask = drawn(7)
-    mirrored = look_at_values(Path("7.png"), mask[::-1].copy())
+    mirrored = facts_of_values(Path("7.png"), mask[::-1].copy())
     assert match(images, [*masks[:7], mirrored, *masks[8:]]).turned == {7: "mirrored top to bottom"}
     fitting_nothing = [*masks[5:], *masks[:5]]
     fitting_nothing[7] = mirrored
     assert match(images, fitting_nothing).turned == {}
-    turned = look_at_values(Path("7.png"), np.rot90(mask).copy())
+    turned = facts_of_values(Path("7.png"), np.rot90(mask).copy())
     assert match(images, [*masks[:7], turned, *masks[8:]]).turned == {7: "turned to the left"}
     wide = [replace(image, size=(64, 128)) for image in images]
     assert match(wide, [replace(one, size=(64, 128)) for one in [*masks[:7], turned, *masks[8:]]]).turned == {}
@@ -216,20 +216,20 @@ def test_a_turned_mask_is_found_where_the_others_fit_and_only_there() -> None:
 def test_masks_that_all_lie_otherwise_are_told_with_how_those_of_square_pictures_may_be_turned() -> None:
     images, masks = pairs()
     assert turned_masks(images, masks) == []
-    lying = [look_at_values(mask.path, np.rot90(drawn(n)[1]).copy()) for n, mask in enumerate(masks)]
+    lying = [facts_of_values(mask.path, np.rot90(drawn(n)[1]).copy()) for n, mask in enumerate(masks)]
     assert turned_masks(images, lying) == [(place, "turned to the left") for place in range(COUNT)]
     assert turned_masks(images[:7], lying[:7]) == []
     wide = [replace(image, size=(64, 128)) for image in images[:8]] + images[8:]
     assert turned_masks(wide, lying) == [(place, "turned to the left") for place in range(8, COUNT)]
     assert turned_masks(wide[:15], lying[:15]) == []
-    below = [look_at_values(mask.path, drawn(n)[1][::-1].copy()) for n, mask in enumerate(masks)]
+    below = [facts_of_values(mask.path, drawn(n)[1][::-1].copy()) for n, mask in enumerate(masks)]
     assert turned_masks(wide, below) == [(place, "mirrored top to bottom") for place in range(COUNT)]
 
 
 def test_roads_below_where_pictures_have_few_edges_are_not_taken_for_mirrored_ones() -> None:
     both = [road(seed) for seed in range(30)]
-    images = [look_at_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)]
-    assert turned_masks(images, [look_at_values(Path("m.png"), mask) for _, mask in both]) == []
+    images = [facts_of_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)]
+    assert turned_masks(images, [facts_of_values(Path("m.png"), mask) for _, mask in both]) == []
 
 
 def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_at(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import facts_of_pixels
 from PIL import Image, ImageEnhance, ImageFilter
 
 from segtool.check.likeness import looks_of, near_duplicates
-from segtool.data.facts import ImageFacts, look_at_pixels
-from segtool.data.outline import picture_maps
+from segtool.data.facts import ImageFacts
+from segtool.data.outline import small_picture
 
 SIZE = (96, 128)
 
@@ -57,7 +58,7 @@ def fundus(seed: int, light: float) -> Image.Image:
 
 
 def facts(image: Image.Image) -> ImageFacts:
-    return look_at_pixels(Path("x.png"), np.atleast_3d(np.asarray(image)))
+    return facts_of_pixels(Path("x.png"), np.atleast_3d(np.asarray(image)))
 
 
 def saved(image: Image.Image, folder: Path, quality: int) -> Image.Image:
@@ -144,5 +145,4 @@ def test_many_pictures_of_one_scene_are_one_group() -> None:
 def test_the_maps_of_a_decoded_picture_are_those_of_its_pixels(shape: tuple[int, int], mode: str) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (*shape, len(mode)), np.uint8)
     picture = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
-    for one, other in zip(picture_maps(pixels, picture), picture_maps(pixels), strict=True):
-        assert np.array_equal(one, other)
+    assert np.array_equal(small_picture(pixels, picture), small_picture(pixels))

@@ -13,7 +13,7 @@ from conftest import check
 from PIL import Image
 from test_scaffold import REAL, init, make_set, problems, regions, write_image, write_mask
 
-from segtool.data.facts import look_at_mask
+from segtool.data.facts import facts_of_masks
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
 from segtool.data.splits import class_presence
@@ -85,7 +85,7 @@ def test_real_instance_ids_are_objects() -> None:
     folder = REAL / "samples/tif16/masks"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
-    guess = guess_encoding([look_at_mask(path, max_pixels=10**8) for path in sorted(folder.iterdir())])
+    guess = guess_encoding([*facts_of_masks(sorted(folder.iterdir()), max_pixels=10**8)])
     assert (guess.codes, guess.spans) == (((0,), (1,)), {1: 65535})
 
 
@@ -534,7 +534,7 @@ def test_shapes_are_what_a_slow_count_gives(tmp_path: Path) -> None:
     mask[0:5, 0:3] = 1
     mask[10:12, 10:28] = 2
     root = make_set(tmp_path / "set", [mask])
-    facts = [look_at_mask(root / "masks/p0.png", max_pixels=10**6)]
+    facts = [*facts_of_masks([root / "masks/p0.png"], max_pixels=10**6)]
     shapes = measure_shapes(facts, guess_encoding(facts))
     edge = [mask[y, x] for y in range(20) for x in range(30) if y in (0, 19) or x in (0, 29)]
     assert shapes.border == tuple(edge.count(value) / len(edge) for value in range(3))

@@ -12,7 +12,6 @@ from conftest import check
 from PIL import Image, ImageDraw, ImageFilter
 
 from segtool.config import Config, load_config
-from segtool.data.facts import histogram
 from segtool.data.formats import split_records
 from segtool.data.labels import Labels
 from segtool.errors import DataError, SegtoolError
@@ -584,16 +583,6 @@ def test_the_root_is_relative_to_the_config_or_absolute_where_nothing_is_shared(
     (tmp_path / "b").mkdir()
     assert "root: ../a/set\n" in scaffold(root, config_dir=tmp_path / "b")
     assert f"root: {root}\n" in scaffold(root, config_dir=Path("/elsewhere"))
-
-
-@pytest.mark.parametrize("size", [(9, 11), (2, 2), (2, 1), (1, 2), (1, 1), (1, 9), (9, 1)])
-def test_solid_blocks_are_counted_as_a_slow_loop_counts_them(size: tuple[int, int]) -> None:
-    mask = np.random.default_rng(0).integers(0, 3, size)
-    mask[2:6, 3:8] = 2
-    values, counts, solid = histogram(mask.astype(np.uint8))
-    for value, count, blocks in zip(values, counts, solid, strict=True):
-        slow = sum((mask[y : y + 2, x : x + 2] == value).all() for y in range(size[0] - 1) for x in range(size[1] - 1))
-        assert (count, blocks) == ((mask == value).sum(), slow)
 
 
 @pytest.mark.parametrize("name", ["camvid", "em_membrane", "crackforest", "samples/suim", "samples/voc_palette"])

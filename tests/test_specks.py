@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from segtool.data import specks
-from segtool.data.specks import SPECK_PIXELS, count_specks
+from segtool.data.specks import SPECK_PIXELS, find_specks
 
 
 def counted(mask: np.ndarray) -> dict[int, int]:
-    begins = np.ones(mask.shape, bool)
+    begins, lower = np.ones((2, *mask.shape), bool)
     begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
+    lower[:-1] = mask[1:] != mask[:-1]
     starts = np.flatnonzero(begins)
-    return count_specks(mask.ravel()[starts], starts, np.diff(starts, append=mask.size), mask[1:] != mask[:-1])
+    return Counter(find_specks(mask.ravel()[starts], starts, np.diff(starts, append=mask.size), lower[None]).tolist())
 
 
 def flooded(mask: np.ndarray) -> dict[int, int]:

@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from segtool.data.codes import pack, unpack
 from segtool.data.fact_cache import FactCache, decode, encode
+from segtool.data.histograms import histograms
 from segtool.data.images import IMAGE_FORMATS, has_usual_samples, read_image, read_opened
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.opening import Opened, open_image, read_orientation
-from segtool.data.outline import outline_map, picture_maps
-from segtool.data.specks import count_specks
+from segtool.data.outline import is_plain, picture_maps, small_picture
 from segtool.data.user_cache import Stamp, stamp
 from segtool.errors import DataError, shown
 from segtool.system.allocator import keep_freed_memory
-from segtool.system.pools import each_in_processes
+from segtool.system.pools import SHARE, each_in_processes
 
 Facts: TypeAlias = "ImageFacts | MaskFacts"
 Progress = Callable[[int, int], None]
+_Read: TypeAlias = "tuple[dict[str, Any], np.ndarray]"
+"""The fields that a file tells by itself, and the array that the others are made of; empty where it cannot be read."""
 
+STACKED = 1 << 18  # elements of the arrays that are worked on at once, which stay in the processor's cache
+PARTS = 128  # of all files, which go to processes one by one
+MOST = 64  # files of a part
 KEPT_EVERY = 2.0  # seconds after which facts are entered into the cache, so that what is interrupted is not lost
 
 
@@ -148,12 +152,12 @@ def look_at_files(
     wanted: list[tuple[type[Facts], Path]] = [(ImageFacts, path) for path in dict.fromkeys(images)]
     wanted += [(MaskFacts, path) for path in dict.fromkeys(masks)]
 
-    def look(file: tuple[type[Facts], Path]) -> tuple[Stamp | None, bytes | Facts]:
-        """Returns the stamp of a file and what is kept of it, or the facts themselves where it cannot be read."""
-        kind, path = file
-        mark = stamp(path)
-        facts = (look_at_picture if kind is ImageFacts else look_at_mask)(path, max_pixels=max_pixels)
-        return mark, facts if facts.error else encode(facts)
+    def look(files: Sequence[tuple[type[Facts], Path]]) -> list[tuple[Stamp | None, bytes | Facts]]:
+        """Returns of each of some files of one kind its stamp and what is kept, or the facts where it is unreadable."""
+        paths = [path for _, path in files]
+        marks = [stamp(path) for path in paths]
+        facts = (facts_of_images if files[0][0] is ImageFacts else facts_of_masks)(paths, max_pixels=max_pixels)
+        return [(mark, one if one.error else encode(one)) for mark, one in zip(marks, facts, strict=True)]
 
     fresh: list[tuple[type[Facts], Path, Stamp, bytes]] = []
     kept = time.monotonic()
@@ -163,16 +167,20 @@ def look_at_files(
         if progress:
             for count in range(1, len(found) + 1):
                 progress(count, len(wanted))
-        for file, (mark, entry) in zip(left, each_in_processes(look, left), strict=True):
-            found[file] = decode(*file, entry) if isinstance(entry, bytes) else entry
-            if mark and isinstance(entry, bytes):
-                fresh.append((*file, mark, entry))
+        size = min(MOST, 1 + len(left) // PARTS)
+        kinds = [[file for file in left if file[0] is kind] for kind in (ImageFacts, MaskFacts)]
+        parts = [files[first : first + size] for files in kinds for first in range(0, len(files), size)]
+        for part, entries in zip(parts, each_in_processes(look, parts, share=SHARE // size), strict=True):
+            for file, (mark, entry) in zip(part, entries, strict=True):
+                found[file] = decode(*file, entry) if isinstance(entry, bytes) else entry
+                if mark and isinstance(entry, bytes):
+                    fresh.append((*file, mark, entry))
+                if progress:
+                    progress(len(found), len(wanted))
             if time.monotonic() - kept >= KEPT_EVERY:
                 cache.keep(fresh)
                 fresh.clear()
                 kept = time.monotonic()
-            if progress:
-                progress(len(found), len(wanted))
         if left:
             cache.keep(fresh)
             cache.forget_vanished()
@@ -180,8 +188,30 @@ def look_at_files(
     return of_images, {path: found[kind, path] for kind, path in wanted if kind is MaskFacts}
 
 
-def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:
-    """Returns the facts of an image after decoding all of it, whatever a config makes of it."""
+def facts_of_images(paths: Iterable[Path], *, max_pixels: int) -> Iterator[ImageFacts]:
+    """Yields the facts of images after decoding all of each, whatever a config makes of it."""
+    for files, pictures in _stacks(_read_image(path, max_pixels) for path in paths):
+        if not pictures.size:
+            yield from (ImageFacts(**known) for known in files)
+            continue
+        for known, thumbnail, edges in zip(files, *picture_maps(pictures), strict=True):
+            known["digest"] += _checksum(thumbnail)
+            yield ImageFacts(**known, thumbnail=thumbnail, edges=edges)
+
+
+def facts_of_masks(paths: Iterable[Path], *, max_pixels: int) -> Iterator[MaskFacts]:
+    """Yields the facts of masks, their histograms included."""
+    for files, masks in _stacks(_read_mask(path, max_pixels) for path in paths):
+        if not masks.size:
+            yield from (MaskFacts(**known) for known in files)
+            continue
+        for known, counted in zip(files, histograms(masks), strict=True):
+            known["digest"] += _checksum(counted.outline)
+            yield MaskFacts(**known, **counted._asdict())
+
+
+def _read_image(path: Path, max_pixels: int) -> _Read:
+    """Returns the facts of an image but its maps, and the picture that those are made of."""
     try:
         with open_image(path, formats=IMAGE_FORMATS, max_pixels=max_pixels) as opened:
             mode, orientation = opened.image.mode, read_orientation(opened)
@@ -189,25 +219,68 @@ def look_at_picture(path: Path, *, max_pixels: int) -> ImageFacts:
             pixels = read_opened(opened, channels=channels, orientation=orientation)
             if channels == 4 and not exact and bool((pixels[..., 3] == 255).all()):
                 pixels = pixels[..., : 1 if mode in ("L", "LA", "La") else 3]
-            picture = opened.image if _is_picture(opened, pixels, orientation) else None
-            return look_at_pixels(path, pixels, picture, mode=mode, orientation=orientation, exact=exact)
+            small = small_picture(pixels, opened.image if _is_picture(opened, pixels, orientation) else None)
     except DataError as error:
-        return ImageFacts(path, error=reason(error, path))
+        return {"path": path, "error": reason(error, path)}, _no_map()
+    known = {
+        "path": path,
+        "size": pixels.shape[:2],
+        "mode": mode,
+        "orientation": orientation,
+        "digest": _digest(pixels),
+        "channels": pixels.shape[2],
+        "exact": exact,
+        "plain": is_plain(small) and is_plain(pixels),
+        "deep": pixels.dtype != np.uint8,
+    }
+    return known, small
 
 
-def look_at_pixels(
-    path: Path,
-    pixels: np.ndarray,
-    picture: Image.Image | None = None,
-    *,
-    mode: str = "",
-    orientation: int = 1,
-    exact: bool = False,
-) -> ImageFacts:
-    """Returns the facts of an upright image H W C; `picture`: as in `picture_maps`."""
-    thumbnail, edges, plain = picture_maps(pixels, picture)
-    kind = (pixels.shape[:2], mode, orientation, _digest(pixels, thumbnail), pixels.shape[2], exact, plain)
-    return ImageFacts(path, None, *kind, thumbnail, edges, pixels.dtype != np.uint8)
+def _read_mask(path: Path, max_pixels: int) -> _Read:
+    """Returns the facts of a mask but its histogram, and its values."""
+    try:
+        stored = read_mask(path, max_pixels=max_pixels)
+    except DataError as error:
+        return {"path": path, "error": reason(error, path)}, _no_map()
+    colored = stored.values.ndim == 3
+    values = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
+    known: dict[str, Any] = {
+        "path": path,
+        "size": values.shape,
+        "mode": stored.mode,
+        "lossy": stored.lossy,
+        "colored": colored,
+        "palette": stored.palette,
+        "digest": _digest(values),
+        "step": stored.step,
+    }
+    if stored.alpha is not None:
+        opacity = histograms(stored.alpha[None])[0]
+        known |= {"alpha_values": opacity.values, "alpha_counts": opacity.counts, "alpha_solid": opacity.solid}
+        known["veiled"] = stored.veiled
+    return known, values
+
+
+def _stacks(read: Iterable[_Read]) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+    """Yields files with those that follow, their arrays as one, as long as these are of one kind and not too large."""
+    files: list[dict[str, Any]] = []
+    arrays: list[np.ndarray] = []
+    for known, array in read:
+        if arrays and (array.shape, array.dtype) != (arrays[0].shape, arrays[0].dtype):
+            yield files, _joined(arrays)
+            files, arrays = [], []
+        files.append(known)
+        arrays.append(array)
+        if (len(arrays) + 1) * array.size > STACKED:
+            yield files, _joined(arrays)
+            files, arrays = [], []
+    if arrays:
+        yield files, _joined(arrays)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns arrays as one; not a copy of one alone, which may be large."""
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
 
 
 def as_read(facts: ImageFacts, *, channels: int, exif: str, max_pixels: int) -> ImageFacts:
@@ -245,89 +318,13 @@ def _channels(opened: Opened) -> tuple[int, bool]:
     return 1 if mode in ("1", "L") or mode.startswith("I;16") else 3, False
 
 
-def _digest(values: np.ndarray, small: np.ndarray) -> str:
-    """Returns 64 bits of an array and its small map: enough to tell files apart, in a fifth of the time of BLAKE2."""
-    content = np.ascontiguousarray(values).data
-    start = zlib.crc32(repr((values.shape, values.dtype.str)).encode())
-    return f"{zlib.crc32(content, start):08x}{zlib.crc32(small.tobytes()):08x}"
+def _digest(values: np.ndarray) -> str:
+    """Returns 32 bits of an array, with as many of its map enough to tell files apart, sooner than BLAKE2 by far."""
+    return _checksum(np.ascontiguousarray(values), zlib.crc32(repr((values.shape, values.dtype.str)).encode()))
 
 
-def look_at_mask(path: Path, *, max_pixels: int) -> MaskFacts:
-    """Returns the facts of a mask, its histogram included."""
-    try:
-        stored = read_mask(path, max_pixels=max_pixels)
-    except DataError as error:
-        return MaskFacts(path, error=reason(error, path))
-    colored = stored.values.ndim == 3
-    plain = np.ascontiguousarray(pack(stored.values) if colored else stored.values)
-    kind = {"mode": stored.mode, "lossy": stored.lossy, "colored": colored, "palette": stored.palette}
-    facts = look_at_values(path, plain, **kind)
-    if stored.alpha is None:
-        return facts if stored.step == 1 else replace(facts, step=stored.step)
-    values, counts, solid = histogram(stored.alpha)
-    kept = {"alpha_values": values, "alpha_counts": counts, "alpha_solid": solid}
-    return replace(facts, veiled=stored.veiled, step=stored.step, **kept)
-
-
-def look_at_values(
-    path: Path,
-    values: np.ndarray,
-    *,
-    mode: str = "L",
-    lossy: bool = False,
-    colored: bool = False,
-    palette: bytes | None = None,
-) -> MaskFacts:
-    """Returns the facts of a mask H W of integers, colours packed."""
-    kind = (mode, lossy, colored, palette)
-    measured = _measure(values)
-    return MaskFacts(path, None, values.shape[:2], *kind, *measured, _digest(values, measured[-1]))
-
-
-def _measure(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns values, counts, solid, specks and outline of an H W array, as in `MaskFacts`.
-
-    Masks have a thirtieth as many runs of equal pixels as pixels: runs are counted, and blocks where they are mixed.
-    """
-    flat, width = values.ravel(), values.shape[1]
-    begins = np.empty(values.shape, bool)
-    np.not_equal(flat[1:], flat[:-1], out=begins.ravel()[1:])
-    begins[:, 0] = True
-    lower = values[1:] != values[:-1]
-    starts = np.flatnonzero(begins)
-    lengths = np.append(starts[1:], flat.size) - starts
-    of_runs = flat[starts]
-    distinct, counts = _count(of_runs, lengths)
-    mixed = np.ones(flat.size, bool)  # begins no block of one value, as all in the last row and column
-    np.logical_or(lower.ravel()[:-1], lower.ravel()[1:], out=mixed[: -width - 1])
-    mixed[: -width - 1] |= begins.ravel()[1:-width]  # where these three do not differ, the fourth does not either
-    missing, number = _count(flat[np.flatnonzero(mixed)])
-    solid, specks = counts.copy(), np.zeros_like(counts)
-    solid[np.searchsorted(distinct, missing)] -= number
-    for value, number in count_specks(of_runs, starts, lengths, lower).items():
-        specks[np.searchsorted(distinct, value)] = number
-    begins[:, 0] = False
-    begins[1:] |= lower
-    return distinct, counts, solid, specks, outline_map(begins)
-
-
-def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the distinct values of an H W array, their pixels and their 2x2 blocks, as int64."""
-    distinct, counts, solid, _, _ = _measure(values)
-    return distinct, counts, solid
-
-
-def _count(values: np.ndarray, lengths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct values, and how often each occurs; or the sums of what counts for each."""
-    if values.dtype == np.uint8:
-        places, distinct = values, None
-    else:
-        distinct, places = np.unique(values, return_inverse=True)
-    counts = np.bincount(places, lengths)
-    if distinct is None:
-        distinct = counts.nonzero()[0]
-        counts = counts[distinct]
-    return distinct.astype(np.int64), counts.astype(np.int64)
+def _checksum(array: np.ndarray, start: int = 0) -> str:
+    return f"{zlib.crc32(array.data, start):08x}"
 
 
 def reason(error: DataError, path: Path) -> str:

@@ -16,22 +16,31 @@ _ROOTS = np.sqrt(np.arange(256) * 255).astype(np.uint8)
 _ENOUGH = 160  # rows and columns that are looked at, of larger pictures
 
 
-def picture_maps(pixels: np.ndarray, picture: Image.Image | None = None) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Returns thumbnail and edge map of an image H W C, SIDE SIDE uint8 each, and whether all its pixels are equal.
+def small_picture(pixels: np.ndarray, picture: Image.Image | None = None) -> np.ndarray:
+    """Returns an image H W C of which maps are made: S S 1, or S S 3, uint8, with S 128, or 64 where it is smaller.
 
     Args:
         picture: The same in mode L or RGB, where there is one: Pillow takes rows and columns out of it sooner.
     """
     step = max(1, min(pixels.shape[:2]) // _ENOUGH)
-    fine = np.atleast_3d(np.asarray(_small(pixels[::step, ::step] if picture is None else _every(picture, step))))
-    bands = np.ascontiguousarray(fine.transpose(2, 0, 1))
-    steepest = _slopes(bands).max(axis=0)  # of the channels: red on blue may be equal in grey
-    plain = not steepest.any() and bool((pixels == pixels[0, 0]).all())
-    maps = np.empty((2, *steepest.shape), np.uint16)
+    picture = as_picture(pixels[::step, ::step]) if picture is None else _every(picture, step)
+    side = _FINE if min(picture.size) >= _FINE else _COARSE
+    return np.atleast_3d(np.asarray(picture.resize((side, side), Image.Resampling.BOX)))
+
+
+def is_plain(pixels: np.ndarray) -> bool:
+    """Whether all pixels of H W C are equal."""
+    return bool((pixels[0, 0] == pixels[-1, -1]).all() and (pixels == pixels[0, 0]).all())
+
+
+def picture_maps(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns thumbnails and edge maps of N of `small_picture`, N SIDE SIDE uint8 each."""
+    bands = np.ascontiguousarray(np.moveaxis(small, -1, 1))
+    maps = np.empty((2, len(bands), *bands.shape[2:]), np.uint16)
     maps[0] = _grey(bands)
-    np.minimum(2 * steepest, 255, out=maps[1])
-    thumbnail, pooled = _reduced(maps)
-    return thumbnail, _ROOTS[pooled], plain
+    np.minimum(2 * _slopes(bands).max(axis=1), 255, out=maps[1])  # of the channels: red on blue may be equal in grey
+    thumbnails, pooled = _reduced(maps)
+    return thumbnails, _ROOTS[pooled]
 
 
 def _every(picture: Image.Image, step: int) -> Image.Image:
@@ -41,17 +50,17 @@ def _every(picture: Image.Image, step: int) -> Image.Image:
 
 
 def _grey(bands: np.ndarray) -> np.ndarray:
-    """Returns the luminance of C H W uint8 as Pillow works it out, H W uint16."""
-    if len(bands) == 1:
-        return bands[0].astype(np.uint16)
-    return ((bands * _LUMINANCE).sum(axis=0, dtype=np.uint32) + 2**15 >> 16).astype(np.uint16)
+    """Returns the luminance of N C S S uint8 as Pillow works it out, N S S uint16."""
+    if bands.shape[1] == 1:
+        return bands[:, 0].astype(np.uint16)
+    return ((bands * _LUMINANCE).sum(axis=1, dtype=np.uint32) + 2**15 >> 16).astype(np.uint16)
 
 
 def _slopes(bands: np.ndarray) -> np.ndarray:
-    """Returns by how much the pixels of C H W uint8 differ from those to the left and above, uint16."""
+    """Returns by how much the pixels of ... S S uint8 differ from those to the left and above, uint16."""
     slopes = np.zeros(bands.shape, np.uint16)
     slopes[..., 1:] = distance(bands[..., 1:], bands[..., :-1])
-    slopes[:, 1:] += distance(bands[:, 1:], bands[:, :-1])
+    slopes[..., 1:, :] += distance(bands[..., 1:, :], bands[..., :-1, :])
     return slopes
 
 
@@ -61,26 +70,21 @@ def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _reduced(maps: np.ndarray) -> np.ndarray:
-    """Returns the rounded means of N squares in cells, N SIDE SIDE uint8; their sides are SIDE doubled some times."""
+    """Returns the rounded means of ... S S in cells, ... SIDE SIDE uint8; S is SIDE doubled some times."""
     cell = 1
-    while maps.shape[1] > SIDE:
-        rows = maps[:, ::2] + maps[:, 1::2]
+    while maps.shape[-1] > SIDE:
+        rows = maps[..., ::2, :] + maps[..., 1::2, :]
         maps, cell = rows[..., ::2] + rows[..., 1::2], 4 * cell
     return ((maps + cell // 2) // cell).astype(np.uint8)
 
 
-def outline_map(edges: np.ndarray) -> np.ndarray:
-    """Returns the share of edge pixels in each cell, SIDE SIDE uint8, of H W bool."""
-    height, width = edges.shape
-    image = Image.frombuffer("L", (width, height), edges.view(np.uint8) * np.uint8(255), "raw", "L", 0, 1)
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
-
-
-def _small(pixels: np.ndarray | Image.Image) -> Image.Image:
-    """Returns a picture of 128x128, or 64x64, in mode L or RGB; of many channels, the first."""
-    picture = pixels if isinstance(pixels, Image.Image) else as_picture(pixels)
-    side = _FINE if min(picture.size) >= _FINE else _COARSE
-    return picture.resize((side, side), Image.Resampling.BOX)
+def outline_maps(edges: np.ndarray) -> np.ndarray:
+    """Returns the share of edge pixels in each cell, N SIDE SIDE uint8, of N H W bool."""
+    count, height, width = edges.shape
+    white = edges.view(np.uint8) * np.uint8(255)
+    pictures = (Image.frombuffer("L", (width, height), one, "raw", "L", 0, 1) for one in white)
+    small = b"".join(one.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes() for one in pictures)
+    return np.frombuffer(small, np.uint8).reshape(count, SIDE, SIDE)
 
 
 def as_picture(pixels: np.ndarray) -> Image.Image:

@@ -15,22 +15,29 @@ FEW = 20
 MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told
 
 
-def count_specks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lower: np.ndarray) -> dict[int, int]:
-    """Returns the number of specks of each value of a mask: regions of up to 6 pixels, diagonals connected.
+def find_specks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Returns the value of each speck of N masks: of each region of up to 6 pixels, diagonals connected.
 
     Args:
-        values: Of its runs of equal pixels, row by row.
-        starts: Where these begin in the mask, each row's first one included.
+        values: Of the runs of equal pixels, mask by mask and row by row; no two masks have one in common.
+        starts: Where these begin, counted on through all masks; the first of each row included.
         lengths: Of the runs.
-        lower: H-1 W bool, whether a pixel differs from the one below.
+        lower: N H W bool, whether a pixel differs from the one below; so do all of the last row.
     """
-    short = np.flatnonzero(lengths <= SPECK_PIXELS)
-    if not FEW <= len(short) <= MAX_SHARE * (len(lower) + 1) * lower.shape[1]:
-        return {}
-    short = short[~_stand_in_column(starts[short], lower)]
-    if len(short) < FEW:
-        return {}
-    one, other = _touching(values, starts, lengths, short, lower.shape[1])
+    num_masks, height, width = lower.shape
+
+    def in_many(runs: np.ndarray, most: float = np.inf) -> np.ndarray:
+        """Returns the runs of the masks that have neither few of them nor too many."""
+        masks = starts[runs] // (height * width)
+        number = np.bincount(masks, minlength=num_masks)
+        return runs[((number >= FEW) & (number <= most))[masks]]
+
+    short = in_many(np.flatnonzero(lengths <= SPECK_PIXELS), MAX_SHARE * height * width)
+    if len(short):
+        short = in_many(short[~_stand_in_column(starts[short], lower.reshape(-1, width))])
+    if not len(short):
+        return values[short]
+    one, other = _touching(values, starts, lengths, short, width)
     label = np.arange(1, len(short) + 1)
     label[one[other < 0]] = 0  # part of a region with a long run
     one, other = one[other >= 0], other[other >= 0]
@@ -39,8 +46,7 @@ def count_specks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lo
     sizes = np.bincount(label, lengths[short])
     sizes[0] = sizes[label[one[label[one] != label[other]]]] = np.inf
     specks = np.flatnonzero((sizes > 0) & (sizes <= SPECK_PIXELS)) - 1  # the first run of each
-    found, counts = np.unique(values[short[specks]], return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    return values[short[specks]]
 
 
 def _stand_in_column(pixels: np.ndarray, lower: np.ndarray) -> np.ndarray:
