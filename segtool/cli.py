@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segtool.commands.score_report import Scored
     from segtool.commands.sources import Session
     from segtool.config import Config
+    from segtool.data.facts import Progress
 
 LAUNCHER_SECONDS = 5  # in which a launcher has seen that a process ended
 
@@ -203,7 +204,7 @@ def init(
     if out.exists() and not force:
         raise SegtoolError(f"{out}: is there already; choose another --out, or --force to replace it")
     require_plain(out)
-    text = scaffold(data_dir, model=model, config_dir=out.parent.resolve())
+    text = scaffold(data_dir, model=model, config_dir=out.parent.resolve(), progress=_looking())
     write_atomically(out, text.encode("utf-8", "surrogateescape"))
     print(shown(f"wrote {out}"))
     _tell_problems(out)
@@ -505,7 +506,14 @@ def _load(path: Path, overrides: list[str] | None) -> tuple[Config, Path]:
     """Returns the config that a file, a run or a data folder gives, and the folder that its root is relative to."""
     from segtool.commands.sources import load_any
 
-    return load_any(path, tuple(overrides or ()))
+    return load_any(path, tuple(overrides or ()), progress=_looking())
+
+
+def _looking() -> Progress:
+    """Returns what shows how many files of a data folder `init` has looked at."""
+    from segtool.system.terminal import Reporter
+
+    return Reporter().counter(unit="file", label="looking at the data")
 
 
 def _previews(config: Config, base: Path, directory: Path, *, drawable: bool) -> list[Path]:

@@ -21,7 +21,7 @@ from surface import SURFACE, commands, surface
 
 from segtool import __version__, cli
 from segtool.commands import sources
-from segtool.system import streams
+from segtool.system import streams, terminal
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).with_name("golden") / "format-1"
@@ -257,6 +257,19 @@ def test_colour_is_for_terminals_that_want_it(place: Path, arguments: tuple[str,
     assert "\x1b[" in styled  # negative control: the terminal is taken for one
 
 
+@pytest.mark.parametrize("command", ["init", "check", "config show", "train"])
+def test_the_first_look_at_a_data_folder_shows_how_far_it_is(
+    segtool: Command, place: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", -1)
+    more = {"init": ["--out", f"{place}/new.yaml"], "train": filled(READING["train --dry-run"][2:], place)}
+    done = segtool(*command.split(), place / "data", *more.get(command, []))
+    count = len([*(place / "data").rglob("*.png")])
+    assert f"looking at the data: {count} of {count} files\n" in done.err
+    if command == "train":
+        assert segtool("train", place / "data", *more["train"], "--quiet").err.count("looking") == 0
+
+
 def in_terminal(*arguments: str, **environment: str) -> str:
     """Returns what a terminal is sent."""
     master, slave = pty.openpty()
@@ -303,7 +316,7 @@ def test_a_traceback_is_shown_with_debug_and_never_without(
 def test_a_bug_of_ours_exits_with_1_and_asks_to_report_it_with_debug(
     segtool: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a quotient")
 
     monkeypatch.setattr(sources, "load_any", broken)

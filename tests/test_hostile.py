@@ -296,7 +296,7 @@ def test_the_guard_of_the_network_sees_a_connection(offline):
 def test_a_bug_shows_neither_the_environment_nor_what_variables_hold(segtool, config_file, monkeypatch, capsys, debug):
     monkeypatch.setenv("API_TOKEN", "of-the-environment")
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         secret = "".join(("of-a-", "variable"))
         raise RuntimeError(f"broken after {len(secret)} letters")
 

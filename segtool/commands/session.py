@@ -150,7 +150,8 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
 
     directory = _new_directory(session)
     device = place(world, choose_device(session.device))
-    text = scaffolded(session.config, directory) if is_data(session.config) else None
+    looking = reporter.counter(unit="file", label="looking at the data")
+    text = scaffolded(session.config, directory, looking) if is_data(session.config) else None
     if text is None:
         config, base = load_any(session.config, session.overrides)
     else:

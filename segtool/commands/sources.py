@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segtool.config import Config, load_config, parse_text
 from segtool.errors import ConfigError
 from segtool.runs.members import fold_runs
 from segtool.runs.run_directory import CONFIG, typed
+
+if TYPE_CHECKING:
+    from segtool.data.facts import Progress
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,11 @@ class Session:
     """Whether a new training is tried on small crops before its first step."""
 
 
-def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+def load_any(path: Path, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> tuple[Config, Path]:
     """Returns the config that a file, a run, a checkpoint or a data folder gives, and what its root is relative to.
+
+    Args:
+        progress: Of the look at a data folder, as of `scaffold`.
 
     Raises:
         ConfigError: there is no such file, or it is no config.
@@ -49,7 +56,7 @@ def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
             "--resume writes it anew; or name a checkpoint of the run"
         )
     if path.is_dir():
-        return load_text(scaffolded(path, path), path, overrides), path
+        return load_text(scaffolded(path, path, progress), path, overrides), path
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; expected a config, a run or a folder of images and masks")
     return load_config(path, overrides), path.parent
@@ -60,11 +67,11 @@ def load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
     return parse_text(text, f"{root.resolve().name}.yaml", overrides)
 
 
-def scaffolded(root: Path, config_dir: Path) -> str:
+def scaffolded(root: Path, config_dir: Path, progress: Progress | None) -> str:
     """Returns the config that `init` would write for a data folder, as YAML; DataError where there can be none."""
     from segtool.init.scaffold import scaffold
 
-    return scaffold(root, config_dir=config_dir)
+    return scaffold(root, config_dir=config_dir, progress=progress)
 
 
 def is_data(path: Path) -> bool:

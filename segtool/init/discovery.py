@@ -11,7 +11,7 @@ from typing import Literal
 from segtool.check.fit import choose_grid, votes_for_upright
 from segtool.config import Data, Folders, Limits, Pairing
 from segtool.data.affixes import NEARLY
-from segtool.data.facts import ImageFacts, MaskFacts, as_read, look_at_files
+from segtool.data.facts import ImageFacts, MaskFacts, Progress, as_read, look_at_files
 from segtool.data.files import stem_of
 from segtool.data.formats import Places
 from segtool.data.layout import Layout, find_layout
@@ -111,11 +111,14 @@ class _Way:
     """The folders that were taken for masks."""
 
 
-def discover(root: Path) -> Found:
+def discover(root: Path, progress: Progress | None = None) -> Found:
     """Returns the files of a data set, their facts and what the masks say.
 
     Where the masks of one reading are pictures or hold nothing, the next likely folders are taken, if they pair a fair
     part of what the first do.
+
+    Args:
+        progress: Called with the number of files of a reading that were looked at, and their total.
 
     Raises:
         DataError: nothing pairs, or no folder holds class masks; says what lies there and how to go on.
@@ -129,7 +132,7 @@ def discover(root: Path) -> Found:
         if first and len(_partners(root, way.data)) < LEAST * most:
             continue
         try:
-            return _look(root, way)
+            return _look(root, way, progress)
         except DataError as error:
             if first is None:
                 first, most = error, len(_partners(root, way.data))
@@ -259,14 +262,14 @@ def _pairs(root: Path, data: Data) -> dict[str, Pairs]:
 # --- what the files hold
 
 
-def _look(root: Path, way: _Way) -> Found:
+def _look(root: Path, way: _Way, progress: Progress | None) -> Found:
     data = way.data
     pairs = _pairs(root, data)
     require_whole_masks(pairs["train"], data)
     require_one_kind(pairs["train"], data)
     records = [record for part in pairs.values() for record in part.records]
     both = [record.image for record in records], [record.mask for record in records if record.mask]
-    images, masks = look_at_files(*both, max_pixels=MAX_PIXELS)
+    images, masks = look_at_files(*both, max_pixels=MAX_PIXELS, progress=progress)
     if all(facts.error for facts in images.values()):
         others = other_pictures(root)
         first = list(images.values())[:5]

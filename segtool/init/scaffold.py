@@ -12,6 +12,7 @@ from segtool.check.findings import num
 from segtool.config import Config, Folders, Pairing, plain
 from segtool.config.yaml_io import flow
 from segtool.data.affixes import length_of
+from segtool.data.facts import Progress
 from segtool.data.pairs import Pairs
 from segtool.errors import SegtoolError, shown
 from segtool.init.discovery import Found, discover, without_ignored
@@ -27,7 +28,7 @@ WIDTH = 118
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
+def scaffold(root: Path, *, model: str = "unet", config_dir: Path, progress: Progress | None = None) -> str:
     """Returns a commented config, as YAML, that trains on the images and masks in a folder as it is.
 
     Files that cannot be read or have no partner are left to `check`.
@@ -36,13 +37,14 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path) -> str:
         root: The data set.
         model: Decoder, `unet` or `fcn`.
         config_dir: Where the config will lie; `data.root` is written relative to it.
+        progress: As of `discover`.
 
     Raises:
         DataError: no images and masks are found, or the masks are no class masks; says how to go on.
     """
     if model not in MODELS:
         raise SegtoolError(f"--model {shown(model)}: expected {' or '.join(MODELS)}")
-    found = discover(root)
+    found = discover(root, progress)
     masks = list(found.masks.values())
     guess = guess_mean_of_people(with_named_colors(found.guess, found.names), masks)
     shapes = measure_shapes(masks, guess)

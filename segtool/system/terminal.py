@@ -73,6 +73,7 @@ class Reporter:
                 bar.update(done - bar.n)
                 if done == total:
                     bar.close()
+                    bar = None
             elif time.monotonic() - told > PLAIN_SECONDS:
                 told = time.monotonic()
                 self._print(f"{label}: {done} of {total} {unit}s")
