@@ -437,6 +437,7 @@ def test_missing_folders_are_told_with_the_place_that_was_looked_at(tmp_path: Pa
     finding = found(nowhere, tmp_path)["SEG101"]
     assert finding.count == 6
     assert "data.root" in finding.example
+    assert "--set data.root=" in finding.remedy
 
 
 def test_empty_folders_are_told(tmp_path: Path) -> None:

@@ -190,6 +190,14 @@ def test_missing_folders_are_all_told_with_key_and_absolute_path(tmp_path: Path)
     assert "has pictures" in text
 
 
+def test_a_root_that_is_not_there_is_told_once_with_how_to_name_another(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        split_records(config(tmp_path / "gone", val=Folders("v/images", "v/masks")), tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"data.root: no folder {tmp_path / 'gone'};")
+    assert "--set data.root=" in problem
+
+
 def test_a_folder_without_images_is_told_with_what_it_holds(tmp_path: Path) -> None:
     folders(tmp_path, ("a.heic",), ("a.png",))
     with pytest.raises(DataError, match=r"no image file in .*found .heic"):

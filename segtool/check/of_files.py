@@ -23,7 +23,8 @@ def folders_exist(survey: Survey) -> Iterator[Finding]:
     """SEG101: a folder or list that the config names is not there, or cannot be read."""
     missing = survey.listing.missing
     if missing:
-        there = "" if survey.root.is_dir() else f"; data.root {shown(survey.root)} itself is not there"
+        is_root = survey.root.is_dir()
+        there = "" if is_root else f"; data.root {shown(survey.root)} itself is not there"
         yield Finding(
             "SEG101",
             "error",
@@ -31,7 +32,9 @@ def folders_exist(survey: Survey) -> Iterator[Finding]:
             len(missing),
             few_names(survey, missing),
             next(iter(missing.values())) + there,
-            "correct data.root and the folders under data.train, data.val and data.test, or put the data there",
+            "correct the folders under data.train, data.val and data.test, or put the data there"
+            if is_root
+            else "put the data there, or say where it is: --set data.root=DIR",
         )
 
 

@@ -73,7 +73,7 @@ def read_parts(
         except DataError as error:
             problems += error.problems
     if problems:
-        raise DataError(*problems)
+        raise DataError(*dict.fromkeys(problems))
     unknown = [] if only else [name for name in data.exclude if not os.path.lexists(places.root / name)]
     if unknown:
         message = f"no file {few(unknown)} in {shown(places.root)}; correct the name, or take it out"
@@ -209,14 +209,14 @@ def _leave_out(pairs: Pairs, files: Collection[str]) -> Pairs:
 
 
 def _missing(root: Path, key: str, name: str) -> str:
-    """Returns what is wrong with a folder that the config names; "" where it is there."""
+    """Returns what is wrong with a folder that the config names, or with the root; "" where it is there."""
     path = root / name
     if os.path.isdir(path):  # False for a name too long
         return ""
     if os.path.exists(path):
         return f"{key}: {shown(path)} is a file, expected a folder"
     if not os.path.isdir(root):
-        return f"{key}: no folder {shown(path)}; data.root itself is not there: put the data at {shown(root)}"
+        return f"data.root: no folder {shown(root)}; put the data there, or say where it is: --set data.root=DIR"
     parent = next(folder for folder in path.parents if os.path.isdir(folder))
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return f"{key}: no folder {shown(path)}; {shown(parent)} has {few(there) or 'no folders'}: correct the path"
