@@ -55,6 +55,20 @@ def test_an_error_of_one_file_names_it_once_beside_its_example(make_config: Call
     assert "train/masks/b.png: 77 at (0, 0)" in wrong
 
 
+def test_a_warning_names_the_first_files_that_it_is_of(
+    make_config: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, blank = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8)
+    for stem in "abcdefgh":
+        half = np.repeat(np.uint8([0, 1]), 512).reshape(32, 32)
+        write_pair(tmp_path, "train", stem, picture if stem == "h" else np.full_like(picture, 9), half)
+    write_pair(tmp_path, "val", "z", picture, blank)
+    checked_records(make_config(root=tmp_path, data={"test": None}), Path("/"), Reporter())
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "SEG208" in line]
+    assert "(such as train/images/a.png, train/images/b.png, train/images/c.png, train/images/d.png, " in told
+    assert "train/images/e.png); " in told
+
+
 @pytest.mark.parametrize(("dtype", "taken"), [(np.uint8, "0.2 MB"), (np.uint16, "0.5 MB")])
 def test_what_images_take_in_memory_is_told_by_the_bits_of_their_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, taken: str

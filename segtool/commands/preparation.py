@@ -31,6 +31,7 @@ Records = dict[str, "list[Record]"]
 STARTED_AGAIN = 0.1
 FEW_STEPS = 100  # below it a network from scratch finds little but the most frequent classes
 SOME_STEPS = 300
+NAMED = 5  # files of a finding
 
 
 def require_shares(config: Config, processes: int) -> None:
@@ -94,19 +95,23 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(
-            *("; ".join([f"{e.code}: {e.message}{_files(e)}", e.example, e.remedy]) for e in errors),
+            *("; ".join([_told(error, beside=error.example), error.example, error.remedy]) for error in errors),
             "the data cannot be trained on as it is; `segtool check` shows every finding",
         )
     for finding in report.findings:
         if finding.severity == "warning":
-            reporter.warn(f"{finding.code}: {finding.message}; {finding.remedy}")
+            reporter.warn(f"{_told(finding)}; {finding.remedy}")
     with located(config):
         return split_records(config, base, places), report
 
 
-def _files(finding: Finding) -> str:
-    told = len(finding.files) == 1 and finding.files[0] in finding.example
-    return "" if told or not finding.files else f" ({', '.join(finding.files)})"
+def _told(finding: Finding, beside: str = "") -> str:
+    """Returns what was found, and in which files, but for a single one that is named beside it."""
+    files = finding.files
+    if not files or (len(files) == 1 and files[0] in beside):
+        return f"{finding.code}: {finding.message}"
+    such = "such as " if len(files) > NAMED else ""
+    return f"{finding.code}: {finding.message} ({such}{', '.join(files[:NAMED])})"
 
 
 def planned(
