@@ -413,6 +413,26 @@ def test_scores_of_images_that_a_training_has_seen_or_was_chosen_by_say_so(
     assert "flatter" not in seen["test"]
 
 
+def test_a_training_points_to_the_test_split_only_where_there_is_one(
+    segtool: Command, run_directory: Path, tmp_path: Path
+) -> None:
+    without = segtool("train", run_directory, "--run", tmp_path / "run", "--set=data.test=null")
+    assert (without.code, without.err.count("so it flatters)")) == (0, 1)
+    assert "so it flatters; see test)" in (run_directory / "train.log").read_text()
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_a_folder_of_runs_is_told_with_the_runs_in_it(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path, command: str
+) -> None:
+    shutil.copytree(run_directory, tmp_path / "my runs/cells 1")
+    (tmp_path / "my runs/notes").mkdir()
+    more = {"eval": [], "predict": [data / "test/images", "--out", tmp_path / "masks"]}
+    ended = segtool(command, tmp_path / "my runs", *more[command])
+    assert ended.code == 4
+    assert ended.err.endswith(f"has made, such as '{tmp_path}/my runs/cells 1'\n")
+
+
 def test_a_score_that_is_its_limit_reaches_it_and_one_that_is_undefined_does_not() -> None:
     limits = {"miou": 1.0, "pixel_accuracy": 1.0}
     assert missed(Scores(("one",), np.array([[5]]), 0), limits) == []

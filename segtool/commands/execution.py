@@ -53,9 +53,8 @@ def execute(
         reporter.say(f"ended at step {progress.step} of {progress.steps}")
     quoted = typed(run.directory)
     if progress.best is not None:
-        reporter.say(
-            f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters; see test)"
-        )
+        test = "; see test" if work.records.get("test") else ""
+        reporter.say(f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters{test})")
     reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
 
 

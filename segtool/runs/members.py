@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segtool.errors import CheckpointError, ConfigError, SegtoolError
+from segtool.errors import CheckpointError, ConfigError, SegtoolError, few
 from segtool.runs.checkpoint_files import MANIFEST
+from segtool.runs.run_directory import typed
 
 if TYPE_CHECKING:
     from segtool.config import Config
@@ -85,7 +86,11 @@ def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     directory = path if path.name == "checkpoints" else path / "checkpoints"
     found = history.best(directory, warn=reporter.warn)
     if found is None:
-        raise CheckpointError(f"{path}: holds no checkpoint; expected a run directory that `segtool train` has made")
+        runs = few(sorted(typed(run) for run in path.iterdir() if is_member(run)))
+        raise CheckpointError(
+            f"{path}: holds no checkpoint; expected a run directory that `segtool train` has made"
+            + (f", such as {runs}" if runs else "")
+        )
     return found
 
 
