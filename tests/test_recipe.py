@@ -81,6 +81,41 @@ def test_classes_that_leave_gaps_in_some_masks_are_no_instance_ids(tmp_path: Pat
     assert len(init(make_set(tmp_path / "set", masks)).data.classes) == 9
 
 
+def blobs(num: int, size: tuple[int, int]) -> np.ndarray:
+    """Returns H W, discs of 1 to `num` at places of their own."""
+    rng, mask, (y, x) = np.random.default_rng(0), np.zeros(size, np.int64), np.mgrid[: size[0], : size[1]]
+    places = rng.permutation(np.argwhere(np.ones((size[0] // 16, size[1] // 16))))[:num] * 16 + 8
+    for number, (row, column) in enumerate(places, 1):
+        mask[(y - row) ** 2 + (x - column) ** 2 < rng.uniform(3, 7) ** 2] = number
+    return mask
+
+
+@pytest.mark.parametrize(("rows", "columns", "overlap"), [(2, 4, 0), (2, 4, 12), (4, 4, 12), (1, 3, 0)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_ids_in_few_tiles_of_one_picture_are_objects(
+    tmp_path: Path, rows: int, columns: int, overlap: int, mode: str
+) -> None:
+    whole = blobs(65, (192, 192))
+    height, width = 192 // rows, 192 // columns
+    corners = [(row * height, column * width) for row in range(rows) for column in range(columns)]
+    root = make_set(tmp_path / "set", [whole[y : y + height + overlap, x : x + width + overlap] for y, x in corners])
+    for path in (root / "masks").iterdir() if mode == "RGB" else ():
+        red = Image.open(path)
+        Image.merge("RGB", [red, Image.new("L", red.size), Image.new("L", red.size)]).save(path)
+    assert Labels.from_config(init(root).data).names == ("background", "object")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_many_classes_that_few_masks_have_are_classes(tmp_path: Path, wide: bool) -> None:
+    """Each class is in one mask of eight alone, in pieces."""
+    rng = np.random.default_rng(0)
+    masks = [np.kron(rng.integers(9 * i, 9 * i + 10, (12, 16)), np.ones((5, 5), np.int64)) for i in range(8)]
+    root = make_set(tmp_path / "set", masks)
+    for i, mask in enumerate(masks if wide else ()):
+        Image.fromarray(mask.astype(np.uint16)).save(root / f"masks/p{i}.png")
+    assert len(init(root).data.classes) == 73
+
+
 def test_real_instance_ids_are_objects() -> None:
     folder = REAL / "samples/tif16/masks"
     if not folder.is_dir():

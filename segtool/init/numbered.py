@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from segtool.config import Limits
+from segtool.config.rules import MAX_CLASSES
+from segtool.data.codes import pack
 from segtool.data.facts import MaskFacts
-from segtool.init.evidence import MANY_VALUES, Guess, rounded_share, total
+from segtool.data.masks import read_mask
+from segtool.data.statistics import evenly
+from segtool.init.evidence import MANY_VALUES, Guess, total
 
 CHANNELS = {"red": 0x010000, "green": 0x000100, "blue": 0x000001, "all three": 0x010101}
 """What a packed colour is a multiple of, by the channels that hold its number."""
+FEWEST = 16  # numbers; as many may be classes
+SAMPLE = 40
+SINGLE = 0.5  # share of the numbers in each mask that are one region without bays; of classes hardly any
+WIDE_SINGLE = 0.2  # the same in 16 bits, which are mostly used for ids
+ALIKE = 0.8  # share of the numbers that have one size wherever they are whole
 _ONE_CLASS = "every number above 0 counts as the one class `object`, and objects that touch become one area"
 
 
@@ -57,7 +68,7 @@ def guess_numbered_colors(masks: Sequence[MaskFacts]) -> Guess | None:
         numbers, rest = np.divmod(totals.values, unit)
         if 0 not in numbers or rest.any() or numbers.max() > 255:
             continue
-        evidence = _evidence([replace(mask, values=mask.values // unit) for mask in masks], ())
+        evidence = _evidence([replace(mask, values=mask.values // unit) for mask in masks], (), unit)
         if evidence is None:
             return None
         background = totals.share([0])
@@ -77,10 +88,15 @@ def guess_numbered_colors(masks: Sequence[MaskFacts]) -> Guess | None:
     return None
 
 
-def _evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str | None:
+def _evidence(masks: Sequence[MaskFacts], void: Sequence[int], unit: int = 1) -> str | None:
+    """Returns what speaks for numbers of objects, or None.
+
+    Args:
+        unit: By which packed colours in the files are to be divided.
+    """
     totals = total(masks)
     counted = (totals.values > 0) & ~np.isin(totals.values, void)
-    ids, files = totals.values[counted], totals.files[counted]
+    ids = totals.values[counted]
     num = len(ids)
     if not num:
         return None
@@ -88,20 +104,56 @@ def _evidence(masks: Sequence[MaskFacts], void: Sequence[int]) -> str | None:
     if all(re.match(r"man_(seg|track)\d", mask.path.name) for mask in masks):
         return f"{what}; `man_seg` numbers cells, as the Cell Tracking Challenge does"
     wide = ids.max() > 255 or any(mask.mode.startswith("I") for mask in masks)
-    if num > MANY_VALUES and wide:
+    if num > MAX_CLASSES and wide:
         return what
-    lone = float((files == 1).mean())
-    if num > 16 and len(masks) >= (3 if wide else 8) and lone > 0.8 and _are_spread(masks, ids, ids[files == 1]):
-        return f"{what}, {rounded_share(lone)} of them in one file only"
     if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
+    if num <= FEWEST:
+        return None
+    single, alike = _shape_of_numbers(masks, [0, *void], unit)
+    if num > MANY_VALUES and wide and single >= WIDE_SINGLE:
+        return what
+    if single >= SINGLE and alike >= ALIKE:
+        return f"{what}; most are one region of a mask, and have one size wherever its edges do not cut them"
     return None
 
 
-def _are_spread(masks: Sequence[MaskFacts], ids: np.ndarray, lone: np.ndarray) -> bool:
-    """Whether most masks with an object have a number of their own; the soft edges of one mask have them all."""
-    holding, having_own = (sum(bool(np.isin(mask.values, some).any()) for mask in masks) for some in (ids, lone))
-    return 2 * having_own > holding
+def _shape_of_numbers(masks: Sequence[MaskFacts], others: Sequence[int], unit: int) -> tuple[float, float]:
+    """Returns the share of numbers that are one region of a mask, and of those that have one size where whole.
+
+    Classes fall into pieces, and are larger in one picture than in the next. An object that several masks have is cut
+    by their edges, as tiles of one picture cut it, or lies whole in each, where tiles overlap. The first is 0 where
+    most masks hold one number alone.
+    """
+    single: list[bool] = []
+    sizes: dict[int, set[int]] = defaultdict(set)
+    seen = evenly(len(masks), SAMPLE)
+    for index in seen:
+        stored = read_mask(masks[index].path, max_pixels=Limits().max_pixels).values
+        values = (pack(stored) if stored.ndim == 3 else stored) // unit
+        edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+        found, pixels, tops = _regions(values)
+        for place in np.flatnonzero(~np.isin(found, others)):
+            single.append(tops[place] == 1)
+            sizes[int(found[place])] |= set() if found[place] in edge else {int(pixels[place])}
+    alike = [len(own) < 2 for own in sizes.values()]
+    return float(np.mean(single)) * (len(single) >= 2 * len(seen)), float(np.mean(alike))
+
+
+def _regions(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the values of a mask H W, their pixels, and how many of their runs along rows have none of them above.
+
+    A region without bays has one such run.
+    """
+    begins = np.ones(values.shape, bool)
+    begins[:, 1:] = values[:, 1:] != values[:, :-1]
+    below = np.zeros(values.shape, bool)
+    below[1:] = values[1:] == values[:-1]
+    starts = np.flatnonzero(begins)
+    found, owner = np.unique(values.ravel()[starts], return_inverse=True)
+    lengths = np.diff(starts, append=values.size)
+    tops = ~np.logical_or.reduceat(below.ravel(), starts)
+    return found, np.bincount(owner, lengths), np.bincount(owner, tops)
 
 
 def _counts_up(held: Sequence[np.ndarray]) -> bool:
