@@ -107,6 +107,11 @@ def test_the_table_has_every_layer_and_the_totals_at_any_width(width):
     assert f"{summary.kept / 2e6:,.2f}" in end
 
 
+@pytest.mark.parametrize(("size", "title"), [((24, 32), "image"), ((21, 30), "image, padded to 24 x 32")])
+def test_the_title_tells_a_size_that_is_padded(size, title):
+    assert rows_table(describe(network(), *size), width=200).title == f"3 x {size[0]} x {size[1]} {title}"
+
+
 @pytest.mark.parametrize("aux", [False, True])
 @pytest.mark.parametrize("upsample", registry.names("upsampler"))
 def test_what_is_kept_of_a_batch_is_what_autograd_saves_in_truth(upsample, aux):

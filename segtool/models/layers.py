@@ -82,6 +82,8 @@ def rows_table(summary: Summary, *, width: int) -> Table:
 
     wide = width >= WIDE
     title = "{} x {} x {} image".format(*summary.input)
+    if summary.padded != summary.input[1:]:
+        title += ", padded to {} x {}".format(*summary.padded)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.padding = (0, 1 if width > NARROW else 0, 0, 0)
     for headings, right in _COLUMNS:
