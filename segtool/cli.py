@@ -55,7 +55,11 @@ Json = Annotated[bool, typer.Option("--json", help="Standard output is one JSON 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
 Tile = Annotated[
     int | None,
-    typer.Option(min=1, help="Predict larger images in overlapping tiles of this side. Default: above 2 megapixels."),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Predict larger images in overlapping tiles of this side. Default: above 2 megapixels.",
+    ),
 ]
 
 
@@ -145,7 +149,7 @@ def options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("segtool-demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("segtool-demo"),
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -387,10 +391,15 @@ def predict(
             "class probabilities are averaged. Then the images: a folder, a file or several.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the masks go, one per image.")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also draw the classes over the image.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the masks go: a PNG for each image.")],
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also draw the classes over each image, in DIR/overlays.")
+    ] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write each class's probability: .npy, K H W, float32.")
+        bool,
+        typer.Option(
+            "--probabilities", help="Also write each class's probability, in DIR/probabilities: .npy, K H W, float32."
+        ),
     ] = False,
     overrides: Overrides = None,
     flip: Flip = False,
@@ -449,7 +458,7 @@ def inspect(
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     for part in found.parts(width=console.width):
-        console.print(part)
+        console.print(part, soft_wrap=not console.is_terminal)
     for warning in found.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
 

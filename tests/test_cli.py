@@ -19,6 +19,7 @@ from training import metrics_of
 from segtool.commands.demo import make_dataset
 from segtool.commands.score_report import missed
 from segtool.commands.sources import run_name
+from segtool.models.layers import DEFINITIONS
 from segtool.scoring.metrics import Scores
 
 QUICK = (
@@ -561,7 +562,9 @@ def test_nothing_but_plain_text_goes_into_a_pipe(run_directory: Path) -> None:
 def test_list_and_inspect_and_schema_and_doctor_print_what_they_say(segtool: Command, run_directory: Path) -> None:
     for kind, word in (("decoders", "skips"), ("upsamplers", "bed_of_nails"), ("losses", "median_frequency")):
         assert word in segtool("list", kind).out
-    assert "whole network" in segtool("inspect", run_directory).out
+    inspected = segtool("inspect", run_directory).out
+    assert "whole network" in inspected
+    assert DEFINITIONS in inspected.splitlines()  # in one line, as it is no terminal's
     assert json.loads(segtool("config", "schema").out)["type"] == "object"
     shown = segtool("config", "show", run_directory / "config.yaml", "--set", "optim.lr=0.5").out
     assert "optim.lr: 0.5" in shown
