@@ -458,6 +458,22 @@ def test_crop_and_depth_follow_the_median_size(size: tuple[int, int], crop: tupl
     assert min(crop) % 2 ** (levels - 1) == 0
 
 
+@pytest.mark.parametrize(
+    ("sizes", "crop", "told"),
+    [
+        ([(64, 96)] * 6, (64, 96), "All images are 96x64"),
+        ([(64, 96), (96, 64)] * 3, (64, 64), "Images are 96x64 or 64x96"),
+        ([(64, 96), (32, 250), (96, 96)] * 2, (64, 96), "Images are 96x64 to 96x96, 250x32 in the middle"),
+    ],
+)
+def test_the_crop_lies_within_images_that_lie_or_stand(
+    tmp_path: Path, sizes: list[tuple[int, int]], crop: tuple[int, int], told: str
+) -> None:
+    config = init(make_set(tmp_path / "set", [disc(10, size) for size in sizes]))
+    assert config.augment.crop == crop
+    assert f"Height and width. {told}." in text(tmp_path)
+
+
 def test_long_regions_add_a_level_where_the_crop_has_room() -> None:
     assert len(choose_channels((384, 384), 300)) == 6
     assert len(choose_channels((384, 384), 190)) == 5

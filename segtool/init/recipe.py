@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median_low
 
 from segtool.check.findings import num
 from segtool.config.yaml_io import flow
@@ -59,8 +59,8 @@ class Pictures:
 
     @property
     def median(self) -> tuple[int, int]:
-        """Height and width."""
-        return int(median(height for height, _ in self.sizes)), int(median(width for _, width in self.sizes))
+        """Height and width, which half of the images have at least."""
+        return median_low(height for height, _ in self.sizes), median_low(width for _, width in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,11 @@ def _augment_rows(pictures: Pictures, guess: Guess, shapes: Shapes, crop: tuple[
 
 
 def _span(sizes: Sequence[tuple[int, int]]) -> str:
-    heights, widths = zip(*sizes, strict=True)
-    if len(set(sizes)) == 1:
-        return f"All images are {widths[0]}x{heights[0]}"
-    middle = f"{int(median(widths))}x{int(median(heights))}"
-    return f"Images are {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, {middle} in the middle"
+    ordered = [f"{width}x{height}" for height, width in sorted(sizes, key=lambda size: (size[0] * size[1], size))]
+    small, middle, large = ordered[0], ordered[len(ordered) // 2], ordered[-1]
+    if len(set(ordered)) < 3:
+        return f"Images are {small} or {large}" if small != large else f"All images are {small}"
+    return f"Images are {small} to {large}, {middle} in the middle"
 
 
 def _scale_row(pictures: Pictures, guess: Guess, shapes: Shapes) -> Row:
