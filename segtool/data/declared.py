@@ -127,7 +127,7 @@ def _has_last_row(image: Image.Image) -> bool:
     middle = image.getpixel((image.width // 2, image.height - 1))
     if any(middle) if isinstance(middle, tuple) else middle:
         return True
-    return bool(image.crop((0, image.height - 1, *image.size)).tobytes().strip(b"\0"))
+    return image.crop((0, image.height - 1, *image.size)).getbbox(alpha_only=False) is not None
 
 
 def _unpacked(file: BinaryIO) -> Iterator[int]:

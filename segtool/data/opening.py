@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import stat
 import struct
 import threading
@@ -199,14 +200,14 @@ def photometric(opened: Opened) -> int:
 def _open_file(path: Path) -> BinaryIO:
     remedy = "expected an image file"
     try:
-        status = path.stat()
+        status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise DataError(f"{shown(path)}: is a folder, {remedy}; move it away or rename it")
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{shown(path)}: is no regular file, {remedy}; remove it")
         if status.st_size == 0:
             raise DataError(f"{shown(path)}: is empty (0 bytes), {remedy}; copy it again or remove it")
-        return path.open("rb")
+        return open(path, "rb")
     except FileNotFoundError as error:
         what = "is a link to a file that is not there" if path.is_symlink() else "no such file"
         raise DataError(f"{shown(path)}: {what}; restore it or remove it") from error
