@@ -24,8 +24,6 @@ GRID_TELLING = 0.2  # root mean square of the differences where fits tell anythi
 GRID_ONE = 0.25  # difference from which on a mask is against the others; 1 of 5,000 right ones is
 GRID_WITH_OTHERS = 0.12  # the same beside a mask that is surely against the others
 
-_ROOTS = np.sqrt(np.arange(256, dtype=np.float32))  # of the shares of an outline
-
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored left to right": lambda maps: maps[..., ::-1],
     "mirrored top to bottom": lambda maps: maps[..., ::-1, :],
@@ -89,7 +87,7 @@ def _edges(images: Sequence[ImageFacts]) -> np.ndarray:
 
 
 def outlines_of(masks: Sequence[MaskFacts]) -> np.ndarray:
-    return _normed(_ROOTS[np.stack([mask.outline for mask in masks])])
+    return _normed(np.sqrt(np.stack([mask.outline for mask in masks]), dtype=np.float32))
 
 
 def _normed(maps: np.ndarray) -> np.ndarray:

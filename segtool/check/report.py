@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+LONGEST = (of_matches.masks_fit_their_images, of_pictures.pictures_apart)
 MANY = 200  # images, from which on comparing them is worth several processes
 # What follows from another fault of the same files, and is not told beside it.
 CAUSES = {"SEG111": "SEG309", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
@@ -69,7 +70,8 @@ def _checked(survey: Survey) -> Iterable[list[Finding]]:
 
     if len(survey.images) < MANY:
         return map(found, CHECKS)
-    return each_in_processes(found, CHECKS, share=10)  # in few processes, as few checks take long
+    order = sorted(CHECKS, key=lambda check: check not in LONGEST)  # what takes as long as all others begins first
+    return each_in_processes(found, order, share=10)  # in few processes, as few checks take long
 
 
 def _without_effects(findings: Sequence[Finding]) -> list[Finding]:
