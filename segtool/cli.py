@@ -290,8 +290,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train: check the data, train, measure, save."""
-    from segtool.commands.session import train_session
-    from segtool.commands.sources import Session
+    from segtool.commands.sources import Session, new_directory
 
     if max_restarts and gpus == 1:
         raise SegtoolError("--max-restarts goes with --gpus N, or is an option of torchrun; leave it out")
@@ -307,11 +306,15 @@ def train(
         max_restarts=max_restarts,
         preflight=not no_preflight,
     )
-    if folds is None:
-        train_session(session, dry_run=dry_run)
-        end_where_asked()
-    else:
+    if folds is not None:
         _train_folds(session, folds, dry_run=dry_run)
+        return
+    if not resume and "RANK" not in os.environ:
+        new_directory(session)  # before torch is loaded, which takes seconds
+    from segtool.commands.session import train_session
+
+    train_session(session, dry_run=dry_run)
+    end_where_asked()
 
 
 @app.command("eval")
@@ -348,6 +351,7 @@ def evaluate(
 ) -> None:
     """Score a trained model on a split, or masks that any tool made."""
     from segtool.commands.score_report import missed, parse_limits, require_place, show, write_table
+    from segtool.data.words import SPLITS
     from segtool.system.terminal import print_errors
 
     limits = parse_limits(fail_under)
@@ -366,6 +370,8 @@ def evaluate(
         raise SegtoolError("eval needs a RUN, or --predictions DIR --masks DIR --config CONFIG")
     elif masks is not None or config is not None:
         raise SegtoolError("--masks and --config go with --predictions; leave them out, a RUN has its own config")
+    elif split not in (None, *SPLITS):
+        raise SegtoolError(f"--split {split}: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
     else:
         from segtool.commands.use import evaluate_session
 

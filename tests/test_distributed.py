@@ -22,7 +22,7 @@ from ranks import in_ranks, values_of
 from torch import nn
 from training import metrics_of
 
-from segtool.commands import session
+from segtool.commands import sources
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session
 from segtool.commands.use import evaluate_session, predict_session
@@ -480,10 +480,10 @@ def test_all_start_again_unless_a_new_start_would_meet_the_same(monkeypatch, cod
 def test_two_jobs_begun_together_get_two_directories_and_a_new_start_what_is_left_of_the_budget(
     write_config, tmp_path, monkeypatch
 ):
-    config, started, clock = write_config().rename(tmp_path / "net.yaml"), [], iter(range(100, 200, 7))
+    config, started, clock = write_config().rename(tmp_path / "net.yaml"), [], iter(range(107, 200, 7))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    asked = Session(config, device="cpu", gpus=2, max_restarts=1, budget=60.0, quiet=True)
+    monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    asked = Session(config, device="cpu", gpus=2, max_restarts=1, budget=60.0, quiet=True, began=100.0)
 
     def once(arguments: Any, *_: Any) -> Any:
         started.append(arguments)
@@ -496,7 +496,7 @@ def test_two_jobs_begun_together_get_two_directories_and_a_new_start_what_is_lef
     train_session(asked)
     given = [dict(pairwise(words)) for words in started]
     assert [words["--run"] for words in given] == ["runs/net-1", "runs/net-2", "runs/net-1"]
-    assert [words.get("--budget") for words in given] == ["53s", None, "39s"]
+    assert [words.get("--budget") for words in given] == ["53s", None, "46s"]
     assert list((tmp_path / "runs").iterdir()) == [], "where nothing came to lie in them"
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segtool.commands.execution import execute, working_in
 from segtool.commands.preparation import planned, prepared, require_shares, verify_components
@@ -20,36 +20,30 @@ from segtool.commands.provenance import (
 )
 from segtool.commands.sources import Session, is_data, load_any
 from segtool.config import Config, load_config, located
+from segtool.data.formats import split_records
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
+from segtool.models.segmenter import outline
+from segtool.runs import checkpoint, history
+from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.checkpoint_files import MANIFEST
 from segtool.runs.members import fold_runs
 from segtool.runs.run_directory import CONFIG, Run, RunDirectory, holds_run, relocate, resume_command, typed
+from segtool.system.devices import choose_device, place
+from segtool.system.distributed import World
+from segtool.system.terminal import Reporter
+from segtool.training.budget import Budget
+from segtool.training.forecast import scored_seconds
+from segtool.training.optim import learning_rate
+from segtool.training.plan import Plan
 
-if TYPE_CHECKING:
-    from segtool.runs.checkpoint import Checkpoint
-    from segtool.system.distributed import World
-    from segtool.system.terminal import Reporter
-    from segtool.training.plan import Plan
 
-
-def continue_run(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> None:
+def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run: bool) -> None:
     """Trains a run on from its last checkpoint that verifies, or says why there is nothing left to train.
-
-    Args:
-        began: `time.monotonic()` at which the command did, for its budget.
 
     Raises:
         CheckpointError: there is no run, or no checkpoint of it can be used.
         ConfigError: what its weights were made for has changed, or the length is reached already.
-        SegtoolError: of the kind that tells what is wrong.
     """
-    from segtool.data.formats import split_records
-    from segtool.models.segmenter import outline
-    from segtool.runs import history
-    from segtool.system.devices import choose_device, place
-    from segtool.training.budget import Budget
-    from segtool.training.forecast import scored_seconds
-
     directory = session.run or session.config
     _require_run(directory, session.device)
     device = place(world, choose_device(session.device))
@@ -86,7 +80,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
         work = prepared(config, plan, records, device, world)
         budget = None
         if session.budget is not None:
-            budget = Budget(began + session.budget, scored=scored_seconds(work))
+            budget = Budget(session.began + session.budget, scored=scored_seconds(work))
         run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, world, reporter)
@@ -96,8 +90,6 @@ def continue_run(session: Session, world: World, reporter: Reporter, began: floa
 
 def restarted(session: Session) -> Session:
     """Returns the session as it is or, where a launcher has started it again, one that continues its run."""
-    from segtool.runs import checkpoint
-
     run = session.run
     if session.resume or run is None or not is_of_this_job(run):
         return session
@@ -187,16 +179,12 @@ def _is_over(
 
 def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[str, Any], reporter: Reporter) -> None:
     """Does the last things of a training whose process ended before them."""
-    from segtool.runs import history
-
     history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
     run.write_facts({**facts, "end": timestamp(), "steps_done": resumed.progress.step})
 
 
 def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
     """Says how the learning rate goes on, where the config or the length that changed has changed it."""
-    from segtool.training.optim import learning_rate
-
     step, before = resumed.progress.step, resumed.progress.steps
     if step >= plan.steps:
         return

@@ -11,16 +11,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
 from segtool.commands.use import evaluate_session
 from segtool.config import load_config
 from segtool.config.yaml_io import flow
 from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
+from segtool.runs import history
 from segtool.runs.members import fold_runs
 from segtool.runs.run_directory import CONFIG, argument, holds_run, next_free, require_writable, typed
 from segtool.scoring.folds import FoldScore, to_json
 from segtool.system.disk import require_plain, write_atomically
+from segtool.system.distributed import world_of
 from segtool.system.signals import end_where_asked
 from segtool.system.terminal import Reporter, duration, percent
 
@@ -39,15 +43,13 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
 
     Raises:
         Interrupted: with the command that continues all folds.
-        SegtoolError: of the kind that tells what is wrong.
     """
-    began = time.monotonic()
     _alone(count)
     reporter = Reporter(quiet=session.quiet)
     directory = _directory(session, count)
     left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
     if dry_run:
-        _dry_run(session, directory, count, left, began, reporter)
+        _dry_run(session, directory, count, left, reporter)
         return directory, []
     require_plain(directory / SCORES)
     for number in left:
@@ -55,9 +57,9 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     scores: list[FoldScore] = []
     seconds = 0.0  # that the scoring of the last fold took
     for number in range(1, count + 1):
-        with _continued_by(session, directory, count, began, reporter):
+        with _continued_by(session, directory, count, reporter):
             if number in left:
-                share = _share(session, began, folds=len(left), scoring=seconds)
+                share = _share(session, folds=len(left), scoring=seconds)
                 reporter.say(f"\nfold {number}/{count}")
                 train_session(_of_fold(session, directory, number, count, share))
                 left.remove(number)
@@ -68,7 +70,7 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
             scores.append(_score(session, directory, number, count))
             seconds = time.monotonic() - scoring_began
         reporter.say(_line(scores[-1]))
-    with _continued_by(session, directory, count, began, reporter):
+    with _continued_by(session, directory, count, reporter):
         write_atomically(directory / SCORES, (json.dumps(to_json(scores), indent=1) + "\n").encode())
     return directory, scores
 
@@ -102,16 +104,12 @@ def _directory(session: Session, count: int) -> Path:
 
 def _alone(count: int) -> None:
     """Raises SegtoolError within several processes, in the first of them."""
-    from segtool.system.distributed import world_of
-
     if (world := world_of(os.environ)).size > 1:
         problem = f"--folds {count}: takes --gpus N in torchrun's place, or one fold at a time, data.fold=1/{count}"
         raise SegtoolError(problem) if world.is_main else LostError(problem)
 
 
 def _is_done(run: Path) -> bool:
-    from segtool.runs import history
-
     last = history.last(run / "checkpoints")
     if last is None and holds_run(run):
         raise CheckpointError(f"{run}: was begun and holds no checkpoint; remove it, and --resume trains it anew")
@@ -120,8 +118,6 @@ def _is_done(run: Path) -> bool:
 
 def _of_fold(session: Session, directory: Path, number: int, count: int, budget: float | None) -> Session:
     """Returns the session that trains one fold, or continues it to the length that it was begun with."""
-    import torch
-
     # Each fold has a network of its own: what was compiled for the last one would only count towards torch's limit.
     torch.compiler.reset()
     run = directory / f"fold-{number}"
@@ -131,14 +127,13 @@ def _of_fold(session: Session, directory: Path, number: int, count: int, budget:
         train = load_config(run / CONFIG).train
         # Both, as the other may be set too: a budget has made steps of epochs.
         overrides += [f"train.{key}={flow(getattr(train, key))}" for key in ("epochs", "steps")]
-    return replace(session, overrides=tuple(overrides), run=run, resume=begun, budget=budget)
+    return replace(session, overrides=tuple(overrides), run=run, resume=begun, budget=budget, began=time.monotonic())
 
 
-def _share(session: Session, began: float, *, folds: int, scoring: float) -> float | None:
+def _share(session: Session, *, folds: int, scoring: float) -> float | None:
     """Returns the seconds of the budget that the next of `folds` folds may train, scoring left out."""
-    if session.budget is None:
+    if (left := session.left()) is None:
         return None
-    left = session.budget - (time.monotonic() - began)
     if left / folds <= scoring:
         raise SegtoolError(
             f"--budget: {left:.0f} s are left for {folds} folds, and scoring one takes {scoring:.0f} s; continue with "
@@ -158,21 +153,19 @@ def _score(session: Session, directory: Path, number: int, count: int) -> FoldSc
     return FoldScore(f"{number}/{count}", run.name, scored[0].facts["step"], scored[0].scores, test)
 
 
-def _dry_run(
-    session: Session, directory: Path, count: int, left: Sequence[int], began: float, reporter: Reporter
-) -> None:
+def _dry_run(session: Session, directory: Path, count: int, left: Sequence[int], reporter: Reporter) -> None:
     if not left:
         reporter.say(f"{directory}: all {count} folds are done")
         return
     reporter.say(f"plan of fold {left[0]}/{count}, of {len(left)} to train:")
-    share = _share(session, began, folds=len(left), scoring=0.0)
+    share = _share(session, folds=len(left), scoring=0.0)
     seconds = train_session(_of_fold(session, directory, left[0], count, share), dry_run=True)
     if seconds is not None:
         reporter.say(f"{len(left)} folds: about {duration(len(left) * seconds)} in all")
 
 
 @contextmanager
-def _continued_by(session: Session, directory: Path, count: int, began: float, reporter: Reporter) -> Generator[None]:
+def _continued_by(session: Session, directory: Path, count: int, reporter: Reporter) -> Generator[None]:
     """Tells how to continue all folds, and not the one alone, where a signal or the disk ends what is inside."""
     words = ["segtool", "train", argument(session.config), "--folds", str(count)]
     words += ["--run", argument(directory), "--resume"]
@@ -186,8 +179,8 @@ def _continued_by(session: Session, directory: Path, count: int, began: float, r
     except DiskError as error:
         raise DiskError(*error.problems, f"that and all other folds continue with: {shlex.join(words)}") from error
     except (Interrupted, SystemExit) as error:
-        if session.budget is not None:
-            words += ["--budget", f"{max(1, session.budget - (time.monotonic() - began)):.0f}s"]
+        if (left := session.left()) is not None:
+            words += ["--budget", f"{max(1, left):.0f}s"]
         if isinstance(error, Interrupted):
             raise Interrupted(error.exit_code - 128, shlex.join(words), error.step) from error
         reporter.warn(f"interrupted; continue with: {shlex.join(words)}")

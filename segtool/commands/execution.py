@@ -7,19 +7,22 @@ import json
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segtool.commands.provenance import fingerprint, require_alike, timestamp
 from segtool.config import parse_config, plain
+from segtool.data.formats import split_records
+from segtool.data.statistics import ClassFrequencies
 from segtool.errors import CheckpointError, DataError, DiskError, HungError, SegtoolError
+from segtool.runs import checkpoint, history
+from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.run_directory import RunDirectory, typed
-
-if TYPE_CHECKING:
-    from segtool.runs.checkpoint import Checkpoint
-    from segtool.system.distributed import World
-    from segtool.system.terminal import Reporter
-    from segtool.training.budget import Budget
-    from segtool.training.plan import Prepared
+from segtool.system.devices import choose_device, place
+from segtool.system.distributed import World
+from segtool.system.terminal import Mute, Reporter
+from segtool.training import train
+from segtool.training.budget import Budget
+from segtool.training.plan import Plan, Prepared
 
 
 def execute(
@@ -41,13 +44,11 @@ def execute(
     Raises:
         SegtoolError: as `train.train`; DataError also where another process finds other files.
     """
-    from segtool.training.train import train
-
     reporter.keep_in(run.log)
     reporter.say(f"run directory: {run.directory}")
     work.world.send(_orders(work, run, resumed))
     require_alike(work.world, fingerprint(work.records))
-    progress = train(work, run, reporter=reporter, resumed=resumed, budget=budget)
+    progress = train.train(work, run, reporter=reporter, resumed=resumed, budget=budget)
     run.write_facts({**facts, "steps": progress.steps, "end": timestamp(), "steps_done": progress.step})
     if progress.step < progress.steps:
         reporter.say(f"ended at step {progress.step} of {progress.steps}")
@@ -68,14 +69,6 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
     Raises:
         DataError: the data here is not what the main process has.
     """
-    from segtool.data.formats import split_records
-    from segtool.data.statistics import ClassFrequencies
-    from segtool.runs import checkpoint
-    from segtool.system.devices import choose_device, place
-    from segtool.system.terminal import Mute
-    from segtool.training.plan import Plan, Prepared
-    from segtool.training.train import train
-
     mine = place(world, choose_device(device))
     config = parse_config(orders["config"])
     run = RunDirectory(Path(orders["run"]), device=device, processes=world.size)
@@ -84,7 +77,7 @@ def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
     resumed = None if orders["resumed"] is None else checkpoint.load(run.checkpoints / orders["resumed"])
     frequencies = None if orders["frequencies"] is None else ClassFrequencies(**orders["frequencies"])
     plan = replace(Plan(**orders["plan"]), crop=tuple(orders["plan"]["crop"]))
-    train(Prepared(config, plan, records, frequencies, world, mine), run, reporter=Mute(), resumed=resumed)
+    train.train(Prepared(config, plan, records, frequencies, world, mine), run, reporter=Mute(), resumed=resumed)
 
 
 @contextlib.contextmanager
@@ -107,8 +100,6 @@ def working_in(run: RunDirectory, reporter: Reporter) -> Generator[None]:
 
 def _how_to_go_on(run: RunDirectory) -> str:
     """Returns what a run has saved and the command that continues it, for where disk, data or a process failed."""
-    from segtool.runs import history
-
     if not run.directory.is_dir():
         return (
             f"{run.directory}: was moved or removed, or its disk is not there; what is saved lies where that is now, "

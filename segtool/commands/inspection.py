@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from segtool.commands.sources import load_any
 from segtool.config import Config, located
 from segtool.data.formats import split_records
 from segtool.data.pairs import Record
+from segtool.data.reader import Reader
 from segtool.data.statistics import evenly, resolve_data
 from segtool.data.structures import Structure, measure_structures
 from segtool.errors import ConfigError, DataError, shown
 from segtool.models.layers import DEFINITIONS, OF_LAYERS, Summary, describe, rows_table
 from segtool.models.measure import SHIFTS, EffectiveField, Shift, effective_field, settle_norms, shift_consistency
 from segtool.models.segmenter import Segmenter, build_model, verify
+from segtool.prediction.inference import Normalize
+from segtool.prediction.predict import build_predictor
+from segtool.runs.members import find_checkpoints, is_member
+from segtool.system.devices import choose_device
 from segtool.system.terminal import Reporter, counted, percent
 from segtool.training.memory import Memory, memory_lines, training_memory
 from segtool.training.plan import largest_part
@@ -25,8 +31,6 @@ from segtool.training.plan import largest_part
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
-
-    from segtool.prediction.inference import Normalize
 
 IMAGES = 8  # that the effective field is measured on; half of them for the shifts, which take nine passes each
 MAX_SIDE = 640  # larger images are cropped about their centre for measuring
@@ -102,10 +106,6 @@ def inspect_session(
         ConfigError: an unknown component or option, or parts that do not fit together.
         CheckpointError: a run that shall be measured holds no checkpoint that verifies.
     """
-    from segtool.commands.sources import load_any
-    from segtool.runs.members import is_member
-    from segtool.system.devices import choose_device
-
     reporter = Reporter(quiet=quiet)
     where = choose_device(device)
     config, base = load_any(path, overrides)
@@ -208,8 +208,6 @@ def _records(config: Config, base: Path) -> dict[str, list[Record]]:
 
 
 def _initial(config: Config, base: Path) -> tuple[Segmenter, Normalize | None, str]:
-    from segtool.prediction.inference import Normalize
-
     torch.manual_seed(config.train.seed)
     with located(config):
         model = build_model(config.model, len(config.data.classes), config.data.channels)
@@ -225,9 +223,6 @@ def _initial(config: Config, base: Path) -> tuple[Segmenter, Normalize | None, s
 def _trained(
     config: Config, run: Path, device: torch.device, reporter: Reporter
 ) -> tuple[Segmenter, Normalize | None, str]:
-    from segtool.prediction.predict import build_predictor
-    from segtool.runs.members import find_checkpoints
-
     checkpoint = find_checkpoints([run], reporter)[0]
     if checkpoint.config.model != config.model:
         raise ConfigError(f"{run}: its weights were made for another network; leave out --set model… with --measure")
@@ -253,9 +248,6 @@ def _images(
 def _read(
     config: Config, records: dict[str, list[Record]], split: str, normalize: Normalize | None
 ) -> tuple[list[torch.Tensor], str]:
-    from segtool.data.reader import Reader
-    from segtool.prediction.inference import Normalize
-
     if normalize is None:
         data = resolve_data(config, records["train"]).data
         normalize = Normalize(data.mean or (), data.std or ())

@@ -6,26 +6,28 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from segtool.check.findings import Finding, Report
+from segtool.check.report import examine
 from segtool.config import Config, located
 from segtool.config.yaml_io import flow
+from segtool.data.formats import Places, data_root, split_records
+from segtool.data.images import image_size, value_bytes
+from segtool.data.pairs import Record
+from segtool.data.statistics import class_frequencies, resolve_data
 from segtool.errors import ConfigError, DataError, Problem, SegtoolError
-from segtool.system.terminal import counted
+from segtool.models.encoders import Pretrained
+from segtool.models.segmenter import verify
+from segtool.system.distributed import World
+from segtool.system.terminal import Reporter, counted
+from segtool.training.budget import LEFT_OVER, MOST, Budget
+from segtool.training.forecast import Times
+from segtool.training.losses import Criterion, needs_frequencies
+from segtool.training.plan import Choice, Plan, Prepared, check_share, make_plan, of_length, smallest_part
 
-if TYPE_CHECKING:
-    import torch
-
-    from segtool.check.findings import Finding, Report
-    from segtool.data.pairs import Record
-    from segtool.models.encoders import Pretrained
-    from segtool.system.distributed import World
-    from segtool.system.terminal import Reporter
-    from segtool.training.budget import Budget
-    from segtool.training.forecast import Times
-    from segtool.training.plan import Plan, Prepared
-
-Records = dict[str, "list[Record]"]
+Records = dict[str, list[Record]]
 # Share of the seconds of a start that a second one takes, when all is compiled: 1.6 s after 161 were measured, with a
 # U-Net on two busy cores.
 STARTED_AGAIN = 0.1
@@ -36,8 +38,6 @@ NAMED = 5  # files of a finding
 
 def require_shares(config: Config, processes: int) -> None:
     """Raises ConfigError where a batch has no image for each process."""
-    from segtool.training.plan import check_share
-
     with located(config):
         check_share(config.train, processes)
 
@@ -52,12 +52,6 @@ def verify_components(config: Config, base: Path | None = None) -> Pretrained | 
         ConfigError: with file and line.
         CheckpointError: a file of weights cannot be read, or not be downloaded.
     """
-    import torch
-
-    from segtool.models.segmenter import verify
-    from segtool.training.losses import Criterion
-    from segtool.training.plan import smallest_part
-
     num_classes, channels = len(config.data.classes), config.data.channels
     problems: list[str | Problem] = []
     pretrained = None
@@ -86,9 +80,6 @@ def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Rec
     Raises:
         DataError: with every error that it found.
     """
-    from segtool.check.report import examine
-    from segtool.data.formats import Places, data_root, split_records
-
     places = Places(config.data, data_root(config.data, base))
     reporter.say("checking the data (segtool check shows all that it finds)")
     report = examine(config, base, progress=reporter.counter(unit="file", label="checking"), places=places)
@@ -127,10 +118,6 @@ def planned(
 
     `budget`: as `make_plan` takes it.
     """
-    from segtool.data.images import image_size, value_bytes
-    from segtool.data.statistics import resolve_data
-    from segtool.training.plan import Choice, make_plan
-
     first = records["train"][0].image
     size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
     deep = value_bytes(first, max_pixels=config.limits.max_pixels)
@@ -150,10 +137,6 @@ def planned(
 
 def prepared(config: Config, plan: Plan, records: Records, device: torch.device, world: World) -> Prepared:
     """Returns the training of a plan, its classes counted where a loss or the augmentation asks for that."""
-    from segtool.data.statistics import class_frequencies
-    from segtool.training.losses import needs_frequencies
-    from segtool.training.plan import Prepared
-
     asked = needs_frequencies(config.loss) or config.augment.rare
     frequencies = class_frequencies(config, records["train"]) if asked else None
     return Prepared(config, plan, records, frequencies, world, device)
@@ -165,9 +148,6 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
     Raises:
         SegtoolError: not one step goes into it.
     """
-    from segtool.training.budget import LEFT_OVER, MOST, Budget
-    from segtool.training.plan import of_length
-
     plan, budget = work.plan, Budget(began + seconds, scored=times.scored, per_step=times.step)
     now = time.monotonic()
     left = max(0.0, budget.end - now)

@@ -15,19 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
+import torch
+
 from segtool import __version__
 from segtool.config import Config, show
 from segtool.config.registry import filled
 from segtool.config.yaml_io import flow
+from segtool.data.pairs import Record
 from segtool.errors import ConfigError, DataError, shown
+from segtool.prediction.inference import fast_dtype
 from segtool.runs.run_directory import RunDirectory
+from segtool.system.distributed import World
+from segtool.system.terminal import Reporter
 
 if TYPE_CHECKING:
-    import torch
-
-    from segtool.data.pairs import Record
-    from segtool.system.distributed import World
-    from segtool.system.terminal import Reporter
     from segtool.training.plan import Plan, Prepared
 
 
@@ -78,8 +80,6 @@ def _changed(before: Config, after: Config) -> list[tuple[str, Any, Any]]:
 
 def first_facts(work: Prepared) -> dict[str, Any]:
     """Returns what `run.json` says of a run that begins."""
-    from segtool.prediction.inference import fast_dtype
-
     return {
         "command": _command(),
         "seed": work.config.train.seed,
@@ -121,9 +121,6 @@ def continued_facts(
 
 def _machine() -> dict[str, Any]:
     """Returns what a run computes with: on the same, with as many threads, the same config gives the same bits."""
-    import numpy
-    import torch
-
     return {
         "versions": {
             "segtool": __version__,

@@ -9,41 +9,34 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segtool.commands.continuation import continue_run, restarted
 from segtool.commands.execution import execute, follow, working_in
-from segtool.commands.preparation import (
-    budgeted,
-    checked_records,
-    planned,
-    prepared,
-    require_shares,
-    verify_components,
-)
+from segtool.commands.preparation import budgeted, checked_records, planned, prepared, require_shares, verify_components
 from segtool.commands.provenance import first_facts
-from segtool.commands.sources import Session, is_data, load_any, load_text, run_name, scaffolded
+from segtool.commands.sources import (
+    Session,
+    is_data,
+    load_any,
+    load_text,
+    new_directory,
+    refuse_run,
+    run_name,
+    scaffolded,
+)
 from segtool.config import Config
 from segtool.errors import DivergedError, Interrupted, LostError, SegtoolError
-from segtool.runs.members import fold_runs
-from segtool.runs.run_directory import (
-    Run,
-    RunDirectory,
-    holds_run,
-    next_free,
-    picture_in_the_way,
-    relocate,
-    require_writable,
-    resume_command,
-)
+from segtool.runs.run_directory import Run, RunDirectory, next_free, relocate
+from segtool.system import launch
+from segtool.system.devices import check_gpus, choose_device, place
 from segtool.system.disk import make_folder, write_atomically
-
-if TYPE_CHECKING:
-    from segtool.system.distributed import World
-    from segtool.system.terminal import Reporter
-    from segtool.training.forecast import Forecast
-    from segtool.training.plan import Prepared
-    from segtool.training.trial import Trial
+from segtool.system.distributed import World, join_world, world_of
+from segtool.system.terminal import Reporter
+from segtool.training.briefing import brief, reasons
+from segtool.training.forecast import Forecast, describe, measure
+from segtool.training.plan import Prepared
+from segtool.training.preflight import checkpoint_holds, draw_first_batch, look, suffice, tell
+from segtool.training.trial import Trial
 
 
 def train_session(session: Session, *, dry_run: bool = False) -> float | None:
@@ -51,18 +44,9 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
 
     Returns:
         With `dry_run`, the seconds that a new run would take; else None.
-
-    Raises:
-        SegtoolError: of the kind that tells what is wrong.
     """
-    began = time.monotonic()
-    if not session.resume and "RANK" not in os.environ:
-        _new_directory(session)  # before torch is loaded, which takes seconds
-    from segtool.system.distributed import join_world
-    from segtool.system.terminal import Reporter
-
     if session.gpus > 1:
-        _launch(session, began, dry_run=dry_run)
+        _launch(session, dry_run=dry_run)
         return None
     with join_world() as world:
         if not world.is_main:
@@ -72,9 +56,9 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
         session = restarted(session)
         reporter = Reporter(quiet=session.quiet)
         if session.resume:
-            continue_run(session, world, reporter, began, dry_run=dry_run)
+            continue_run(session, world, reporter, dry_run=dry_run)
         else:
-            seconds = _begin(session, world, reporter, began, dry_run=dry_run)
+            seconds = _begin(session, world, reporter, dry_run=dry_run)
         world.send("")
         return seconds
 
@@ -92,13 +76,8 @@ def _serve(session: Session, world: World) -> None:
         raise SystemExit(error.exit_code) from error
 
 
-def _launch(session: Session, began: float, *, dry_run: bool) -> None:
+def _launch(session: Session, *, dry_run: bool) -> None:
     """Checks what can be checked without them, starts the processes of a session, and waits for their end."""
-    from segtool.system.devices import check_gpus, choose_device
-    from segtool.system.distributed import world_of
-    from segtool.system.launch import launch
-    from segtool.system.terminal import Reporter
-
     if (world := world_of(os.environ)).size > 1:
         problem = f"--gpus {session.gpus}: torchrun has started {world.size} processes already; leave it out"
         raise SegtoolError(problem) if world.is_main else LostError(problem)
@@ -116,8 +95,8 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
         directory = _claim(directory)
     reporter = Reporter(quiet=session.quiet)
     try:
-        launch(
-            lambda: _arguments(session, directory, began, dry_run=dry_run),
+        launch.launch(
+            lambda: _arguments(session, directory, dry_run=dry_run),
             processes=session.gpus,
             max_restarts=session.max_restarts,
             patience=timeout,
@@ -129,26 +108,22 @@ def _launch(session: Session, began: float, *, dry_run: bool) -> None:
                 directory.rmdir()  # where nothing came to lie in it
 
 
-def _arguments(session: Session, directory: Path, began: float, *, dry_run: bool) -> list[str]:
+def _arguments(session: Session, directory: Path, *, dry_run: bool) -> list[str]:
     """Returns the arguments that each process of a session is started with."""
     arguments = ["--debug"] if "--debug" in sys.argv else []
     arguments += ["train", "--run", str(directory), "--device", session.device]
     arguments += [word for override in session.overrides for word in ("--set", override)]
-    if session.budget is not None:
-        arguments += ["--budget", f"{max(1.0, session.budget - (time.monotonic() - began)):.0f}s"]
+    if (left := session.left()) is not None:
+        arguments += ["--budget", f"{max(1.0, left):.0f}s"]
     flags = {"--resume": session.resume, "--quiet": session.quiet, "--dry-run": dry_run}
     flags["--no-preflight"] = not session.preflight
     arguments += [flag for flag, given in flags.items() if given]
     return [*arguments, "--", str(session.config)]
 
 
-def _begin(session: Session, world: World, reporter: Reporter, began: float, *, dry_run: bool) -> float | None:
+def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool) -> float | None:
     """Trains a new run; in a dry run returns the seconds that it would take."""
-    from segtool.system.devices import choose_device, place
-    from segtool.training.briefing import brief
-    from segtool.training.forecast import measure
-
-    directory = _new_directory(session)
+    directory = new_directory(session)
     device = place(world, choose_device(session.device))
     looking = reporter.counter(unit="file", label="looking at the data")
     text = scaffolded(session.config, directory, looking) if is_data(session.config) else None
@@ -169,15 +144,15 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
     trial = _preflight(work, base, directory, reporter) if session.preflight else None
     budget = None
     if dry_run or session.budget is not None:
-        spent = time.monotonic() - began
+        spent = time.monotonic() - session.began
         forecast = measure(work, reporter, within=session.budget)
         if session.budget is not None:
-            work, budget = budgeted(work, forecast.times, session.budget, began, reporter)
+            work, budget = budgeted(work, forecast.times, session.budget, session.began, reporter)
         if dry_run:
             return _foretell(work, forecast, spent, directory, reporter)
     run = Run(directory if session.run else _claim(directory), device=session.device, processes=world.size)
     with working_in(run, reporter):
-        _refuse_run(run.directory, session.device)  # that another process has made meanwhile
+        refuse_run(run.directory, session.device)  # that another process has made meanwhile
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         if trial is not None:
@@ -193,8 +168,6 @@ def _begin(session: Session, world: World, reporter: Reporter, began: float, *, 
 
 def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path, reporter: Reporter) -> float:
     """Says what a training would take, and returns its seconds, those of preparing it included."""
-    from segtool.training.forecast import describe
-
     reporter.say("\n".join(describe(forecast, work, prepared=spent, directory=directory)))
     reporter.say(f"would write {directory}; dry run: nothing was written")
     return spent + forecast.times.total(work.plan)
@@ -202,40 +175,14 @@ def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path,
 
 def _preflight(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Trial:
     """Says what is found before anything is written; raises SegtoolError where no training comes through it."""
-    from segtool.training.preflight import look, suffice, tell
-
     # First, since a trial takes memory itself.
     tell(suffice(work, directory), reporter)
     return look(work, base, reporter)
 
 
 def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
-    from segtool.training.preflight import checkpoint_holds, draw_first_batch, tell
-
     tell([checkpoint_holds(trial, run)], reporter)
     reporter.say(f"preflight: the first batch with its masks: {draw_first_batch(trial, run.samples)}")
-
-
-def _new_directory(session: Session) -> Path:
-    """Returns the directory of a new run, after checking all that could be wrong with it; needs no torch."""
-    directory = session.run or next_free(Path("runs"), run_name(session.config))
-    _refuse_run(directory, session.device)
-    if fold_runs(directory):
-        raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
-    require_writable(directory)
-    return directory
-
-
-def _refuse_run(directory: Path, device: str) -> None:
-    """Raises SegtoolError where a directory holds a run, or pictures of others where one would draw its own."""
-    if holds_run(directory):
-        raise SegtoolError(
-            f"{directory}: holds a run; continue it with: {resume_command(directory, device)}, or choose another --run"
-        )
-    if picture := picture_in_the_way(directory):
-        raise SegtoolError(
-            f"{picture}: lies where the run would draw its samples, and is no run's; choose another --run"
-        )
 
 
 def _claim(directory: Path) -> Path:
@@ -254,8 +201,6 @@ def _claim(directory: Path) -> Path:
 
 def _say_reasons(source: Path, text: str | None, config: Config, reporter: Reporter, *, dry_run: bool) -> None:
     """Says why `init` chose what it did for a data folder, and in a dry run what the comments of a config say."""
-    from segtool.training.briefing import reasons
-
     if text is not None:
         reporter.say(f"config: none given, so it is the one that segtool init writes for {source}; the run keeps it")
     elif dry_run and source.is_file():

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segtool.config import Config, load_config, parse_text
-from segtool.errors import ConfigError
+from segtool.errors import ConfigError, SegtoolError
 from segtool.runs.members import fold_runs
-from segtool.runs.run_directory import CONFIG, typed
+from segtool.runs.run_directory import (
+    CONFIG,
+    holds_run,
+    next_free,
+    picture_in_the_way,
+    require_writable,
+    resume_command,
+    typed,
+)
 
 if TYPE_CHECKING:
     from segtool.data.facts import Progress
@@ -32,6 +41,12 @@ class Session:
     max_restarts: int = 0
     preflight: bool = True
     """Whether a new training is tried on small crops before its first step."""
+    began: float = field(default_factory=time.monotonic)
+    """When the command did, for its budget, by `time.monotonic()`."""
+
+    def left(self) -> float | None:
+        """Returns the seconds of the budget that are left; None without one."""
+        return None if self.budget is None else self.budget - (time.monotonic() - self.began)
 
 
 def load_any(path: Path, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> tuple[Config, Path]:
@@ -90,3 +105,25 @@ def run_name(path: Path) -> str:
     if path.name == CONFIG and not is_data(path.parent):
         return resolved.parent.name
     return resolved.name if path.is_dir() else resolved.stem
+
+
+def new_directory(session: Session) -> Path:
+    """Returns the directory of a new run, after checking all that could be wrong with it; needs no torch."""
+    directory = session.run or next_free(Path("runs"), run_name(session.config))
+    refuse_run(directory, session.device)
+    if fold_runs(directory):
+        raise SegtoolError(f"{directory}: holds folds, beside which no single run can lie; choose another --run")
+    require_writable(directory)
+    return directory
+
+
+def refuse_run(directory: Path, device: str) -> None:
+    """Raises SegtoolError where a directory holds a run, or pictures of others where one would draw its own."""
+    if holds_run(directory):
+        raise SegtoolError(
+            f"{directory}: holds a run; continue it with: {resume_command(directory, device)}, or choose another --run"
+        )
+    if picture := picture_in_the_way(directory):
+        raise SegtoolError(
+            f"{picture}: lies where the run would draw its samples, and is no run's; choose another --run"
+        )

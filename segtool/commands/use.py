@@ -6,22 +6,27 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segtool.commands.provenance import refuse_changes, require_alike
 from segtool.commands.score_report import Scored
 from segtool.config import Config, load_config, located
-from segtool.data.words import SPLITS
-from segtool.errors import DataError, DiskError, SegtoolError, few
+from segtool.data.dataset import EvaluationSet
+from segtool.data.formats import data_root, records_to_score, split_records
+from segtool.data.loader import num_workers
+from segtool.data.pairs import Record
+from segtool.data.reader import Reader
+from segtool.errors import DataError, DiskError, few
+from segtool.prediction.predict import build_ensemble, predict
+from segtool.prediction.predicted_files import list_jobs, masks_among, unread_pictures
+from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.members import find_checkpoints, part_members
 from segtool.runs.run_directory import CONFIG
-
-if TYPE_CHECKING:
-    from segtool.data.pairs import Record
-    from segtool.runs.checkpoint import Checkpoint
-    from segtool.scoring.metrics import Scores
-    from segtool.system.distributed import World
-    from segtool.system.terminal import Reporter
+from segtool.scoring.evaluate import evaluate
+from segtool.scoring.metrics import Scores
+from segtool.system.allocator import keep_freed_memory
+from segtool.system.devices import choose_device, place
+from segtool.system.distributed import World, join_world
+from segtool.system.terminal import Mute, Reporter
 
 
 def evaluate_session(
@@ -38,22 +43,7 @@ def evaluate_session(
 
     The data is that of the first; it is warned where another was trained on images of the split. Of several processes
     each scores its share, and all return the scores of the whole.
-
-    Raises:
-        SegtoolError: there is no such split.
     """
-    if split not in (None, *SPLITS):
-        raise SegtoolError(f"--split {split}: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
-    from segtool.data.dataset import EvaluationSet
-    from segtool.data.formats import records_to_score
-    from segtool.data.loader import num_workers
-    from segtool.data.reader import Reader
-    from segtool.prediction.predict import build_ensemble
-    from segtool.scoring.evaluate import evaluate
-    from segtool.system.allocator import keep_freed_memory
-    from segtool.system.devices import choose_device, place
-    from segtool.system.distributed import join_world
-
     keep_freed_memory()
     with join_world() as world:
         reporter = _reporter(quiet, world)
@@ -101,8 +91,6 @@ def _configs(checkpoints: Sequence[Checkpoint], paths: Sequence[Path], overrides
 
 def _overridden(checkpoint: Checkpoint, paths: Sequence[Path], overrides: Sequence[str]) -> Config:
     """Returns the config of a checkpoint after `--set`, whose `data.root` is relative to the run that was named."""
-    from segtool.data.formats import data_root
-
     config = load_config(checkpoint.path / CONFIG, overrides)
     named = any(os.path.samefile(checkpoint.path, path) for path in paths)
     if named or not config.origins.of("data.root").startswith("--set"):
@@ -136,8 +124,6 @@ def _warn_of_seen(
     records: Sequence[Record], checkpoints: Sequence[Checkpoint], configs: Sequence[Config], reporter: Reporter
 ) -> None:
     """Warns where members of an ensemble were trained on images that are to be scored."""
-    from segtool.data.formats import split_records
-
     scored = {os.path.realpath(record.image) for record in records}
     for checkpoint, config in zip(checkpoints, configs, strict=True):
         try:
@@ -174,12 +160,6 @@ def predict_session(
         paths: One or more members (runs, checkpoints, directories of folds), then the images.
         overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
     """
-    from segtool.prediction.predict import build_ensemble, predict
-    from segtool.prediction.predicted_files import list_jobs, masks_among, unread_pictures
-    from segtool.system.allocator import keep_freed_memory
-    from segtool.system.devices import choose_device, place
-    from segtool.system.distributed import join_world
-
     keep_freed_memory()
     with join_world() as world:
         with world.agreed():
@@ -218,8 +198,6 @@ def predict_session(
 
 
 def _reporter(quiet: bool, world: World) -> Reporter:
-    from segtool.system.terminal import Mute, Reporter
-
     return Reporter(quiet=quiet) if world.is_main else Mute()
 
 
