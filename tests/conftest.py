@@ -89,22 +89,22 @@ def float32() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def without_preflight() -> Iterator[Callable[..., Any]]:
     """Leaves the preflight of trainings in this process out, which takes longer than most of them; returns it."""
-    from segtool.commands import session
+    from segtool.training import preflight
 
-    preflight = session._preflight
+    look = preflight.look
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "_preflight", lambda *_: None)
-        yield preflight
+        patch.setattr(preflight, "look", lambda *_: None)
+        yield look
 
 
 @pytest.fixture(autouse=True)
 def preflight_where_marked(request: pytest.FixtureRequest, without_preflight: Callable[..., Any]) -> Iterator[None]:
     """Has the tests that are marked with `@pytest.mark.preflight` train with it."""
-    from segtool.commands import session
+    from segtool.training import preflight
 
     with pytest.MonkeyPatch.context() as patch:
         if "preflight" in request.keywords:
-            patch.setattr(session, "_preflight", without_preflight)
+            patch.setattr(preflight, "look", without_preflight)
         yield
 
 

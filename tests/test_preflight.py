@@ -551,10 +551,10 @@ def test_the_training_is_bit_for_bit_the_one_without(segtool: Command, config_fi
 
 
 @pytest.mark.preflight
-def test_the_state_of_the_generator_is_as_before(make_config):
+def test_the_state_of_the_generator_is_as_before(make_config, tmp_path):
     work = prepared(make_config())
     before = torch.get_rng_state()
-    preflight.look(work, Path("/"), Told())
+    preflight.look(work, Path("/"), tmp_path, Told())
     assert torch.equal(torch.get_rng_state(), before)
 
 

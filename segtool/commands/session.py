@@ -26,17 +26,16 @@ from segtool.commands.sources import (
 )
 from segtool.config import Config
 from segtool.errors import DivergedError, Interrupted, LostError, SegtoolError
-from segtool.runs.run_directory import Run, RunDirectory, next_free, relocate
+from segtool.runs.run_directory import Run, next_free, relocate
 from segtool.system import launch
 from segtool.system.devices import check_gpus, choose_device, place
 from segtool.system.disk import make_folder, write_atomically
 from segtool.system.distributed import World, join_world, world_of
 from segtool.system.terminal import Reporter
+from segtool.training import preflight
 from segtool.training.briefing import brief, reasons
 from segtool.training.forecast import Forecast, describe, measure
 from segtool.training.plan import Prepared
-from segtool.training.preflight import checkpoint_holds, draw_first_batch, look, suffice, tell
-from segtool.training.trial import Trial
 
 
 def train_session(session: Session, *, dry_run: bool = False) -> float | None:
@@ -141,7 +140,7 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
     _say_plan(work, reporter)
     if dry_run:
         reporter.say("\n".join(brief(config, plan, report, work.frequencies)))
-    trial = _preflight(work, base, directory, reporter) if session.preflight else None
+    trial = preflight.look(work, base, directory, reporter) if session.preflight else None
     budget = None
     if dry_run or session.budget is not None:
         spent = time.monotonic() - session.began
@@ -156,7 +155,9 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         if trial is not None:
-            _try_directory(trial, run, reporter)
+            preflight.tell([preflight.checkpoint_holds(trial, run)], reporter)
+            drawn = preflight.draw_first_batch(trial, run.samples)
+            reporter.say(f"preflight: the first batch with its masks: {drawn}")
             trial = None  # and its memory is free again
         work = replace(work, config=relocate(work.config, base, run.directory))
         facts = first_facts(work)
@@ -171,18 +172,6 @@ def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path,
     reporter.say("\n".join(describe(forecast, work, prepared=spent, directory=directory)))
     reporter.say(f"would write {directory}; dry run: nothing was written")
     return spent + forecast.times.total(work.plan)
-
-
-def _preflight(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Trial:
-    """Says what is found before anything is written; raises SegtoolError where no training comes through it."""
-    # First, since a trial takes memory itself.
-    tell(suffice(work, directory), reporter)
-    return look(work, base, reporter)
-
-
-def _try_directory(trial: Trial, run: RunDirectory, reporter: Reporter) -> None:
-    tell([checkpoint_holds(trial, run)], reporter)
-    reporter.say(f"preflight: the first batch with its masks: {draw_first_batch(trial, run.samples)}")
 
 
 def _claim(directory: Path) -> Path:

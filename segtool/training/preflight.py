@@ -56,15 +56,17 @@ BESIDES = 0.6  # what a step on a CPU takes at its peak besides what it keeps, a
 SWAPPED = 1.5  # what a step takes as a multiple of the free memory, beyond which no swap makes up for it
 
 
-def look(work: Prepared, base: Path, reporter: Reporter) -> Trial:
-    """Says what is found of the network, the loss, the augmentation and the validation; nothing is written.
+def look(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Trial:
+    """Says what is found of memory and disk, network, loss, augmentation and validation; nothing is written.
 
     Args:
         base: Folder that the path of a file of weights is relative to.
+        directory: Of the run.
 
     Raises:
         SegtoolError: with every fault that no training comes through.
     """
+    tell(suffice(work, directory), reporter)  # first, since a trial takes memory itself
     keep_freed_memory()
     devices = [work.device] if work.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
