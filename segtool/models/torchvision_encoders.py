@@ -22,6 +22,7 @@ from segtool.models.weights import download, read_weights, weights_file
 class TorchvisionEncoder(Backbone):
     """A classifier of torchvision without its head; a subclass says which, and where its feature maps are."""
 
+    strides = (2, 4, 8, 16, 32)
     architecture: ClassVar[str]
     """torchvision's name of it."""
     parts: ClassVar[tuple[tuple[str, ...], ...]]
@@ -130,7 +131,6 @@ class ResNet18(TorchvisionEncoder):
 
     architecture = "resnet18"
     channels = (64, 64, 128, 256, 512)
-    strides = (2, 4, 8, 16, 32)
     parts = _RESNET
 
 
@@ -143,7 +143,6 @@ class ResNet34(TorchvisionEncoder):
 
     architecture = "resnet34"
     channels = (64, 64, 128, 256, 512)
-    strides = (2, 4, 8, 16, 32)
     parts = _RESNET
 
 
@@ -156,7 +155,6 @@ class ResNet50(TorchvisionEncoder):
 
     architecture = "resnet50"
     channels = (64, 256, 512, 1024, 2048)
-    strides = (2, 4, 8, 16, 32)
     parts = _RESNET
 
 
@@ -169,7 +167,6 @@ class MobileNetV3Large(TorchvisionEncoder):
 
     architecture = "mobilenet_v3_large"
     channels = (16, 24, 40, 112, 960)
-    strides = (2, 4, 8, 16, 32)
     parts = _slices(0, 2, 4, 7, 13, 17)
 
 
@@ -182,7 +179,6 @@ class EfficientNetB0(TorchvisionEncoder):
 
     architecture = "efficientnet_b0"
     channels = (16, 24, 40, 112, 320)
-    strides = (2, 4, 8, 16, 32)
     parts = _slices(0, 2, 3, 4, 6, 8)
 
 
