@@ -46,7 +46,7 @@ def overlay(image: NDArray[np.generic], indices: Indices, colors: ArrayLike, nam
     table = _color_table(colors)
     blended = Image.fromarray(_blend(_rgb(image), indices, table))
     present = [index for index in np.unique(indices).tolist() if index != IGNORE]
-    entries = [(names[index], _as_rgb(table[index])) for index in present]
+    entries = [(names[index], tuple(table[index].tolist())) for index in present]
     if not entries:
         return blended
     return _stacked(blended, legend(entries, width=blended.width))
@@ -273,8 +273,3 @@ def _fitted(name: str, font: Font, room: int) -> str:
 
 def _unprintable(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Cf", "Cn", "Co")
-
-
-def _as_rgb(color: NDArray[np.uint8]) -> Rgb:
-    red, green, blue = color.tolist()
-    return red, green, blue

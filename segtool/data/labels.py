@@ -266,10 +266,7 @@ class Labels:
 
 
 def resolve(data: Data, first: StoredMask) -> Data:
-    """Returns `data` with `mask_mode` and `palette` filled in where null, after the first training mask.
-
-    A mode that cannot hold the first code of every class gives way to the next wider one; a palette that lacks a
-    class's colour gets it at its end.
+    """Returns `data` as `MaskWriter.like` fills it in after the first training mask.
 
     Raises:
         ConfigError: predictions cannot be written in this encoding, such as a class whose first value is negative.

@@ -138,7 +138,10 @@ def make_plan(
     """
     train = config.train
     model = verify(config.model, len(config.data.classes), config.data.channels)
-    crop, choices = _crop(config, first_size, model.stride)
+    crop, choices = config.augment.crop, list[Choice]()
+    if crop is None:
+        crop = (max(first_size[0], model.stride), max(first_size[1], model.stride))
+        choices = [Choice("augment.crop", f"{crop[0]} x {crop[1]}", "size of the first training image")]
     _check_processes(train, images, device, world)
     check_crop(model, crop, smallest_part(train, world.size))
     steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
@@ -211,14 +214,6 @@ def _check_processes(train: Train, images: int, device: torch.device, world: Wor
     if train.sync_batch_norm and world.size > 1 and device.type != "cuda":
         message = "needs CUDA, and these processes compute on the CPU; expected false"
         raise ConfigError(Problem("train.sync_batch_norm", message))
-
-
-def _crop(config: Config, size: tuple[int, int], stride: int) -> tuple[tuple[int, int], list[Choice]]:
-    crop = config.augment.crop
-    if crop is None:
-        crop = (max(size[0], stride), max(size[1], stride))
-        return crop, [Choice("augment.crop", f"{crop[0]} x {crop[1]}", "size of the first training image")]
-    return crop, []
 
 
 def arithmetic(
