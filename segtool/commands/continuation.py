@@ -26,8 +26,7 @@ from segtool.models.segmenter import outline
 from segtool.runs import checkpoint, history
 from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.checkpoint_files import MANIFEST
-from segtool.runs.members import fold_runs
-from segtool.runs.run_directory import CONFIG, Run, RunDirectory, holds_run, relocate, resume_command, typed
+from segtool.runs.run_directory import CONFIG, Run, RunDirectory, fold_runs, holds_run, relocate, resume_command, typed
 from segtool.system.devices import choose_device, place
 from segtool.system.distributed import World
 from segtool.system.terminal import Reporter

@@ -20,8 +20,7 @@ from segtool.config import load_config
 from segtool.config.yaml_io import flow
 from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.runs import history
-from segtool.runs.members import fold_runs
-from segtool.runs.run_directory import CONFIG, argument, holds_run, next_free, require_writable, typed
+from segtool.runs.run_directory import CONFIG, argument, fold_runs, holds_run, next_free, require_writable, typed
 from segtool.scoring.folds import FoldScore, to_json
 from segtool.system.disk import require_plain, write_atomically
 from segtool.system.distributed import world_of

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from segtool.config import Config, load_config, parse_text
 from segtool.errors import ConfigError, SegtoolError
-from segtool.runs.members import fold_runs
 from segtool.runs.run_directory import (
     CONFIG,
+    fold_runs,
     holds_run,
     next_free,
     picture_in_the_way,

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from segtool.config import Config
 from segtool.errors import CheckpointError, ConfigError, SegtoolError, few
+from segtool.runs import checkpoint, history
+from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.checkpoint_files import MANIFEST
-from segtool.runs.run_directory import typed
-
-if TYPE_CHECKING:
-    from segtool.config import Config
-    from segtool.runs.checkpoint import Checkpoint
-    from segtool.system.terminal import Reporter
-
-_FOLD = re.compile(r"fold-([1-9][0-9]*)")
-
-
-def fold_runs(path: Path) -> list[Path]:
-    """Returns the runs fold-1, fold-2, … that a directory holds, in the order of their numbers."""
-    if not path.is_dir():
-        return []
-    found = {int(match[1]): entry for entry in path.iterdir() if (match := _FOLD.fullmatch(entry.name))}
-    return [found[number] for number in sorted(found) if (found[number] / "checkpoints").is_dir()]
+from segtool.runs.run_directory import fold_runs, typed
+from segtool.system.terminal import Reporter
 
 
 def is_member(path: Path) -> bool:
     """Whether a path is a run, a checkpoint or a directory of folds, and so no image to predict."""
-    from segtool.runs import checkpoint
-
     if not path.is_dir():
         return False
     marked = path.name == "checkpoints" or checkpoint.STEP.fullmatch(path.resolve().name)
@@ -76,8 +61,6 @@ def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
     Raises:
         CheckpointError: there is none, or it does not verify.
     """
-    from segtool.runs import checkpoint, history
-
     if not path.is_dir():
         found = "is a file" if path.exists() else "no such run"
         raise CheckpointError(f"{path}: {found}; expected a run directory or a checkpoint directory")

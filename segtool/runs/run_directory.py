@@ -23,6 +23,7 @@ LOCK_SECONDS = 15
 CONFIG = "config.yaml"
 FILES = (CONFIG, "run.json", "metrics.jsonl", "timing.jsonl", "train.log", ".holder", ".lock")
 FOLDERS = ("checkpoints", "samples")
+FOLD = re.compile(r"fold-([1-9][0-9]*)")
 FIRST_BATCH = "first-batch.png"  # among the samples, drawn before a run has saved anything
 
 
@@ -31,6 +32,9 @@ class RunDirectory:
 
     def __init__(self, directory: Path, *, device: str = "auto", processes: int = 1) -> None:
         self.directory = directory
+        self.checkpoints = directory / "checkpoints"
+        self.samples = directory / "samples"
+        self.log = directory / "train.log"
         self.device = device
         """As the user named it."""
         self.processes = processes
@@ -40,21 +44,6 @@ class RunDirectory:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    @property
-    def checkpoints(self) -> Path:
-        """The directory of the checkpoints."""
-        return self.directory / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """The directory of the drawn validation images."""
-        return self.directory / "samples"
-
-    @property
-    def log(self) -> Path:
-        """The file that keeps what the terminal showed."""
-        return self.directory / "train.log"
 
     def require_there(self) -> None:
         """Raises DiskError where the directory was moved away, which would be made anew with what comes from now on."""
@@ -186,6 +175,14 @@ def holds_run(directory: Path) -> bool:
     checkpoints, begun = directory / "checkpoints", (directory / "run.json").exists()
     saved = checkpoints.is_dir() and not all(path.name.startswith(".tmp-") for path in checkpoints.iterdir())
     return saved or (directory / "metrics.jsonl").exists() or ((directory / CONFIG).exists() and not begun)
+
+
+def fold_runs(path: Path) -> list[Path]:
+    """Returns the runs fold-1, fold-2, … that a directory holds, in the order of their numbers."""
+    if not path.is_dir():
+        return []
+    found = {int(match[1]): entry for entry in path.iterdir() if (match := FOLD.fullmatch(entry.name))}
+    return [found[number] for number in sorted(found) if (found[number] / "checkpoints").is_dir()]
 
 
 def picture_in_the_way(directory: Path) -> Path | None:
