@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from segtool.commands.execution import execute, working_in
 from segtool.commands.preparation import planned, prepared, require_shares, verify_components
@@ -34,6 +33,8 @@ from segtool.training.budget import Budget
 from segtool.training.forecast import scored_seconds
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan
+
+RESOLVED = ("mean", "std", "mask_mode", "palette")  # keys of `data` that a training fills in from its data
 
 
 def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run: bool) -> None:
@@ -67,7 +68,8 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
             reporter.warn("the data is not what the run began with: its files have other names or sizes")
         if _is_over(run, resumed, config, plan, changes, reporter):
             if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
-                _end(run, resumed, config, facts, reporter)
+                history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
+                run.write_facts({**facts, "end": timestamp(), "steps_done": resumed.progress.step})
             return
         for change in changes:
             reporter.say(f"changed: {change}")
@@ -139,14 +141,8 @@ def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Confi
 
 def _resolved_like(given: Config, before: Config) -> Config:
     """Returns a config as the user gives it with what the run had resolved: format of masks, mean, deviation."""
-    data = replace(
-        given.data,
-        mean=given.data.mean or before.data.mean,
-        std=given.data.std or before.data.std,
-        mask_mode=given.data.mask_mode or before.data.mask_mode,
-        palette=given.data.palette or before.data.palette,
-    )
-    return replace(given, data=data)
+    resolved = {key: getattr(given.data, key) or getattr(before.data, key) for key in RESOLVED}
+    return replace(given, data=replace(given.data, **resolved))
 
 
 def _is_over(
@@ -174,12 +170,6 @@ def _is_over(
         )
         return True
     return False
-
-
-def _end(run: RunDirectory, resumed: Checkpoint, config: Config, facts: Mapping[str, Any], reporter: Reporter) -> None:
-    """Does the last things of a training whose process ended before them."""
-    history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
-    run.write_facts({**facts, "end": timestamp(), "steps_done": resumed.progress.step})
 
 
 def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:

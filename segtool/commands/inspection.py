@@ -146,7 +146,8 @@ def measure(config: Config, base: Path, run: Path | None, device: torch.device, 
     images, told = _images(config, base, model, normalize, reporter)
     model, images = model.to(device), [image.to(device) for image in images]
     if run is None:
-        settle_norms(model, [image for image in images if _has_statistics(model, image)])
+        # BatchNorm needs more than one value at the deepest level.
+        settle_norms(model, [x for x in images if model.deepest(x.shape[-2]) * model.deepest(x.shape[-1]) > 1])
     side = min(min(image.shape[-2:]) for image in images)
     margin = min((model.receptive_field or side) // 2, side // 4)
     shifts = [*SHIFTS, *([model.stride] if SHIFTS[-1] < model.stride <= side // 4 else [])]
@@ -262,8 +263,3 @@ def _read(
 def _centre(image: torch.Tensor) -> torch.Tensor:
     top, left = (max(0, (side - MAX_SIDE) // 2) for side in image.shape[-2:])
     return image[:, top : top + MAX_SIDE, left : left + MAX_SIDE]
-
-
-def _has_statistics(model: Segmenter, image: torch.Tensor) -> bool:
-    """Whether BatchNorm has more than one value at the deepest level."""
-    return model.deepest(image.shape[-2]) * model.deepest(image.shape[-1]) > 1
