@@ -75,7 +75,6 @@ def make_dataset(
     Files of the same name are replaced. The pixels of a pair depend on (seed, split, number, height, width) alone.
 
     Args:
-        root: Made where it does not exist.
         seed: Not negative. Another seed is another set of places.
         sizes: Number of images of each split.
     """

@@ -36,10 +36,7 @@ def execute(
 ) -> None:
     """Trains as the main process, after telling the others what was decided, and says what came of it.
 
-    Args:
-        facts: What `run.json` holds; its end is added.
-        resumed: The checkpoint to go on from.
-        budget: The time that it has, where it is limited.
+    To `facts`, which `run.json` holds, the end is added.
 
     Raises:
         SegtoolError: as `train.train`; DataError also where another process finds other files.
@@ -60,11 +57,7 @@ def execute(
 
 
 def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
-    """Trains along with the main process, which alone looks at the data before, speaks and writes.
-
-    Args:
-        orders: What `execute` has sent.
-        device: As `--device` names it.
+    """Trains along as `execute` orders; the main process alone has looked at the data before, speaks and writes.
 
     Raises:
         DataError: the data here is not what the main process has.

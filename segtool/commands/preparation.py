@@ -75,11 +75,7 @@ def verify_components(config: Config, base: Path | None = None) -> Pretrained | 
 
 
 def checked_records(config: Config, base: Path, reporter: Reporter) -> tuple[Records, Report]:
-    """Returns the records of each split and what `check` found, after saying its warnings.
-
-    Raises:
-        DataError: with every error that it found.
-    """
+    """Returns the records of each split and what `check` found, and says the warnings. Raises DataError of errors."""
     places = Places(config.data, data_root(config.data, base))
     reporter.say("checking the data (segtool check shows all that it finds)")
     report = examine(config, base, progress=reporter.counter(unit="file", label="checking"), places=places)

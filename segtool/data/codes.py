@@ -47,11 +47,7 @@ class Codes:
         return self.indices[np.where(up, above, below)].astype(np.int16)
 
     def nearest_color(self, colors: np.ndarray, order: Sequence[int]) -> np.ndarray:
-        """Returns the int16 index of the packed colour nearest to each; see `Labels.decode`.
-
-        Args:
-            order: Packed colours in the order in which they win ties.
-        """
+        """Returns the int16 index of the packed colour nearest to each; of equally near ones the first in `order`."""
         distinct, inverse = np.unique(colors, return_inverse=True)
         known = np.array(order)
         best = np.zeros(len(distinct), np.intp)

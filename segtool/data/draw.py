@@ -109,9 +109,6 @@ def window(image: NDArray[np.generic]) -> Window:
 
     Cameras of 12 bits fill a sixteenth of 16, which would all be black: of floats that fill less than a quarter of the
     range it is the values that all pixels but a thousandth at each end lie between.
-
-    Args:
-        image: As in `overlay`.
     """
     if image.dtype.kind != "f":
         return 0.0, 255.0

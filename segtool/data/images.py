@@ -73,11 +73,7 @@ def read_image(
 def read_views(
     path: Path, channels: Sequence[int], *, exif: str, max_pixels: int, spool_pixels: int = SPOOL_PIXELS
 ) -> np.ndarray:
-    """Returns an image as H W C, read once for each number of channels, one after the other along C.
-
-    Raises:
-        DataError: as `read_image`.
-    """
+    """Returns an image as H W C, read (`read_image`) once for each number of channels, one after the other along C."""
     read = partial(read_image, path, exif=exif, max_pixels=max_pixels, spool_pixels=spool_pixels)
     views = [read(channels=count) for count in channels]
     return views[0] if len(views) == 1 else np.concatenate(views, axis=2)
@@ -91,7 +87,6 @@ def read_opened(
     Args:
         orientation: The one that its file tells, 1 to 8.
         upright: Apply it.
-        spool_pixels: As of `read_image`.
     """
     if opened.format == "TIFF" and (not has_usual_samples(opened) or channels not in (1, 3, 4)):
         pixels = _read_samples(opened, channels)
@@ -118,11 +113,7 @@ def image_size(path: Path, *, exif: str = "apply", max_pixels: int) -> tuple[int
 
 
 def value_bytes(path: Path, *, max_pixels: int) -> int:
-    """Returns the bytes of each value that `read_image` gives: 4 where the file holds 16 bits, else 1.
-
-    Raises:
-        DataError: as `image_size`.
-    """
+    """Returns the bytes of each value of `read_image`: 4 where the file has 16 bits, else 1. Raises as `image_size`."""
     with open_image(path, formats=IMAGE_FORMATS, max_pixels=max_pixels) as opened:
         return 4 if opened.bits == 16 else 1
 

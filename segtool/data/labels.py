@@ -232,12 +232,7 @@ class Labels:
         return str(low) if high in (None, low) else f"{low}..{high}"
 
     def remedy(self, unknown: Collection[int], of_masks: Sequence[set[int]]) -> str:
-        """Returns what to do about values or packed colours that are no class.
-
-        Args:
-            unknown: These.
-            of_masks: The values of each mask that is looked at.
-        """
+        """Returns what to do about values or packed colours that are no class, of masks that have these values each."""
         if self.data.by_color:
             near = "; or set data.nearest: true, which takes each colour as the nearest class"
             return "add a class with the colour, or put it in data.ignore" + (near if len(unknown) > MANY else "")

@@ -75,9 +75,6 @@ def training_batches(
     They are on the CPU; for CUDA in pinned memory, so that their way to it is waited for by nobody. They are pinned in
     this thread, since torch's for it dies with a traceback of its own where a worker dies.
 
-    Args:
-        device: That they are for.
-
     Raises:
         DataError: a file cannot be used, or a worker died or hung.
     """
@@ -121,7 +118,6 @@ def little_shared_memory(batch_bytes: int, workers: int) -> str | None:
 
     Args:
         batch_bytes: Of the images and targets of a batch, in this process.
-        workers: Processes that load.
     """
     if not workers or can_be_shared() or not SHARED_MEMORY.is_dir():
         return None

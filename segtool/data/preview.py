@@ -104,9 +104,6 @@ def write_previews(config: Config, base: Path, directory: Path) -> list[Path]:
     `augment-crop.png` shows the crops alone, `augment-NAME.png` each option that is on at work alone beside the crop
     without it, and `augment-all.png` what training sees with all of them. A file of the same name is replaced.
 
-    Args:
-        base: Directory of the config file.
-
     Raises:
         DataError: there is no training pair, or a file cannot be used.
         SegtoolError: the folder lies among the images or masks, which the pictures would join.

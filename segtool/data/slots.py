@@ -38,7 +38,6 @@ class Slots:
     Pages that nothing has been written to take no memory.
 
     Args:
-        workers: How many there are.
         each: Places of a worker: one more than the batches that it may be ahead of those that were taken.
         capacity: Bytes of a place.
     """

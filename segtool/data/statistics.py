@@ -73,11 +73,7 @@ def channel_sums(image: np.ndarray) -> np.ndarray:
 
 
 def class_frequencies(config: Config, records: Sequence[Record]) -> ClassFrequencies:
-    """Returns how often each class occurs in the masks of `records`.
-
-    Raises:
-        DataError: a record has no mask, or one that cannot be used.
-    """
+    """Returns how often each class occurs in the masks of `records`. Raises DataError where one cannot be used."""
     masks = [record.truth for record in records]
     counted = class_pixels(config, masks)
     pixels = np.stack([counted[mask] for mask in masks])  # N K

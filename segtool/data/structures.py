@@ -28,11 +28,7 @@ class Structure:
 
 
 def measure_structures(config: Config, records: Sequence[Record]) -> list[Structure]:
-    """Returns the structures of each class that occurs in up to 100 evenly spaced masks.
-
-    Raises:
-        DataError: a mask cannot be used.
-    """
+    """Returns the structures of each class in up to 100 evenly spaced masks. Raises DataError of one not to be used."""
     labels = Labels.from_config(config.data)
     masks = [record.mask for record in records if record.mask is not None]
 

@@ -49,9 +49,6 @@ class Summary:
 def describe(model: Segmenter, height: int, width: int, *, batch: int = 1) -> Summary:
     """Returns the layers of a network for images of height x width, in the mode in which it is: heads that only
     training uses are there in training. Nothing is computed, on no device.
-
-    Args:
-        batch: Images that go through it at once.
     """
     size = (model.in_channels, height, width)
     operations = trace(model, size, period=model.stride, batch=batch, keeping=True)

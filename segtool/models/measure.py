@@ -73,7 +73,6 @@ def shift_consistency(
 
     Args:
         images: Each C H W, normalised, on the network's device, larger than any shift.
-        stride: The network's.
         margin: Pixels from the borders that `inside` leaves out.
     """
     counts = np.zeros((len(shifts), 2, 2))  # shift; everywhere, inside; same, all

@@ -26,11 +26,7 @@ Sides = tuple[int, int]
 
 
 class Segmenter(nn.Module):
-    """Images in, logits of the same size out.
-
-    Raises:
-        ConfigError: the encoder and the decoder do not fit together.
-    """
+    """Images in, logits of the same size out. Raises ConfigError where encoder and decoder do not fit together."""
 
     stride: int
     """The map at the deepest level is padded to whole pixels of it inside; a training crop must be at least this."""
@@ -170,13 +166,7 @@ def assemble(model: Model, num_classes: int, in_channels: int = 3) -> Segmenter:
 
 
 def outline(model: Model, num_classes: int, in_channels: int = 3) -> Segmenter:
-    """Returns the network of a config as `assemble` does, on the meta device and without values.
-
-    It takes no memory, however large its config says it is.
-
-    Raises:
-        ConfigError: an unknown name or option.
-    """
+    """Returns the network of a config as `assemble` does, on the meta device, without values and so without memory."""
     with torch.device("meta"), _Uninitialised():
         return assemble(model, num_classes, in_channels)
 
@@ -240,11 +230,7 @@ def deep_supervision_weights(terms: int) -> list[float]:
 
 
 def check_crop(segmenter: Segmenter, crop: tuple[int, int], batch: int) -> None:
-    """Raises ConfigError where a network cannot be trained on crops of this height and width.
-
-    Args:
-        batch: Images that go through it at once.
-    """
+    """Raises ConfigError where a network cannot be trained on crops of this height and width, `batch` at once."""
     stride = segmenter.stride
     if min(crop) < stride:
         raise ConfigError(

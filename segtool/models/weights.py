@@ -137,11 +137,7 @@ def lite0_file() -> Path:
 
 
 def in_order(path: Path, model: str) -> Mapping[str, Tensor]:
-    """Returns the tensors of a file under the names of timm's network: they have the same order, and other names.
-
-    Raises:
-        CheckpointError: they are not the network's, one by one.
-    """
+    """Returns a file's tensors by the names of timm's network, in order. Raises CheckpointError where they differ."""
     import timm
 
     names = timm.create_model(model).state_dict()

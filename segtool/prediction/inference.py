@@ -71,7 +71,6 @@ class BandPredictor:
 
     Args:
         channels: The numbers of channels that the image holds one after the other; several only for an ensemble.
-        device: Where it runs.
     """
 
     def __init__(self, channels: tuple[int, ...], device: torch.device) -> None:
@@ -109,12 +108,9 @@ class BandPredictor:
     def classes(
         self, image: Tensor, tile: int | None = None, *, after_row: Callable[[], object] | None = None
     ) -> NDArray[np.uint8]:
-        """Returns the class index of each pixel, H W; the lowest among equal scores.
+        """Returns the class index of each pixel of an image C H W, H W; the lowest among equal scores.
 
-        Args:
-            image: C H W.
-            tile: As in `pieces`.
-            after_row: Called when a row of pieces is done.
+        `after_row` is called when a row of pieces is done.
         """
         classes = np.empty(image.shape[1:], np.uint8)
         for top, left, scores in self.pieces(image, tile):
@@ -271,12 +267,7 @@ def tile_advice(predictor: BandPredictor, path: Path, size: tuple[int, int], til
 
 
 def smaller_tile(predictor: BandPredictor, size: tuple[int, int], tile: int | None) -> int:
-    """Returns the side of the tiles to try where memory ran out: at most half of before, and what is free suffices for.
-
-    Args:
-        size: Height and width of the image.
-        tile: As it was asked for.
-    """
+    """Returns the side of tiles to try where memory ran out: at most half of before, and what is free suffices for."""
     free = free_bytes(predictor.device)
     whole = AUTO_TILE if tile is None and size[0] * size[1] > MAX_WHOLE_PIXELS else max(size)
     side = min(whole, tile or whole) // 2

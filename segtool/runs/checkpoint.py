@@ -191,11 +191,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def read_progress(path: Path) -> Progress:
-    """Returns where training stood at a checkpoint: of its files only `state.json` is read and verified.
-
-    Raises:
-        CheckpointError: as of `load`.
-    """
+    """Returns where training stood at a checkpoint; of its files only `state.json` is verified. Raises as `load`."""
     return _progress(path, json_object(path, "state.json", verified_file(path, "state.json")))
 
 

@@ -56,11 +56,7 @@ def find_checkpoints(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoi
 
 
 def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
-    """Returns the best checkpoint of a run, or the checkpoint in a directory.
-
-    Raises:
-        CheckpointError: there is none, or it does not verify.
-    """
+    """Returns the best checkpoint of a run, or the one in a directory. Raises CheckpointError where none verifies."""
     if not path.is_dir():
         found = "is a file" if path.exists() else "no such run"
         raise CheckpointError(f"{path}: {found}; expected a run directory or a checkpoint directory")

@@ -58,9 +58,6 @@ def score_folders(config: Config, predictions: Path, masks: Path, base: Path) ->
 def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path) -> list[Record]:
     """Returns records whose `image` is the prediction for the mask, sorted by stem.
 
-    Args:
-        base: As in `score_folders`.
-
     Raises:
         DataError: there are no masks, one has no prediction, or two files claim one place; all are named.
     """
@@ -142,11 +139,7 @@ def _by_list(places: Places, truth_files: Sequence[Path], predictions: Path) -> 
 
 
 def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
-    """Returns the score of the prediction `record.image` against the truth `record.mask`.
-
-    Raises:
-        DataError: as `score_folders`, about this file.
-    """
+    """Returns the score of the prediction `record.image` against the truth `record.mask`. Raises as `score_folders`."""
     truth = read_mask(record.truth, max_pixels=max_pixels)
     try:
         made = _read_prediction(record, truth, max_pixels)

@@ -58,11 +58,7 @@ def write_atomically(path: Path, content: bytes, *, sync_name: bool = True) -> N
 
 
 def append(path: Path, content: bytes) -> None:
-    """Adds to the end of a file, which is made where there is none; all of `content`, or nothing where that fails.
-
-    Raises:
-        DiskError: as `write_atomically`.
-    """
+    """Adds all of `content` to the end of a file, made where there is none; where that fails, nothing: DiskError."""
     require_plain(path)
     try:
         is_new = not path.exists()
@@ -126,11 +122,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, where they are not there.
-
-    Raises:
-        DiskError: it cannot be made.
-    """
+    """Makes a folder and those above it, where they are not there. Raises DiskError where it cannot be made."""
     missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
     if not missing:
         return

@@ -70,13 +70,7 @@ def _comments(text: str) -> dict[int, str]:
 
 
 def brief(config: Config, plan: Plan, report: Report, frequencies: ClassFrequencies | None) -> list[str]:
-    """Returns the lines that tell the data, the network, the loss, the augmentation and the learning rate of a plan.
-
-    Args:
-        config: Resolved.
-        report: What the check found.
-        frequencies: Of the classes, where a loss asks for them.
-    """
+    """Returns the lines that tell the data, the network, the loss, the augmentation and the learning rate of a plan."""
     summary, counts = report.summary, Counter(finding.severity for finding in report.findings)
     found = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts[severity])
     return [

@@ -88,9 +88,7 @@ def describe(forecast: Forecast, work: Prepared, *, prepared: float, directory: 
     """Returns the lines in which `train --dry-run` tells what was measured.
 
     Args:
-        work: What it was measured for.
         prepared: Seconds that the command took before, checking the data above all.
-        directory: Of the run.
     """
     times, plan = forecast.times, work.plan
     validations = f"{counted(num_validations(plan), 'validation')} of {times.validation + times.samples:.3g} s, "
@@ -200,11 +198,7 @@ def peak_memory(device: torch.device) -> int | None:
 def _scoring(
     training: training_step.Training, records: dict[str, list[Record]], workers: int, seconds: float
 ) -> tuple[float, float]:
-    """Returns the seconds of scoring all of the validation split, and of drawing the samples.
-
-    Args:
-        seconds: To measure for, about.
-    """
+    """Returns the seconds of scoring the validation split and of drawing the samples, measured for about so many."""
     dataset = EvaluationSet(records.get("val", []), Reader.of(training.config))
     if not len(dataset):
         return 0.0, 0.0

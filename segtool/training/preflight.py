@@ -61,7 +61,6 @@ def look(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Tri
 
     Args:
         base: Folder that the path of a file of weights is relative to.
-        directory: Of the run.
 
     Raises:
         SegtoolError: with every fault that no training comes through.

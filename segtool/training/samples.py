@@ -23,11 +23,7 @@ KEPT = 2**27  # bytes of predictions
 
 
 class Samples:
-    """Evenly spaced images of a data set; what a validation predicts of them is kept until it is drawn.
-
-    Args:
-        count: How many, if there are as many.
-    """
+    """Up to `count` evenly spaced images of a data set; what a validation predicts of them is kept till it is drawn."""
 
     def __init__(self, dataset: EvaluationSet, count: int) -> None:
         self.dataset = dataset

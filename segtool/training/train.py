@@ -52,7 +52,6 @@ def train(
     """Trains to the end of the plan and returns where it stands then.
 
     Args:
-        resumed: The checkpoint to go on from.
         budget: The time that it has, where it is limited; the plan's length is then decided again on the way.
 
     Raises:

@@ -86,11 +86,7 @@ class Logs:
                 self.reporter.warn(warning)
 
     def step(self, progress: Progress, outcome: Outcome, *, late: int = 0) -> None:
-        """Notes a step, and reads those that were made more than `late` steps before.
-
-        Raises:
-            DivergedError: of one of these.
-        """
+        """Notes a step, and reads those that were made more than `late` before. Raises DivergedError of one of them."""
         self.waiting.append((progress, outcome))
         self.settle(late=late)
         self.stepped = time.monotonic()

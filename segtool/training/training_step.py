@@ -105,11 +105,7 @@ def build_training(
 
 
 def load_pretrained(encoder: Encoder, *, base: Path, reporter: Reporter) -> None:
-    """Gives an encoder the weights that its config names, and says so; without such it is left as it is.
-
-    Args:
-        base: Folder that the path of a file of weights is relative to.
-    """
+    """Gives an encoder the weights that its config names (a file: from `base`) and says so; or leaves it as it is."""
     pretrained = encoder.pretrained(base)
     if pretrained:
         fitted = encoder.load(pretrained)

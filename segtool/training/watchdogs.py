@@ -36,7 +36,6 @@ class Validations:
     """Looks at the validations of a run, and warns once of each thing that does not get better by itself.
 
     Args:
-        steps: Of the whole run.
         before: Rows of the validations before a resume; what they showed was warned of then.
         absent: Classes that no training mask holds, so that they cannot be found; `check` has told them.
     """
@@ -147,11 +146,7 @@ def flat_warning(rows: Sequence[Row], config: Config) -> str:
 
 
 class Waiting:
-    """The share of its time that a training spends in waiting for something.
-
-    Args:
-        most: That is not told.
-    """
+    """The share of its time that a training spends in waiting for something, of which up to `most` is not told."""
 
     def __init__(self, most: float) -> None:
         self.most = most
