@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 from segtool.commands.sources import load_any
 from segtool.config import Config, located
@@ -27,10 +30,6 @@ from segtool.system.devices import choose_device
 from segtool.system.terminal import Reporter, counted, percent
 from segtool.training.memory import Memory, memory_lines, training_memory
 from segtool.training.plan import largest_part
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
 
 IMAGES = 8  # that the effective field is measured on; half of them for the shifts, which take nine passes each
 MAX_SIDE = 640  # larger images are cropped about their centre for measuring
@@ -66,8 +65,6 @@ class Inspection:
 
     def parts(self, *, width: int) -> Iterator[Table | Text]:
         """Yields what a person reads, for a terminal of `width` columns; the warnings are left out."""
-        from rich.text import Text
-
         yield rows_table(self.summary, width=width)
         lines = [DEFINITIONS, "", *memory_lines(self.memory, self.summary, self.config)]
         yield Text("\n".join([*lines, *_structure_lines(self.structures or ())]))
@@ -173,9 +170,6 @@ def measured_lines(measured: Measured) -> list[str]:
 
 def shifts_table(measured: Measured) -> Table:
     """Returns the consistency by shift as a table."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("shift", "consistency %", f"{measured.margin} pixels from borders %"):
         table.add_column(heading, justify="right")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
 
 from segtool.models.operations import Operation
 from segtool.models.segmenter import Segmenter
 from segtool.models.trace import trace
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 NARROW = 90  # columns up to which those of the table stand close together
 WIDE = 150  # columns from which a layer has its table's row to itself; below, it takes two lines
@@ -74,9 +73,6 @@ def rows_table(summary: Summary, *, width: int) -> Table:
 
     Below 150 columns a layer takes two lines, which 80 columns hold.
     """
-    from rich import box
-    from rich.table import Table
-
     wide = width >= WIDE
     title = "{} x {} x {} image".format(*summary.input)
     if summary.padded != summary.input[1:]:
@@ -86,14 +82,13 @@ def rows_table(summary: Summary, *, width: int) -> Table:
     for headings, right in _COLUMNS:
         for heading in headings if wide else ("\n".join(headings),):
             table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    rows = [_cells(layer) for layer in summary.layers]
-    for row in rows:
-        table.add_row(*_as_columns(row, wide=wide))
+    for layer in summary.layers:
+        size = f"{layer.channels} x {layer.height} x {layer.width}"
+        names = (layer.name or "(network)", layer.formula), (layer.kind, size)
+        table.add_row(*_as_columns([*names, *_numbers(layer, layer.kept)], wide=wide))
     table.add_section()
-    kept = summary.kept / summary.batch
-    numbers = (summary.stride, summary.receptive_field, summary.parameters, summary.multiply_adds)
-    totals = ["whole network", "", "", "", *map(_number, numbers), _megabytes(kept)]
-    table.add_row(*_as_columns(totals, wide=wide))
+    numbers = _numbers(summary, summary.kept / summary.batch)
+    table.add_row(*_as_columns([("whole network", ""), ("", ""), *numbers], wide=wide))
     return table
 
 
@@ -112,27 +107,17 @@ DEFINITIONS = (
 )
 
 
-def _as_columns(cells: list[str], *, wide: bool) -> list[str]:
-    """Returns the cells of `_cells` in the order of the headings, each by itself or those of a column together."""
-    layer, kind, size, formula, stride, field, parameters, multiply_adds, kept = cells
-    columns = ((layer, formula), (kind, size), (stride, field), (parameters, multiply_adds), (kept,))
+def _as_columns(cells: list[tuple[str, ...]], *, wide: bool) -> list[str]:
+    """Returns the cells of a row, each by itself or those of a column together."""
     if wide:
-        return [cell for column in columns for cell in column]
-    return ["\n".join(column).rstrip() for column in columns]
+        return [cell for column in cells for cell in column]
+    return ["\n".join(column).rstrip() for column in cells]
 
 
-def _cells(layer: Operation) -> list[str]:
-    size = f"{layer.channels} x {layer.height} x {layer.width}"
-    numbers = (layer.stride, layer.receptive_field, layer.parameters, layer.multiply_adds)
-    return [layer.name or "(network)", layer.kind, size, layer.formula, *map(_number, numbers), _megabytes(layer.kept)]
-
-
-def _number(value: int | None) -> str:
-    return "all" if value is None else f"{value:,}"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.2f}"
+def _numbers(of: Operation | Summary, kept: float) -> list[tuple[str, ...]]:
+    field = "all" if of.receptive_field is None else f"{of.receptive_field:,}"
+    stride = "all" if of.stride is None else f"{of.stride:,}"
+    return [(stride, field), (f"{of.parameters:,}", f"{of.multiply_adds:,}"), (f"{kept / 1e6:,.2f}",)]
 
 
 def _checkerboard(operation: Operation) -> str:
