@@ -175,8 +175,6 @@ def _is_over(
 def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
     """Says how the learning rate goes on, where the config or the length that changed has changed it."""
     step, before = resumed.progress.step, resumed.progress.steps
-    if step >= plan.steps:
-        return
     looked_at = (step, (step + plan.steps) // 2, plan.steps - 1)
     first, *later = rates = [learning_rate(config.optim, at, plan.steps) for at in looked_at]
     if plan.steps != before or rates != [learning_rate(resumed.config.optim, at, before) for at in looked_at]:

@@ -47,7 +47,7 @@ def examine(annotation: Any, data: Any, *, path: str = "") -> tuple[Any, list[Fa
     if get_origin(annotation) is Literal and type(data) not in map(type, get_args(annotation)):
         # pydantic takes true and 1.0 for 1 where values are listed.
         return None, [_fault(path, (), _mismatch(annotation, data))]
-    text = json.dumps(data, default=_component)
+    text = json.dumps(data)
     try:
         # As JSON, because strict parsing of Python objects refuses mappings for dataclasses and lists for tuples.
         return _adapter(annotation).validate_json(text, strict=True), []
@@ -85,11 +85,6 @@ def _adapter(annotation: Any) -> Any:
     return TypeAdapter(annotation, config=None if is_dataclass(annotation) else ConfigDict(allow_inf_nan=False))
 
 
-def _component(value: Any) -> Any:
-    """Returns the plain form of a component that code put among options, for json.dumps."""
-    return value.plain()
-
-
 def _faults(annotation: Any, data: Any, path: str, items: Sequence[Any]) -> list[Fault]:
     """Returns one fault for each place that pydantic names, in the order of the data."""
     found: dict[str, Fault] = {}
@@ -101,8 +96,6 @@ def _faults(annotation: Any, data: Any, path: str, items: Sequence[Any]) -> list
             fault = _fault(path, [*keys, key], "missing, and it has no default; add it")
         elif kind == "unexpected_keyword_argument":
             fault = _unknown(annotation, path, keys)
-        elif kind == "value_error":
-            fault = _fault(path, keys, item["msg"].removeprefix("Value error, "))
         else:
             fault = _fault(path, keys, _mismatch(_annotation_at(annotation, keys), value))
         found.setdefault(fault.problem.path, fault)
