@@ -34,17 +34,8 @@ if TYPE_CHECKING:
 
 
 # What a run's weights were made for: a resume that changes one of these is a new run.
-FIXED = (
-    "model",
-    "optim.name",
-    "data.classes",
-    "data.encoding",
-    "data.channels",
-    "data.ignore",
-    "data.mean",
-    "data.std",
-    "data.fold",
-)
+OF_DATA = ("classes", "encoding", "channels", "ignore", "mean", "std", "fold")
+FIXED = ("model", "optim.name", *(f"data.{key}" for key in OF_DATA))
 SHOWN_IN = re.compile(r"data\.classes\.\d+\.color")  # a colour of pictures, which no weight depends on
 
 

@@ -3,14 +3,7 @@
 `Config` and the functions that read and write one are imported from here; all else from its module.
 """
 
-from segtool.config.loading import (
-    dump_config,
-    load_config,
-    located,
-    parse_config,
-    parse_text,
-    show,
-)
+from segtool.config.loading import dump_config, load_config, located, parse_config, parse_text, show
 from segtool.config.sections import (
     Augment,
     ClassSpec,

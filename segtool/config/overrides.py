@@ -111,7 +111,8 @@ class _Settings:
                 child = child if child and "name" in child else {}
                 self.places.setdefault(path, f"--set {key}")
         if isinstance(child, str) and path.split(".")[0] in COMPONENT_SECTIONS and "." in path:
-            if path in self.places and not _is_made(self.places[path], path):
+            # Not where the section stands there only because something below it was set.
+            if path in self.places and not self.places[path].startswith(f"--set {path}."):
                 self.places[f"{path}.name"] = self.places[path]
             child = {"name": child}
         if not isinstance(child, dict | list):
@@ -166,8 +167,3 @@ def _index(node: Any, name: str, key: str, path: str) -> Any:
 
 def _is_set(place: str) -> bool:
     return place.startswith("--set ")
-
-
-def _is_made(place: str, path: str) -> bool:
-    """Whether a section stands at `path` only because something below it was set."""
-    return place.startswith(f"--set {path}.")

@@ -15,7 +15,7 @@ from PIL import Image
 from segtool.config import Data
 from segtool.data import palette as palettes
 from segtool.data.codes import IGNORE, UNKNOWN, Codes, code_interval, pack, unpack
-from segtool.data.mask_writer import MaskWriter, can_be_written
+from segtool.data.mask_writer import LARGEST, MaskWriter
 from segtool.data.masks import StoredMask, read_mask
 from segtool.errors import DataError, few, shown
 from segtool.system.terminal import counted
@@ -63,7 +63,7 @@ class Labels:
         codes = Codes(*(np.array(column, np.int64) for column in zip(*sorted(owned), strict=True)))
         assert all(codes.highest[:-1] < codes.lowest[1:]), "one code of two classes"
         first = tuple(own[0][0] for own in by_class)
-        first_ignored = next((low for low, _ in ignored if can_be_written(data, low)), None)
+        first_ignored = next((low for low, _ in ignored if data.by_color or 0 <= low <= LARGEST), None)
         colors = _display_colors(data)
         writer = MaskWriter(data, codes, colors, first, first_ignored)
         if data.mask_mode:

@@ -28,11 +28,6 @@ _WRITABLE = {
 }
 
 
-def can_be_written(data: Data, code: int) -> bool:
-    """Whether some mode of mask can hold a code; colours always are."""
-    return data.by_color or 0 <= code <= max(_LARGEST.values())
-
-
 @dataclass(frozen=True, eq=False)
 class MaskWriter:
     """The encoding of a config, as far as it is written in."""

@@ -161,13 +161,13 @@ def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, wit
     scale = max(1, SMALLEST // max(height, width))
     present = np.unique(np.concatenate([np.unique(crop.target) for row in rows for crop in row])).tolist()
     entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
-    cells = [[(crop.caption, _panel(crop, labels, scale, with_mask=with_masks)) for crop in row] for row in rows]
+
+    def panel(crop: Crop) -> Image.Image:
+        target = crop.target if with_masks else None
+        return draw.panel(crop.image, target, labels.colors, scale=scale, shown=crop.shown)
+
+    cells = [[(crop.caption, panel(crop)) for crop in row] for row in rows]
     return draw.gallery(title, note, cells, classes=entries if with_masks else ())
-
-
-def _panel(crop: Crop, labels: Labels, scale: int, *, with_mask: bool) -> Image.Image:
-    target = crop.target if with_mask else None
-    return draw.panel(crop.image, target, labels.colors, scale=scale, shown=crop.shown)
 
 
 def _title(name: str, value: Any) -> str:

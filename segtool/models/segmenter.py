@@ -20,7 +20,8 @@ from segtool.models.decoders import Decoder
 from segtool.models.encoders import ConvEncoder, Encoder
 from segtool.models.trace import trace
 
-OF_LEVELS = ("channels", "skips", "aux", "image_skip")  # options of decoders that an encoder's levels allow or not
+OF_LEVELS = [f"model.decoder.{option}" for option in ("channels", "skips", "aux", "image_skip")]
+"""Options of decoders that an encoder's levels allow or not."""
 Sides = tuple[int, int]
 """Pixels before and behind a side: at the top and the bottom, or at the left and the right."""
 
@@ -155,11 +156,12 @@ def assemble(model: Model, num_classes: int, in_channels: int = 3) -> Segmenter:
         encoder = build("encoder", model.encoder, in_channels, path="model.encoder")
     except ConfigError as error:
         problems += error.details
-    shape = encoder or ConvEncoder(in_channels)  # a stand-in, so that the decoder's options are checked all the same
+    # With a stand-in the decoder's options are checked all the same, those aside that its levels may not allow.
+    shape = encoder or ConvEncoder(in_channels)
     try:
         decoder = build("decoder", model.decoder, shape.channels, shape.strides, in_channels, path="model.decoder")
     except ConfigError as error:
-        problems += error.details if encoder else [detail for detail in error.details if not _of_levels(detail)]
+        problems += [one for one in error.details if encoder or getattr(one, "path", "") not in OF_LEVELS]
     if encoder is None or decoder is None:
         raise ConfigError(*problems)
     return Segmenter(encoder, decoder, num_classes, in_channels=in_channels)
@@ -181,11 +183,6 @@ class _Uninitialised(TorchFunctionMode):
         if getattr(func, "__module__", None) == nn.init.__name__:
             return given["tensor"] if "tensor" in given else args[0]
         return func(*args, **given)
-
-
-def _of_levels(detail: str | Problem) -> bool:
-    """Whether a problem of a decoder may be one with the stand-in's levels only."""
-    return isinstance(detail, Problem) and detail.path in {f"model.decoder.{option}" for option in OF_LEVELS}
 
 
 def verify(

@@ -44,16 +44,12 @@ class Ensemble(BandPredictor):
         return max(member.bytes_per_pixel() for member in self.members)
 
     def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
-        view = self._view(member, image)
+        (count,) = member.channels
+        start = sum(self.channels[: self.channels.index(count)])
+        view = image[start : start + count]
         yield (member.probabilities(band) for band in member.bands(view, tile))
         if self.flip:
             yield (member.probabilities(band).flip(2) for band in member.bands(view.flip(2), tile))
-
-    def _view(self, member: Predictor, image: Tensor) -> Tensor:
-        """Returns the channels of an image that a member reads."""
-        (count,) = member.channels
-        start = sum(self.channels[: self.channels.index(count)])
-        return image[start : start + count]
 
 
 def averaged(streams: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:

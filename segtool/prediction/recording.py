@@ -79,7 +79,8 @@ class Graphs:
             with _waiting_raises():
                 expected = work(given)
             # A recording that fails half-way leaves torch in disorder, so what would make it fail is looked for before.
-            if not self._has_room():
+            # A pass takes as much as torch has at hand at most, in which the passes before found room.
+            if torch.cuda.mem_get_info(self.device)[0] <= kept_bytes(self.device):
                 return None
             graph, made = self._capture(work, given)
             graph.replay()
@@ -94,10 +95,6 @@ class Graphs:
             return made.clone()  # the next replay writes there
 
         return replay
-
-    def _has_room(self) -> bool:
-        """Whether memory is free for a pass: as much as torch has at hand, in which the passes before found room."""
-        return torch.cuda.mem_get_info(self.device)[0] > kept_bytes(self.device)
 
     def _capture(self, work: Work, given: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Returns the graph of the work, and the tensor in which a replay leaves what it makes."""

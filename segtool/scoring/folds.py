@@ -56,10 +56,7 @@ def class_values(scores: Sequence[Scores]) -> list[tuple[str, Values]]:
 def spread(values: Values) -> tuple[float | None, float | None]:
     """Returns mean and standard deviation (n - 1) of the defined values; None of none, or of fewer than two."""
     defined = [value for value in values if value is not None]
-    return (
-        statistics.fmean(defined) if defined else None,
-        statistics.stdev(defined) if len(defined) > 1 else None,
-    )
+    return statistics.fmean(defined) if defined else None, statistics.stdev(defined) if len(defined) > 1 else None
 
 
 def pooled(folds: Sequence[FoldScore]) -> Scores:

@@ -176,7 +176,9 @@ def join_world() -> Generator[World]:
     _end_with_the_launcher()
     if world.local_size == world.size:
         # All on one machine: it may have no network at all, or a name that leads nowhere.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        names = [name for _, name in socket.if_nameindex()]
+        loopback = next((name for name in names if name in ("lo", "lo0")), names[0])
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     cuda = torch.cuda.is_available() and torch.distributed.is_nccl_available()
     try:
         from torch.distributed.rendezvous import rendezvous  # which not every build of torch has
@@ -235,11 +237,6 @@ def _end_with_the_launcher() -> None:
     """Has Linux send this process SIGTERM when what started it is killed: else it would train on, seen by nobody."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _loopback() -> str:
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in names if name in ("lo", "lo0")), names[0])
 
 
 def failed_together(error: Exception, world: World) -> SegtoolError | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from segtool.check.findings import SEVERITIES, Report, num, size_text
 from segtool.check.survey import SplitSummary
@@ -41,14 +40,10 @@ def reasons(text: str, config: Config) -> list[Choice]:
         first = next(at for at, where in places.items() if where == place) == path
         whole = "." in path and not path.startswith("data.classes.")
         if whole and first and number in comments and "--set" not in config.origins.of(path):
-            found.append(Choice(path, _value(path, walk(data, path)), comments[number]))
+            value = walk(data, path)
+            names = few((spec["name"] for spec in value), MOST_CLASSES) if path == "data.classes" else flow(value)
+            found.append(Choice(path, names, comments[number]))
     return found
-
-
-def _value(path: str, value: Any) -> str:
-    if path == "data.classes":
-        return few((spec["name"] for spec in value), MOST_CLASSES)
-    return flow(value)
 
 
 def _comments(text: str) -> dict[int, str]:

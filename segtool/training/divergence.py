@@ -26,7 +26,7 @@ def first_appearance(model: nn.Module, criterion: nn.Module, repeat: Callable[[]
         repeat: Makes the forward and backward passes of the step, uncompiled.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    if spoiled := _not_finite(model.named_parameters()):
+    if spoiled := not_finite(model.named_parameters()):
         return f"the weights were not finite before the step: {few(spoiled, 3)}"
     with _observed(model, criterion) as found:
         repeat()
@@ -40,12 +40,8 @@ def first_appearance(model: nn.Module, criterion: nn.Module, repeat: Callable[[]
     return ""
 
 
-def not_finite(model: nn.Module) -> list[str]:
-    """Returns the names of the parameters and buffers that hold a number that is not finite."""
-    return _not_finite([*model.named_parameters(), *model.named_buffers()])
-
-
-def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Returns the names of the parameters or buffers that hold a number that is not finite."""
     named = [(name, value) for name, value in tensors if value.is_floating_point()]
     finite = torch.stack([value.detach().isfinite().all() for _, value in named]).tolist()
     return [name for (name, _), whole in zip(named, finite, strict=True) if not whole]

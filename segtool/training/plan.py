@@ -149,7 +149,8 @@ def make_plan(
     forward = 2 * _multiply_adds(model, config.data.channels, crop)  # the backward pass takes two more of it
     machine, in_a_step = Machine.of(device), 3.0 * forward * train.batch_size
     operations = in_a_step * steps if budget is None else budget * _rate(machine)
-    waits = machine.kind == "cuda" and in_a_step / GPU_RATE < LAYER_SECONDS * _num_layers(model)
+    layers = sum(not any(module.children()) for module in model.modules())
+    waits = machine.kind == "cuda" and in_a_step / GPU_RATE < LAYER_SECONDS * layers
     precision, compiled, why = arithmetic(train, machine, operations, waits=waits)
     cached, why_cached = choose_cache(
         train.cache,
@@ -292,10 +293,6 @@ def _workers(setting: Literal["auto"] | int, device: torch.device, world: World)
 
 def _found(*names: str) -> str | None:
     return next((name for name in names if shutil.which(name)), None)
-
-
-def _num_layers(model: Segmenter) -> int:
-    return sum(not any(module.children()) for module in model.modules())
 
 
 def _multiply_adds(model: Segmenter, channels: int, crop: tuple[int, int]) -> int:

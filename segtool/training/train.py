@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from segtool.config import located
@@ -211,7 +212,8 @@ def validation_shortage(run: RunDirectory, image: Path, size: tuple[int, int]) -
 
 def require_finite(training: Training, step: int) -> None:
     """Raises DivergedError where a step, itself finite, left weights or statistics that are not."""
-    spoiled = [name for network in dict.fromkeys([training.model, training.scored]) for name in not_finite(network)]
+    networks = dict.fromkeys([training.model, training.scored])
+    spoiled = not_finite(chain(*(chain(x.named_parameters(), x.named_buffers()) for x in networks)))
     if spoiled:
         raise DivergedError(
             f"step {step}: loss and gradient were finite, but what it made of {', '.join(spoiled[:3])} is not (of "
