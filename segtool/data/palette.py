@@ -7,32 +7,12 @@ they differ from what stands before them.
 
 from __future__ import annotations
 
-COLORS: tuple[tuple[int, int, int], ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (136, 34, 85),
-    (17, 119, 51),
-    (51, 34, 136),
-    (221, 204, 119),
-    (68, 170, 153),
-    (204, 102, 119),
-    (153, 153, 51),
-    (170, 68, 153),
-    (136, 204, 238),
-    (119, 170, 221),
-    (238, 136, 102),
-    (187, 204, 51),
-    (255, 170, 187),
-    (153, 221, 255),
-    (170, 170, 0),
-    (102, 102, 102),
-    (221, 221, 221),
+_OKABE_ITO = "e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7"
+_TOL = (
+    "882255 117733 332288 ddcc77 44aa99 cc6677 999933 aa4499 88ccee 77aadd ee8866 bbcc33 "
+    "ffaabb 99ddff aaaa00 666666 dddddd"
 )
+COLORS = [tuple(bytes.fromhex(code)) for code in (*_OKABE_ITO.split(), *_TOL.split())]
 
 
 def color(index: int) -> tuple[int, int, int]:
