@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from functools import partial
 from typing import Literal
 
 import torch
@@ -28,6 +29,15 @@ GAINS = {
     "silu": 1.677,
 }
 """1 / sqrt(E[f(z)^2]) for z from the standard normal distribution."""
+# ReLU and leaky ReLU work in place: their gradient needs only their output, and a map is not copied.
+ACTIVATIONS = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "leaky_relu": partial(nn.LeakyReLU, LEAKY_SLOPE, inplace=True),
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
 
 
 def conv_block(
@@ -82,7 +92,7 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = branch
         self.project = _projection(in_channels, out_channels, activation=activation, norm=norm)
-        self.activation = _activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         if norm == "none":
             last = [module for module in branch.modules() if isinstance(module, nn.Conv2d)][-1]
             nn.init.zeros_(last.weight)
@@ -125,7 +135,7 @@ def conv_unit(
     parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if norm != "none":
         parts["norm"] = _norm(norm, out_channels)
-    parts["activation"] = _activation(activation)
+    parts["activation"] = ACTIVATIONS[activation]()
     return nn.Sequential(parts)
 
 
@@ -173,20 +183,3 @@ def _projection(in_channels: int, out_channels: int, *, activation: Activation, 
         init_conv(conv, activation)
         return conv
     return nn.Sequential(OrderedDict(conv=conv, norm=_norm(norm, out_channels)))
-
-
-def _activation(activation: Activation) -> nn.Module:
-    """ReLU and leaky ReLU work in place: their gradient needs only their output, and a map is not copied."""
-    match activation:
-        case "relu":
-            return nn.ReLU(inplace=True)
-        case "leaky_relu":
-            return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
-        case "sigmoid":
-            return nn.Sigmoid()
-        case "tanh":
-            return nn.Tanh()
-        case "gelu":
-            return nn.GELU()
-        case "silu":
-            return nn.SiLU(inplace=False)
