@@ -27,15 +27,7 @@ from torch import Tensor, nn
 
 from segtool.config import Config, dump_config, load_config
 from segtool.errors import CheckpointError, ConfigError, DiskError
-from segtool.runs.checkpoint_files import (
-    FORMAT,
-    OTHER,
-    dump_json,
-    json_object,
-    verified,
-    verified_file,
-    with_manifest,
-)
+from segtool.runs.checkpoint_files import FORMAT, OTHER, dump_json, json_object, verified, verified_file, with_manifest
 from segtool.system import disk
 
 STEP = re.compile(r"step-([0-9]{8,18})")
