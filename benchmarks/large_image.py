@@ -29,7 +29,7 @@ from segtool.commands.demo import draw_scene
 from segtool.prediction.predict import build_predictor, predict
 from segtool.prediction.predicted_files import list_jobs
 from segtool.runs.checkpoint import load
-from segtool.system.allocator import keep_freed_memory
+from segtool.system.memory import keep_freed_memory
 
 CLASSES = 12
 WINDOW, WINDOW_OVERLAP = 1024, 0.25

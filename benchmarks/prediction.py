@@ -31,7 +31,7 @@ from segtool.models.segmenter import assemble, build_model
 from segtool.prediction.predict import build_predictor, predict
 from segtool.prediction.predicted_files import list_jobs
 from segtool.runs.checkpoint import Progress, TrainState, load, save
-from segtool.system.allocator import keep_freed_memory
+from segtool.system.memory import keep_freed_memory
 from segtool.training.optim import build_optimizer
 
 CONFIG = Path(__file__).parent.parent / "configs" / "camvid-unet.yaml"

@@ -127,7 +127,7 @@ def build_ours(files: list[tuple[Path, Path]], rotate: int) -> Callable[[], None
     from segtool.data.pairs import Record
     from segtool.data.reader import Reader
     from segtool.prediction.inference import Normalize
-    from segtool.system.allocator import keep_freed_memory
+    from segtool.system.memory import keep_freed_memory
 
     keep_freed_memory()
     classes = tuple(ClassSpec(f"class {value}", values=(value,)) for value in range(CLASSES))

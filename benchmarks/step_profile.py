@@ -22,8 +22,8 @@ from benchmarks.harness import machine, middle, versions
 from benchmarks.training_step import CLASSES, random_batch, records_of
 from segtool.config import ClassSpec, Config, Data, Folders, Model, Train
 from segtool.config.registry import Component
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
+from segtool.system.memory import keep_freed_memory
 from segtool.training.training_step import Training, build_training, train_step
 
 WIDTHS = {"8 to 128": 8, "16 to 256": 16, "32 to 512": 32}

@@ -29,8 +29,8 @@ from segtool.config.registry import Component
 from segtool.data.dataset import Sample
 from segtool.data.pairs import Record
 from segtool.models.segmenter import Segmenter, build_model, verify
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
+from segtool.system.memory import keep_freed_memory
 from segtool.system.threads import SPINS
 from segtool.training.plan import make_plan
 from segtool.training.training_step import build_training, train_step

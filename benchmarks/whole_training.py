@@ -33,8 +33,8 @@ from segtool.data.loader import training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.data.statistics import class_frequencies, resolve_data
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
+from segtool.system.memory import keep_freed_memory
 from segtool.system.threads import SPINS
 from segtool.training.plan import Plan, make_plan
 from segtool.training.training_log import FLUSH_STEPS

@@ -23,9 +23,9 @@ from segtool.runs.members import find_checkpoints, part_members
 from segtool.runs.run_directory import CONFIG
 from segtool.scoring.evaluate import evaluate
 from segtool.scoring.metrics import Scores
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.devices import choose_device, place
 from segtool.system.distributed import World, join_world
+from segtool.system.memory import keep_freed_memory
 from segtool.system.terminal import Mute, Reporter
 
 

@@ -25,7 +25,7 @@ from segtool.data.opening import Opened, open_image, read_orientation
 from segtool.data.outline import is_plain, picture_maps, small_picture
 from segtool.data.user_cache import Stamp, stamp
 from segtool.errors import DataError, shown
-from segtool.system.allocator import keep_freed_memory
+from segtool.system.memory import keep_freed_memory
 from segtool.system.pools import SHARE, each_in_processes
 
 Facts: TypeAlias = "ImageFacts | MaskFacts"

@@ -1,14 +1,17 @@
-"""Memory of the machine: what is free for this process, and a bound on what it takes. No torch."""
+"""Memory of the machine: what is free for this process, a bound on what it takes, and that it is kept. No torch."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 from segtool.system import control_group
 
 MEMINFO = Path("/proc/meminfo")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
 def free_memory() -> int | None:
@@ -40,6 +43,21 @@ def memory_bounded(extra: int) -> Generator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc not to give large blocks back to the kernel after each step; elsewhere it does nothing.
+
+    Activations are freed and asked for again in every step, and each page comes back with a fault: with the default
+    settings a third of the time of a U-Net's training step on a CPU is spent in the kernel. The price is that the
+    process keeps its largest size.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _available() -> int | None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from segtool.errors import ShortageError
 from segtool.system import control_group
-from segtool.system.allocator import keep_freed_memory
+from segtool.system.memory import keep_freed_memory
 
 SHARE = 100  # items that are worth a process
 MOST = 50  # of them that go to a process at a time

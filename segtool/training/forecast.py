@@ -24,10 +24,10 @@ from segtool.prediction.inference import Predictor
 from segtool.runs import checkpoint
 from segtool.runs.checkpoint import Progress
 from segtool.scoring.evaluate import evaluate
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.devices import free_bytes
 from segtool.system.disk import free_disk
 from segtool.system.distributed import ALONE
+from segtool.system.memory import keep_freed_memory
 from segtool.system.pools import num_threads
 from segtool.system.terminal import Mute, Reporter, amount, counted, duration
 from segtool.system.threads import seconds_without_core

@@ -35,10 +35,10 @@ from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import FIRST_BATCH, RunDirectory
 from segtool.scoring.evaluate import evaluate
 from segtool.system import disk
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.devices import free_bytes
 from segtool.system.disk import free_disk
 from segtool.system.distributed import ALONE
+from segtool.system.memory import keep_freed_memory
 from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
 from segtool.training.forecast import most_checkpoints

@@ -23,8 +23,8 @@ from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import RunDirectory, relocate
 from segtool.scoring.evaluate import evaluate
 from segtool.system import disk
-from segtool.system.allocator import keep_freed_memory
 from segtool.system.distributed import World
+from segtool.system.memory import keep_freed_memory
 from segtool.system.shortage import shortage_told
 from segtool.system.signals import catch_signals, raised_at_signals
 from segtool.system.terminal import Reporter
