@@ -6,10 +6,8 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +35,6 @@ from segtool.training.plan import Plan, Prepared
 from segtool.training.samples import Samples
 from segtool.training.watchdogs import CROWDED, crowding_warning
 
-T = TypeVar("T")
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
 LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 40, 15.0  # how many steps are timed: as many as go into that time
 LEAST_IMAGES, MOST_IMAGES, IMAGE_SECONDS = 3, 24, 8.0
@@ -235,25 +232,17 @@ def _saving(training: training_step.Training) -> tuple[float, int]:
 
 def _score(predictor: Predictor, dataset: EvaluationSet, workers: int) -> list[float]:
     """Returns the seconds that scoring took for each image."""
-    clock = _Clock()
-    evaluate(predictor, dataset, ALONE, workers=workers, reporter=clock)
-    return [after - before for before, after in itertools.pairwise(clock.times)]
+    ends = [time.monotonic()]
+    evaluate(
+        predictor,
+        dataset,
+        ALONE,
+        workers=workers,
+        reporter=Mute(),
+        note=lambda *_: ends.append(time.monotonic()),
+    )
+    return [after - before for before, after in itertools.pairwise(ends)]
 
 
 def _part(dataset: EvaluationSet, count: int) -> EvaluationSet:
     return EvaluationSet([dataset.records[index] for index in evenly(len(dataset), count)], dataset.reader)
-
-
-class _Clock(Reporter):
-    """Notes when each item that is tracked was done; says nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.times: list[float] = []
-
-    def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
-        """Yields the items."""
-        self.times.append(time.monotonic())
-        for item in items:
-            yield item
-            self.times.append(time.monotonic())
