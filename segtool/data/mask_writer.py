@@ -74,7 +74,7 @@ class MaskWriter:
         return Image.fromarray(stored.astype(np.uint16 if mode == "I;16" else np.uint8, copy=False))
 
     @cached_property
-    def mode(self) -> str:
+    def mode(self) -> MaskMode:
         """Pillow's name of the mode that is written: `data.mask_mode`.
 
         Where that is null: L (I;16 above 255), P for `palette`, RGB for `rgb`, RGBA for `alpha`.
@@ -142,18 +142,15 @@ class MaskWriter:
 
     def _mode_like(self, first: StoredMask) -> MaskMode:
         """Returns the mode of the first mask, or the narrowest that holds all codes where it cannot."""
-        if self.data.encoding == "palette":
+        encoding, largest = self.data.encoding, max(self.first_codes())
+        if encoding == "alpha" and first.mode == "L":
+            return "LA"
+        if encoding == "index" and first.mode == "P" and largest <= 255:
             return "P"
-        if self.data.encoding == "rgb":
-            return "RGB"
-        if self.data.encoding == "alpha":
-            return "LA" if first.mode == "L" else "RGBA"
-        largest = max(self.first_codes())
-        if first.mode == "P" and self.data.encoding == "index" and largest <= 255:
-            return "P"
-        if first.mode == "1" and self.data.encoding == "index" and largest <= 1:
+        if encoding == "index" and first.mode == "1" and largest <= 1:
             return "1"
-        return "L" if largest <= 255 and first.mode not in ("I", "I;16") else "I;16"
+        deep = encoding in ("index", "threshold") and first.mode in ("I", "I;16")
+        return "I;16" if deep else self.mode
 
     def _palette_from(self, palette: bytes) -> str | None:
         colors = [int(color) for color in pack(np.frombuffer(palette, np.uint8).reshape(-1, 3))]
