@@ -554,7 +554,6 @@ def _existing(path: Path, *, of: str) -> Path:
 
 
 def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
-    """Trains and scores all folds, and prints the tables of their scores."""
     from rich.console import Console
 
     from segtool.commands.crossvalidate import SCORES, cross_validate
@@ -595,7 +594,6 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: list[str] | None) -> Scored:
-    """Returns the scores of the masks in one folder against those in another."""
     from segtool.commands.score_report import Scored
     from segtool.scoring.score import score_folders
 

@@ -97,7 +97,6 @@ def inspect_session(
 
     Args:
         size: Height and width of the image; None: the crop, else 256x256.
-        measuring: Also run the network.
 
     Raises:
         ConfigError: an unknown component or option, or parts that do not fit together.

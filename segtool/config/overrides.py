@@ -60,7 +60,6 @@ def apply(
 
     Args:
         data: What the file says. Not changed.
-        places: Where each of its keys stands.
         overrides: `KEY=VALUE`, where KEY is dotted with list positions as numbers, and VALUE is YAML.
         defaults: A config of defaults, as plain data.
 

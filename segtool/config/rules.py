@@ -44,7 +44,6 @@ def problems(config: Config, *, unread: Iterable[str] = ()) -> list[Problem]:
     """Returns everything that does not fit together, in the order of the sections.
 
     Args:
-        config: A config whose types are right.
         unread: Dotted keys that could not be read and hold their defaults instead; rules that read them are left out.
     """
     patterns = [_pattern(key) for key in unread]

@@ -46,10 +46,7 @@ class Document(NamedTuple):
 
 
 def load_file(path: Path, content: bytes | None = None) -> Document:
-    """Returns the mapping that a YAML file holds.
-
-    Args:
-        content: Of the file, where it has been read already.
+    """Returns the mapping that a YAML file holds, or its `content` where it has been read already.
 
     Raises:
         ConfigError: a file that cannot be read, is no strict YAML, or holds no mapping; with its line.

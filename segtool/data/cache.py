@@ -96,7 +96,6 @@ def choose_cache(
     """Whether `train.cache` keeps decoded images in memory, and why.
 
     Args:
-        size: Height and width of an image.
         value_bytes: Of one channel of a pixel: 1, or 4 for images of 16 bits.
     """
     if setting != "auto":

@@ -34,7 +34,6 @@ def trace(
         model: The network, called with one tensor.
         size: C, H, W of the image.
         period: The largest stride inside the network.
-        batch: Images in the forward pass.
         keeping: Also count what autograd keeps for the backward pass: every storage that it saves, once, parameters
             and buffers left out. Takes several times as long, since the norms run too.
     """

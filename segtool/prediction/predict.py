@@ -189,7 +189,6 @@ def _answer(
 def _write_all(
     labels: Labels, job: Job, indices: np.ndarray, probabilities: np.ndarray | None, picture: np.ndarray | None
 ) -> Path:
-    """Writes the files of a job and returns the mask's path."""
     if job.probabilities:
         assert probabilities is not None
         write_npy(job.probabilities, probabilities)

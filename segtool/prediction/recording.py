@@ -29,9 +29,8 @@ BEFORE = 2
 class Recordings:
     """Some work on a GPU as recorded for the sizes that have been seen to repeat.
 
-    Args:
-        record: Returns a piece of work as recorded for tensors like the one given, or None where that cannot be; it is
-            then not asked again.
+    `record` returns a piece of work as recorded for tensors like the one given, or None where that cannot be; it is
+    then not asked again.
     """
 
     def __init__(self, record: Callable[[Work, Tensor], Work | None]) -> None:
@@ -40,11 +39,9 @@ class Recordings:
         self._recorded: dict[object, Work] = {}
 
     def __call__(self, work: Work, given: Tensor) -> Tensor:
-        """Returns what the work makes of a tensor.
+        """Returns what the work, the same in each call, makes on the GPU of a tensor on the CPU or the GPU.
 
-        Args:
-            work: Makes a tensor on the GPU of one on the CPU or the GPU; the same work in each call. What it does may
-                depend on the size of the tensor that is given, but not on its numbers.
+        What it does may depend on the size of the tensor that is given, but not on its numbers.
         """
         kind = (given.shape, given.stride(), given.dtype)
         self._seen[kind] += 1
