@@ -113,19 +113,17 @@ def _require_run(directory: Path, device: str) -> None:
     if directory.name == CONFIG and not is_data(directory.parent):
         command = resume_command(directory.parent, device)
         raise CheckpointError(f"{directory}: is the config of a run; continue it with: {command}")
-    if not holds_run(directory):
-        raise CheckpointError(_nothing_to_continue(directory))
-
-
-def _nothing_to_continue(directory: Path) -> str:
-    if not (directory / "run.json").exists():
-        return (
+    if not holds_run(directory) and not (directory / "run.json").exists():
+        raise CheckpointError(
             f"{directory}: is no run to continue; name the directory of one, segtool train RUN --resume, or begin "
             "one by leaving out --resume"
         )
-    quoted = typed(directory)
-    again = f": segtool train {quoted} --run {quoted}" if (directory / CONFIG).exists() else " by leaving out --resume"
-    return f"{directory}: ended before its first checkpoint, so there is nothing to continue; begin it again{again}"
+    if not holds_run(directory):
+        again = f"segtool train {typed(directory)} --run {typed(directory)}"
+        how = f": {again}" if (directory / CONFIG).exists() else " by leaving out --resume"
+        raise CheckpointError(
+            f"{directory}: ended before its first checkpoint, so there is nothing to continue; begin it again{how}"
+        )
 
 
 def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Config:

@@ -24,7 +24,7 @@ from segtool.runs.run_directory import CONFIG
 from segtool.scoring.evaluate import evaluate
 from segtool.scoring.metrics import Scores
 from segtool.system.devices import choose_device, place
-from segtool.system.distributed import World, join_world
+from segtool.system.distributed import join_world
 from segtool.system.memory import keep_freed_memory
 from segtool.system.terminal import Mute, Reporter
 
@@ -46,7 +46,7 @@ def evaluate_session(
     """
     keep_freed_memory()
     with join_world() as world:
-        reporter = _reporter(quiet, world)
+        reporter = Reporter(quiet=quiet) if world.is_main else Mute()
         with world.agreed():
             where = place(world, choose_device(device))
             checkpoints = find_checkpoints(paths, reporter)
@@ -105,19 +105,16 @@ def _split_to_score(
     """Returns the split that the user named, else test where there is one, else val. Raises DataError if none."""
     name = split or ("test" if records.get("test") else "val")
     if name != "test" and folds:
-        raise DataError(_no_test_for_folds(paths, "has no test split" if split is None else f"--split {split}"))
+        found = "has no test split" if split is None else f"--split {split}"
+        raise DataError(
+            f"{', '.join(map(str, paths))}: {found}, but of folds only a test split that none was trained on can be "
+            "scored as an ensemble. Each fold's own score, and that of all together, are in folds.json; hold a test "
+            "out with data.split.test, or score one fold: segtool eval DIR/fold-1"
+        )
     if not records.get(name):
         there = ", ".join(key for key, found in records.items() if found)
         raise DataError(f"{paths[0]}: has no {name} split; its data has {there}: choose with --split")
     return name
-
-
-def _no_test_for_folds(paths: Sequence[Path], found: str) -> str:
-    return (
-        f"{', '.join(map(str, paths))}: {found}, but of folds only a test split that none was trained on can be scored "
-        "as an ensemble. Each fold's own score, and that of all together, are in folds.json; hold a test out with "
-        "data.split.test, or score one fold: segtool eval DIR/fold-1"
-    )
 
 
 def _warn_of_seen(
@@ -165,7 +162,7 @@ def predict_session(
         with world.agreed():
             members, inputs = part_members(paths)
             jobs = list_jobs(inputs, out, overlays=overlays, probabilities=probabilities)
-            reporter = _reporter(quiet, world)
+            reporter = Reporter(quiet=quiet) if world.is_main else Mute()
             if left := unread_pictures(inputs):
                 reporter.warn(f"{few(left, 1)}: left out, of a kind that is not read; convert to PNG or TIFF")
             checkpoints = find_checkpoints(members, reporter)
@@ -195,10 +192,6 @@ def predict_session(
         reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
         if failures and world.is_main:
             raise DataError(*(problem for _, found in failures for problem in found))
-
-
-def _reporter(quiet: bool, world: World) -> Reporter:
-    return Reporter(quiet=quiet) if world.is_main else Mute()
 
 
 def _run_directory(checkpoint: Path) -> Path:

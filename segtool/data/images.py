@@ -184,10 +184,12 @@ def _with_alpha_shown(image: Image.Image, opened: Opened) -> Image.Image:
 
 def _spread_8(image: Image.Image, channels: int, opened: Opened, spool_pixels: int) -> np.ndarray:
     target = {1: "L", 3: "RGB"}.get(channels, "RGBA")
-    if channels < 4 and image.mode in ("LA", "RGBA"):
-        alpha = image.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            _refuse_alpha(alpha, channels, opened)
+    alpha = image.getchannel("A") if channels < 4 and image.mode in ("LA", "RGBA") else None
+    if alpha and (veiled := alpha.width * alpha.height - alpha.histogram()[255]):
+        raise DataError(
+            f"{shown(opened.path)}: {veiled:,} pixels are not opaque, but data.channels is {channels}; set "
+            "data.channels to 4 to train on the alpha channel too, or flatten the image onto a background"
+        )
     return _pixels(image, target, spool_pixels)
 
 
@@ -208,14 +210,6 @@ def _pixels(image: Image.Image, mode: str, spool_pixels: int) -> np.ndarray:
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
-
-
-def _refuse_alpha(alpha: Image.Image, channels: int, opened: Opened) -> None:
-    count = alpha.width * alpha.height - alpha.histogram()[255]
-    raise DataError(
-        f"{shown(opened.path)}: {count:,} pixels are not opaque, but data.channels is {channels}; set data.channels "
-        f"to 4 to train on the alpha channel too, or flatten the image onto a background"
-    )
 
 
 def _scale_16(values: np.ndarray) -> np.ndarray:

@@ -256,7 +256,8 @@ def _progress(path: Path, state: Mapping[str, Any]) -> Progress:
     progress = Progress(**{f.name: state[f.name] for f in dataclasses.fields(Progress) if f.name in state})
     counts = (progress.step, progress.steps, progress.stale)
     whole = all(type(count) is int and 0 <= count < 10**18 for count in counts)
-    if not (whole and _is_score(progress.score) and _is_score(progress.best) and type(progress.finished) is bool):
+    scores = all(value is None or _is_number(value) for value in (progress.score, progress.best))
+    if not (whole and scores and type(progress.finished) is bool):
         raise CheckpointError(f"{path / 'state.json'}: holds a value of the wrong kind; {OTHER}")
     return progress
 
@@ -269,10 +270,6 @@ def _scaler(path: Path, state: Mapping[str, Any]) -> dict[str, float] | None:
     if not isinstance(saved, dict) or set(saved) != set(SCALER) or not all(map(_is_number, saved.values())):
         raise CheckpointError(f"{path / 'state.json'}: holds a scaler of the wrong kind; {OTHER}")
     return saved
-
-
-def _is_score(value: Any) -> bool:
-    return value is None or _is_number(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -69,8 +69,10 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
         truth, made = _by_list(places, truth_files, predictions)
     else:
         mixed = places.hold_both(masks)
+        # The config's way in which images find their masks, then those of single splits.
+        rules = [config.data.pairing, *(part.pairing for part in config.data.parts.values() if part.pairing)]
         truth, made = max(
-            (_by_rule(rule, predictions, masks, truth_files, mixed=mixed) for rule in _rules(config)),
+            (_by_rule(rule, predictions, masks, truth_files, mixed=mixed) for rule in rules),
             key=lambda found: len(found[0].keys() & found[1]),
         )
     skipped = places.skipped_masks()
@@ -96,11 +98,6 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
 def _listed(folder: Path, *, without: Iterable[Path] = ()) -> list[Path]:
     """Returns the masks in a folder; the overlays that `predict` has drawn of them are none."""
     return without_overlays(list_files(folder, MASK_SUFFIXES, without=without), folder)
-
-
-def _rules(config: Config) -> list[Pairing]:
-    """Returns the ways in which images find their masks: the config's, then those of single splits."""
-    return [config.data.pairing, *(part.pairing for part in config.data.parts.values() if part.pairing)]
 
 
 def _by_rule(rule: Pairing, predictions: Path, masks: Path, truth_files: Sequence[Path], *, mixed: bool) -> Matched:
@@ -148,7 +145,8 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
         raise
     if labels.misfit(truth) or labels.misfit(made):
         _refuse(record, labels, truth, made)
-    rows = [_flat(labels.looked_at(mask)) for mask in (truth, made)]
+    looked_at = [labels.looked_at(mask) for mask in (truth, made)]
+    rows = [values.reshape(-1, *values.shape[2:]) for values in looked_at]  # row by row, of colours N 3
     ends, pixels = runs(*rows)
     cut = [row[ends][None] for row in rows]
     target, prediction = (
@@ -171,12 +169,6 @@ def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> Stor
             f"{true_width}x{true_height}; a prediction must have its image's size"
         )
     return made
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """Returns H W values in row-major order, or H W 3 colours as N 3."""
-    height, width, *channels = values.shape
-    return values.reshape(height * width, *channels)
 
 
 def _refuse(record: Record, labels: Labels, truth: StoredMask, made: StoredMask) -> Never:
