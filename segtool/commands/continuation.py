@@ -94,9 +94,8 @@ def restarted(session: Session) -> Session:
     run = session.run
     if session.resume or run is None or not is_of_this_job(run):
         return session
-    if not checkpoint.committed(RunDirectory(run).checkpoints):
-        return session
-    return replace(session, config=run, overrides=(), resume=True)
+    saved = checkpoint.committed(RunDirectory(run).checkpoints)
+    return replace(session, config=run, overrides=(), resume=True) if saved else session
 
 
 def _require_run(directory: Path, device: str) -> None:

@@ -24,6 +24,7 @@ Window: TypeAlias = tuple[float, float]
 _PAPER, _INK, _FRAME = (255, 255, 255), (32, 32, 32), (120, 120, 120)
 _HATCH = ((64, 64, 64), (112, 112, 112))
 _LONGEST_NAME = 32  # characters
+_UNPRINTABLE = ("Cc", "Cs", "Cf", "Cn", "Co")  # categories of Unicode
 _NARROW = 64  # of 255: what 14 bits fill of 16
 _LOOKED_AT = 1 << 20  # pixels of an image, about, that tell what is dark and bright in it
 _SHARE = 0.5  # of a class's colour in a picture under it
@@ -144,11 +145,7 @@ def panel(
 
 
 def gallery(
-    title: str,
-    note: str,
-    rows: Sequence[Sequence[tuple[str, Image.Image]]],
-    *,
-    classes: Sequence[tuple[str, Rgb]] = (),
+    title: str, note: str, rows: Sequence[Sequence[tuple[str, Image.Image]]], *, classes: Sequence[tuple[str, Rgb]] = ()
 ) -> Image.Image:
     """Returns rows of equally many pictures, each with its caption below, under a title, and a legend at the end.
 
@@ -258,7 +255,9 @@ def _size(font: Font) -> int:
 
 def _fitted(name: str, font: Font, room: int) -> str:
     """Returns the name on one line, cut so that it takes at most `room` pixels."""
-    text = "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(c) else c for c in " ".join(name.split()))
+    text = "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNPRINTABLE else c for c in " ".join(name.split())
+    )
     fits = len(text) <= _LONGEST_NAME and font.getlength(text) <= room
     if fits:
         return text
@@ -266,7 +265,3 @@ def _fitted(name: str, font: Font, room: int) -> str:
     while text and font.getlength(f"{text}...") > room:
         text = text[:-1]
     return f"{text.rstrip()}..."
-
-
-def _unprintable(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs", "Cf", "Cn", "Co")

@@ -42,7 +42,8 @@ def _pairs(model: Segmenter) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     side = 2 * model.stride
     images = torch.zeros((1, model.in_channels, side, side), device=weight.device, dtype=weight.dtype)
     watch = _Watch()
-    watched = [module for module in model.modules() if _is_conv(module) or _is_norm(module)]
+    # Not a class of its own, which may do anything with its weights.
+    watched = [module for module in model.modules() if type(module) is nn.Conv2d or _is_norm(module)]
     handles = [module.register_forward_hook(watch.note) for module in watched]
     try:
         with torch.no_grad(), watch:
@@ -82,10 +83,6 @@ class _Watch(TorchFunctionMode):
     def pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         found = [(self.made[id(x)][0], norm) for norm, x in self.given if id(x) in self.made and self.reads[id(x)] == 1]
         return [(conv, norm) for conv, norm in found if self.calls[conv] == self.calls[norm] == 1]
-
-
-def _is_conv(module: nn.Module) -> bool:
-    return type(module) is nn.Conv2d  # a class of its own may do anything with its weights
 
 
 def _is_norm(module: nn.Module) -> bool:

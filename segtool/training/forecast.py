@@ -151,7 +151,9 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
         timed = len(ends) - 1 - WARM_UP
         if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > share * STEP_SECONDS:
             break
-    _look_for_crowding(seconds_without_core() - without_core, ends[-1] - ends[WARM_UP], reporter)
+    waited, seconds = seconds_without_core() - without_core, ends[-1] - ends[WARM_UP]
+    if seconds >= CROWDED_SECONDS and waited > CROWDED * seconds and num_threads() > 1:
+        reporter.warn(crowding_warning(waited / seconds, threads=num_threads()))
     del batches  # and with it the processes that load
     spans = [after - before for before, after in itertools.pairwise(ends)]
     per_step = statistics.median(spans[WARM_UP:])
@@ -163,12 +165,6 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
         seen = min(len(dataset), len(spans) * config.train.batch_size // world.size)
         memory += dataset.cache.used * len(dataset) // seen
     return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
-
-
-def _look_for_crowding(waited: float, seconds: float, reporter: Reporter) -> None:
-    """Warns where the threads of some steps mostly waited for a core."""
-    if seconds >= CROWDED_SECONDS and waited > CROWDED * seconds and num_threads() > 1:
-        reporter.warn(crowding_warning(waited / seconds, threads=num_threads()))
 
 
 def scored_seconds(work: Prepared) -> float:
@@ -233,14 +229,7 @@ def _saving(training: training_step.Training) -> tuple[float, int]:
 def _score(predictor: Predictor, dataset: EvaluationSet, workers: int) -> list[float]:
     """Returns the seconds that scoring took for each image."""
     ends = [time.monotonic()]
-    evaluate(
-        predictor,
-        dataset,
-        ALONE,
-        workers=workers,
-        reporter=Mute(),
-        note=lambda *_: ends.append(time.monotonic()),
-    )
+    evaluate(predictor, dataset, ALONE, workers=workers, reporter=Mute(), note=lambda *_: ends.append(time.monotonic()))
     return [after - before for before, after in itertools.pairwise(ends)]
 
 

@@ -160,11 +160,8 @@ def make_plan(
         value_bytes=value_bytes,
     )
     choices += [*why, _workers(train.workers, device, world), Choice("train.cache", str(cached).lower(), why_cached)]
-    config = replace(
-        config,
-        augment=replace(config.augment, crop=crop),
-        train=replace(train, precision=precision, compile=compiled),
-    )
+    train = replace(train, precision=precision, compile=compiled)
+    config = replace(config, augment=replace(config.augment, crop=crop), train=train)
     return config, Plan(images, crop, steps, eval_steps, train.batch_size, tuple(choices), cached)
 
 
