@@ -63,12 +63,7 @@ _ROOFS = ((0.69, 0.33, 0.23), (0.58, 0.30, 0.24), (0.40, 0.42, 0.47), (0.74, 0.7
 
 
 def make_dataset(
-    root: Path,
-    *,
-    seed: int = 0,
-    sizes: Mapping[str, int] = SIZES,
-    height: int = 96,
-    width: int = 128,
+    root: Path, *, seed: int = 0, sizes: Mapping[str, int] = SIZES, height: int = 96, width: int = 128
 ) -> None:
     """Writes `root/SPLIT/images/NNNN.png` (RGB), `root/SPLIT/masks/NNNN.png` (L, 0 to 5) and `root/classes.txt`.
 

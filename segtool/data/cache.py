@@ -86,12 +86,7 @@ def make_cache(count: int) -> Cache:
 
 
 def choose_cache(
-    setting: Literal["auto"] | bool,
-    *,
-    images: int,
-    size: tuple[int, int],
-    channels: int,
-    value_bytes: int = 1,
+    setting: Literal["auto"] | bool, *, images: int, size: tuple[int, int], channels: int, value_bytes: int = 1
 ) -> tuple[bool, str]:
     """Whether `train.cache` keeps decoded images in memory, and why.
 

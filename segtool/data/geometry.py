@@ -138,11 +138,7 @@ def _paired(whole: int, crop: int, window: float, start: float, mirrored: bool) 
 
 
 def _affine(
-    crop: tuple[int, int],
-    window: list[float],
-    corner: tuple[float, float],
-    angle: float,
-    mirror: tuple[bool, bool],
+    crop: tuple[int, int], window: list[float], corner: tuple[float, float], angle: float, mirror: tuple[bool, bool]
 ) -> NDArray[np.float64]:
     zoom_y, zoom_x = window[0] / crop[0], window[1] / crop[1]
     centre = np.array([[1, 0, -crop[1] / 2], [0, 1, -crop[0] / 2], [0, 0, 1]])

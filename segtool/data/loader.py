@@ -231,9 +231,7 @@ def _start(loader: DataLoader[Handed]) -> tuple[Iterator[Handed], list[BaseProce
 
 
 def _next(
-    iterator: Iterator[Handed],
-    workers: list[BaseProcess],
-    files: Callable[[list[BaseProcess]], list[str]],
+    iterator: Iterator[Handed], workers: list[BaseProcess], files: Callable[[list[BaseProcess]], list[str]]
 ) -> Handed | None:
     """Returns the next batch, None after the last. That a worker has died is seen within a second or two."""
     asked = time.monotonic()
@@ -277,6 +275,5 @@ def _lost(dead: list[BaseProcess], files: list[str]) -> DataError:
 
 
 def _death(exit_code: int) -> tuple[str, str]:
-    """Returns why a worker died, and what to do."""
     name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     return DEATHS.get(name, (name, "see what it printed above"))

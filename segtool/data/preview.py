@@ -142,7 +142,6 @@ def _require_apart(data: Data, root: Path, directory: Path) -> None:
 
 
 def _sources(config: Config, records: Sequence[Record]) -> list[Source]:
-    """Returns evenly spaced training images."""
     reader = Reader.of(config)
     first = reader.pair(records[0])
     crop = config.augment.crop or (first[1].shape[0], first[1].shape[1])

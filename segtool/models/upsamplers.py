@@ -48,13 +48,7 @@ class Transposed(Upsampler):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        ratio: int,
-        *,
-        kernel: int | None = None,
-        padding: int | None = None,
+        self, in_channels: int, out_channels: int, ratio: int, *, kernel: int | None = None, padding: int | None = None
     ) -> None:
         super().__init__()
         kernel = ratio if kernel is None else kernel

@@ -110,7 +110,6 @@ def each_in_processes(function: Callable[..., T], items: Sequence, *, share: int
 
 
 def _begin(function: Callable[..., Any], items: Sequence) -> None:
-    """Readies a process that was forked."""
     global _function, _items
     _function, _items = function, items
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
