@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -45,16 +46,11 @@ def require_place(csv: Path) -> None:
 def _require_replaceable(table: Path) -> None:
     """Raises CheckpointError where something else lies than an earlier table or a file with nothing in it."""
     require_plain(table)
-    if table.exists() and not _is_table(table):
+    with contextlib.suppress(OSError), open(table, "rb") as file:
+        if file.read(len(TABLE_BEGINS)) in (b"", TABLE_BEGINS):
+            return
+    if table.exists():
         raise CheckpointError(f"{table}: is no table of scores, and is not replaced; choose another place")
-
-
-def _is_table(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(TABLE_BEGINS)) in (b"", TABLE_BEGINS)
-    except OSError:
-        return False
 
 
 def write_table(found: Scored, csv: Path | None) -> Path | None:
