@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import io
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import Command, snapshot
+from rich.console import Console
 from surface import SURFACE, commands, surface
 
 from segtool import __version__, cli
@@ -290,6 +292,16 @@ def in_terminal(*arguments: str, **environment: str) -> str:
     os.close(master)
     process.wait(60)
     return shown.decode()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_lines_end_between_words_in_a_terminal_alone_and_commands_stay_whole(is_terminal: bool) -> None:
+    reporter = terminal.Reporter()
+    reporter.console = Console(file=io.StringIO(), force_terminal=is_terminal, width=20, highlight=False)
+    reporter.say("a line longer than the terminal is\nnext: segtool eval runs/cells-1 --split val")
+    first = ["a line longer than", "the terminal is"] if is_terminal else ["a line longer than the terminal is"]
+    told = [line.rstrip() for line in reporter.console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert told == [*first, "next: segtool eval runs/cells-1 --split val"]
 
 
 @pytest.mark.parametrize("width", ["20", "0", "1000", "wide"])

@@ -30,7 +30,7 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self.console = Console(stderr=True, highlight=False, emoji=False)
         self.quiet = quiet
         self._log: Path | None = None
         self._unkept: list[str] = []  # lines that were said before there was a log
@@ -129,7 +129,10 @@ class Reporter:
     def _print(self, text: str, style: str | None = None) -> None:
         if self._bar is not None:
             self._bar.clear()
-        self.console.print(text, style=style, markup=False)
+        for line in text.split("\n"):
+            # A terminal's lines end between words, but for a command, which would be copied with their ends in it.
+            whole = not self.console.is_terminal or "segtool " in line
+            self.console.print(line, style=style, markup=False, soft_wrap=whole)
         if self._bar is not None:
             self._bar.refresh()
 
