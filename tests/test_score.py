@@ -127,6 +127,17 @@ def test_every_mask_without_a_prediction_is_named_with_the_stem_that_is_wanted(t
     assert "'c'" in error.value.problems[1]
 
 
+def test_of_many_masks_without_a_prediction_the_first_are_named_with_what_is_there_in_their_place(tmp_path, config):
+    for number in range(9):
+        write(tmp_path / "truth" / f"{number}.png", [[0]])
+        write(tmp_path / "made" / "images" / f"{number}.png", [[0]])
+    with pytest.raises(DataError) as error:
+        score_folders(config, tmp_path / "made", tmp_path / "truth", Path())
+    *named, all_of_them = error.value.problems
+    assert [problem.partition(":")[0] for problem in named] == [f"{tmp_path}/truth/{number}.png" for number in range(5)]
+    assert "made: lacks 9 of 9 predictions, and holds images/0, images/1, images/2, " in all_of_them
+
+
 def test_files_that_belong_to_no_mask_are_passed_over(tmp_path, config):
     write(tmp_path / "truth" / "a.png", [[0, 1]])
     write(tmp_path / "made" / "a.png", [[0, 1]])

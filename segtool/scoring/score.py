@@ -19,12 +19,13 @@ from segtool.data.labels import Labels
 from segtool.data.masks import StoredMask, read_mask
 from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
 from segtool.data.predictions import without_overlays
-from segtool.errors import DataError, shown
+from segtool.errors import DataError, few, shown
 from segtool.scoring.metrics import ImageScore, Scores, runs, weighted_confusion
 from segtool.system.pools import each_in_processes
 
 Matched = tuple[dict[str, list[Path]], dict[str, list[Path]]]
 """The masks and the predictions by the stem that is compared."""
+NAMED = 5  # masks without a prediction
 
 
 def score_folders(config: Config, predictions: Path, masks: Path, base: Path) -> Scores:
@@ -59,7 +60,7 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
     """Returns records whose `image` is the prediction for the mask, sorted by stem.
 
     Raises:
-        DataError: there are no masks, one has no prediction, or two files claim one place; all are named.
+        DataError: there are no masks, one has no prediction, or two files claim one place; the first are named.
     """
     places = Places(config.data, data_root(config.data, base))
     left_out = places.left_out()
@@ -82,11 +83,16 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
         for files in (*truth.values(), *(made[key] for key in truth if key in made))
         if len(files) > 1
     ]
-    problems += [
-        f"{shown(files[0])}: has no prediction in {shown(predictions)}; a prediction bears its image's stem, '{key}'"
-        for key, files in truth.items()
-        if key not in made
-    ]
+    missing = [key for key in truth if key not in made]
+    wanted = f"has no prediction in {shown(predictions)}; a prediction bears its image's stem"
+    problems += [f"{shown(truth[key][0])}: {wanted}, '{key}'" for key in missing[:NAMED]]
+    if len(missing) > NAMED:
+        others = few(sorted(made.keys() - truth.keys()))
+        held = f", and holds {others}, for which there is no mask" if others else ""
+        problems.append(
+            f"{shown(predictions)}: lacks {len(missing)} of {len(truth)} predictions{held}; "
+            "name the folder below which they lie as the masks do"
+        )
     if not truth:
         named = "the lists of the config name" if config.data.format == "list" else "data.pairing names"
         problems.append(f"{shown(masks)}: holds no masks that {named}; expected PNG, BMP, TIFF or GIF files")
