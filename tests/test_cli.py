@@ -414,6 +414,21 @@ def test_scores_of_images_that_a_training_has_seen_or_was_chosen_by_say_so(
     assert "flatter" not in seen["test"]
 
 
+@pytest.mark.parametrize(
+    ("split", "setting"),
+    [("test", "data.test={images: train/images, masks: train/masks}"), ("val", "data.val=null")],
+)
+def test_images_that_a_training_has_seen_are_warned_of_where_a_split_is_changed(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path, split: str, setting: str
+) -> None:
+    options = ("--split", split, "--set", setting, "--csv", tmp_path / "x.csv")
+    told = segtool("eval", run_directory, *options, "--set", f"data.root={data}").err
+    count = {"test": 4, "val": 1}[split]
+    assert f"was trained on {count} of the {count} images of the split, so the score flatters" in told
+    unchanged = segtool("eval", run_directory, "--csv", tmp_path / "x.csv", "--set", f"data.root={data}")
+    assert "warning" not in unchanged.err
+
+
 def test_a_training_points_to_the_test_split_only_where_there_is_one(
     segtool: Command, run_directory: Path, tmp_path: Path
 ) -> None:

@@ -55,7 +55,8 @@ def evaluate_session(
             with located(config):
                 records = records_to_score(config, first.path, split)
             name = _split_to_score(records, split, paths, folds=len(checkpoints) > len(paths))
-            _warn_of_seen(records[name], checkpoints[1:], configs[1:], reporter)
+            own = 1 if name == "train" or not _changes_splits(overrides) else 0  # the first one's split is its own
+            _warn_of_seen(records[name], checkpoints[own:], configs[own:], reporter)
             predictor = build_ensemble(checkpoints, where, flip=flip)
         require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
         dataset = EvaluationSet(records[name], replace(Reader.of(config), channels=predictor.channels))
@@ -117,14 +118,25 @@ def _split_to_score(
     return name
 
 
+def _changes_splits(overrides: Sequence[str]) -> bool:
+    """Whether `--set` may put other images into a split than a run had there; another root alone does not."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    return any(key.split(".")[0] == "data" and key != "data.root" for key in keys)
+
+
 def _warn_of_seen(
     records: Sequence[Record], checkpoints: Sequence[Checkpoint], configs: Sequence[Config], reporter: Reporter
 ) -> None:
-    """Warns where members of an ensemble were trained on images that are to be scored."""
+    """Warns where networks were trained on images that are to be scored.
+
+    Args:
+        configs: After `--set`, which says where the data lies now.
+    """
     scored = {os.path.realpath(record.image) for record in records}
     for checkpoint, config in zip(checkpoints, configs, strict=True):
+        before = replace(checkpoint.config, data=replace(checkpoint.config.data, root=config.data.root))
         try:
-            trained = {os.path.realpath(record.image) for record in split_records(config, checkpoint.path)["train"]}
+            trained = {os.path.realpath(record.image) for record in split_records(before, checkpoint.path)["train"]}
         except DataError as error:
             reason = error.problems[0]
             reporter.warn(f"{checkpoint.path}: whether it was trained on images of the split is not known: {reason}")
