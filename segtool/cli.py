@@ -466,7 +466,7 @@ def inspect(
     for part in found.parts(width=console.width):
         console.print(part, soft_wrap=not console.is_terminal)
     for warning in found.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=not console.is_terminal)
 
 
 @app.command("list")

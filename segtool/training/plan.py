@@ -267,7 +267,7 @@ def _compile(train: Train, machine: Machine, operations: float, *, waits: bool) 
         )
     gain = CPU_GAIN if machine.kind == "cpu" else GPU_GAIN
     seconds = operations / _rate(machine)
-    saves = f"of about {duration(seconds)} of steps it would save {100 * gain:.0f} %"
+    saves = f"of an estimated {duration(seconds)} of steps it would save {100 * gain:.0f} %"
     if seconds * gain < COMPILE_SECONDS:
         return False, f"{saves}, less than the {duration(COMPILE_SECONDS)} that it takes"
     if machine.compiler is None:
