@@ -1,32 +1,47 @@
-"""Masks whose two classes are exchanged are told by shares, colours and the frame, and large objects are not."""
+"""Masks whose ids stand for other classes than in the rest of their set are told, with what they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import check, config_of
 from PIL import Image
-from scenes import Pair, Rng, Size, ellipse, finish, ground, lesion, paint, skyline
+from scenes import (
+    Pair,
+    Rng,
+    Scene,
+    Size,
+    aerial,
+    crack,
+    ellipse,
+    finish,
+    ground,
+    lesion,
+    membranes,
+    paint,
+    skyline,
+    street,
+)
 
-from segtool.check.exchange import CELLS, Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
+from segtool.check.exchange import Reading, Regions, _judge, misread_masks, regions_of
+from segtool.data.outline import SIDE, picture_maps, sample_maps, small_picture
 
-SIZE = (48, 64)
+SIZE = (72, 96)
 RED = (205, 70, 50)
+BINARY: list[Scene] = [lesion, skyline, crack, membranes]
 
 
-def drawn(draw: Callable[[Rng, Size], Pair], count: int = 16) -> list[Pair]:
+def drawn(draw: Callable[[Rng, Size], Pair], count: int = 24) -> list[Pair]:
     return [draw(np.random.default_rng([1, number]), SIZE) for number in range(count)]
 
 
-def small(
-    rng: Rng, size: Size, color: tuple[int, int, int] = RED, *, radius: tuple[float, float] = (0.1, 0.25)
-) -> Pair:
+def small(rng: Rng, size: Size, *, radius: tuple[float, float] = (0.1, 0.25)) -> Pair:
     """One object of a colour on any ground."""
     image, mask = ground(rng, size), ellipse(rng, size, radius).astype(np.uint8)
-    paint(image, mask, 1, np.array(color, float), rng)
+    paint(image, mask, 1, np.array(RED, float), rng)
     return finish(image), mask
 
 
@@ -35,130 +50,187 @@ def close_up(rng: Rng, size: Size) -> Pair:
     return small(rng, size, radius=(0.8, 1.2))
 
 
-def any_color(rng: Rng, size: Size) -> Pair:
-    red, green, blue = rng.integers(20, 235, 3).tolist()
-    return small(rng, size, (red, green, blue))
+def read(pairs: list[Pair], meant: Sequence[int], *places: int) -> list[Pair]:
+    """Returns the pairs with ids that stand for others in some masks: class k is stored as `meant[k]`."""
+    return [(image, np.array(meant)[mask] if place in places else mask) for place, (image, mask) in enumerate(pairs)]
 
 
-def shares(pairs: list[Pair]) -> np.ndarray:
-    return np.array([mask.mean() for _, mask in pairs])
+def found(pairs: list[Pair], num_classes: int) -> list[Reading]:
+    samples = sample_maps(np.stack([mask for _, mask in pairs]))
+    return misread_masks(
+        regions_of(samples, *picture_maps(np.stack([small_picture(image) for image, _ in pairs])), num_classes)
+    )
 
 
-def told(pairs: list[Pair]) -> list[int]:
-    """Returns the suspects that the pictures convict."""
-    suspected = suspects(shares(pairs)).tolist()
-    contrasts = [contrast_of(image, mask) for image, mask in pairs]
-    others = [contrast for place, contrast in enumerate(contrasts) if place not in suspected]
-    return [place for place in suspected if is_exchanged(contrasts[place], others)]
+def told(pairs: list[Pair], num_classes: int) -> list[tuple[list[int], dict[int, int]]]:
+    return [(reading.masks.tolist(), reading.meant) for reading in found(pairs, num_classes)]
 
 
-def exchanged(pairs: list[Pair], *places: int) -> list[Pair]:
-    return [(image, 1 - mask if place in places else mask) for place, (image, mask) in enumerate(pairs)]
-
-
-def seen(color: float, *, frame: float, thinness: float = 0.0) -> Contrast:
-    """The contrast of an image in one colour, whose mask has its object nowhere in particular."""
-    return Contrast(np.array([color]), frame, np.zeros(CELLS**2), thinness)
-
-
-@pytest.mark.parametrize("draw", [small, lesion])
-def test_exchanged_masks_are_told_and_no_others(draw: Callable[[Rng, Size], Pair]) -> None:
+@pytest.mark.parametrize("draw", BINARY)
+def test_masks_with_two_classes_exchanged_are_told_be_it_one_or_a_third(draw: Scene) -> None:
     pairs = drawn(draw)
-    assert told(pairs) == []
-    assert told(exchanged(pairs, 3, 11)) == [3, 11]
+    assert told(pairs, 2) == []
+    assert told(read(pairs, [1, 0], 5), 2) == [([5], {0: 1, 1: 0})]
+    assert told(read(pairs, [1, 0], *range(8)), 2) == [([*range(8)], {0: 1, 1: 0})]
 
 
-def test_close_ups_are_suspected_and_not_told() -> None:
-    sets = [[*drawn(small), pair] for pair in drawn(close_up, 6) if 0.85 < pair[1].mean() < 1]
-    assert [suspects(shares(pairs)).tolist() for pairs in sets] == [[16]] * 4
-    assert [told(pairs) for pairs in sets] == [[]] * 4
+def test_half_of_the_masks_may_have_another_list_of_classes() -> None:
+    pairs = drawn(street)
+    assert told(pairs, 6) == []
+    ((masks, meant),) = told(read(pairs, [0, 2, 3, 4, 5, 1], *range(12)), 6)
+    assert masks in ([*range(12)], [*range(12, 24)])
+    forth, back = {2: 1, 3: 2, 4: 3, 5: 4, 1: 5}, {1: 2, 2: 3, 3: 4, 4: 5, 5: 1}
+    assert meant.items() <= (forth if masks[0] == 0 else back).items()
 
 
-def test_where_colours_tell_nothing_a_background_cut_off_from_the_frame_does() -> None:
-    pairs = drawn(any_color)
-    inner = next(place for place, (_, mask) in enumerate(pairs) if not (mask[0].any() or mask[-1].any()))
-    assert told(pairs) == []
-    assert told(exchanged(pairs, inner)) == [inner]
-    mixed = [seen(1.0 if number % 2 else -1.0, frame=0.0) for number in range(16)]
-    assert is_exchanged(seen(0.0, frame=1.0), mixed)
-    assert not is_exchanged(seen(0.0, frame=0.97), mixed)  # a corner is left of it beside a large object
+def test_ids_that_are_all_one_higher_in_some_masks_are_told_with_what_they_mean() -> None:
+    pairs = drawn(aerial)
+    ((masks, meant),) = told(read(pairs, [1, 2, 3, 4, 5], 3, 7, 20), 6)
+    assert masks == [3, 7, 20]
+    assert {1: 0, 2: 1}.items() <= meant.items() <= {1: 0, 2: 1, 3: 2, 4: 3, 5: 4}.items()
 
 
-def test_a_share_that_other_masks_come_near_is_not_suspected() -> None:
-    usual = np.array([0.05, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.55])
-    assert suspects(np.append(usual, 0.64)).tolist() == []
-    assert suspects(np.append(usual, 0.9)).tolist() == [10]
+def test_two_groups_with_lists_of_their_own_are_told_each() -> None:
+    pairs = read(read(drawn(street, 32), [0, 2, 1, 3, 4, 5], 4), [3, 1, 2, 0, 4, 5], 20, 21, 22)
+    readings = {tuple(masks): meant for masks, meant in told(pairs, 6)}
+    assert set(readings) == {(4,), (20, 21, 22)}
+    assert readings[4,] == {1: 2, 2: 1}
 
 
-def test_half_of_the_masks_are_no_mistake_of_a_few() -> None:
-    assert told(exchanged(drawn(small), *range(7))) == []
+def test_a_class_that_few_masks_hold_and_ignored_pixels_tell_nothing() -> None:
+    pairs = drawn(skyline)
+    for number in (2, 9):
+        pairs[number][1][:20, :30] = 2  # a class that stands in two masks alone
+    assert told([(image, np.where(mask == 1, 9, mask)) for image, mask in pairs], 3) == []  # 9: ignored
+    assert told(read(pairs, [1, 0, 2], 5), 3) == [([5], {0: 1, 1: 0})]
 
 
-def test_where_shares_tell_nothing_colours_do_if_all_others_agree() -> None:
-    by_color = [contrast_of(image, mask) for image, mask in exchanged(drawn(skyline), 5)]
-    assert suspects(shares(exchanged(drawn(skyline), 5))).tolist() == []
-    usual = shares(drawn(skyline))
-    assert exchanged_by_pictures(by_color, usual).tolist() == [5]
-    assert exchanged_by_pictures(by_color, usual / 10).tolist() == []  # a speck, which no exchange makes usual
-    assert exchanged_by_pictures([contrast_of(*pair) for pair in drawn(skyline)], usual).tolist() == []
-    assert exchanged_by_pictures([contrast_of(*pair) for pair in drawn(any_color)], usual).tolist() == []
+def test_close_ups_have_the_shares_of_exchanged_masks_and_are_not_told() -> None:
+    for count in (1, 3):
+        assert told([*drawn(small), *drawn(close_up, count)], 2) == []
 
 
 def test_a_night_among_days_has_its_sky_above_and_is_not_told() -> None:
-    contrasts = [contrast_of(*pair) for pair in drawn(skyline)]
-    contrasts[5] = contrasts[5]._replace(colors=-contrasts[5].colors)
-    usual = shares(drawn(skyline))
-    assert exchanged_by_pictures(contrasts, usual).tolist() == []
-    assert not is_exchanged(contrasts[5], contrasts[6:])
-    unplaced = [contrast._replace(places=np.zeros(64)) for contrast in contrasts]
-    assert exchanged_by_pictures(unplaced, usual).tolist() == [5]
-    assert is_exchanged(unplaced[5], unplaced[6:])
+    pairs = drawn(skyline)
+    pairs[5] = (255 - pairs[5][0], pairs[5][1])
+    assert told(pairs, 2) == []
 
 
-def test_where_shares_and_colours_tell_nothing_places_do_if_all_others_agree() -> None:
+def test_classes_that_look_alike_and_lie_anywhere_are_never_told() -> None:
     rng = np.random.default_rng(0)
-    pairs = [(rng.integers(0, 256, image.shape, np.uint8), mask) for image, mask in drawn(skyline)]
-    contrasts = [contrast_of(*pair) for pair in pairs]
-    assert exchanged_by_pictures(contrasts, shares(pairs)).tolist() == []
-    pairs = exchanged(pairs, 5)
-    contrasts = [contrast_of(*pair) for pair in pairs]
-    assert exchanged_by_pictures(contrasts, shares(pairs)).tolist() == [5]
-    scattered = [contrast._replace(places=rng.random(64)) for contrast in contrasts]
-    assert exchanged_by_pictures(scattered, shares(pairs)).tolist() == []
+    pairs = [(image, mask * rng.permuted([1, 2])[0]) for image, mask in drawn(small)]
+    assert told(pairs, 3) == []
 
 
-def test_a_background_as_thin_as_the_objects_of_others_is_told() -> None:
-    mixed = [seen(1.0 if number % 2 else -1.0, frame=0.0, thinness=0.5) for number in range(16)]
-    assert is_exchanged(seen(0.0, frame=0.97, thinness=0.5), mixed)
-    assert not is_exchanged(seen(0.0, frame=0.97, thinness=0.1), mixed)  # an area in a corner
+def test_pictures_that_show_nothing_and_sets_of_few_masks_tell_nothing() -> None:
+    pairs = read(drawn(skyline), [1, 0], 5)
+    assert told(pairs[:7], 2) == []
+    assert told([(np.full_like(image, 100), np.zeros_like(mask)) for image, mask in pairs], 2) == []
 
 
-def test_pictures_that_show_nothing_tell_nothing() -> None:
-    plain = [contrast_of(np.full_like(image, 100), mask) for image, mask in drawn(skyline)]
-    assert exchanged_by_pictures(plain, shares(drawn(skyline))).tolist() == []
+@pytest.mark.parametrize(
+    ("one", "others", "is_told"),
+    [
+        (40, [40] * 9, True),
+        (15, [15] * 9, False),  # little
+        (25, [80] * 9, False),  # not as clear as what others lose
+        (40, [40] * 7 + [5] * 2, False),  # some of which are in doubt
+    ],
+)
+def test_masks_are_told_that_win_much_by_an_exchange_by_which_all_others_lose(
+    one: int, others: list[int], is_told: bool
+) -> None:
+    regions = Regions(np.repeat(np.arange(10), 2), np.tile([0, 1], 10), (), 10, 2)
+    fits = np.zeros((20, 2))
+    fits[np.arange(20), 1 - regions.labels] = np.repeat([one, *(-other for other in others)], 2) / 2
+    judged = _judge(regions, np.array([1, 0]), fits)
+    assert (judged is not None) == is_told
+    if judged:
+        reading, won = judged
+        assert (reading.masks.tolist(), reading.meant, won) == ([0], {0: 1, 1: 0}, one)
+
+
+def test_what_is_seen_of_a_class_is_what_a_slow_loop_sees() -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, (2, SIDE, SIDE))
+    classes[1] = np.where(classes[1] == 1, 0, classes[1])  # holds 0 and 2; 2 counts nowhere
+    bright, steep = rng.integers(0, 256, (2, 2, SIDE, SIDE))
+    regions = regions_of(classes, bright, steep, 2)
+    assert [*zip(regions.masks.tolist(), regions.labels.tolist(), strict=True)] == [(0, 0), (1, 0), (0, 1)]
+    for row, (mask, label) in enumerate([(0, 0), (1, 0), (0, 1)]):
+        pixels = [(y, x) for y in range(SIDE) for x in range(SIDE) if classes[mask, y, x] == label]
+        share = len(pixels) / (classes[mask] < 2).sum()
+        for column, values in enumerate((bright[mask], steep[mask])):
+            mean = np.mean([values[pixel] for pixel in pixels])
+            contrast = (mean - values.mean()) / values.std() / max(1 - share, 0.01)
+            assert regions.looks[0][row, column] == pytest.approx(contrast, abs=1e-4)
+        ways = np.array([(2 * y / (SIDE - 1) - 1, abs(2 * x / (SIDE - 1) - 1)) for y, x in pixels])
+        assert regions.looks[1][row] == pytest.approx([*ways.mean(0), (ways**2).sum(1).mean()], abs=1e-5)
+        around = [(y + dy, x + dx) for y, x in pixels for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))]
+        inside = [0 <= y < SIDE and 0 <= x < SIDE and classes[mask, y, x] != label for y, x in around]
+        border = np.reshape(inside, (-1, 4)).any(1).mean()
+        frame = np.mean([y in (0, SIDE - 1) or x in (0, SIDE - 1) for y, x in pixels]) * len(pixels) / (4 * SIDE - 4)
+        assert regions.looks[2][row] == pytest.approx([np.log(share), border, np.sqrt(frame)])
+
+
+def stored(root: Path, pairs: list[Pair]) -> None:
+    for number, (image, mask) in enumerate(pairs):
+        for folder, array in (("images", image), ("masks", mask)):
+            (root / "train" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(root / "train" / folder / f"{number:02d}.png")
+
+
+def findings_of(root: Path, *names: str) -> dict[str, object]:
+    classes = [{"name": name, "values": [value]} for value, name in enumerate(names)]
+    config = config_of(root, data={"classes": classes, "val": None, "test": None})
+    return {finding.code: finding for finding in check(config, Path("/"))}
 
 
 def test_grey_pictures_beside_coloured_ones_and_ignored_rims_are_compared_too(tmp_path: Path) -> None:
-    for number, (image, mask) in enumerate(exchanged(drawn(lesion), 4)):
-        for folder, array in (("images", image.mean(-1).astype(np.uint8) if number % 2 else image), ("masks", mask)):
-            (tmp_path / "train" / folder).mkdir(parents=True, exist_ok=True)
-            stored = array if folder == "images" else np.pad(array[2:-2, 2:-2], 2, constant_values=255)
-            Image.fromarray(stored).save(tmp_path / "train" / folder / f"{number:02d}.png")
-    classes = [{"name": "skin", "values": [0]}, {"name": "mole", "values": [1]}]
-    config = config_of(tmp_path, data={"classes": classes, "val": None, "test": None})
-    findings = {finding.code: finding for finding in check(config, Path("/"))}
-    assert findings["SEG311"].files == ("train/masks/04.png",)
-    assert "exchanged" in findings["SEG311"].message
+    pairs = [
+        (image if number % 2 else image.mean(-1).astype(np.uint8), mask)
+        for number, (image, mask) in enumerate(read(drawn(lesion), [1, 0], 4))
+    ]
+    stored(
+        tmp_path, [(image, np.pad(mask[2:-2, 2:-2].astype(np.uint8), 2, constant_values=255)) for image, mask in pairs]
+    )
+    finding = findings_of(tmp_path, "skin", "mole")["SEG311"]
+    assert finding.files == ("train/masks/04.png",)
+    assert finding.message == "1 mask of 24 in which classes look exchanged: skin for mole, mole for skin"
+    assert finding.example == "train/masks/04.png: skin lies and looks like what the others have as mole"
 
 
 def test_a_mask_that_lies_upside_down_is_told_to_be_turned_and_not_exchanged(tmp_path: Path) -> None:
-    for number, (image, mask) in enumerate(drawn(skyline)):
-        stored = {"images": image, "masks": mask[::-1] if number == 4 else 1 - mask if number == 9 else mask}
-        for folder, array in stored.items():
+    pairs = read(drawn(skyline), [1, 0], 9)
+    pairs[4] = (pairs[4][0], pairs[4][1][::-1])
+    stored(tmp_path, [(image, mask.astype(np.uint8)) for image, mask in pairs])
+    findings = findings_of(tmp_path, "ground", "sky")
+    assert findings["SEG209"].files == ("train/masks/04.png",)
+    assert findings["SEG311"].files == ("train/masks/09.png",)
+
+
+@pytest.mark.parametrize("encoding", ["rgb", "palette", "alpha"])
+def test_masks_in_colours_are_compared_too_and_those_in_an_alpha_channel_are_not(tmp_path: Path, encoding: str) -> None:
+    colors = np.array([[10, 200, 30], [90, 20, 250]], np.uint8)
+    for number, (image, mask) in enumerate(read(drawn(lesion), [1, 0], 4)):
+        stored = Image.fromarray(colors[mask])
+        if encoding == "palette":
+            stored = Image.fromarray((mask + 3 * (number % 2)).astype(np.uint8))  # one colour has two indices
+            stored.putpalette([*colors.ravel().tolist(), 0, 0, 0, *colors.ravel().tolist()])
+        elif encoding == "alpha":
+            stored.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
+        for folder, picture in (("images", Image.fromarray(image)), ("masks", stored)):
             (tmp_path / "train" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(tmp_path / "train" / folder / f"{number:02d}.png")
-    classes = [{"name": "ground", "values": [0]}, {"name": "sky", "values": [1]}]
-    config = config_of(tmp_path, data={"classes": classes, "val": None, "test": None})
-    findings = {finding.code: finding.files for finding in check(config, Path("/"))}
-    assert findings["SEG209"] == ("train/masks/04.png",)
-    assert findings["SEG311"] == ("train/masks/09.png",)
+            picture.save(tmp_path / "train" / folder / f"{number:02d}.png")
+    values = (
+        [{"values": [0]}, {"values": [255]}]
+        if encoding == "alpha"
+        else [{"colors": ["#0ac81e"]}, {"colors": ["#5a14fa"]}]
+    )
+    classes = [{"name": name, **value} for name, value in zip(("skin", "mole"), values, strict=True)]
+    config = config_of(
+        tmp_path, data={"classes": classes, "encoding": encoding, "ignore": [], "val": None, "test": None}
+    )
+    found = {finding.code: finding.files for finding in check(config, Path("/"))}
+    assert "SEG302" not in found
+    assert found.get("SEG311") == (None if encoding == "alpha" else ("train/masks/04.png",))

@@ -66,3 +66,12 @@ def test_files_of_any_kind_in_a_row_have_the_facts_of_each_alone(
             together = [*look(paths, max_pixels=10**6)]
             assert [one.path for one in together] == paths
             assert [one.error or encode(one) for one in together] == [one.error or encode(one) for one in alone]
+
+
+@pytest.mark.parametrize("size", [(64, 32), (40, 31), (7, 200)])
+def test_a_sample_has_the_values_in_the_middle_of_cells(size: tuple[int, int]) -> None:
+    masks = np.random.default_rng(0).integers(0, 200, (2, *size), np.uint8)
+    for mask, counted in zip(masks, histograms(masks), strict=True):
+        for row, column in ((0, 0), (5, 17), (31, 31)):
+            y, x = int((row + 0.5) * size[0] / 32), int((column + 0.5) * size[1] / 32)
+            assert counted.sample[row, column] == mask[y, x]

@@ -6,18 +6,19 @@ To add one, write it below the decorator.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from segtool.check.exchange import Contrast, contrast_of, exchanged_by_pictures, is_exchanged, suspects
-from segtool.check.findings import Finding, a_check, few_names, num, share_text
+from segtool.check.exchange import MIN_MASKS, misread_masks, regions_of
+from segtool.check.findings import Finding, a_check, few_names, num
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface, way_of
 from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
+from segtool.data.uses import Decoder
 from segtool.errors import shown
 from segtool.system.pools import in_threads
 
@@ -25,10 +26,8 @@ COPIED = 0.05  # share of the masks from which on copies are how a set is made, 
 OWN_FIT = 0.15  # by which a mask fits one image better than another where it is that one's
 LAID_OVER = 16  # pairs that are read again to see whether masks are shifted
 MOST_PIXELS = 40_000_000  # of all of them
-LOOKED_AT = 16  # suspected masks that are read again
-COMPARED_WITH = 24  # other pairs that they are compared with
-FEW_PAIRS = 64  # up to so many are all read again, where they are small, as shares do not suspect any
-FEW_PIXELS = 20_000_000
+MOST_COMPARED = 4_000_000  # masks times classes squared, beyond which only every n-th mask is looked at
+MOST_NAMED = 6  # classes of a finding
 SAME_SCENE, SAME_APART = 0.7, 0.5  # correlation of thumbnails from which on two pictures may have one mask
 SAME_SURELY = 0.97  # the same where only the grain may differ
 
@@ -166,29 +165,37 @@ def _any_alike(looks: np.ndarray, apart: np.ndarray) -> bool:
 
 @a_check
 def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
-    """SEG311: masks of two classes in which these lie the other way round than in the others."""
-    if survey.labels.num_classes != 2:
+    """SEG311: masks in which ids stand for other classes than in the others."""
+    num_classes, decoder = survey.labels.num_classes, Decoder(survey.labels)
+    upright = survey.data.exif == "apply"
+    pairs = [pair for pair in survey.fitting_pairs if upright or pair[0].orientation == 1]
+    pairs = pairs[:: 1 + len(pairs) * num_classes**2 // MOST_COMPARED]
+    samples = [decoder.sample(mask) for _, mask in pairs]
+    pairs = [pair for pair, sample in zip(pairs, samples, strict=True) if sample is not None]
+    if len(pairs) < MIN_MASKS:
         return
-    uses = survey.uses
-    pairs = [
-        (image, mask) for image, mask in survey.fitting_pairs if mask.path in uses and uses[mask.path].pixels.all()
-    ]
-    shares = np.array([uses[mask.path].pixels[1] / uses[mask.path].pixels.sum() for _, mask in pairs])
-    found = [place for place in _exchanged(survey, pairs, shares) if not _is_turned(*pairs[place])]
-    if found:
-        name = shown(survey.labels.names[1])
-        usual = np.median(np.delete(shares, found))
-        yield Finding(
-            "SEG311",
-            "warning",
-            f"{num(found, 'mask')} of {len(pairs)} in which the two classes look exchanged: object for background",
-            len(found),
-            few_names(survey, [pairs[place][1].path for place in found]),
-            f"{survey.name(pairs[found[0]][1].path)}: {name} is {share_text(shares[found[0]])} of the pixels, in the "
-            f"others {share_text(float(usual))} (the median), and looks like what the others have as "
-            f"{shown(survey.labels.names[0])}",
-            "look at these images and masks together, and exchange the two values in the masks",
-        )
+    classes = np.stack([sample for sample in samples if sample is not None])
+    thumbnails, edges = (np.stack([getattr(image, name) for image, _ in pairs]) for name in ("thumbnail", "edges"))
+    for reading in misread_masks(regions_of(classes, thumbnails, edges, num_classes)):
+        found = [pair for pair in (pairs[place] for place in reading.masks) if not _is_turned(*pair)]
+        if found:
+            yield _exchange(survey, found, len(pairs), reading.meant)
+
+
+def _exchange(survey: Survey, found: list[Pair], among: int, meant: dict[int, int]) -> Finding:
+    names = {label: shown(survey.labels.names[label]) for both in meant.items() for label in both}
+    (own, other), *_ = meant.items()
+    listed = [f"{names[label]} for {names[real]}" for label, real in list(meant.items())[:MOST_NAMED]]
+    more = ", …" if len(meant) > len(listed) else ""
+    return Finding(
+        "SEG311",
+        "warning",
+        f"{num(found, 'mask')} of {among} in which classes look exchanged: {', '.join(listed)}{more}",
+        len(found),
+        few_names(survey, [mask.path for _, mask in found]),
+        f"{survey.name(found[0][1].path)}: {names[own]} lies and looks like what the others have as {names[other]}",
+        "look at these images and masks together, and give the values the meaning that they have in the other masks",
+    )
 
 
 def _is_turned(image: ImageFacts, mask: MaskFacts) -> bool:
@@ -200,22 +207,3 @@ def _is_turned(image: ImageFacts, mask: MaskFacts) -> bool:
     ]
     fits = own_fits([image] * (len(ways) + 1), [mask, *(replace(mask, outline=outline) for outline in ways)])
     return bool(fits[1:].max() - fits[0] >= OWN_FIT)
-
-
-def _exchanged(survey: Survey, pairs: list[Pair], shares: np.ndarray) -> list[int]:
-    """Returns the places of the masks in which the two classes are exchanged."""
-
-    def contrasts(places: Iterable[int]) -> dict[int, Contrast]:
-        read = {place: read_pair(survey, *pairs[place], channels=survey.data.channels) for place in places}
-        return {place: contrast_of(*both) for place, both in read.items() if both}
-
-    suspected = suspects(shares).tolist()
-    if suspected:
-        others = np.setdiff1d(np.arange(len(pairs)), suspected)
-        usual = list(contrasts(others[:: max(1, len(others) // COMPARED_WITH)][:COMPARED_WITH].tolist()).values())
-        return [place for place, one in contrasts(suspected[:LOOKED_AT]).items() if is_exchanged(one, usual)]
-    if len(pairs) <= FEW_PAIRS and sum(image.size[0] * image.size[1] for image, _ in pairs) <= FEW_PIXELS:
-        every = contrasts(range(len(pairs)))
-        places = np.array(list(every), int)
-        return places[exchanged_by_pictures(list(every.values()), shares[places])].tolist()
-    return []

@@ -99,6 +99,8 @@ class MaskFacts:
     """Number of regions of up to 6 pixels of each value, diagonals connected; 0 where they are few at any rate."""
     outline: np.ndarray = field(default_factory=_no_map)
     """The share of pixels at an edge between values in each cell of a grid of 32 32, uint8, 255 all."""
+    sample: np.ndarray = field(default_factory=_no_map)
+    """The stored value in the middle of each cell, 32 32."""
     digest: str = ""
     """Hash of the stored values."""
     veiled: int = 0
@@ -115,7 +117,8 @@ class MaskFacts:
     def as_alpha(self) -> MaskFacts:
         """Returns the facts of the opacity in place of the values, in mode A; no values where there is none."""
         kept = {"values": self.alpha_values, "counts": self.alpha_counts, "solid": self.alpha_solid}
-        return replace(self, mode="A", colored=False, palette=None, veiled=0, specks=_empty(), step=1, **kept)
+        gone = {"specks": _empty(), "sample": _no_map()}
+        return replace(self, mode="A", colored=False, palette=None, veiled=0, step=1, **gone, **kept)
 
     def seen_by(self, encoding: str) -> MaskFacts:
         """Returns the facts of what `data.encoding` looks at."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtool.data.outline import outline_maps
+from segtool.data.outline import outline_maps, sample_maps
 from segtool.data.specks import find_specks
 
 
@@ -22,6 +22,7 @@ class Histogram(NamedTuple):
     solid: np.ndarray
     specks: np.ndarray
     outline: np.ndarray
+    sample: np.ndarray
 
 
 def histograms(masks: np.ndarray) -> list[Histogram]:
@@ -55,12 +56,12 @@ def histograms(masks: np.ndarray) -> list[Histogram]:
     specks = np.bincount(find_specks(codes, starts, lengths, lower), minlength=most)
     begins[..., 0] = False
     begins[:, 1:] |= lower[:, :-1]
-    outlines = outline_maps(begins)
+    outlines, samples = outline_maps(begins), sample_maps(masks)
     found = np.flatnonzero(counts)
     every = np.tile(values.astype(np.int64), num_masks)
     ends = np.searchsorted(found, np.arange(num_masks + 1) * most // num_masks).tolist()
     parts = [found[first:last] for first, last in pairwise(ends)]
     return [
-        Histogram(every[part], counts[part], solid[part], specks[part], outline)
-        for part, outline in zip(parts, outlines, strict=True)
+        Histogram(every[part], counts[part], solid[part], specks[part], outline, sample)
+        for part, outline, sample in zip(parts, outlines, samples, strict=True)
     ]

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Self
 
-VERSION = 8
+VERSION = 9
 """Of what the facts are and how they are worked out: another one begins afresh."""
 UNUSED_DAYS = 90
 PAGE = 1 << 14  # bytes; an entry of 2 KB leaves half of SQLite's usual page of 4 KB empty

@@ -40,16 +40,9 @@ class Decoder:
     def use(self, mask: MaskFacts) -> Use:
         """Returns what a readable mask means."""
         mask, classes = mask.seen_by(self.labels.data.encoding), self.labels.num_classes
-        kind = (mask.mode, mask.step, mask.lossy, mask.colored, mask.palette, mask.veiled > 0)
-        key = (*kind, mask.values.tobytes())
-        places = self._places.get(key)
-        if places is None:
-            stored = mask.stored(mask.values)
-            if reason := self.labels.misfit(stored):
-                return Use(np.zeros(classes, np.int64), error=reason)
-            places = self.labels.places(stored)[0]
-            if len(places) <= MOST_VALUES:
-                self._places[key] = places
+        places = self._places_of(mask)
+        if isinstance(places, str):
+            return Use(np.zeros(classes, np.int64), error=places)
         pixels = np.bincount(places, mask.counts, classes + 2).astype(np.int64)
         strange = places > classes
         unknown: Counter[int] = Counter()
@@ -58,6 +51,28 @@ class Decoder:
             for code, count in zip(codes.tolist(), mask.counts[strange].tolist(), strict=True):
                 unknown[code] += count
         return Use(pixels[:classes], int(pixels[classes]), unknown)
+
+    def sample(self, mask: MaskFacts) -> np.ndarray | None:
+        """Returns the classes of a mask's `sample`, from K on what is none; None where it is not read or has none."""
+        mask = mask.seen_by(self.labels.data.encoding)
+        places = self._places_of(mask)
+        if isinstance(places, str) or not mask.sample.size:
+            return None
+        return places[np.searchsorted(mask.values, mask.sample)]
+
+    def _places_of(self, mask: MaskFacts) -> np.ndarray | str:
+        """Returns the class of each value of a mask, as `Labels.places` has them, or why it is not read."""
+        kind = (mask.mode, mask.step, mask.lossy, mask.colored, mask.palette, mask.veiled > 0)
+        key = (*kind, mask.values.tobytes())
+        if key in self._places:
+            return self._places[key]
+        stored = mask.stored(mask.values)
+        if reason := self.labels.misfit(stored):
+            return reason
+        places = self.labels.places(stored)[0]
+        if len(places) <= MOST_VALUES:
+            self._places[key] = places
+        return places
 
 
 def class_pixels(config: Config, masks: Iterable[Path]) -> dict[Path, np.ndarray]:
