@@ -145,6 +145,36 @@ def test_a_colour_for_each_object_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- names
 
 
+@pytest.mark.parametrize(
+    ("rare", "listed", "names", "is_class"),
+    [
+        (77, "classes.txt", "soil leaf stem", False),
+        (77, "classes.csv", "soil leaf stem", False),
+        (3, "classes.txt", "soil leaf stem root", True),
+        (3, "classes.txt", "leaf stem root", True),
+        (77, "classes.csv", "soil leaf stem root", True),
+        (77, "", "", True),
+    ],
+)
+def test_a_few_pixels_of_one_mask_are_a_slip_where_all_but_their_value_have_names(
+    tmp_path: Path, rare: int, listed: str, names: str, is_class: bool
+) -> None:
+    masks = [regions(i, [0, 1, 2]) for i in range(8)]
+    masks[3][10:17, 20:27] = rare
+    root = make_set(tmp_path / "set", masks)
+    if listed == "classes.txt":
+        (root / listed).write_text("\n".join(names.split()))
+    elif listed:
+        rows = [f"{value},{name}" for value, name in zip((0, 1, 2, rare), names.split(), strict=False)]
+        (root / listed).write_text("\n".join(["value,name", *rows]))
+    config = init(root)
+    assert len(config.data.classes) == 3 + is_class
+    assert config.data.ignore == (() if is_class else (rare,))
+    found = [spec.name for spec in config.data.classes]
+    assert found[-len(names.split()) :] == names.split() if names else "take its row out" in text(tmp_path)
+    assert ("77: a few pixels in one mask, and no name for it: a slip" in text(tmp_path)) != is_class
+
+
 @pytest.mark.parametrize("values", [(0, 255), (0, 1), (1, 2)])
 def test_of_two_values_the_higher_is_the_object(tmp_path: Path, values: tuple[int, int]) -> None:
     config = init(make_set(tmp_path / "set", [np.array(values)[disc(10 + i)] for i in range(8)]))

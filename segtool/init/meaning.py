@@ -14,6 +14,7 @@ from segtool.data import palette
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
 from segtool.data.mask_writer import LARGEST
+from segtool.data.specks import SLIP_MASKS
 from segtool.errors import shown
 from segtool.init.encoding_of_colors import CLOSE
 from segtool.init.evidence import MOSTLY_VOID, VOID, Guess, hex_color, rounded_share
@@ -25,6 +26,7 @@ from segtool.init.standards import find_standard
 
 ALIKE = 40  # distance of colours, in RGB, that an overlay does not show apart
 FEWEST_NAMES, MOST_COLORS = 3, 0.5  # of a file that names some of the classes: so many, and this share of the colours
+STRAY_PIXELS = 256  # that a class has in one mask alone, where it may be a slip of the pen
 MOSTLY = 2 / 3  # a value that covers more, and most of the frame, is what lies behind
 
 
@@ -123,11 +125,12 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
         files: Class names that lie beside the data, the most telling first; the first that fits is taken.
     """
     codes = {codes[0] for codes in guess.codes}
+    strays = set(_strays(guess))
     told = [(file, names) for file in files if (names := _names_in(guess, file))]
     for file, names in told:
         missing = codes - names.keys()
-        if missing <= {0}:  # many leave out what lies behind, 0 or black
-            return _named(guess, dict.fromkeys(missing, "background") | names, file)
+        if missing - strays <= {0}:  # many leave out what lies behind, 0 or black
+            return _named(guess, dict.fromkeys(missing - strays, "background") | names, file)
     if standard := find_standard(guess, [mask.path for mask in masks if not mask.error]):
         void = standard.ignore
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
@@ -139,17 +142,22 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
     if len(guess.codes) == 2 and whole and (guess.key == "values" or 0 in (codes[0] for codes in guess.codes)):
         return _background_and_object(guess, shapes)
     stored = "values" if guess.key == "values" else "colours"
-    return Meaning({}, f"Named after the stored {stored}: rename as you like.{_trimap(guess, shapes)}")
+    return Meaning(
+        {}, f"Named after the stored {stored}: rename as you like.{_trimap(guess, shapes)}{_doubtful(guess)}"
+    )
 
 
 def _names_in(guess: Guess, file: NamesFile) -> dict[int, str]:
     """Returns the names that a file beside the data gives to the first codes of classes: of a list all or none.
 
-    What a list names may be the classes, those and what is ignored, or all but the value 0.
+    What a list names may be the classes, those and what is ignored, 0, 1, 2, … where strays follow behind a gap, or all
+    but the value 0.
     """
     codes = [codes[0] for codes in guess.codes]
     file = _less_one(guess, file, codes)
-    choices = (codes, [*codes, *guess.ignore], [code for code in codes if code != 0])
+    usual = [code for code in codes if code not in _strays(guess)]
+    is_apart = usual == list(range(len(usual))) and len(usual) not in codes
+    choices = (codes, [*codes, *guess.ignore], usual if is_apart else [], [code for code in codes if code != 0])
     names = next(filter(None, (_of_codes(guess, file, choice) for choice in choices)), {})
     return {code: name for code, name in names.items() if code in codes}
 
@@ -189,15 +197,19 @@ def _named(guess: Guess, names: dict[int, str], file: NamesFile) -> Meaning:
     absent = len(file.by_order or file.by_color or file.by_value) - len(names)
     more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
     why = f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
+    strays = [code for code in _strays(guess) if code not in names]
+    if strays:
+        texts = ", ".join(str(guess.text(code)) for code in strays)
+        why = ". ".join(filter(None, [why, f"{texts}: a few pixels in one mask, and no name for it: a slip"]))
     order = ", whose rows are taken as the values 0, 1, 2, …" if file.of_colors_table else ""
-    unnamed = [guess.text(codes[0]) for codes in guess.codes if codes[0] not in names]
+    unnamed = [guess.text(codes[0]) for codes in guess.codes if codes[0] not in {*names, *strays}]
     if unnamed:
         ignored = flow([guess.text(code) for code in guess.ignore] + unnamed)
         more += (
             f" It does not name {', '.join(map(str, unnamed))}: where that is no class, take its row out and have "
             f"`ignore: {ignored}` below."
         )
-    return Meaning(names, f"Names from {shown(file.path.name)}{order}.{more}", {}, void, why)
+    return Meaning(names, f"Names from {shown(file.path.name)}{order}.{more}", {}, (*void, *strays), why)
 
 
 def _background_and_object(guess: Guess, shapes: Shapes) -> Meaning:
@@ -254,17 +266,34 @@ def _default_name(guess: Guess, code: int) -> str:
     return f"class_{code}" if guess.key == "values" else f"class_{code:06x}"
 
 
+def _strays(guess: Guess) -> list[int]:
+    """Returns the first codes of classes that are a few pixels in one mask of several: a slip, or a rare thing."""
+    totals = guess.totals
+    alone = [codes for codes in guess.codes if _is_in_one(guess, codes)]
+    few = [codes[0] for codes in alone if totals.pixels[np.isin(totals.values, codes)].sum() <= STRAY_PIXELS]
+    return few if len(guess.codes) - len(few) >= 2 else []
+
+
+def _is_in_one(guess: Guess, codes: Sequence[int]) -> bool:
+    exact = not (guess.nearest or guess.spans or guess.encoding in ("threshold", "alpha"))
+    totals = guess.totals
+    return exact and totals.num_files >= SLIP_MASKS and totals.files[np.isin(totals.values, codes)].sum() == 1
+
+
+def _doubtful(guess: Guess) -> str:
+    """Returns what to do about strays that nothing names."""
+    if not (strays := _strays(guess)):
+        return ""
+    texts = [str(guess.text(code)) for code in strays]
+    told = "are a few pixels in one mask each: where they are slips, take their rows"
+    told = told if texts[1:] else "is a few pixels in one mask: where it is a slip, take its row"
+    ignored = flow([guess.text(code) for code in (*guess.ignore, *strays)])
+    return f" {', '.join(texts)} {told} out and have `ignore: {ignored}` below."
+
+
 def _only_file(guess: Guess, codes: Sequence[int], masks: Sequence[MaskFacts]) -> str:
     """Returns where a class is that occurs in one mask of several, or ""."""
-    totals = guess.totals
-    files = totals.files[np.isin(totals.values, codes)]
-    if (
-        guess.nearest
-        or guess.spans
-        or guess.encoding in ("threshold", "alpha")
-        or totals.num_files < 5
-        or files.sum() != 1
-    ):
+    if not _is_in_one(guess, codes):
         return ""
     holder = next((mask for mask in masks if not mask.colored and np.isin(codes, mask.values).any()), None)
     where = f": {shown(holder.path.name)}" if holder and guess.key == "values" else ""
