@@ -58,7 +58,7 @@ def test_of_two_channels_the_first_is_shown_and_of_more_the_first_three(channels
     ignored = np.full((5, 7), 255, np.uint8)
     for pixels in (image, image.astype(np.float32)):
         assert np.array_equal(part(overlay(pixels, ignored, THREE, NAMES), 5, 7), image[..., shown])
-        assert np.array_equal(part(sample(pixels, ignored, ignored, THREE), 5, 7), image[..., shown])
+        assert np.array_equal(part(sample(pixels, ignored, ignored, THREE, NAMES), 5, 7), image[..., shown])
         assert np.array_equal(part(panel(pixels, ignored, THREE), 5, 7), image[..., shown])
 
 
@@ -83,7 +83,7 @@ def test_grey_float_and_alpha_images_are_shown_like_rgb():
 def test_an_image_of_12_bits_in_16_is_shown_from_its_darkest_to_its_brightest():
     stored = np.arange(1000, 4096, dtype=np.float32).reshape(43, 72)[..., None]
     image, ignored = stored / 257, np.full((43, 72), 255, np.uint8)
-    for shown in (overlay(image, ignored, THREE, NAMES), sample(image, ignored, ignored, THREE)):
+    for shown in (overlay(image, ignored, THREE, NAMES), sample(image, ignored, ignored, THREE, NAMES)):
         pixels = part(shown, 43, 72)
         assert (pixels.min(), pixels.max()) == (0, 255)
         assert (np.diff(pixels[..., 0].ravel().astype(int)) >= 0).all()
@@ -119,7 +119,7 @@ def test_any_size_works_and_the_image_keeps_its_own(height, width):
     assert picture.width >= width
     assert picture.height >= height
     assert part(picture, 1, 1).tolist() == image[:1, :1].tolist()
-    assert sample(image, indices, indices, THREE).height > height
+    assert sample(image, indices, indices, THREE, NAMES).height > height
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_many_classes_are_all_in_the_legend():
 def test_a_sample_shows_image_truth_and_prediction_in_this_order():
     image = grey(40, 120)
     truth, prediction = np.zeros((40, 120), np.uint8), np.ones((40, 120), np.uint8)
-    picture = np.asarray(sample(image, truth, prediction, THREE))
+    picture = np.asarray(sample(image, truth, prediction, THREE, NAMES))
     step = (picture.shape[1] - 120) // 2
     assert (picture[:40, :120] == image).all()
     assert (picture[:40, step : step + 120] == RED).all()
@@ -172,10 +172,21 @@ def test_a_sample_shows_image_truth_and_prediction_in_this_order():
     assert (picture[40:] < 128).any(axis=(0, 2))[:120].any()  # a caption
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_legend_of_a_sample_has_the_classes_of_both_and_a_hatched_swatch_where_something_is_ignored(ignored):
+    truth, prediction = np.zeros((40, 120), np.uint8), np.zeros((40, 120), np.uint8)
+    prediction[:5] = 1
+    truth[0, 0] = 255 if ignored else 0
+    below = sample(grey(40, 120), truth, prediction, THREE, NAMES).crop((0, 40, 400, 90))
+    assert [has(below, color) for color in (RED, BLUE, GREEN)] == [True, True, False]
+    dark = (np.asarray(below) == 64).all(axis=2).sum()  # a letter's edge may have a few
+    assert (dark > 50) == ignored
+
+
 def test_a_sample_hatches_what_the_truth_ignores():
     truth = np.zeros((40, 120), np.uint8)
     truth[:, 60:] = 255
-    picture = np.asarray(sample(grey(40, 120), truth, np.zeros_like(truth), THREE))
+    picture = np.asarray(sample(grey(40, 120), truth, np.zeros_like(truth), THREE, NAMES))
     step = (picture.shape[1] - 120) // 2
     panel = picture[:40, step : step + 120]
     assert (panel[:, :60] == RED).all()

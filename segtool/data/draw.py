@@ -19,6 +19,8 @@ from segtool.data.codes import IGNORE
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Indices: TypeAlias = NDArray[np.integer]
 Rgb: TypeAlias = tuple[int, int, int]
+Entry: TypeAlias = tuple[str, Rgb | None]
+"""Name and colour of a legend's entry; None: hatched, as what is ignored."""
 Window: TypeAlias = tuple[float, float]
 
 _PAPER, _INK, _FRAME = (255, 255, 255), (32, 32, 32), (120, 120, 120)
@@ -44,39 +46,52 @@ def overlay(image: NDArray[np.generic], indices: Indices, colors: ArrayLike, nam
         colors: K 3, 0 to 255.
         names: K names.
     """
-    table = _color_table(colors)
-    blended = Image.fromarray(_blend(_rgb(image), indices, table))
-    present = [index for index in np.unique(indices).tolist() if index != IGNORE]
-    entries = [(names[index], tuple(table[index].tolist())) for index in present]
-    if not entries:
+    blended = Image.fromarray(_blend(_rgb(image), indices, _color_table(colors)))
+    present = [entry for entry in entries(indices, colors, names) if entry[1] is not None]
+    if not present:
         return blended
-    return _stacked(blended, legend(entries, width=blended.width))
+    return _stacked(blended, legend(present, width=blended.width))
 
 
-def sample(image: NDArray[np.generic], truth: Indices, prediction: Indices, colors: ArrayLike) -> Image.Image:
-    """Returns image, truth and prediction side by side, each with its caption below; ignored pixels are hatched.
+def sample(
+    image: NDArray[np.generic], truth: Indices, prediction: Indices, colors: ArrayLike, names: Sequence[str]
+) -> Image.Image:
+    """Returns image, truth and prediction side by side, each with its caption below, and a legend of what occurs.
+
+    Ignored pixels are hatched.
 
     Args:
         image: As in `overlay`.
         truth: H W, class indices; 255 where ignored.
         prediction: H W, class indices.
         colors: K 3, 0 to 255.
+        names: K names.
     """
     table, font = _color_table(colors), _font(image.shape[1])
     colored = [_hatched(table[indices], indices) for indices in (truth, prediction)]
     named = zip(("image", "truth", "prediction"), (_rgb(image), *colored), strict=True)
     captioned = [_stacked(Image.fromarray(panel), _caption(name, font)) for name, panel in named]
-    return contact_sheet(captioned, columns=len(captioned), gap=max(2, round(0.4 * _size(font))))
+    sheet = contact_sheet(captioned, columns=len(captioned), gap=max(2, round(0.4 * _size(font))))
+    present = entries(np.union1d(truth, prediction), colors, names)
+    return _stacked(sheet, legend(present, width=sheet.width, letters=image.shape[1]))
 
 
-def legend(entries: Sequence[tuple[str, Rgb]], *, width: int) -> Image.Image:
+def entries(indices: Indices, colors: ArrayLike, names: Sequence[str]) -> list[Entry]:
+    """Returns a legend's entries for the classes that occur, in their order, and last for what is ignored."""
+    table = _color_table(colors)
+    present = np.unique(indices).tolist()
+    return [("ignored", None) if k == IGNORE else (names[k], tuple(table[k].tolist())) for k in present]
+
+
+def legend(entries: Sequence[Entry], *, width: int, letters: int | None = None) -> Image.Image:
     """Returns swatches with names, in as many columns as fit; wider than `width` only where one name is.
 
     Args:
-        entries: Name and colour of each; a name that is long is cut, what cannot be printed becomes a box.
-        width: Of the picture it belongs to, in pixels; the letters grow with it.
+        entries: A name that is long is cut, what cannot be printed becomes a box.
+        width: Of the picture it belongs to, in pixels.
+        letters: Width of a picture with which the letters grow; None: `width`.
     """
-    font = _font(width)
+    font = _font(letters or width)
     size = _size(font)
     room = max(width - 3 * size, 7 * size)
     labels = [_fitted(name, font, room) for name, _ in entries]
@@ -89,6 +104,9 @@ def legend(entries: Sequence[tuple[str, Rgb]], *, width: int) -> Image.Image:
     for position, (label, (_, color)) in enumerate(zip(labels, entries, strict=True)):
         row, column = divmod(position, columns)
         x, y = column * cell_width + size // 2, row * cell_height + size // 2
+        if color is None:
+            swatch = np.full((size, round(1.4 * size)), IGNORE)
+            picture.paste(Image.fromarray(_hatched(np.zeros((*swatch.shape, 3), np.uint8), swatch)), (x, y))
         pen.rectangle((x, y, x + round(1.4 * size), y + size), fill=color, outline=_FRAME)
         pen.text((x + 2 * size, y + size // 2), label, fill=_INK, font=font, anchor="lm")
     return picture
@@ -145,14 +163,14 @@ def panel(
 
 
 def gallery(
-    title: str, note: str, rows: Sequence[Sequence[tuple[str, Image.Image]]], *, classes: Sequence[tuple[str, Rgb]] = ()
+    title: str, note: str, rows: Sequence[Sequence[tuple[str, Image.Image]]], *, classes: Sequence[Entry] = ()
 ) -> Image.Image:
     """Returns rows of equally many pictures, each with its caption below, under a title, and a legend at the end.
 
     Args:
         note: A line in smaller letters below the title.
         rows: Caption and picture of each.
-        classes: Name and colour of each entry of the legend.
+        classes: The entries of the legend.
     """
     width = rows[0][0][1].width
     font = _font(2 * width)

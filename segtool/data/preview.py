@@ -158,8 +158,8 @@ def _sources(config: Config, records: Sequence[Record]) -> list[Source]:
 def _sheet(title: str, note: str, rows: list[list[Crop]], labels: Labels, *, with_masks: bool) -> Image.Image:
     height, width = rows[0][0].target.shape
     scale = max(1, SMALLEST // max(height, width))
-    present = np.unique(np.concatenate([np.unique(crop.target) for row in rows for crop in row])).tolist()
-    entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
+    present = np.concatenate([np.unique(crop.target) for row in rows for crop in row])
+    entries = draw.entries(present, labels.colors, labels.names)
 
     def panel(crop: Crop) -> Image.Image:
         target = crop.target if with_masks else None

@@ -157,8 +157,7 @@ def draw_first_batch(trial: Trial, directory: Path) -> Path:
         indices = target.numpy()
         picture = draw.panel(image.permute(1, 2, 0).numpy(), indices, labels.colors, scale=scale)
         cells.append((f"{len(np.unique(indices[indices != IGNORE]))} classes", picture))
-    present = np.unique(trial.crops.target.numpy()).tolist()
-    entries = [(labels.names[k], tuple(labels.colors[k].tolist())) for k in present if k < labels.num_classes]
+    entries = draw.entries(trial.crops.target.numpy(), labels.colors, labels.names)
     rows = [cells[start : start + WINDOWS] for start in range(0, len(cells), WINDOWS)]
     sheet = draw.gallery("the first batch", "as training sees it, and below it with its mask", rows, classes=entries)
     disk.make_folder(directory)

@@ -54,7 +54,7 @@ class Samples:
             prediction = self._predictions.get(index)
             if prediction is None:
                 prediction = predictor.classes(torch.from_numpy(image).permute(2, 0, 1))
-            yield name, png(draw_sample(image, truth, prediction, reader.labels.colors))
+            yield name, png(draw_sample(image, truth, prediction, reader.labels.colors, reader.labels.names))
 
 
 def sample_names(stems: Sequence[str]) -> list[str]:
