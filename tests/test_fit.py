@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import check, config_of, facts_of_pixels, facts_of_values, write_pair
 
-from segtool.check import of_fits
-from segtool.check.fit import choose_grid, contrary, turned_masks, votes_for_upright
+from segtool.check import fit, of_fits
+from segtool.check.fit import TURNS, choose_grid, contrary, fits_of_turns, turned_masks, votes_for_upright
 from segtool.check.matches import match, strangers
 from segtool.check.shift import common_shift, shift_surface, slopes_of
 from segtool.data.facts import ImageFacts, MaskFacts
@@ -224,6 +224,20 @@ def test_masks_that_all_lie_otherwise_are_told_with_how_those_of_square_pictures
     assert turned_masks(wide[:15], lying[:15]) == []
     below = [facts_of_values(mask.path, drawn(n)[1][::-1].copy()) for n, mask in enumerate(masks)]
     assert turned_masks(wide, below) == [(place, "mirrored top to bottom") for place in range(COUNT)]
+
+
+@pytest.mark.parametrize("together", [4, 100])
+def test_fits_of_turned_masks_are_those_of_a_slow_loop(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "TOGETHER", together)
+    rng = np.random.default_rng(0)
+    outlines, edges = rng.normal(size=(12, 8, 8)).astype(np.float32), rng.integers(0, 256, (12, 8, 8), np.uint8)
+    among, ways = np.array([0, 1, 2, 3, 5, 7, 8, 9, 10, 11]), list(TURNS.values())
+    below = [(one - one.mean()) / np.linalg.norm(one - one.mean()) for one in edges]
+    for turn, (own, others) in zip(ways, fits_of_turns(outlines, edges, among, ways), strict=True):
+        for place in range(10):
+            fits = [(turn(outlines[among[(place - by) % 10]]) * below[among[place]]).sum() for by in (0, 2, 5, 7)]
+            assert own[place] == pytest.approx(fits[0], abs=1e-5)
+            assert others[place] == pytest.approx(np.mean(fits[1:]), abs=1e-5)
 
 
 def test_roads_below_where_pictures_have_few_edges_are_not_taken_for_mirrored_ones() -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from segtool.check.likeness import standing_out
+from segtool.check.likeness import normed
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import INVERSE_ORIENTATION, apply_orientation
 
@@ -35,6 +35,7 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """What undoes each, of maps ... H W; all but the first three for square pictures."""
 KEEPING_SHAPE = 3  # of these
+TOGETHER = 256  # pairs that are looked at in all ways at a time
 TURN_SURE = 4.0  # standard errors by which masks of a whole set must fit better when they are turned
 
 
@@ -50,28 +51,31 @@ def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> li
     usable = telling(images, masks)
     if len(usable) < MIN_PAIRS:
         return []
-    edges = _edges([images[place] for place in usable])
-    outlines = outlines_of([masks[place] for place in usable])
-    square = np.array([images[place].size[0] == images[place].size[1] for place in usable])
-    own = _overlap(outlines, edges)
-    own_alone = own - _overlaps_of_others(outlines, edges).mean(0)
-    all_of_them = np.arange(len(usable))
+    images, masks = [images[place] for place in usable], [masks[place] for place in usable]
+    outlines, edges = outlines_of(masks), np.stack([image.edges for image in images])
+    square = [place for place, image in enumerate(images) if image.size[0] == image.size[1]]
+    ways = [("upright", lambda maps: maps), *TURNS.items()]
+    fits: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for among, some in ((range(len(usable)), ways[: KEEPING_SHAPE + 1]), (square, ways[KEEPING_SHAPE + 1 :])):
+        if len(among) >= MIN_PAIRS:
+            places = np.array(among)
+            found = fits_of_turns(outlines, edges, places, [turn for _, turn in some])
+            fits |= {how: (places, own, others) for (how, _), (own, others) in zip(some, found, strict=True)}
+    _, own, others = fits.pop("upright")
+    own_alone = own - others
     lying: dict[int, tuple[float, str]] = {}
-    for how in list(TURNS)[: None if square.sum() >= MIN_PAIRS else KEEPING_SHAPE]:
-        among = all_of_them if how in list(TURNS)[:KEEPING_SHAPE] else np.flatnonzero(square)
-        maps = TURNS[how](outlines[among])
-        turned = _overlap(maps, edges[among])
-        alone = turned - _overlaps_of_others(maps, edges[among]).mean(0) - own_alone[among]
+    for how, (places, turned, others) in fits.items():
+        alone = turned - others - own_alone[places]
         error = max(GRID_SPREAD, float(alone.std())) / len(alone) ** 0.5
         if alone.mean() >= TURN_SURE * error:
-            for place, gain in zip(among.tolist(), (turned - own[among]).tolist(), strict=True):
+            for place, gain in zip(places.tolist(), (turned - own[places]).tolist(), strict=True):
                 lying[place] = max(lying.get(place, (-np.inf, "")), (gain, how))
     return [(usable[place], lying[place][1]) for place in sorted(lying)]
 
 
 def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.ndarray:
     """Returns how well each mask fits its image, N within -1 and 1; of right ones of CamVid the mean is 0.39."""
-    return _overlap(outlines_of(masks), _edges(images))
+    return _overlap(outlines_of(masks), _normed(np.stack([image.edges for image in images])))
 
 
 def telling(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[int]:
@@ -82,17 +86,13 @@ def telling(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[in
     return np.flatnonzero(edges.any(axis=(1, 2)) & outlines.any(axis=(1, 2))).tolist()
 
 
-def _edges(images: Sequence[ImageFacts]) -> np.ndarray:
-    return _normed(np.stack([image.edges for image in images]))
-
-
 def outlines_of(masks: Sequence[MaskFacts]) -> np.ndarray:
     return _normed(np.sqrt(np.stack([mask.outline for mask in masks]), dtype=np.float32))
 
 
 def _normed(maps: np.ndarray) -> np.ndarray:
-    """Returns each of N maps, N H W, without its mean and of norm 1."""
-    return standing_out(maps, np.zeros(0)).reshape(maps.shape)
+    """Returns each of N maps, N H W, without its mean and of norm 1; in its place where they are float32."""
+    return normed(maps.astype(np.float32, copy=False).reshape(len(maps), -1)).reshape(maps.shape)
 
 
 def _overlap(outlines: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -100,15 +100,28 @@ def _overlap(outlines: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.einsum("nhw,nhw->n", outlines, edges)
 
 
-def _overlaps_of_others(outlines: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Returns how well three outlines of other images lie on the edges of each, 3 N, both normed N H W."""
-    count = len(edges)
-    rows = []
-    for shift in (count // 4, count // 2, 3 * count // 4):
-        # In two parts, as a set that is rolled is copied: of 100,000 pairs 400 MB.
-        last, first = _overlap(outlines[-shift:], edges[:shift]), _overlap(outlines[:-shift], edges[shift:])
-        rows.append(np.concatenate([last, first]))
-    return np.stack(rows)
+def fits_of_turns(
+    outlines: np.ndarray, edges: np.ndarray, among: np.ndarray, ways: Sequence[Callable[[np.ndarray], np.ndarray]]
+) -> np.ndarray:
+    """Returns how well masks fit their images when they are turned in some ways, and in the mean three others, W 2 M.
+
+    As many at a time as stay in the processor's cache: for 10,000 pairs at once, half the time went into new memory.
+
+    Args:
+        outlines: N H W, normed.
+        edges: N H W.
+        among: The places that are looked at, M.
+        ways: What turns maps.
+    """
+    count, found = len(among), []
+    for first in range(0, count, TOGETHER):
+        places = np.arange(first, min(first + TOGETHER, count))
+        below = _normed(edges[among[places]])
+        shifts = (0, count // 4, count // 2, 3 * count // 4)
+        own, *others = (outlines[among[places - shift]] for shift in shifts)
+        fits = [[_overlap(turn(maps), below) for maps in (own, *others)] for turn in ways]
+        found.append([[one, np.mean(rest, axis=0)] for one, *rest in fits])
+    return np.concatenate(found, axis=2)
 
 
 # ------------------------------------------------------------------------------------------------- EXIF
