@@ -125,11 +125,14 @@ def unread_partners(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -
 
 def strip(stem: str, prefix: str, suffix: str) -> str | None:
     """Returns a stem in NFC without prefix and suffix of its last part; None where it does not carry them."""
-    folder, slash, name = unicodedata.normalize("NFC", stem).rpartition("/")
+    stem = unicodedata.normalize("NFC", stem)
+    if not (prefix or suffix):
+        return stem
+    folder, slash, name = stem.rpartition("/")
     prefix, suffix = unicodedata.normalize("NFC", prefix), unicodedata.normalize("NFC", suffix)
     taken = len(prefix) + len(suffix)  # all of the name only where a folder is left: 001/image, 001/mask
     if len(name) < taken + (not folder) or not (name.startswith(prefix) and name.endswith(suffix)):
-        return None if prefix or suffix else folder + slash + name
+        return None
     return folder + slash + name[len(prefix) : len(name) - len(suffix)]
 
 

@@ -26,11 +26,11 @@ def is_prediction(path: Path) -> bool:
 
 def without_predictions(files: Collection[Path]) -> tuple[Path, ...]:
     """Returns the files but those in folders of which all files were predicted."""
-    of_folder: dict[Path, list[Path]] = defaultdict(list)
+    of_folder: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        of_folder[file.parent].append(file)
+        of_folder[os.path.dirname(file)].append(file)
     made = {folder for folder, inside in of_folder.items() if all(map(is_prediction, inside))}
-    return tuple(file for file in files if file.parent not in made)
+    return tuple(file for file in files if os.path.dirname(file) not in made) if made else tuple(files)
 
 
 def without_overlays(files: Iterable[Path], folder: Path) -> list[Path]:
