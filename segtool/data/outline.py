@@ -30,7 +30,7 @@ def small_picture(pixels: np.ndarray, picture: Image.Image | None = None) -> np.
 
 def is_plain(pixels: np.ndarray) -> bool:
     """Whether all pixels of H W C are equal."""
-    return bool((pixels[0, 0] == pixels[-1, -1]).all() and (pixels == pixels[0, 0]).all())
+    return pixels[0, 0].tolist() == pixels[-1, -1].tolist() and bool((pixels == pixels[0, 0]).all())
 
 
 def picture_maps(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
