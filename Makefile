@@ -30,7 +30,7 @@ figures: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python docs/make_theory_figures.py
 
-# 42 trainings on one core, about 40 minutes; goes on where it was interrupted.
+# 42 trainings on one core, about 45 minutes; goes on where it was interrupted.
 upsamplers: $(VENV)/.made
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.upsamplers --out runs/upsamplers --docs docs
 
