@@ -234,3 +234,17 @@ def test_masks_in_colours_are_compared_too_and_those_in_an_alpha_channel_are_not
     found = {finding.code: finding.files for finding in check(config, Path("/"))}
     assert "SEG302" not in found
     assert found.get("SEG311") == (None if encoding == "alpha" else ("train/masks/04.png",))
+
+
+def test_what_is_seen_of_many_masks_in_parts_is_what_is_seen_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    classes, thumbnails, edges = rng.integers(0, (3, 256, 256), (11, SIDE, SIDE, 3)).transpose(3, 0, 1, 2)
+    classes[4] = 1
+    at_once = regions_of(classes, thumbnails, edges, 2)
+    monkeypatch.setattr("segtool.check.exchange.TOGETHER", 3)
+    in_parts = regions_of(classes, thumbnails, edges, 2)
+    assert at_once.masks.tolist() == [*(place for place in range(11) if place != 4), *range(11)]
+    for one, other in ((at_once.masks, in_parts.masks), (at_once.labels, in_parts.labels)):
+        assert np.array_equal(one, other)
+    for one, other in zip(at_once.looks, in_parts.looks, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)

@@ -13,13 +13,14 @@ more permuted, in one mask or in up to half of them, 4 in 5 are told.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from segtool.data.outline import SIDE
 
 MIN_MASKS = 8
+TOGETHER = 256  # masks that are looked at at a time, which stay in the processor's cache
 LEAST = 3  # samples that a mask has of a class, below which nothing is said of it
 KNOWN = 4  # masks with a class, below which nothing is usual of it
 POOLED = 10.0  # masks that the spread of all classes counts for in that of one
@@ -63,6 +64,19 @@ def regions_of(classes: np.ndarray, thumbnails: np.ndarray, edges: np.ndarray, n
         classes: The index of the class at SIDE x SIDE pixels, N SIDE SIDE; from `num_classes` on what counts nowhere.
         thumbnails: Of the images, N SIDE SIDE; so the edges.
     """
+    parts = []
+    for first in range(0, len(classes), TOGETHER):
+        some = slice(first, first + TOGETHER)
+        parts.append(_seen(first, classes[some], thumbnails[some], edges[some], num_classes))
+    of_labels = [seen for label in zip(*parts, strict=True) for seen in label]
+    masks, labels, *looks = (np.concatenate(columns) for columns in zip(*of_labels, strict=True))
+    return Regions(masks, labels, tuple(part.astype(np.float64) for part in looks), len(classes), num_classes)
+
+
+def _seen(
+    first: int, classes: np.ndarray, thumbnails: np.ndarray, edges: np.ndarray, num_classes: int
+) -> list[tuple[Any, ...]]:
+    """Returns for each class the masks that hold it, the first of which has this place, and what is seen of it."""
     rows, columns = np.indices((SIDE, SIDE)).reshape(2, -1) * (2 / (SIDE - 1)) - 1
     frame = np.maximum(abs(rows), abs(columns)) == 1
     places = np.stack([np.ones(SIDE**2), rows, abs(columns), rows**2 + columns**2, frame], 1).astype(np.float32)
@@ -83,9 +97,8 @@ def regions_of(classes: np.ndarray, thumbnails: np.ndarray, edges: np.ndarray, n
         bright, steep, border = (np.einsum("nd,nd->n", held, values[masks]) / pixels for values in maps)
         image = np.stack([bright, steep], 1) / np.maximum(1 - share, 0.01)[:, None]
         form = np.stack([np.log(share), border, np.sqrt(sums[:, 4] / frame.sum())], 1)
-        found.append((masks, np.full(len(masks), label), image, sums[:, 1:4] / pixels[:, None], form))
-    masks, labels, *looks = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Regions(masks, labels, tuple(part.astype(np.float64) for part in looks), len(classes), num_classes)
+        found.append((first + masks, np.full(len(masks), label), image, sums[:, 1:4] / pixels[:, None], form))
+    return found
 
 
 def misread_masks(regions: Regions) -> list[Reading]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-LONGEST = (of_matches.masks_fit_their_images, of_pictures.pictures_apart)
+LONGEST = (of_fits.classes_not_exchanged, of_matches.masks_fit_their_images, of_pictures.pictures_apart)
 MANY = 200  # images, from which on comparing them is worth several processes
 # What follows from another fault of the same files, and is not told beside it.
 CAUSES = {"SEG111": "SEG309", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
