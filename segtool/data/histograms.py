@@ -29,6 +29,7 @@ def histograms(masks: np.ndarray) -> list[Histogram]:
     """Returns the histograms of N H W integers, one of each.
 
     Masks have a thirtieth as many runs of equal pixels as pixels: runs are counted, and blocks where they are mixed.
+    A value has a key in each mask, all in one order; codes are the places of keys.
     """
     num_masks, height, width = masks.shape
     flat, size = masks.ravel(), height * width
@@ -40,28 +41,29 @@ def histograms(masks: np.ndarray) -> list[Histogram]:
     lower[:, -1] = True
     starts = np.flatnonzero(begins)
     lengths = np.append(starts[1:], flat.size) - starts
-    values = np.arange(256) if flat.dtype == np.uint8 else np.unique(flat[starts])
-
-    def codes_of(pixels: np.ndarray) -> np.ndarray:
-        """Returns a number for each mask and value, as dense as the values."""
-        places = flat[pixels] if flat.dtype == np.uint8 else np.searchsorted(values, flat[pixels])
-        return places + pixels // size * len(values)
-
-    codes, most = codes_of(starts), num_masks * len(values)
-    counts = np.bincount(codes, lengths, most).astype(np.int64)
     mixed = lower.ravel().copy()  # begins no block of one value, as all in the last row and column
     mixed[:-1] |= lower.ravel()[1:]
     mixed[:-1] |= begins.ravel()[1:]  # where these three do not differ, the fourth does not either
-    solid = counts - np.bincount(codes_of(np.flatnonzero(mixed)), minlength=most)
-    specks = np.bincount(find_specks(codes, starts, lengths, lower), minlength=most)
+    pixels = np.flatnonzero(mixed)
+    if flat.dtype == np.uint8:
+        least, span, keys = 0, 256, np.arange(256 * num_masks)
+        codes, missing = flat[starts] + starts // size * span, flat[pixels] + pixels // size * span
+    else:
+        least = int(flat.min())
+        span = int(flat.max()) - least + 1
+        keys, codes = np.unique(flat[starts].astype(np.int64) - least + starts // size * span, return_inverse=True)
+        missing = codes[np.searchsorted(starts, pixels, side="right") - 1]
+    counts = np.bincount(codes, lengths, len(keys)).astype(np.int64)
+    solid = counts - np.bincount(missing, minlength=len(keys))
+    specks = np.bincount(find_specks(codes, starts, lengths, lower), minlength=len(keys))
     begins[..., 0] = False
     begins[:, 1:] |= lower[:, :-1]
     outlines, samples = outline_maps(begins), sample_maps(masks)
     found = np.flatnonzero(counts)
-    every = np.tile(values.astype(np.int64), num_masks)
-    ends = np.searchsorted(found, np.arange(num_masks + 1) * most // num_masks).tolist()
+    values = keys % span + least
+    ends = np.searchsorted(keys[found], np.arange(num_masks + 1) * span).tolist()
     parts = [found[first:last] for first, last in pairwise(ends)]
     return [
-        Histogram(every[part], counts[part], solid[part], specks[part], outline, sample)
+        Histogram(values[part], counts[part], solid[part], specks[part], outline, sample)
         for part, outline, sample in zip(parts, outlines, samples, strict=True)
     ]
