@@ -6,9 +6,12 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from conftest import Command
 from PIL import Image
 from training import metrics_of
 
+from segtool.commands import use
 from segtool.commands.demo import make_dataset
 from segtool.commands.score_report import missed
 from segtool.commands.sources import run_name
@@ -337,6 +341,21 @@ def test_masks_that_are_predicted_with_their_images_are_told_with_the_folder_to_
     alone = segtool("predict", run_directory, data / images, "--out", tmp_path / "alone")
     of_masks = segtool("predict", run_directory, data / masks, "--out", tmp_path / "masks")
     assert "are masks" not in alone.err + of_masks.err
+
+
+def test_a_prediction_that_is_interrupted_says_how_it_goes_on(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any, **options: Any) -> Iterator[Any]:
+        yield next(real(*given, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        yield None
+
+    real = use.predict
+    monkeypatch.setattr(use, "predict", interrupted)
+    ended = segtool("predict", run_directory, data / "test/images", "--out", tmp_path / "masks")
+    assert ended.code == 130
+    assert f"1 of 2 masks or more are in {tmp_path}/masks, whole; --resume makes the others\n" in ended.err
 
 
 def test_a_folder_of_predictions_that_is_not_there_is_missed_as_one_of_masks(

@@ -196,6 +196,9 @@ def predict_session(
                     failures.append((number * world.size + world.rank, result.problems))
                 else:
                     done += 1
+        except SystemExit:  # at a signal
+            reporter.say(f"{done} of {len(mine)} masks or more are in {out}, whole; --resume makes the others")
+            raise
         except DiskError as error:
             problems = [problem for _, found in failures for problem in found]
             left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
