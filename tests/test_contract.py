@@ -304,6 +304,16 @@ def test_lines_end_between_words_in_a_terminal_alone_and_commands_stay_whole(is_
     assert told == [*first, "next: segtool eval runs/cells-1 --split val"]
 
 
+def test_a_narrow_terminal_cuts_no_score_short_and_no_word_apart(place: Path) -> None:
+    told = COLOUR.sub("", in_terminal("eval", str(place / "unet"), TERM="xterm", NO_COLOR="1", COLUMNS="40"))
+    table, _, text = told.replace("\r", "").partition("From one")
+    scores = json.loads(program("eval", str(place / "unet"), "--json", stdout=subprocess.PIPE).stdout)
+    assert all(f"{100 * one['recall']:.2f}" in table for one in scores["classes"] if one["recall"] is not None)
+    assert "…" not in table
+    assert max(map(len, text.partition("per image")[0].splitlines())) <= 40
+    assert "confusion matrix over" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("width", ["20", "0", "1000", "wide"])
 def test_any_width_of_the_terminal_will_do(segtool: Command, place: Path, monkeypatch: Any, width: str) -> None:
     monkeypatch.setenv("COLUMNS", width)

@@ -14,6 +14,7 @@ from segtool.scoring.tables import TABLE_BEGINS, definition, per_image_csv, scor
 from segtool.system.disk import require_folder, require_plain, write_atomically
 from segtool.system.terminal import print_errors
 
+NARROWEST = 80  # columns of the table: in fewer its numbers would be cut short
 FLATTERED = {
     "train": "The network was trained on these images, so the scores flatter.",
     "val": "The val split chose the checkpoint, so the scores flatter; those of a test split (data.split.test) do not.",
@@ -72,12 +73,15 @@ def show(found: Scored, table: Path | None, *, as_json: bool) -> None:
         print(json.dumps({**found.facts, **found.scores.to_json(), "per_image": written}, indent=1))
         return
     from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    is_terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if is_terminal else 110)
+    columns, console.width = console.width, max(console.width, NARROWEST)
     console.print(score_table(found.scores, found.title))
-    print(definition(found.scores))
-    if told := FLATTERED.get(found.facts["split"]):
-        print(told)
+    console.width = columns
+    lines = [definition(found.scores), FLATTERED.get(found.facts["split"], "")]
+    console.print(Text("\n".join(filter(None, lines))), soft_wrap=not is_terminal)
     if table is not None:
         print(f"per image: {table}", file=sys.stderr)
 
