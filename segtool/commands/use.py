@@ -109,8 +109,8 @@ def _split_to_score(
         found = "has no test split" if split is None else f"--split {split}"
         raise DataError(
             f"{', '.join(map(str, paths))}: {found}, but of folds only a test split that none was trained on can be "
-            "scored as an ensemble. Each fold's own score, and that of all together, are in folds.json; hold a test "
-            "out with data.split.test, or score one fold: segtool eval DIR/fold-1"
+            "scored as an ensemble. Each fold's own score, and that of all together, are in folds.json; use "
+            "data.split.test to hold a test out, or score one fold: segtool eval DIR/fold-1"
         )
     if not records.get(name):
         there = ", ".join(key for key, found in records.items() if found)
