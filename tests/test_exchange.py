@@ -26,7 +26,8 @@ from scenes import (
     street,
 )
 
-from segtool.check.exchange import Reading, Regions, _judge, misread_masks, regions_of
+from segtool.check.exchange import Regions, _judge, misread_masks, regions_of, turned_instead
+from segtool.check.fit import TURNS
 from segtool.data.outline import SIDE, picture_maps, sample_maps, small_picture
 
 SIZE = (72, 96)
@@ -55,15 +56,14 @@ def read(pairs: list[Pair], meant: Sequence[int], *places: int) -> list[Pair]:
     return [(image, np.array(meant)[mask] if place in places else mask) for place, (image, mask) in enumerate(pairs)]
 
 
-def found(pairs: list[Pair], num_classes: int) -> list[Reading]:
+def seen(pairs: list[Pair], num_classes: int, how: str = "") -> Regions:
     samples = sample_maps(np.stack([mask for _, mask in pairs]))
-    return misread_masks(
-        regions_of(samples, *picture_maps(np.stack([small_picture(image) for image, _ in pairs])), num_classes)
-    )
+    maps = picture_maps(np.stack([small_picture(image) for image, _ in pairs]))
+    return regions_of(TURNS[how](samples) if how else samples, *maps, num_classes)
 
 
 def told(pairs: list[Pair], num_classes: int) -> list[tuple[list[int], dict[int, int]]]:
-    return [(reading.masks.tolist(), reading.meant) for reading in found(pairs, num_classes)]
+    return [(reading.masks.tolist(), reading.meant) for reading in misread_masks(seen(pairs, num_classes))]
 
 
 @pytest.mark.parametrize("draw", BINARY)
@@ -114,6 +114,20 @@ def test_a_night_among_days_has_its_sky_above_and_is_not_told() -> None:
     pairs = drawn(skyline)
     pairs[5] = (255 - pairs[5][0], pairs[5][1])
     assert told(pairs, 2) == []
+
+
+def test_masks_that_lie_upside_down_are_told_from_those_whose_classes_are_exchanged() -> None:
+    pairs = read(drawn(street), [1, 0, 2, 3, 4, 5], 9)
+    ways = dict(zip((4, 15), ("mirrored top to bottom", "upside down"), strict=True))
+    for place, how in ways.items():
+        pairs[place] = (pairs[place][0], TURNS[how](pairs[place][1]))
+    regions, turned, masks = seen(pairs, 6), {}, set()
+    for reading in misread_masks(regions):
+        some = [pairs[place] for place in reading.masks]
+        turned |= turned_instead(regions, reading, {how: seen(some, 6, how) for how in ways.values()})
+        masks |= {*reading.masks.tolist()}
+    assert masks == {4, 9, 15}
+    assert turned.keys() == ways.keys()
 
 
 def test_classes_that_look_alike_and_lie_anywhere_are_never_told() -> None:
@@ -205,6 +219,7 @@ def test_a_mask_that_lies_upside_down_is_told_to_be_turned_and_not_exchanged(tmp
     pairs[4] = (pairs[4][0], pairs[4][1][::-1])
     stored(tmp_path, [(image, mask.astype(np.uint8)) for image, mask in pairs])
     findings = findings_of(tmp_path, "ground", "sky")
+    assert "SEG212" not in findings  # SEG209 has told it
     assert findings["SEG209"].files == ("train/masks/04.png",)
     assert findings["SEG311"].files == ("train/masks/09.png",)
 
@@ -248,3 +263,16 @@ def test_what_is_seen_of_many_masks_in_parts_is_what_is_seen_of_all_at_once(monk
         assert np.array_equal(one, other)
     for one, other in zip(at_once.looks, in_parts.looks, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_where_edges_tell_nothing_a_mask_upside_down_is_told_by_its_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = []
+    for image, mask in drawn(street):
+        hazy = np.asarray(Image.fromarray(image).resize((8, 6)).resize(SIZE[::-1]))
+        pairs.append(((hazy * 0.5 + rng.integers(0, 128, image.shape)).astype(np.uint8), mask))
+    pairs[4] = (pairs[4][0], pairs[4][1][::-1, ::-1])
+    stored(tmp_path, pairs)
+    findings = findings_of(tmp_path, *"abcdef")
+    assert findings["SEG212"].files == ("train/masks/04.png",)
+    assert findings.keys().isdisjoint({"SEG209", "SEG311"})

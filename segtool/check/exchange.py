@@ -12,7 +12,7 @@ more permuted, in one mask or in up to half of them, 4 in 5 are told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,8 @@ WON = 20.0  # least that masks win by another reading (the median), as natural l
 AS_CLEAR = 0.5  # of what the other masks would lose by it (the median)
 SURE = 0.4  # of either median, that nine tenths of the masks reach
 ODD = 4.0  # most by which even a quarter of their classes is less usual then than 19 of 20 of others; of close-ups 13
+
+AS_WELL = 0.4  # of what a permutation wins, that turning wins of a mask that is turned; of exchanged ones less
 
 
 class Regions(NamedTuple):
@@ -107,6 +109,31 @@ def misread_masks(regions: Regions) -> list[Reading]:
     while reading := _reading(regions):
         found.append(reading)
         regions = _without(regions, reading.masks)
+    return found
+
+
+def turned_instead(regions: Regions, reading: Reading, turned: Mapping[str, Regions]) -> dict[int, str]:
+    """Returns which masks of a reading rather lie otherwise, and how, as they win about as much so.
+
+    Args:
+        turned: The regions of these masks alone, in their order, for each way to turn them.
+    """
+    parts, start = [regions, *turned.values()], len(regions.labels)
+    looks = tuple(np.concatenate(same) for same in zip(*(part.looks for part in parts), strict=True))
+    every = regions._replace(labels=np.concatenate([part.labels for part in parts]), looks=looks)
+    usual = np.arange(len(every.labels)) < start
+    usual[:start] = ~np.isin(regions.masks, reading.masks)
+    fits = _fits(every, usual)
+    permutation = np.array([reading.meant.get(label, label) for label in range(regions.num_classes)])
+    exchanged = _won(regions, _gains(regions, fits[:start]), permutation)[reading.masks]
+    own = np.maximum(fits[np.arange(len(fits)), every.labels], NEVER / 2)
+    as_it_is = np.bincount(regions.masks, own[:start], regions.num_masks)[reading.masks]
+    found = {}
+    for how, part in turned.items():
+        stop = start + len(part.labels)
+        won = np.bincount(part.masks, own[start:stop], len(reading.masks)) - as_it_is
+        found |= {int(place): how for place in reading.masks[won >= AS_WELL * exchanged]}
+        start = stop
     return found
 
 

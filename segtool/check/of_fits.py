@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segtool.check.exchange import MIN_MASKS, misread_masks, regions_of
+from segtool.check.exchange import MIN_MASKS, misread_masks, regions_of, turned_instead
 from segtool.check.findings import Finding, a_check, few_names, num
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
@@ -28,6 +28,7 @@ LAID_OVER = 16  # pairs that are read again to see whether masks are shifted
 MOST_PIXELS = 40_000_000  # of all of them
 MOST_COMPARED = 4_000_000  # masks times classes squared, beyond which only every n-th mask is looked at
 MOST_NAMED = 6  # classes of a finding
+UPSIDE_DOWN = ("mirrored top to bottom", "upside down")  # what moves classes to the places of others
 SAME_SCENE, SAME_APART = 0.7, 0.5  # correlation of thumbnails from which on two pictures may have one mask
 SAME_SURELY = 0.97  # the same where only the grain may differ
 
@@ -165,7 +166,7 @@ def _any_alike(looks: np.ndarray, apart: np.ndarray) -> bool:
 
 @a_check
 def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
-    """SEG311: masks in which ids stand for other classes than in the others."""
+    """SEG311: masks in which ids stand for other classes than in the others; SEG212: that lie upside down instead."""
     num_classes, decoder = survey.labels.num_classes, Decoder(survey.labels)
     upright = survey.data.exif == "apply"
     pairs = [pair for pair in survey.fitting_pairs if upright or pair[0].orientation == 1]
@@ -176,10 +177,25 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
         return
     classes = np.stack([sample for sample in samples if sample is not None])
     thumbnails, edges = (np.stack([getattr(image, name) for image, _ in pairs]) for name in ("thumbnail", "edges"))
-    for reading in misread_masks(regions_of(classes, thumbnails, edges, num_classes)):
-        found = [pair for pair in (pairs[place] for place in reading.masks) if not _is_turned(*pair)]
-        if found:
-            yield _exchange(survey, found, len(pairs), reading.meant)
+    regions = regions_of(classes, thumbnails, edges, num_classes)
+    for reading in misread_masks(regions):
+        some = reading.masks
+        ways = {
+            how: regions_of(TURNS[how](classes[some]), thumbnails[some], edges[some], num_classes)
+            for how in UPSIDE_DOWN
+        }
+        lying = turned_instead(regions, reading, ways)
+        exchanged, turned = [], []
+        for place in some.tolist():
+            gains = _gains_of_turns(*pairs[place])
+            if place in lying and gains.get(lying[place], -1) > -OWN_FIT:
+                turned.append((pairs[place], lying[place]))
+            elif max(gains.values(), default=0) < OWN_FIT:
+                exchanged.append(pairs[place])
+        if exchanged:
+            yield _exchange(survey, exchanged, len(pairs), reading.meant)
+        if turned:
+            yield _upside_down(survey, turned, len(pairs))
 
 
 def _exchange(survey: Survey, found: list[Pair], among: int, meant: dict[int, int]) -> Finding:
@@ -198,12 +214,24 @@ def _exchange(survey: Survey, found: list[Pair], among: int, meant: dict[int, in
     )
 
 
-def _is_turned(image: ImageFacts, mask: MaskFacts) -> bool:
-    """Whether a mask fits its image clearly better when it is turned: a sky that lies below is not exchanged."""
+def _upside_down(survey: Survey, turned: list[tuple[Pair, str]], among: int) -> Finding:
+    (image, mask), how = turned[0]
+    return Finding(
+        "SEG212",
+        "warning",
+        f"{num(turned, 'mask')} of {among} with classes where others have them only when turned: another origin?",
+        len(turned),
+        few_names(survey, [mask.path for (_, mask), _ in turned]),
+        f"{survey.name(mask.path)}: {how}, by the places of its classes in {survey.name(image.path)}",
+        "look at these images and masks together, and mirror or turn the masks back",
+    )
+
+
+def _gains_of_turns(image: ImageFacts, mask: MaskFacts) -> dict[str, float]:
+    """Returns how much better a mask fits its image for each way to turn it, by edges; none where EXIF turns that."""
     if image.orientation != 1:
-        return False
-    ways = [
-        TURNS[how](mask.outline) for how in list(TURNS)[: None if image.size[0] == image.size[1] else KEEPING_SHAPE]
-    ]
-    fits = own_fits([image] * (len(ways) + 1), [mask, *(replace(mask, outline=outline) for outline in ways)])
-    return bool(fits[1:].max() - fits[0] >= OWN_FIT)
+        return {}
+    ways = list(TURNS)[: None if image.size[0] == image.size[1] else KEEPING_SHAPE]
+    outlines = [replace(mask, outline=TURNS[how](mask.outline)) for how in ways]
+    as_it_is, *turned = own_fits([image] * (len(ways) + 1), [mask, *outlines]).tolist()
+    return {how: fit - as_it_is for how, fit in zip(ways, turned, strict=True)}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LONGEST = (of_fits.classes_not_exchanged, of_matches.masks_fit_their_images, of_pictures.pictures_apart)
 MANY = 200  # images, from which on comparing them is worth several processes
 # What follows from another fault of the same files, and is not told beside it.
-CAUSES = {"SEG111": "SEG309", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
+CAUSES = {"SEG111": "SEG309", "SEG212": "SEG209", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
 PRINTED = {"error": 20, "warning": 20, "note": 5}  # most files of a finding for people; `--json` names more
 
 
