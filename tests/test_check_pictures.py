@@ -48,7 +48,8 @@ def test_palettes_at_odds_are_a_warning_under_index_and_none_where_they_agree(tm
     image.putpixel((8, 9), 7)  # of no colour
     image.save(path)
     assert "SEG306" not in found(config, tmp_path)
-    edit(path, lambda mask: np.minimum(mask, 2, out=mask))
+    # Indices are exchanged as the palette is, so that its colours mean what those of the others do.
+    edit(path, lambda mask: np.copyto(mask, np.array([0, 2, 1], np.uint8)[np.minimum(mask, 2)]))
     image = Image.open(path)
     image.putpalette(bytes([0, 0, 0, 0, 0, 255, 255, 0, 0]))
     image.save(path)
