@@ -487,6 +487,39 @@ PLAIN = ("{}.jpg", "{}.png")
 
 
 @pytest.mark.parametrize(
+    ("places", "train", "val"),
+    [
+        (("fatigue tests", "static tests", "creep"), ".", None),
+        (("test site", "harbour"), ".", None),
+        (("dev board", "main board"), ".", None),
+        (("train set", "dev set"), "train set/images", "dev set/images"),
+        (("DIS-TR", "DIS-VD"), "DIS-TR/images", "DIS-VD/images"),
+    ],
+)
+def test_a_word_for_a_split_in_the_name_of_a_thing_tells_none(
+    tmp_path: Path, places: tuple[str, ...], train: str, val: str | None
+) -> None:
+    lay_out(tmp_path, {(f"{place}/images", f"{place}/masks"): PLAIN for place in places})
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert {split: images for split, (images, _) in layout.splits.items()} == {"train": train} | (
+        {"val": val} if val else {}
+    )
+
+
+@pytest.mark.parametrize("number", [3, 9])
+def test_folders_named_for_predictions_are_set_aside_unless_they_are_most_of_what_there_is(
+    tmp_path: Path, number: int
+) -> None:
+    lay_out(tmp_path, {("new/images", "new/masks"): ("n{}.jpg", "n{}.png")}, 6)
+    lay_out(tmp_path, {("crack prediction/images", "crack prediction/masks"): PLAIN}, number)
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    images, masks = layout.splits["train"]
+    assert len(find_pairs(tmp_path / images, tmp_path / masks, layout.pairing).records) == (15 if number == 9 else 6)
+
+
+@pytest.mark.parametrize(
     "split_folders",
     [
         {"train": ("images", "masks")},

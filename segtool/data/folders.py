@@ -68,7 +68,7 @@ class Tree:
         for folder in [folder for folder in self.files if any(within(folder, copy) for copy in copies)]:
             del self.files[folder]
         self.copies = [*again, *copies]
-        self.hollow = _hollow(self.files)
+        self.hollow = _hollow(self.files) | _no_splits(self.files)
         plain = {place for folder in self.files for place in _plain_places(folder, self.hollow)}
         plain |= {_place(folder, hollow=self.hollow) for folder in _only_below(self.files, self.hollow)}
         plain |= set(_silent_in_splits(self.files, self.hollow))
@@ -168,10 +168,30 @@ def _held(folders: Iterable[str]) -> Counter[str]:
 
 
 def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
-    """Returns what each part of a path tells; those of `hollow` tell no role."""
+    """Returns what each part of a path tells; those of `hollow` tell no role, or no split where they tell none."""
     parts = _parts(path)
     told = [(meaning_of(part), "/".join(parts[: end + 1])) for end, part in enumerate(parts)]
-    return [meaning._replace(role=None) if place in hollow else meaning for meaning, place in told]
+    return [
+        meaning if place not in hollow else meaning._replace(role=None, split=meaning.split if meaning.role else None)
+        for meaning, place in told
+    ]
+
+
+def _no_splits(folders: Collection[str]) -> set[str]:
+    """Returns the folders of things that are called by a split's word among others, beside things that are not.
+
+    `static tests` and `creep`, `test site` and `harbour`. Of splits two stand beside each other, or images and masks.
+    """
+    beside: dict[str, dict[str, Meaning]] = defaultdict(dict)
+    for path in _held(folders):
+        beside[parent_of(path)][path] = meaning_of(_name(path))
+    found: set[str] = set()
+    for named in beside.values():
+        told = [meaning for meaning in named.values() if meaning.split]
+        others = any(meaning.rest and not (meaning.split or meaning.role) for meaning in named.values())
+        if others and len({meaning.split for meaning in told}) == 1 and not any(meaning.role for meaning in told):
+            found |= {path for path, meaning in named.items() if meaning.split and meaning.rest}
+    return found
 
 
 def _hollow(folders: Collection[str]) -> set[str]:
@@ -190,7 +210,7 @@ def _hollow(folders: Collection[str]) -> set[str]:
     around = {
         path
         for path, roles in below.items()
-        if {"images", "masks"} <= roles or (named[path].rest and {"masks", None} <= roles)
+        if named[path].role and ({"images", "masks"} <= roles or (named[path].rest and {"masks", None} <= roles))
     }
     images = [path for path in named if named[path].role == "images"]
     more = {_name(path) for path in images if named[path].rest or re.search(r"\d", _name(path))}

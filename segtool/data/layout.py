@@ -83,10 +83,30 @@ def find_layout(root: Path, *, without: Collection[str] = ()) -> Layout | None:
         without: Folders of masks that are none, as their pixels say.
     """
     files = list_files(root, MASK_SUFFIXES)
-    named = [file for file in files if not any(map(says_predicted, stem_of(file, root).split("/")[:-1]))]
+    folders = [stem_of(file, root).rpartition("/")[0] for file in files]
+    predicted = _predicted(Counter(folders))
+    named = [file for file, folder in zip(files, folders, strict=True) if folder not in predicted]
     others = without_predictions(named)
     layout = _layout_of(root, others, without)
     return _layout_of(root, files, without) if layout is None and len(others) < len(files) else layout
+
+
+def _predicted(folders: Counter[str]) -> set[str]:
+    """Returns the folders within one whose name says that it holds predictions, by the number of files in each.
+
+    But not those of images and masks that are most of all files: `crack prediction/images`, `crack prediction/masks`.
+    """
+    tops: dict[str, list[str]] = defaultdict(list)
+    for folder in folders:
+        parts = folder.split("/")
+        if end := next((end for end, part in enumerate(parts, 1) if says_predicted(part)), 0):
+            tops["/".join(parts[:end])].append(folder)
+    found: set[str] = set()
+    for top, held in tops.items():
+        roles = {meaning_of(part).role for folder in held for part in folder[len(top) :].split("/")}
+        if not {"images", "masks"} <= roles or 2 * sum(folders[folder] for folder in held) < folders.total():
+            found.update(held)
+    return found
 
 
 def _layout_of(root: Path, files: Collection[Path], without: Collection[str]) -> Layout | None:
