@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from segtool.errors import shown
 from segtool.system import disk, streams
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from tqdm import tqdm
 
 T = TypeVar("T")
@@ -28,14 +30,17 @@ class Reporter:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, highlight=False, emoji=False)
         self.quiet = quiet
         self._log: Path | None = None
         self._unkept: list[str] = []  # lines that were said before there was a log
         self._bar: tqdm | None = None
         self._plain_at = 0.0
+
+    @cached_property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, emoji=False)
 
     def say(self, text: str) -> None:
         """Prints a line, or several."""
