@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -397,17 +398,19 @@ def test_masks_that_a_list_pairs_are_scored_by_their_images_stems(tmp_path, conf
         score_folders(replace(config, data=data), tmp_path / "made", tmp_path / masks, tmp_path)
 
 
-def test_scoring_folders_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds):
+def test_scoring_folders_as_json_needs_no_torch_and_nothing_that_draws(tmp_path, tiny_ds):
     child = (
-        "import sys\nfrom pathlib import Path\nfrom segtool.scoring.score import score_folders\n"
-        "from segtool.commands.sources import load_any\nfrom segtool.scoring.tables import per_image_csv\n"
-        "scores = score_folders(load_any(Path(sys.argv[1]))[0], Path(sys.argv[2]), Path(sys.argv[2]), Path())\n"
-        "assert per_image_csv(scores)\n"
-        "print(scores.miou)\n"
-        "assert not {'torch', 'rich', 'tqdm', 'filelock'} & sys.modules.keys()"
+        "import atexit, sys\nfrom segtool.__main__ import main\n"
+        "heavy = {'torch', 'rich', 'tqdm', 'filelock'}\n"
+        "atexit.register(lambda: print(sorted(heavy & sys.modules.keys()), file=sys.stderr))\n"
+        "main()\n"
     )
     from segtool.config import dump_config
 
     (tmp_path / "config.yaml").write_text(dump_config(config_of(tiny_ds)))
-    words = [sys.executable, "-c", child, str(tmp_path / "config.yaml"), str(tiny_ds / "val" / "masks")]
-    assert subprocess.run(words, capture_output=True, text=True, timeout=300, check=True).stdout == "1.0\n"
+    masks = str(tiny_ds / "val" / "masks")
+    words = ["eval", "--predictions", masks, "--masks", masks, "--config", str(tmp_path / "config.yaml"), "--json"]
+    command = [sys.executable, "-c", child, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=tmp_path)
+    assert json.loads(ended.stdout)["miou"] == 1.0
+    assert ended.stderr == "[]\n"
