@@ -121,7 +121,8 @@ def _evidence(
     if kind == "named":
         return "one subject or scene each, by their names"
     words = sum(bool(re.search(rf"(?i)(?:{GROUP_WORDS})[_\-. ]?\d+(?:_\d+)*$", name)) for name in groups)
-    coded = sum(bool(re.search(r"\d", name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
+    code = re.compile(rf"\d|(?i:{GROUP_WORDS})(?:[_\-. ][a-zA-Z]|[A-Z])$")  # siteA, plot_b
+    coded = sum(bool(code.search(name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
     if kind == "folder" and words > len(groups) / 2:
         return "one scene or subject to a folder"
     frames = kind == "folder" and all(re.search(r"(?:^|\D)\d{4,}$", stem) for stem in stems)
