@@ -50,6 +50,7 @@ _PATTERNS = (
     _Pattern(r"^(.+?)(?:_jpe?g|_png)?\.rf\.[0-9A-Za-z]+$", "copies"),
     _Pattern(rf"(?i)^(.*\d)[_\-. ](?:{VIEW_WORDS})(?![^\W_])", "views"),
     _Pattern(rf"(?i)^(.*?)[_\-. ]+(?:{FRAME_WORDS})[_\-. ]?\d+$", "frames"),
+    _Pattern(rf"(?i)^[a-z]{{0,4}}\d+[_\-. ,x]+[a-z]{{0,4}}\d+[_\-. ]+((?:{GROUP_WORDS})[_\-. ]?\d+)$", "tiles"),
     _Pattern(r"^(.+?)[_\-. ,x]+[a-zA-Z]{0,4}\d+[_\-. ,x]+[a-zA-Z]{0,4}\d+$", "tiles"),
     _Pattern(r"^(.+?)[_\-. ]*\d+$", "numbered"),
     _Pattern(rf"(?i)^((?:{GROUP_WORDS})[_\-. ]?\d+)[_\-. ]", "named"),
@@ -94,7 +95,8 @@ def _simplified(pattern: str, groups: Mapping[str, Sequence[int]], stems: Sequen
         return next((text for text, found in simple if found and sorted(found.values()) == wanted), pattern)
     for mark in "_-. ":
         other = re.escape(mark) if mark != " " else " "
-        for simple in (f"^([^{other}]+){other}", f"^(.+){other}", f"^(.+){other}[^{other}]*{other}"):
+        begins = (f"^([^{other}]+){other}", f"^(.+){other}", f"^(.+){other}[^{other}]*{other}")
+        for simple in (*begins, f"{other}([^{other}]+)$"):
             found = group_stems(stems, simple)
             if found and sorted(found.values()) == wanted:
                 return simple
@@ -140,8 +142,10 @@ def _numbers(stem: str) -> list[int]:
 
 
 def _on_grid(groups: Mapping[str, list[int]], stems: Sequence[str]) -> bool:
-    """Whether the last two numbers of the names are places that come again in most groups."""
-    places = {name: [tuple(_numbers(stems[place])[-2:]) for place in own] for name, own in groups.items()}
+    """Whether the last two numbers of the names, the group's aside, are places that come again in most groups."""
+    places = {
+        name: [tuple(_numbers(stems[place].replace(name, "", 1))[-2:]) for place in own] for name, own in groups.items()
+    }
     every = {pair for own in places.values() for pair in own}
     if any(len(pair) < 2 for pair in every) or any(len(set(own)) < len(own) for own in places.values()):
         return False
