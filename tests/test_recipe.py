@@ -116,6 +116,16 @@ def test_many_classes_that_few_masks_have_are_classes(tmp_path: Path, wide: bool
     assert len(init(root).data.classes) == 73
 
 
+def test_the_values_of_soft_edges_are_no_objects(tmp_path: Path) -> None:
+    """In small masks each value between 0 and 255 is a pixel or two, one region in most of them."""
+    y, x = np.mgrid[:36, :48]
+    places = np.random.default_rng(0).uniform((10, 10, 5), (26, 38, 9), (12, 3))
+    masks = [np.uint8(255 * np.clip(r - np.hypot(y - row, x - column), 0, 1)) for row, column, r in places]
+    assert len(np.unique(masks)) > 100
+    data = init(make_set(tmp_path / "set", masks)).data
+    assert (data.encoding, [c.values for c in data.classes]) == ("threshold", [(0,), (255,)])
+
+
 def test_real_instance_ids_are_objects() -> None:
     folder = REAL / "samples/tif16/masks"
     if not folder.is_dir():

@@ -15,7 +15,7 @@ from segtool.data.codes import pack
 from segtool.data.facts import MaskFacts
 from segtool.data.masks import read_mask
 from segtool.data.statistics import evenly
-from segtool.init.evidence import MANY_VALUES, Guess, total
+from segtool.init.evidence import MANY_VALUES, SOFT, Guess, total
 
 CHANNELS = {"red": 0x010000, "green": 0x000100, "blue": 0x000001, "all three": 0x010101}
 """What a packed colour is a multiple of, by the channels that hold its number."""
@@ -108,7 +108,7 @@ def _evidence(masks: Sequence[MaskFacts], void: Sequence[int], unit: int = 1) ->
         return what
     if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
-    if num <= FEWEST:
+    if num <= FEWEST or np.median(totals.solidity[counted]) < SOFT:  # the values of soft edges form no areas
         return None
     single, alike = _shape_of_numbers(masks, [0, *void], unit)
     if num > MANY_VALUES and wide and single >= WIDE_SINGLE:
