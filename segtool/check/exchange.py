@@ -33,7 +33,6 @@ WON = 28.0  # least that masks win by another reading (the median), as natural l
 AS_CLEAR = 0.5  # of what the other masks would lose by it (the median)
 SURE = 0.4  # of either median, that nine tenths of the masks reach
 ODD = 4.0  # most by which even a quarter of their classes is less usual then than 19 of 20 of others; of close-ups 13
-
 AS_WELL = 0.4  # of what a permutation wins, that turning wins of a mask that is turned; of exchanged ones less
 
 
