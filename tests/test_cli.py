@@ -72,6 +72,34 @@ def test_help_loads_neither_torch_nor_numpy_and_takes_under_a_third_of_a_second_
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.9
 
 
+GARBAGE = """
+import gc, sys
+from segtool.__main__ import main
+begun = []
+gc.callbacks.append(lambda phase, _: begun.append(phase))
+try: main()
+except SystemExit: pass
+print(gc.isenabled(), len(begun), gc.get_freeze_count() > 0, file=sys.stderr)
+"""
+
+
+def _garbage(*arguments: str, cwd: Path) -> str:
+    """Returns whether a command left Python looking for garbage, how often it looked, and whether it spares the end."""
+    command = [sys.executable, "-c", GARBAGE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd).stderr.splitlines()[-1]
+
+
+def test_no_garbage_is_looked_for_while_a_command_imports_and_ends(tmp_path: Path) -> None:
+    assert _garbage("list", "encoders", cwd=tmp_path) == "False 0 True"
+
+
+@pytest.mark.parametrize("words", ["check x", "train x", "eval x", "predict x y --out z", "eval --predictions x"])
+def test_garbage_is_looked_for_where_a_command_may_work_long(words: str, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    given = ["--masks", "x", "--config", "x"] if "--predictions" in words else []
+    assert _garbage(*words.split(), *given, cwd=tmp_path).startswith("True ")
+
+
 def test_predicting_one_image_loads_neither_torchvision_nor_the_compiler(run_directory: Path, data: Path) -> None:
     code = (
         "import sys\n"

@@ -31,6 +31,7 @@ from segtool.system import launch
 from segtool.system.devices import check_gpus, choose_device, place
 from segtool.system.disk import make_folder, write_atomically
 from segtool.system.distributed import World, join_world, world_of
+from segtool.system.pools import end_imports
 from segtool.system.terminal import Reporter
 from segtool.training import preflight
 from segtool.training.briefing import brief, reasons
@@ -44,6 +45,7 @@ def train_session(session: Session, *, dry_run: bool = False) -> float | None:
     Returns:
         With `dry_run`, the seconds that a new run would take; else None.
     """
+    end_imports()
     if session.gpus > 1:
         _launch(session, dry_run=dry_run)
         return None

@@ -26,6 +26,7 @@ from segtool.scoring.metrics import Scores
 from segtool.system.devices import choose_device, place
 from segtool.system.distributed import join_world
 from segtool.system.memory import keep_freed_memory
+from segtool.system.pools import end_imports
 from segtool.system.terminal import Mute, Reporter
 
 
@@ -44,6 +45,7 @@ def evaluate_session(
     The data is that of the first; it is warned where another was trained on images of the split. Of several processes
     each scores its share, and all return the scores of the whole.
     """
+    end_imports()
     keep_freed_memory()
     with join_world() as world:
         reporter = Reporter(quiet=quiet) if world.is_main else Mute()
@@ -169,6 +171,7 @@ def predict_session(
         paths: One or more members (runs, checkpoints, directories of folds), then the images.
         overrides: `KEY=VALUE`, of what may differ from the training, such as `limits.max_pixels`.
     """
+    end_imports()
     keep_freed_memory()
     with join_world() as world:
         with world.agreed():
