@@ -617,6 +617,16 @@ def test_numbering_that_starts_again_in_each_split_is_no_finding(tmp_path: Path)
     assert check(config, tmp_path) == []
 
 
+def test_a_single_number_in_two_splits_whose_numbers_go_on_is_a_note(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    for kind in ("images", "masks"):
+        for split, first in (("train", 0), ("val", 100), ("test", 200)):
+            for index, path in enumerate(sorted((tmp_path / "set" / split / kind).iterdir())):
+                path.rename(path.with_name(f"frame_{first + index:04d}.png"))
+        (tmp_path / f"set/val/{kind}/frame_0101.png").rename(tmp_path / f"set/val/{kind}/frame_0002.png")
+    assert [(f.code, f.severity, f.files) for f in check(config, tmp_path)] == [("SEG502", "note", ("frame_0002",))]
+
+
 def test_the_same_words_for_different_pictures_are_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     rename(tmp_path / "set", "site_{1}")

@@ -18,6 +18,7 @@ from segtool.errors import ConfigError, shown
 FEW_PAIRS = 5
 RARE_SHARE = 1e-3
 NUMBERED = 3  # names that differ in their digits alone, from which on they are numbers
+AGAIN = 0.5  # share of a split's numbers that another has too where numbering starts again
 SCARCE = 3  # images with a class, below which no split by chance can be blamed
 APART = 0.75  # greatest distance of two cumulative distributions (Kolmogorov, Smirnov)
 APART_SURE = 1.8  # of it, times the root of n m / (n + m): one in a thousand by chance
@@ -115,8 +116,16 @@ def stems_apart(survey: Survey) -> Iterator[Finding]:
     for split, records in survey.records.items():
         for record in records:
             pictures[record.stem][split] = survey.images[record.image].digest
-    forms = Counter(map(_form, pictures))
-    shared = [stem for stem, seen in pictures.items() if len(set(seen.values())) > 1 and forms[_form(stem)] < NUMBERED]
+    forms: dict[str, list[str]] = defaultdict(list)
+    for stem in pictures:
+        forms[_form(stem)].append(stem)
+    shared = []
+    for stems in forms.values():
+        twice = [stem for stem in stems if len(set(pictures[stem].values())) > 1]
+        numbered = Counter(split for stem in stems for split in pictures[stem])
+        fewest = min((numbered[split] for stem in twice for split in pictures[stem]), default=0)
+        if len(stems) < NUMBERED or len(twice) < AGAIN * fewest:
+            shared += twice
     if shared:
         splits = " and ".join(pictures[shared[0]])
         yield Finding(
