@@ -115,6 +115,14 @@ def test_255_of_a_mixture_of_0_1_and_0_255_masks_is_the_object_in_another_spelli
     assert problems(config, root) == []
 
 
+def test_a_mask_of_255_alone_among_masks_of_0_and_1_is_void_and_not_the_object(tmp_path: Path) -> None:
+    masks = [regions(i, [0, 1]) for i in range(9)]
+    config = init(make_set(tmp_path / "set", [*masks, np.full_like(masks[0], 255)]))
+    assert [spec.values for spec in config.data.classes] == [(0,), (1,)]
+    assert config.data.ignore == (255,)
+    assert [problem.split()[0] for problem in problems(config, tmp_path / "set")] == ["SEG304"]
+
+
 def test_255_among_spaced_values_is_a_class(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 128, 255]) for i in range(10)])
     assert [spec.values for spec in init(root).data.classes] == [(0,), (128,), (255,)]

@@ -214,8 +214,10 @@ def _find_void(masks: Sequence[MaskFacts], totals: Totals) -> tuple[tuple[int, .
 
 
 def _two_spellings(masks: Sequence[MaskFacts], totals: Totals) -> bool:
-    together = any(VOID in mask.values and 1 in mask.values for mask in masks)
-    return totals.values.tolist() == [0, 1, VOID] and not together
+    """Whether 1 in some masks and 255 in others is the object, as some hold 0 and 255, and none holds 1 and 255."""
+    with_void = [mask for mask in masks if VOID in mask.values]
+    bound = any(0 in mask.values for mask in with_void) and not any(1 in mask.values for mask in with_void)
+    return totals.values.tolist() == [0, 1, VOID] and bound
 
 
 def _merge_binary(
