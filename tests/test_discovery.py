@@ -716,6 +716,14 @@ def test_a_test_split_of_one_value_is_left_out_and_named(tmp_path: Path) -> None
     assert init(tmp_path / "set").data.test is None
 
 
+def test_a_validation_split_of_one_value_is_kept_and_told(tmp_path: Path) -> None:
+    for split, values, size in (("train", [0, 1], (48, 64)), ("val", [0], (40, 56))):
+        make_set(tmp_path / "set" / split, [regions(i, values, size) for i in range(6)])
+    config = init(tmp_path / "set")
+    assert config.data.val is not None
+    assert [(f.code, f.severity) for f in check(config, tmp_path) if f.severity != "note"] == [("SEG402", "warning")]
+
+
 # --- names
 
 

@@ -280,10 +280,10 @@ def _look(root: Path, way: _Way, progress: Progress | None) -> Found:
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
         notes.append(_about(kinds, data.train.pairing or data.pairing, records[0]))
-    for split in [split for split in ("val", "test") if split in pairs and _is_dummy(pairs, split, masks)]:
-        notes.append(f"{folders.pop(split).masks}: one value in all masks, which is no truth to score by: left out")
-        masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs[split].records}}
-        del pairs[split]
+    if "test" in pairs and _is_dummy(pairs, masks):
+        notes.append(f"{folders.pop('test').masks}: one value in all masks, which is no truth to score by: left out")
+        masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs["test"].records}}
+        del pairs["test"]
     guess = guess_encoding(list(masks.values()))
     records = [record for part in pairs.values() for record in part.records]
     images = {record.image: images[record.image] for record in records}
@@ -337,14 +337,14 @@ def _about(kinds: Sequence[str], pairing: Pairing, first: Record) -> str:
     return ". ".join(told)
 
 
-def _is_dummy(pairs: dict[str, Pairs], split: str, masks: dict[Path, MaskFacts]) -> bool:
-    """Whether the masks of a split all hold one and the same value, and those of train, unlike cut-outs, do not."""
+def _is_dummy(pairs: dict[str, Pairs], masks: dict[Path, MaskFacts]) -> bool:
+    """Whether the masks of test all hold one value, as where its truth is kept back, and those of train more."""
 
     def values(name: str) -> set[int]:
         known = (masks[record.mask] for record in pairs[name].records if record.mask)
         return {int(value) for facts in known if not facts.error for value in facts.values}
 
-    return len(pairs[split].records) > 1 and len(values(split)) == 1 and len(values("train")) > 1
+    return len(pairs["test"].records) > 1 and len(values("test")) == 1 and len(values("train")) > 1
 
 
 def _why_stored_grid(records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]) -> str:
