@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segtool.check.findings import NAMED, Finding, a_check, few_names, num, size_text
@@ -201,36 +201,29 @@ def split_possible(survey: Survey) -> Iterator[Finding]:
 
 
 @a_check
-def images_readable(survey: Survey) -> Iterator[Finding]:
-    """SEG201: an image that cannot be decoded, or is of a kind that is not accepted."""
-    yield from _unreadable(survey, "SEG201", "image", survey.images.values())
+def files_readable(survey: Survey) -> Iterator[Finding]:
+    """SEG201, SEG202: an image or a mask that cannot be decoded, or is of a kind that is not accepted.
 
-
-@a_check
-def masks_readable(survey: Survey) -> Iterator[Finding]:
-    """SEG202: a mask that cannot be decoded, or is of a kind that is not accepted."""
-    yield from _unreadable(survey, "SEG202", "mask", survey.masks.values())
-
-
-def _unreadable(survey: Survey, code: str, what: str, files: Iterable[ImageFacts | MaskFacts]) -> Iterator[Finding]:
-    """Yields a finding for each remedy: what mends an empty file does not mend one with transparent pixels."""
-    by_remedy: dict[str, list[tuple[Path, str]]] = defaultdict(list)
-    for facts in files:
-        if facts.error:
-            reason, _, remedy = facts.error.rpartition("; ")
-            by_remedy[remedy].append((facts.path, reason))
-    for remedy, bad in by_remedy.items():
-        path, reason = bad[0]
-        yield Finding(
-            code,
-            "error",
-            f"{num(bad, what)} cannot be read",
-            len(bad),
-            few_names(survey, [path for path, _ in bad]),
-            f"{survey.name(path)}: {reason}",
-            f"{remedy}; or leave {'it and its partner' if len(bad) == 1 else 'them and their partners'} out by "
-            "data.exclude",
-        )
+    There is a finding for each remedy: what mends an empty file does not mend one with transparent pixels.
+    """
+    for code, what, files in (("SEG201", "image", survey.images), ("SEG202", "mask", survey.masks)):
+        by_remedy: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+        for path, facts in files.items():
+            if facts.error:
+                reason, _, remedy = facts.error.rpartition("; ")
+                by_remedy[remedy].append((path, reason))
+        for remedy, bad in by_remedy.items():
+            path, reason = bad[0]
+            them = "it and its partner" if len(bad) == 1 else "them and their partners"
+            yield Finding(
+                code,
+                "error",
+                f"{num(bad, what)} cannot be read",
+                len(bad),
+                few_names(survey, [path for path, _ in bad]),
+                f"{survey.name(path)}: {reason}",
+                f"{remedy}; or leave {them} out by data.exclude",
+            )
 
 
 @a_check
@@ -282,39 +275,28 @@ def _is_scaled(image: ImageFacts, mask: MaskFacts) -> bool:
 
 @a_check
 def modes_alike(survey: Survey) -> Iterator[Finding]:
-    """SEG204: images of several pixel formats, which the reader turns into one."""
-    modes = Counter(facts.mode for facts in survey.images.values() if not facts.error)
-    kinds = {"L" if mode in ("1", "L") else "RGB" if mode in ("RGB", "P") else mode for mode in modes}
+    """SEG204, SEG207: images of several pixel formats, which the reader turns into one; masks of several that are read.
+
+    Images of 1 bit and in grey are of one, and those in colour with those of a palette.
+    """
+    images = [facts for facts in survey.images.values() if not facts.error]
+    masks = [survey.masks[path] for path, use in survey.uses.items() if not use.error]
+    kinds = {{"1": "L", "P": "RGB"}.get(facts.mode, facts.mode) for facts in images}
+    become = f"; all become {num(survey.data.channels, 'channel')}"
+    remedy = "nothing, if data.channels is meant so; else store all images alike"
     if len(kinds) > 1:
-        rarest = min(modes, key=lambda mode: modes[mode])
-        few = [facts.path for facts in survey.images.values() if facts.mode == rarest]
-        listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
-        yield Finding(
-            "SEG204",
-            "note",
-            f"images of {len(modes)} pixel formats: {listed}; all become {num(survey.data.channels, 'channel')}",
-            len(few),
-            few_names(survey, few),
-            f"{survey.name(few[0])}: {rarest}",
-            "nothing, if data.channels is meant so; else store all images alike",
-        )
+        yield _of_several_modes(survey, "SEG204", images, "images of {} pixel formats: {}" + become, remedy)
+    remedy = "look whether they mean the same: they may come from different programs"
+    if len({facts.mode for facts in masks}) > 1:
+        yield _of_several_modes(survey, "SEG207", masks, "masks of {} pixel formats (P is a palette): {}", remedy)
 
 
-@a_check
-def mask_modes_alike(survey: Survey) -> Iterator[Finding]:
-    """SEG207: masks of several pixel formats, all of which the encoding reads."""
-    read = [survey.masks[path] for path, use in survey.uses.items() if not use.error]
-    modes = Counter(facts.mode for facts in read)
-    if len(modes) > 1:
-        rarest = min(modes, key=lambda mode: modes[mode])
-        few = [facts.path for facts in read if facts.mode == rarest]
-        listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
-        yield Finding(
-            "SEG207",
-            "note",
-            f"masks of {len(modes)} pixel formats (P is a palette): {listed}",
-            len(few),
-            few_names(survey, few),
-            f"{survey.name(few[0])}: {rarest}",
-            "look whether they mean the same: they may come from different programs",
-        )
+def _of_several_modes(
+    survey: Survey, code: str, files: Sequence[ImageFacts | MaskFacts], message: str, remedy: str
+) -> Finding:
+    modes = Counter(facts.mode for facts in files)
+    rarest = min(modes, key=lambda mode: modes[mode])
+    few = [facts.path for facts in files if facts.mode == rarest]
+    listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
+    told = message.format(len(modes), listed)
+    return Finding(code, "note", told, len(few), few_names(survey, few), f"{survey.name(few[0])}: {rarest}", remedy)

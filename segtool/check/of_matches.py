@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,10 +56,12 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
         strange = [place for place in seats.strange if place in foreign or matches.own.get(place, np.inf) <= low]
     elif not _sit_turned(survey, pairs, turned):
         turned = {}
-    yield from _tell_wrong(survey, pairs, sorted(wrong.items()))
-    yield from _tell_strange(survey, pairs, sorted({*strange} - {*wrong, *turned}))
-    yield from _tell_turned(survey, pairs, sorted(turned.items()), len(plain))
-    yield from _tell_aside(survey, pairs, sorted((place, by) for place, by in aside.items() if place not in wrong))
+    lost = dict.fromkeys({*strange} - {*wrong, *turned})
+    aside = {place: by for place, by in aside.items() if place not in wrong}
+    for code, found in (("SEG109", wrong), ("SEG111", lost), ("SEG209", turned), ("SEG210", aside)):
+        if found:
+            among = len(plain) if code == "SEG209" else len(pairs)
+            yield _finding(survey, pairs, code, dict(sorted(found.items())), among)
 
 
 def _look_closely(
@@ -105,74 +108,32 @@ def _lay(survey: Survey, pairs: Sequence[Pair], places: Sequence[int]) -> list[L
     return [laid for laid in in_threads(lay, chosen) if laid]
 
 
-def _masks_of(count: int, among: int) -> str:
-    return f"{num(count, 'mask')} of {among} {'fits' if count == 1 else 'fit'}"
-
-
-def _their(count: int) -> str:
-    return "its" if count == 1 else "their"
-
-
-def _tell_wrong(survey: Survey, pairs: Sequence[Pair], wrong: Sequence[tuple[int, int]]) -> Iterator[Finding]:
-    if wrong:
-        (own, mask), (fitting, _) = pairs[wrong[0][0]], pairs[wrong[0][1]]
-        yield Finding(
-            "SEG109",
-            "warning",
-            f"{_masks_of(len(wrong), len(pairs))} another image better than {_their(len(wrong))} own: is the pairing "
-            "right?",
-            len(wrong),
-            few_names(survey, [pairs[place][1].path for place, _ in wrong]),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(fitting.path)}, not those of "
-            f"{survey.name(own.path)}",
-            "look at these images and masks together, and give each mask the name of the image that it was drawn on",
-        )
-
-
-def _tell_strange(survey: Survey, pairs: Sequence[Pair], strange: Sequence[int]) -> Iterator[Finding]:
-    if strange:
-        image, mask = pairs[strange[0]]
-        yield Finding(
-            "SEG111",
-            "warning",
-            f"{_masks_of(len(strange), len(pairs))} no edges of {_their(len(strange))} image, as others do: of another "
-            "picture?",
-            len(strange),
-            few_names(survey, [pairs[place][1].path for place in strange]),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} no better than masks of other "
-            "images do",
-            "look at these images and masks together, and put the masks there that were drawn on these images",
-        )
-
-
-def _tell_turned(
-    survey: Survey, pairs: Sequence[Pair], turned: Sequence[tuple[int, str]], among: int
-) -> Iterator[Finding]:
-    if turned:
-        (image, mask), how = pairs[turned[0][0]], turned[0][1]
-        yield Finding(
-            "SEG209",
-            "warning",
-            f"{_masks_of(len(turned), among)} {_their(len(turned))} image only when turned: another origin?",
-            len(turned),
-            few_names(survey, [pairs[place][1].path for place, _ in turned]),
-            f"{survey.name(mask.path)}: {how}, by the edges of {survey.name(image.path)}",
-            "look at these images and masks together, and mirror or turn the masks back",
-        )
-
-
-def _tell_aside(
-    survey: Survey, pairs: Sequence[Pair], aside: Sequence[tuple[int, tuple[int, int]]]
-) -> Iterator[Finding]:
-    if aside:
-        (image, mask), shift = pairs[aside[0][0]], aside[0][1]
-        yield Finding(
-            "SEG210",
-            "warning",
-            f"{num(aside, 'mask')} of {len(pairs)} lie{'s' if len(aside) == 1 else ''} beside what others outline",
-            len(aside),
-            few_names(survey, [pairs[place][1].path for place, _ in aside]),
-            f"{survey.name(mask.path)}: pixels to move by, {way_of(shift)}, to follow the edges of "
-            f"{survey.name(image.path)}",
-            "look at these images with their masks laid over them, and export the masks again, or move them by as much",
-        )
+def _finding(survey: Survey, pairs: Sequence[Pair], code: str, found: dict[int, Any], among: int) -> Finding:
+    """Returns a finding on some masks, each by its place with the image that it fits, its turn or its shift."""
+    (first, how), *_ = found.items()
+    image, mask = (survey.name(facts.path) for facts in pairs[first])
+    fit, their, lie = ("fits", "its", "lies") if len(found) == 1 else ("fit", "their", "lie")
+    look = "look at these images and masks together, and"
+    match code:
+        case "SEG109":
+            told = f"{fit} another image better than {their} own: is the pairing right?"
+            example = f"{mask} follows the edges of {survey.name(pairs[how][0].path)}, not those of {image}"
+            remedy = f"{look} give each mask the name of the image that it was drawn on"
+        case "SEG111":
+            told = f"{fit} no edges of {their} image, as others do: of another picture?"
+            example = f"{mask} follows the edges of {image} no better than masks of other images do"
+            remedy = f"{look} put the masks there that were drawn on these images"
+        case "SEG209":
+            told = f"{fit} {their} image only when turned: another origin?"
+            example = f"{mask}: {how}, by the edges of {image}"
+            remedy = f"{look} mirror or turn the masks back"
+        case _:
+            told = f"{lie} beside what others outline"
+            example = f"{mask}: pixels to move by, {way_of(how)}, to follow the edges of {image}"
+            remedy = (
+                "look at these images with their masks laid over them, and export the masks again, or move them by as "
+                "much"
+            )
+    message = f"{num(found, 'mask')} of {among} {told}"
+    files = few_names(survey, [pairs[place][1].path for place in found])
+    return Finding(code, "warning", message, len(found), files, example, remedy)
