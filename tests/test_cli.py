@@ -202,6 +202,29 @@ def test_the_path_from_a_folder_to_masks_writes_everything_where_it_belongs(
         assert (out / "overlays" / path.name).is_file()
 
 
+def test_images_unlike_those_of_the_training_are_predicted_and_told_of_once(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    images = sorted((data / "train" / "images").iterdir())
+    for path in images:
+        with Image.open(path) as image:
+            image.save(tmp_path / path.name)
+            image.point(lambda value: value // 8).save(tmp_path / f"dark-{path.name}")
+            image.resize((480, 400)).save(tmp_path / f"large-{path.name}")
+    done = segtool("predict", run_directory, tmp_path, "--out", tmp_path / "out")
+    assert done.code == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 12
+    (warned,) = [line for line in done.err.splitlines() if line.startswith("warning:")]
+    assert f"dark-{images[0].name}" in warned
+    assert "and 1 more: unlike all images of the training (mean red 0.0" in warned
+    (said,) = [line for line in done.err.splitlines() if "of another size" in line]
+    assert f"large-{images[0].name}" in said
+    assert "(480x400, the largest there 48x40)" in said
+    assert f"/{images[0].name}" not in warned + said
+    ordinary = segtool("predict", run_directory, data / "test" / "images", "--out", tmp_path / "p")
+    assert "the training" not in ordinary.err
+
+
 def test_scores_of_a_run_equal_an_independent_count_and_those_of_its_masks(
     segtool: Command, run_directory: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ from segtool.data.labels import Labels
 from segtool.data.loader import training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.data.statistics import measure_channels
+from segtool.data.statistics import measure_images
 from segtool.errors import DataError
 from segtool.prediction.inference import Predictor
 from segtool.prediction.predict import predict
@@ -535,7 +535,7 @@ def test_five_hundred_files_are_checked_loaded_scored_and_predicted_with_few_des
     config = many_config(many)
     assert check(config, Path("/")) == []
     records = split_records(config, Path("/"))
-    assert len(measure_channels(config, records["train"])[0]) == 3
+    assert len(measure_images(config, records["train"])[0]) == 3
     dataset = TrainingSet(records["train"] + records["val"], Reader.of(config), Augment(), (8, 8), 0)
     batches = training_batches(dataset, World(), batch_size=25, start=0, steps=20, workers=0)
     assert sorted(int(index) for batch in batches for index in batch.indices) == list(range(FILES))

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from segtool.config import ClassSpec, Config, Data
+from segtool.config.sections import Seen
 from segtool.data import facts, statistics
 from segtool.data.pairs import Record
 from segtool.data.statistics import (
     ClassFrequencies,
     channel_sums,
     class_frequencies,
-    measure_channels,
+    measure_images,
     resolve_data,
 )
 from segtool.errors import DataError, ShortageError
@@ -48,7 +49,7 @@ def test_mean_and_deviation_are_those_of_all_pixels_whatever_the_sizes(tmp_path)
     images = [noise((5, 7, 3), seed=1), noise((20, 3, 3), seed=2) // 4, noise((1, 1, 3), seed=3)]
     records = [write(tmp_path, str(i), image) for i, image in enumerate(images)]
     every = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
-    mean, std = measure_channels(config(), records)
+    mean, std, _ = measure_images(config(), records)
     assert mean == pytest.approx(every.mean(0), abs=6e-6)
     assert std == pytest.approx(every.std(0), abs=6e-6)
     of_images = np.mean([image.mean((0, 1)) for image in images], axis=0) / 255
@@ -57,7 +58,7 @@ def test_mean_and_deviation_are_those_of_all_pixels_whatever_the_sizes(tmp_path)
 
 def test_16_bit_images_are_measured_on_the_same_scale(tmp_path):
     image = noise((9, 8), np.uint16)
-    mean, std = measure_channels(config(1), [write(tmp_path, "a", image)])
+    mean, std, _ = measure_images(config(1), [write(tmp_path, "a", image)])
     assert mean == pytest.approx([image.mean() / 65535], abs=6e-6)
     assert std == pytest.approx([image.std() / 65535], abs=6e-6)
 
@@ -77,7 +78,7 @@ def test_summing_in_blocks_gives_the_sum(monkeypatch, pixels):
 
 
 def test_a_constant_channel_has_a_deviation_above_zero(tmp_path):
-    mean, std = measure_channels(config(), [write(tmp_path, "a", np.full((4, 4, 3), 51, np.uint8))])
+    mean, std, _ = measure_images(config(), [write(tmp_path, "a", np.full((4, 4, 3), 51, np.uint8))])
     assert mean == (0.2, 0.2, 0.2)
     assert std == (round(1 / 255, 5),) * 3
 
@@ -86,7 +87,7 @@ def test_of_many_images_evenly_spaced_ones_are_measured_first_and_last_among_the
     monkeypatch.setattr(statistics, "MAX_IMAGES", 3)
     values = [10, 200, 30, 200, 80]
     records = [write(tmp_path, str(i), np.full((2, 2), value, np.uint8)) for i, value in enumerate(values)]
-    mean, _ = measure_channels(config(1), records)
+    mean, _, _ = measure_images(config(1), records)
     assert mean == pytest.approx([(10 + 30 + 80) / 3 / 255], abs=6e-6)
 
 
@@ -106,7 +107,7 @@ def test_a_file_that_cannot_be_measured_is_named(tmp_path, named):
     path = tmp_path / ("bad.png" if named == "image" else "bad_mask.png")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=path.name):
-        (measure_channels if named == "image" else class_frequencies)(config(), records)
+        (measure_images if named == "image" else class_frequencies)(config(), records)
 
 
 def test_masks_that_were_looked_at_before_are_not_decoded_again(tmp_path, monkeypatch):
@@ -138,11 +139,15 @@ def test_what_the_config_gives_is_kept_and_the_rest_measured(tmp_path):
     assert resolved.mask_mode == "L"
 
 
-def test_images_are_not_read_where_mean_and_deviation_are_given(tmp_path):
-    record = write(tmp_path, "a", noise((2, 2, 3)))
-    record.image.unlink()
-    given = config(mean=(0.5,) * 3, std=(0.2,) * 3)
-    assert resolve_data(given, [record]).data.std == (0.2,) * 3
+def test_the_ranges_of_what_single_images_are_like_are_measured_anew_in_each_training(tmp_path):
+    images = [noise((4, 6, 3), seed=1), noise((8, 5, 3), seed=2) // 3, noise((5, 9, 3), seed=3) // 2]
+    records = [write(tmp_path, str(i), image) for i, image in enumerate(images)]
+    means, stds = ([getattr(image / 255, of)((0, 1)) for image in images] for of in ("mean", "std"))
+    stale = Seen(mean=((0, 1),), std=((0, 1),), size=((1, 1), (1, 1)))
+    seen = resolve_data(config(mean=(0.5,) * 3, std=(0.2,) * 3, seen=stale), records).data.seen
+    assert np.array(seen.mean) == pytest.approx(np.stack([np.min(means, 0), np.max(means, 0)], 1), abs=6e-6)
+    assert np.array(seen.std) == pytest.approx(np.stack([np.min(stds, 0), np.max(stds, 0)], 1), abs=6e-6)
+    assert seen.size == ((4, 8), (5, 9))
 
 
 def test_threads_keep_the_order_and_hand_on_the_first_error():

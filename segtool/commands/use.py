@@ -18,6 +18,7 @@ from segtool.data.reader import Reader
 from segtool.errors import DataError, DiskError, few
 from segtool.prediction.predict import build_ensemble, predict
 from segtool.prediction.predicted_files import list_jobs, masks_among, unread_pictures
+from segtool.prediction.unlike import Unlike
 from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.members import find_checkpoints, part_members
 from segtool.runs.run_directory import CONFIG
@@ -190,7 +191,8 @@ def predict_session(
             listed = ", ".join(str(checkpoint.path) for checkpoint in checkpoints)
             reporter.say(f"ensemble of {len(checkpoints)} networks: {listed}")
         mine = jobs[world.rank :: world.size]
-        results = predict(predictor, config, mine, tile=tile, resume=resume)
+        unlike = Unlike(config)
+        results = predict(predictor, config, mine, tile=tile, resume=resume, look=unlike.look)
         done = 0
         failures: list[tuple[int, Sequence[str]]] = []
         try:
@@ -207,6 +209,7 @@ def predict_session(
             left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
             raise DiskError(*problems, *error.problems, left) from error
         failures = sorted(world.gather_json(failures))
+        unlike.tell(world, reporter)
         reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
         if failures and world.is_main:
             raise DataError(*(problem for _, found in failures for problem in found))

@@ -245,6 +245,19 @@ def _normalisation_fits_the_channels(config: Config) -> Iterator[Problem]:
             yield Problem(f"data.{name}", message)
 
 
+@_rule("data.seen")
+def _what_was_seen_are_ranges(config: Config) -> Iterator[Problem]:
+    seen = config.data.seen
+    if seen is None:
+        return
+    for name, ranges, least in (("mean", seen.mean, 0), ("std", seen.std, 0), ("size", seen.size, 1)):
+        if any(not least <= low <= high < math.inf for low, high in ranges):
+            found = flow(ranges)
+            yield Problem(f"data.seen.{name}", f"expected ranges from the least to the largest, found {found}; or null")
+    if len(seen.size) != 2 or len(seen.mean) != len(seen.std):
+        yield Problem("data.seen", "expected as many ranges in mean as in std, and two in size; remove it, or null")
+
+
 @_rule("data.palette")
 def _a_palette_is_triples(config: Config) -> Iterator[Problem]:
     palette = config.data.palette

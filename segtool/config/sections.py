@@ -116,6 +116,18 @@ class ClassSpec:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The training images in numbers: the least and the largest of each, over up to 500 of them."""
+
+    mean: tuple[tuple[float, float], ...] = ()
+    """Of an image's mean, for each channel, in 0..1."""
+    std: tuple[tuple[float, float], ...] = ()
+    """Of its standard deviation, for each channel."""
+    size: tuple[tuple[int, int], ...] = ()
+    """Of its height and of its width in pixels."""
+
+
+@dataclass(frozen=True)
 class Data:
     """Where the images and masks are, and what the stored masks mean."""
 
@@ -165,6 +177,9 @@ class Data:
     to the run's config."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel, in 0..1; null: as `mean`."""
+    seen: Seen | None = None
+    """What the training images were like, for `predict` to tell of images that are unlike them all. Each new training
+    measures it and writes it to the run's config; null: not known, and `predict` tells of none."""
     mask_mode: Literal["L", "P", "1", "I;16", "RGB", "LA", "RGBA"] | None = None
     """Pixel format that predictions are written with; null: that of the first training mask."""
     palette: str | None = None

@@ -1,4 +1,4 @@
-"""What is measured on the training images before training: mean and deviation, and how often each class occurs."""
+"""What is measured on the training images before training, and how often each class occurs in their masks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segtool.config import Config
+from segtool.config.sections import Seen
 from segtool.data.labels import resolve
 from segtool.data.masks import read_mask
 from segtool.data.pairs import Record
@@ -36,7 +37,8 @@ class ClassFrequencies:
 
 
 def resolve_data(config: Config, records: Sequence[Record]) -> Config:
-    """Returns the config with what its data leaves to the training files: mask format, palette, mean and deviation.
+    """Returns the config with what its data leaves to the training files: mask format and palette, mean and
+    deviation where it gives none, and what the images are like.
 
     Raises:
         DataError: an image or the first mask cannot be used.
@@ -44,21 +46,42 @@ def resolve_data(config: Config, records: Sequence[Record]) -> Config:
     data = config.data
     if records and records[0].mask is not None:
         data = resolve(data, read_mask(records[0].mask, max_pixels=config.limits.max_pixels))
-    config = replace(config, data=data)
-    if data.mean is not None and data.std is not None:
-        return config
-    mean, std = measure_channels(config, records)
-    return replace(config, data=replace(data, mean=data.mean or mean, std=data.std or std))
+    mean, std, seen = measure_images(config, records)
+    return replace(config, data=replace(data, mean=data.mean or mean, std=data.std or std, seen=seen))
 
 
-def measure_channels(config: Config, records: Sequence[Record]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel in 0..1, over all pixels of up to 500 images."""
+def measure_images(config: Config, records: Sequence[Record]) -> tuple[tuple[float, ...], tuple[float, ...], Seen]:
+    """Returns mean and standard deviation of each channel in 0..1, over all pixels of up to 500 images, and what single
+    ones of these have."""
     reader, some = Reader.of(config), [records[place] for place in evenly(len(records), MAX_IMAGES)]
-    count, total, squares = np.sum(in_threads(lambda record: channel_sums(reader.image(record)), some), axis=0)
-    mean = total / count
+    sizes, sums = zip(*in_threads(lambda record: _size_and_sums(reader.image(record)), some), strict=True)
+    mean, std = mean_and_std(np.sum(sums, axis=0))
     # A constant channel has no deviation; 1/255, the step of 8-bit values, is the least that is divided by.
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0)).clip(min=1 / 255)
-    return tuple(round(float(value), 5) for value in mean), tuple(round(float(value), 5) for value in std)
+    std = std.clip(min=1 / 255)
+    means, stds = np.stack([mean_and_std(one) for one in sums], axis=1)  # N C each
+    seen = Seen(_ranges(means), _ranges(stds), tuple((min(side), max(side)) for side in zip(*sizes, strict=True)))
+    return _rounded(mean), _rounded(std), seen
+
+
+def _size_and_sums(image: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
+    height, width, _ = image.shape
+    return (height, width), channel_sums(image)
+
+
+def _ranges(values: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Returns the least and the largest of each column."""
+    return tuple(zip(_rounded(values.min(0)), _rounded(values.max(0)), strict=True))
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 5) for value in values)
+
+
+def mean_and_std(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of each channel, of what `channel_sums` returns or several of it added."""
+    count, total, squares = sums
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def channel_sums(image: np.ndarray) -> np.ndarray:

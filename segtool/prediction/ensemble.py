@@ -45,8 +45,7 @@ class Ensemble(BandPredictor):
 
     def _streams(self, member: Predictor, image: Tensor, tile: int | None) -> Iterator[Iterator[Tensor]]:
         (count,) = member.channels
-        start = sum(self.channels[: self.channels.index(count)])
-        view = image[start : start + count]
+        view = image[self.view(count)]
         yield (member.probabilities(band) for band in member.bands(view, tile))
         if self.flip:
             yield (member.probabilities(band).flip(2) for band in member.bands(view.flip(2), tile))

@@ -77,6 +77,11 @@ class BandPredictor:
         self.channels = channels
         self.device = device
 
+    def view(self, channels: int) -> slice:
+        """Returns which of an image's channels it has as one that is read with so many."""
+        start = sum(self.channels[: self.channels.index(channels)])
+        return slice(start, start + channels)
+
     def pieces(self, image: Tensor, tile: int | None = None) -> Iterator[Piece]:
         """Yields the scores of an image C H W; the largest names the class.
 

@@ -66,7 +66,13 @@ def build_ensemble(checkpoints: Sequence[Checkpoint], device: torch.device, *, f
 
 
 def predict(
-    predictor: BandPredictor, config: Config, jobs: Iterable[Job], *, tile: int | None = None, resume: bool = False
+    predictor: BandPredictor,
+    config: Config,
+    jobs: Iterable[Job],
+    *,
+    tile: int | None = None,
+    resume: bool = False,
+    look: Callable[[Job, np.ndarray], object] | None = None,
 ) -> Iterator[Path | DataError]:
     """Yields the path of each mask once it is written, or the DataError of an image that cannot be used.
 
@@ -76,6 +82,7 @@ def predict(
     Args:
         tile: Side in pixels of the tiles that every larger image is predicted in; None: only above 2 megapixels.
         resume: Leave what is there from before; else it is made anew.
+        look: Called with each job and its image H W C, in 0..255, of the channels of `config`; by several threads.
 
     Raises:
         CheckpointError: an output cannot be written, or would replace what segtool did not make.
@@ -83,7 +90,13 @@ def predict(
     jobs = list(jobs)
     remove_unfinished(jobs)
     labels = Labels.from_config(config.data)
-    read = partial(_read, channels=predictor.channels, config=config, resume=resume)
+
+    def read(job: Job) -> np.ndarray | DataError | None:
+        image = _read(job, channels=predictor.channels, config=config, resume=resume)
+        if look and isinstance(image, np.ndarray):
+            look(job, image[..., predictor.view(config.data.channels)])
+        return image
+
     threads = max(1, min(MOST_THREADS, num_threads() - 1))
     writing: deque[Future[Path | DataError]] = deque()
     with ThreadPoolExecutor(threads) as reader, ThreadPoolExecutor(threads) as writer:
