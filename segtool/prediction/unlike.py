@@ -13,7 +13,7 @@ from segtool.prediction.predicted_files import Job
 from segtool.system.distributed import World
 from segtool.system.terminal import Reporter
 
-SAMPLE = 1 << 16  # pixels of an image, evenly spaced, that are looked at
+SAMPLE = 1 << 14  # pixels of an image, evenly spaced, that are looked at
 # What is outside of a range by less counts as within. Of the other images of CamVid, of cracks and of membranes no more
 # than one in fifty is further out; of those at a third of their brightness all are.
 MEAN_MARGIN, LEAST_MARGIN = 0.5, 0.05  # of the range's length, and in 0..1
