@@ -64,8 +64,9 @@ def pair_predictions(config: Config, predictions: Path, masks: Path, base: Path)
     """
     places = Places(config.data, data_root(config.data, base))
     left_out = places.left_out()
-    listed = _listed(masks, without=apart(masks, predictions))
-    truth_files = [file for file in listed if os.path.realpath(file) not in left_out]
+    truth_files = _listed(masks, without=apart(masks, predictions))
+    if left_out:  # real paths take as long as all other pairing
+        truth_files = [file for file in truth_files if os.path.realpath(file) not in left_out]
     if config.data.format == "list":
         truth, made = _by_list(places, truth_files, predictions)
     else:
