@@ -108,6 +108,18 @@ def test_a_run_ends_where_truth_or_prediction_changes():
     assert lengths.tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("pixels", [0, 1, 7, 8, 9, 16, 63, 500])
+@pytest.mark.parametrize("repeated", [1, 5, 20])
+def test_runs_are_those_that_a_loop_over_the_pixels_finds(pixels, repeated):
+    rng = np.random.default_rng(pixels)
+    target, prediction = (rng.integers(0, 3, (pixels, 1)).repeat(repeated, 1).ravel()[:pixels] for _ in range(2))
+    pairs = list(zip(target.tolist(), prediction.tolist(), strict=True))
+    expected = [place for place in range(pixels) if pairs[place : place + 1] != pairs[place + 1 : place + 2]]
+    ends, lengths = runs(target, prediction)
+    assert ends.tolist() == expected
+    assert [pair for end, length in zip(ends, lengths, strict=True) for pair in [pairs[end]] * length] == pairs
+
+
 def test_counting_changes_neither_truth_nor_prediction():
     target, prediction = random_pair(3)
     before = target.copy(), prediction.copy()

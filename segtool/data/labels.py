@@ -172,7 +172,7 @@ class Labels:
         pixels, table = self.looked_at(stored), self._table(stored)
         if table is None or pixels.itemsize > 1:
             return rows[self.look_up(stored)]
-        return rows[table][pixels]  # 256 rows are sooner found than those of all pixels
+        return rows[table].take(pixels)  # 256 rows are sooner found than those of all pixels
 
     def looked_at(self, stored: StoredMask) -> np.ndarray:
         """Returns what of a mask the encoding reads, as it is stored: its opacity, else its values or colours."""

@@ -47,21 +47,23 @@ def confusion_matrix(target: NDArray[np.uint8], prediction: NDArray[np.uint8], n
 def runs(target: np.ndarray, prediction: np.ndarray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Returns the last pixel of each run of equal pairs (truth, prediction), and its length.
 
-    Masks are made of runs: a pair of CamVid's 480x360 pixels has 8,000. Finding them takes half as long as counting
-    every pixel, and all that follows has a twentieth to do.
+    Masks are made of runs: a pair of CamVid's 480x360 pixels has 8,000. Finding them takes a fifth of the time of
+    counting every pixel, and all that follows has a twentieth to do.
 
     Args:
         target: Values in row-major order, or colours N C.
         prediction: Values or colours of the same pixels.
     """
-    last = np.empty(len(target), bool)
-    last[-1:] = True
-    last[:-1] = _changes(target)
-    last[:-1] |= _changes(prediction)
-    ends = last.nonzero()[0]
-    lengths = ends + 1
-    lengths[1:] -= lengths[:-1].copy()
-    return ends, lengths
+    length = len(target)
+    last = np.zeros(-(-length // 8) * 8, bool)
+    last[: length - 1] = _changes(target)
+    last[: length - 1] |= _changes(prediction)
+    last[length - 1 : length] = True
+    eights = last.view(np.uint64)
+    some = (eights != 0).nonzero()[0]  # looking into a fifth of them takes half as long as into all pixels
+    within = eights[some].view(bool).nonzero()[0]
+    ends = 8 * some[within >> 3] + (within & 7)
+    return ends, np.diff(ends, prepend=-1)
 
 
 def weighted_confusion(target: np.ndarray, prediction: np.ndarray, pixels: np.ndarray, num_classes: int) -> Confusion:
