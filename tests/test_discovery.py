@@ -472,7 +472,7 @@ def test_of_several_images_of_a_mask_one_is_taken_loudly(tmp_path: Path) -> None
             write_image(root / f"images/p{i}_{light}.png", i)
         write_mask(root / f"masks/p{i}_mask.png", regions(i, [0, 1]))
     found = discover(root)
-    assert found.pairing == Pairing(image_suffix="_dusk", mask_suffix="_mask")
+    assert found.data.pairing == Pairing(image_suffix="_dusk", mask_suffix="_mask")
     (note,) = found.notes
     assert note.startswith(
         "EACH MASK HAS 3 IMAGES, and those with _dusk alone are used: to train on the others (_night"
@@ -499,7 +499,7 @@ def test_of_two_observers_in_one_folder_the_first_is_taken_and_the_other_named(t
         for observer in ("OperatorA", "OperatorB"):
             write_mask(root / f"masks/{observer}_eye{i}.png", regions(i + (observer[-1] == "B"), [0, 1]))
     found = discover(root)
-    assert found.pairing == Pairing(mask_prefix="OperatorA_")
+    assert found.data.pairing == Pairing(mask_prefix="OperatorA_")
     assert found.notes == ("files with OperatorB_ in their names stand beside the pairs and are not used",)
 
 
@@ -908,10 +908,10 @@ def test_words_tell_the_images_among_channels_though_one_of_them_is_missing(tmp_
         for seed, kind in ((0, "rgb"), (50, "dem")):
             write_image(tmp_path / f"{340 + i}_56{i}_{kind}.png", seed + i)
         write_mask(tmp_path / f"{340 + i}_56{i}_seg.png", regions(i, [0, 1]))
-    assert discover(tmp_path).pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
+    assert discover(tmp_path).data.pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
     (tmp_path / "343_563_rgb.png").unlink()
     found = discover(tmp_path)
-    assert found.pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
+    assert found.data.pairing == Pairing(image_suffix="_rgb", mask_suffix="_seg")
     assert found.alone == (0, 1)
 
 
@@ -977,7 +977,7 @@ def test_edges_and_instances_elsewhere_are_not_taken_for_masks_beside_the_images
         write_mask(root / f"{kind}/p{i}.png", 9 * mask)
     found = discover(root)
     assert {split: len(pairs.records) for split, pairs in found.pairs.items()} == {"train": 10, "test": 5}
-    assert found.pairing == Pairing(mask_prefix="label_")
+    assert found.data.pairing == Pairing(mask_prefix="label_")
 
 
 @pytest.mark.parametrize("kind", ["thumbnails", "heatmaps"])
@@ -987,7 +987,7 @@ def test_coloured_pictures_for_people_are_not_taken_for_grey_images_of_a_silent_
         write_image(tmp_path / f"{kind}/p{i}.png", 50 + i, (12, 16))
         write_mask(tmp_path / f"gt/p{i}.png", regions(i, [0, 1]))
     found = discover(tmp_path)
-    assert (found.folders["train"].images, found.folders["train"].masks) == ("ultrasound", "gt")
+    assert (found.data.train.images, found.data.train.masks) == ("ultrasound", "gt")
 
 
 def test_one_image_without_the_prefix_of_the_others_costs_no_pair(tmp_path: Path) -> None:
@@ -1023,7 +1023,7 @@ def test_a_lost_image_does_not_make_images_of_the_coloured_masks(tmp_path: Path)
         write_mask(tmp_path / f"p{i:02}_color.png", mask, colors=np.array([[0, 0, 90], [90, 200, 0]]))
     (tmp_path / "p07.png").unlink()
     found = discover(tmp_path)
-    assert (found.pairing, len(found.pairs["train"].records)) == (Pairing(mask_suffix="_label"), 11)
+    assert (found.data.pairing, len(found.pairs["train"].records)) == (Pairing(mask_suffix="_label"), 11)
     assert found.alone == (0, 1)
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from segtool.check.fit import choose_grid, votes_for_upright
 from segtool.config import Data, Folders, Limits, Pairing
@@ -48,8 +47,8 @@ class Found:
     """A data set as it lies there."""
 
     root: Path
-    folders: dict[str, Folders]
-    pairing: Pairing
+    data: Data
+    """What is known of its section of the config: where files lie, how they are paired, what becomes of EXIF."""
     pairs: dict[str, Pairs]
     images: dict[Path, ImageFacts]
     masks: dict[Path, MaskFacts]
@@ -57,8 +56,6 @@ class Found:
     names: list[NamesFile]
     notes: tuple[str, ...]
     """What was left out."""
-    format: Literal["folders", "list"] = "folders"
-    exif: Literal["apply", "ignore"] = "apply"
     exif_reason: str = ""
 
     @property
@@ -80,9 +77,9 @@ class Found:
         return tuple(mask for split, pairs in self.pairs.items() for mask in self._in_parts(split, pairs))
 
     def _in_parts(self, split: str, pairs: Pairs) -> Iterator[Path]:
-        folders = self.folders[split]
-        images, masks = self.root / str(folders.images), self.root / str(folders.masks)
-        pairing = folders.pairing or self.pairing
+        part = self.data.parts[split]
+        images, masks = self.root / str(part.images), self.root / str(part.masks)
+        pairing = part.pairing or self.data.pairing
         alone = {image_key(stem_of(image, images), pairing) for image in pairs.images_without_mask}
         for mask in pairs.masks_without_image:
             *around, name = (mask_key(stem_of(mask, masks), pairing) or "").split("/")
@@ -141,21 +138,34 @@ def discover(root: Path, progress: Progress | None = None) -> Found:
 
 def without_ignored(found: Found, ignored: Collection[int]) -> Found:
     """Returns the data set without the held-out splits whose masks hold ignored values alone: no truth to score."""
-    pairs, folders, notes = dict(found.pairs), dict(found.folders), list(found.notes)
-    for split in [split for split in ("val", "test") if split in pairs]:
-        facts = [found.masks[record.mask] for record in pairs[split].records if record.mask]
-        if facts and not any(set(mask.values.tolist()) - set(ignored) for mask in facts if not mask.error):
-            notes.append(f"{folders.pop(split).masks}: ignored values alone, which are no truth to score by: left out")
-            del pairs[split]
+    held = {split: part for split, part in found.pairs.items() if split != "train" and part.records}
+    bare = [split for split, part in held.items() if _values(part, found.masks) <= set(ignored)]
+    data, pairs, told = _leave_out(bare, "ignored values alone, which are", found.data, found.pairs)
+    images, masks = _of_pairs(pairs, found.images, found.masks)
+    return replace(found, data=data, pairs=pairs, images=images, masks=masks, notes=(*found.notes, *told))
+
+
+def _leave_out(
+    splits: Collection[str], why: str, data: Data, pairs: dict[str, Pairs]
+) -> tuple[Data, dict[str, Pairs], list[str]]:
+    """Returns a set without some splits, and a note on each."""
+    told = [f"{data.parts[split].masks}: {why} no truth to score by: left out" for split in splits]
+    kept = {split: part for split, part in pairs.items() if split not in splits}
+    val, test = (None if split in splits else getattr(data, split) for split in ("val", "test"))
+    return replace(data, val=val, test=test), kept, told
+
+
+def _of_pairs(
+    pairs: dict[str, Pairs], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]
+) -> tuple[dict[Path, ImageFacts], dict[Path, MaskFacts]]:
     records = [record for part in pairs.values() for record in part.records]
-    return replace(
-        found,
-        pairs=pairs,
-        folders=folders,
-        notes=tuple(notes),
-        images={record.image: found.images[record.image] for record in records},
-        masks={record.mask: found.masks[record.mask] for record in records if record.mask},
-    )
+    return {r.image: images[r.image] for r in records}, {r.mask: masks[r.mask] for r in records if r.mask}
+
+
+def _values(pairs: Pairs, masks: dict[Path, MaskFacts]) -> set[int]:
+    """Returns what is stored in the masks of some pairs."""
+    facts = (masks[record.mask] for record in pairs.records if record.mask)
+    return {value for mask in facts if not mask.error for value in mask.values.tolist()}
 
 
 def _ways(root: Path) -> Iterator[_Way]:
@@ -276,36 +286,22 @@ def _look(root: Path, way: _Way, progress: Progress | None) -> Found:
         raise DataError(*([others] if others else []), *(f"{shown(facts.path)}: {facts.error}" for facts in first))
     require_pictures(pairs["train"].records, data)
     require_no_pictures(pairs["train"].records, masks)
-    folders: dict[str, Folders] = {split: getattr(data, split) for split in pairs}
     notes = list(way.notes)
     if kinds := sorted({kind for part in pairs.values() for kind in part.kinds}):
         notes.append(_about(kinds, data.train.pairing or data.pairing, records[0]))
-    if "test" in pairs and _is_dummy(pairs, masks):
-        notes.append(f"{folders.pop('test').masks}: one value in all masks, which is no truth to score by: left out")
-        masks = {path: facts for path, facts in masks.items() if path not in {r.mask for r in pairs["test"].records}}
-        del pairs["test"]
+    dummies = ["test"] if "test" in pairs and _is_dummy(pairs, masks) else []
+    data, pairs, told = _leave_out(dummies, "one value in all masks, which is", data, pairs)
+    images, masks = _of_pairs(pairs, images, masks)
     guess = guess_encoding(list(masks.values()))
     records = [record for part in pairs.values() for record in part.records]
-    images = {record.image: images[record.image] for record in records}
-    found = Found(
-        root,
-        folders,
-        data.pairing,
-        pairs,
-        images,
-        masks,
-        guess,
-        [file for file in find_names(root) if not _lists_images(file, records)],
-        tuple(notes),
-        data.format,
-    )
+    names = [file for file in find_names(root) if not _lists_images(file, records)]
     if why := _why_stored_grid(records, images, masks):
-        turned = {
+        data = replace(data, exif="ignore")
+        images = {
             path: as_read(facts, channels=facts.channels or 3, exif="ignore", max_pixels=MAX_PIXELS)
             for path, facts in images.items()
         }
-        return replace(found, exif="ignore", exif_reason=why, images=turned)
-    return found
+    return Found(root, data, pairs, images, masks, guess, names, (*notes, *told), why)
 
 
 def _lists_images(file: NamesFile, records: Sequence[Record]) -> bool:
@@ -339,12 +335,8 @@ def _about(kinds: Sequence[str], pairing: Pairing, first: Record) -> str:
 
 def _is_dummy(pairs: dict[str, Pairs], masks: dict[Path, MaskFacts]) -> bool:
     """Whether the masks of test all hold one value, as where its truth is kept back, and those of train more."""
-
-    def values(name: str) -> set[int]:
-        known = (masks[record.mask] for record in pairs[name].records if record.mask)
-        return {int(value) for facts in known if not facts.error for value in facts.values}
-
-    return len(pairs["test"].records) > 1 and len(values("test")) == 1 and len(values("train")) > 1
+    test, train = (_values(pairs[split], masks) for split in ("test", "train"))
+    return len(pairs["test"].records) > 1 and len(test) == 1 < len(train)
 
 
 def _why_stored_grid(records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtool.check.likeness import Looks, looks_of, near_duplicates
-from segtool.config import Limits, Split
-from segtool.data.facts import ImageFacts, MaskFacts, look_at_images
+from segtool.config import Split
+from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.outline import SIDE
 from segtool.data.pairs import Record
-from segtool.data.splits import Presence, hold_out
+from segtool.data.splits import hold_out
+from segtool.data.uses import Decoder
 from segtool.errors import shown
 from segtool.init.evidence import Guess
 from segtool.init.sequences import Sequences, find_sequences, group_stems
@@ -45,17 +46,15 @@ class _Division:
 
     split: Split
     parts: dict[str, list[Record]]
-    leaks: int
-    """Pairs of equal pictures with one in each of two parts."""
-    leak: tuple[int, int] | None
-    """One of them, by the places of their records."""
+    leaks: NDArray[np.intp]
+    """Pairs of equal pictures with one in each of two parts, by the places of their records, n 2."""
     classes: tuple[int, int]
     """Classes that occur in train, and in the other parts together."""
 
     @property
     def rank(self) -> tuple[int, int, int]:
         """The better division has the higher one."""
-        return self.classes[0], -self.leaks, self.classes[1]
+        return self.classes[0], -len(self.leaks), self.classes[1]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,6 @@ class _Pool:
     records: Sequence[Record]
     shares: dict[str, float]
     """Of what is held out, by the name of its part."""
-    presence: Presence
     rows: NDArray[np.bool_]
     """Whether each class occurs in the mask of each record, N K."""
     twins: NDArray[np.intp]
@@ -74,6 +72,10 @@ class _Pool:
     @cached_property
     def _places(self) -> dict[Record, int]:
         return {record: place for place, record in enumerate(self.records)}
+
+    def presence(self, records: Sequence[Record]) -> NDArray[np.bool_]:
+        """Returns which classes occur in the masks of some of them, n K."""
+        return self.rows[[self._places[record] for record in records]]
 
     def best(self, sequences: Sequences | None) -> tuple[_Division, int]:
         """Returns the first division that puts the most classes into train, the fewest equal pictures on two sides, and
@@ -88,7 +90,7 @@ class _Pool:
         if (self.rows.mean(0) < 0.98).any() and num_classes > 1:
             ways = [replace(way, stratify=True) for way in ways[:NUM_STRATIFIED]] + ways
         best, tried = self._divided(ways[0]), 1
-        while (best.leaks or best.classes != most) and tried < len(ways):
+        while (len(best.leaks) or best.classes != most) and tried < len(ways):
             best = max(best, self._divided(ways[tried]), key=lambda division: division.rank)
             tried += 1
         return best, tried
@@ -105,12 +107,15 @@ class _Pool:
             part_of[[self._places[record] for record in part]] = index
         crossing = self.twins[part_of[self.twins[:, 0]] != part_of[self.twins[:, 1]]]
         seen = [int(self.rows[part_of == index].any(0).sum()) for index in range(len(parts))]
-        leak = (int(crossing[0, 0]), int(crossing[0, 1])) if len(crossing) else None
-        return _Division(split, parts, len(crossing), leak, (seen[0], sum(seen[1:])))
+        return _Division(split, parts, crossing, (seen[0], sum(seen[1:])))
 
 
 def choose_split(
-    records: Sequence[Record], given: Collection[str], masks: dict[Path, MaskFacts], guess: Guess
+    records: Sequence[Record],
+    given: Collection[str],
+    images: Mapping[Path, ImageFacts],
+    masks: Mapping[Path, MaskFacts],
+    guess: Guess,
 ) -> SplitChoice:
     """Returns what is held out where folders or lists do not do it: a fifth; of many 15 %, and 15 % for a test.
 
@@ -126,18 +131,17 @@ def choose_split(
     shares = {"val": 0.2}
     if num >= MANY_PAIRS and "test" not in given:
         shares = {"val": 0.15, "test": 0.15}
-    images, stems = _images(records), [record.stem for record in records]
-    looks = looks_of(images)
+    seen = [_blank_if_broken(images[record.image]) for record in records]
+    stems = [record.stem for record in records]
+    looks = looks_of(seen)
     pictures = np.where(looks.usable[:, None], looks.thumbnails, 0)
     sequences = find_sequences(stems, pictures, parts=len(shares) + 1)
-    presence = _presence(masks, guess)
-    pool = _Pool(records, shares, presence, presence(records), _twins(images, looks))
+    pool = _Pool(records, shares, _rows(records, masks, guess), _twins(seen, looks))
     best, tried = pool.best(sequences)
-    if best.leak:
-        blocks = [] if sequences else _blocks(stems, len(shares) + 1)
-        for way in (*_copies(stems, len(shares) + 1), *blocks):
+    if len(best.leaks):
+        for way in _of_like_pictures(stems, len(shares) + 1, blocks=sequences is None):
             other, tried_too = pool.best(way)
-            if other.rank > best.rank and other.leaks <= best.leaks / 2:
+            if other.rank > best.rank and 2 * len(other.leaks) <= len(best.leaks):
                 sequences, best, tried = way, other, tried_too
     if sequences:  # whole groups overshoot: of 8 patients 15 % are two
         smaller = {name: round(share * SMALLER, 2) for name, share in shares.items()}
@@ -153,21 +157,25 @@ def choose_split(
     return SplitChoice(len(best.parts["train"]), chosen, reason, len(best.parts["val"]))
 
 
-def _copies(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
-    """Yields the images of one name in any folder, as they are and with a number behind it or more than that."""
-    for pattern in (r"([^/]+)$", r"([^/]+?)(?:[_\-. ]\d+)?$", r"([^/\d]*\d+)[^/]*$"):
+def _of_like_pictures(stems: Sequence[str], parts: int, *, blocks: bool) -> Iterator[Sequences]:
+    """Yields groups that may hold pictures which are nearly equal.
+
+    The images of one name in any folder, as they are and with a number behind it or more than that.
+
+    Args:
+        blocks: Also blocks of 10, 100 and 1000 consecutive numbers.
+    """
+    ways = dict.fromkeys(
+        (r"([^/]+)$", r"([^/]+?)(?:[_\-. ]\d+)?$", r"([^/\d]*\d+)[^/]*$"),
+        "copies of one image, by their names and their looks",
+    )
+    if blocks:
+        numbers = (r"^(.*?)\d$", r"^(.*?)\d{1,2}$", r"^(.*?)\d{1,3}$")
+        ways |= dict.fromkeys(numbers, "consecutive numbers, since neighbours show nearly the same")
+    for pattern, reason in ways.items():
         groups = group_stems(stems, pattern)
         if groups and parts < len(groups) < len(stems) and max(map(len, groups.values())) <= MOST * len(stems):
-            yield Sequences(pattern, len(groups), "copies of one image, by their names and their looks")
-
-
-def _blocks(stems: Sequence[str], parts: int) -> Iterator[Sequences]:
-    """Yields blocks of 10, 100 and 1000 consecutive numbers, for images whose equal neighbours no name tells."""
-    for digits in (1, 2, 3):
-        pattern = r"^(.*?)\d$" if digits == 1 else rf"^(.*?)\d{{1,{digits}}}$"
-        groups = group_stems(stems, pattern)
-        if groups and len(groups) > parts and max(map(len, groups.values())) <= MOST * len(stems):
-            yield Sequences(pattern, len(groups), "consecutive numbers, since neighbours show nearly the same")
+            yield Sequences(pattern, len(groups), reason)
 
 
 def _twins(images: Sequence[ImageFacts], looks: Looks) -> NDArray[np.intp]:
@@ -177,34 +185,17 @@ def _twins(images: Sequence[ImageFacts], looks: Looks) -> NDArray[np.intp]:
     return np.unique(np.concatenate([near_duplicates(each, every, every) for each in ways]), axis=0)
 
 
-def _images(records: Sequence[Record]) -> list[ImageFacts]:
-    """Returns the facts of the images; those that cannot be read are blank."""
-    facts = look_at_images([record.image for record in records], max_pixels=Limits().max_pixels)
+def _blank_if_broken(facts: ImageFacts) -> ImageFacts:
     blank = np.zeros((SIDE, SIDE), np.uint8)
-    known = [facts[record.image] for record in records]
-    return [replace(one, thumbnail=blank, edges=blank) if one.error else one for one in known]
+    return replace(facts, thumbnail=blank, edges=blank) if facts.error else facts
 
 
-def _presence(masks: dict[Path, MaskFacts], guess: Guess) -> Presence:
-    """Returns what tells which classes occur in masks, by the facts that are known of them."""
-    labels = labels_of(guess)
-
-    def look(record: Record) -> NDArray[np.bool_]:
-        facts = masks[record.mask].seen_by(guess.encoding) if record.mask else None
-        if facts is None or facts.error or labels.misfit(stored := facts.stored(facts.values)):
-            return np.zeros(labels.num_classes, bool)
-        indices = labels.look_up(stored)
-        return np.bincount(indices[indices >= 0].ravel(), minlength=256)[: labels.num_classes] > 0
-
-    known = {}
-
-    def presence(records: Sequence[Record]) -> NDArray[np.bool_]:
-        for record in records:
-            if record not in known:
-                known[record] = look(record)
-        return np.stack([known[record] for record in records])
-
-    return presence
+def _rows(records: Sequence[Record], masks: Mapping[Path, MaskFacts], guess: Guess) -> NDArray[np.bool_]:
+    """Returns which classes occur in the mask of each record, N K; none in one that cannot be read."""
+    decoder = Decoder(labels_of(guess))
+    none = np.zeros(len(guess.codes), bool)
+    known = (masks[record.truth] for record in records)
+    return np.stack([none if facts.error else decoder.use(facts).pixels > 0 for facts in known])
 
 
 def _reason(pool: _Pool, best: _Division, sequences: Sequences | None, tried: int) -> str:
@@ -224,10 +215,10 @@ def _reason(pool: _Pool, best: _Division, sequences: Sequences | None, tried: in
         told.append("`stratify` gives each part its share of the images with each class.")
     if best.split.seed:
         told.append(f"Seed {best.split.seed} is the best of {tried} tries, by the classes in each part.")
-    if best.leak:
-        one, other = best.leak
+    if len(best.leaks):
+        one, other = best.leaks[0]
         told.append(
-            f"LOOK: {best.leaks} pairs of nearly equal pictures are in two parts, such as "
+            f"LOOK: {len(best.leaks)} pairs of nearly equal pictures are in two parts, such as "
             f"{shown(stems[one])} and {shown(stems[other])}; give such images names that `group` can hold together."
         )
     elif len(pool.twins) and not sequences:

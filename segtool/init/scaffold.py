@@ -51,7 +51,7 @@ def scaffold(root: Path, *, model: str = "unet", config_dir: Path, progress: Pro
     meaning = find_meaning(guess, shapes, masks, found.names)
     guess, shapes = arrange(guess, shapes, meaning)
     found = without_ignored(found, guess.ignore)
-    split = choose_split(found.pairs["train"].records, set(found.pairs), found.masks, guess)
+    split = choose_split(found.pairs["train"].records, set(found.pairs), found.images, found.masks, guess)
     sizes = [facts.size for facts in found.images.values() if not facts.error]
     num_val = len(found.pairs["val"].records) if "val" in found.pairs else split.num_val
     pictures = Pictures(sizes, split.num_train, num_val, grey=_is_grey(found))
@@ -80,9 +80,9 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     notes = [f"{shown(note)}." for note in found.notes]
     relative = [] if Path(path).is_absolute() else ["Relative to this file."]
     rows = [Row(f"root: {flow(path)}", " ".join(relative + notes))]
-    if found.format != "folders":
-        rows.append(Row(f"format: {found.format}", "A list says which image and mask belong together."))
-    for name, folders in found.folders.items():
+    if found.data.format != "folders":
+        rows.append(Row(f"format: {found.data.format}", "A list says which image and mask belong together."))
+    for name, folders in found.data.parts.items():
         rows.append(Row(f"{name}: {flow(_folders(folders))}", _pairs_comment(found.pairs[name])))
     if found.skips_unpaired:
         images, masks = found.alone
@@ -96,15 +96,16 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
             where = shown(os.path.relpath(found.in_parts[0].parent, found.root))
             why += f" SOME IMAGES HAVE A MASK FOR EACH OBJECT, as in {where}: merge those to train on them too."
         rows.append(Row("unpaired: skip", f"{why} `error` (the default) refuses them."))
-    if found.pairing != Pairing():
-        by_number = " Numbers are compared by their value: 007 is 7." if found.pairing.by_number else ""
-        by_name = " Names alone are compared, whatever folders files lie in." if found.pairing.by_name else ""
+    pairing = found.data.pairing
+    if pairing != Pairing():
+        by_number = " Numbers are compared by their value: 007 is 7." if pairing.by_number else ""
+        by_name = " Names alone are compared, whatever folders files lie in." if pairing.by_name else ""
         how = "Taken off the file names before they are compared."
-        if length_of(found.pairing) == 0:
+        if length_of(pairing) == 0:
             how = "How images find their masks."
-        if found.pairing.image_words or found.pairing.mask_words:
+        if pairing.image_words or pairing.mask_words:
             how = "The words that tell images from masks; what is left of their paths is compared."
-        rows.append(Row(f"pairing: {flow(_given(found.pairing))}", f"{how}{by_number}{by_name}"))
+        rows.append(Row(f"pairing: {flow(_given(pairing))}", f"{how}{by_number}{by_name}"))
     return rows
 
 
@@ -118,7 +119,7 @@ def _data_rows(found: Found, guess: Guess, meaning: Meaning, split: SplitChoice,
     else:
         rows.append(Row(f"encoding: {guess.encoding}", _sentence("; ".join([guess.reason, *guess.notes]))))
     rows += [*class_rows(guess, meaning, list(found.masks.values())), _channels_row(found)]
-    if found.exif == "ignore":
+    if found.exif_reason:
         rows.append(Row("exif: ignore", found.exif_reason))
     return rows
 

@@ -38,23 +38,24 @@ class Sequences:
     """A clause: `frames of one scene each, by their names`."""
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    text: str
-    kind: str
-
-
 _PATTERNS = (
-    _Pattern(rf"(?i)^(.*?(?:{GROUP_WORDS})[_\-. ]?\d+)/.+/", "named"),
-    _Pattern(r"^(.+)/", "folder"),
-    _Pattern(r"^(.+?)(?:_jpe?g|_png)?\.rf\.[0-9A-Za-z]+$", "copies"),
-    _Pattern(rf"(?i)^(.*\d)[_\-. ](?:{VIEW_WORDS})(?![^\W_])", "views"),
-    _Pattern(rf"(?i)^(.*?)[_\-. ]+(?:{FRAME_WORDS})[_\-. ]?\d+$", "frames"),
-    _Pattern(rf"(?i)^[a-z]{{0,4}}\d+[_\-. ,x]+[a-z]{{0,4}}\d+[_\-. ]+((?:{GROUP_WORDS})[_\-. ]?\d+)$", "tiles"),
-    _Pattern(r"^(.+?)[_\-. ,x]+[a-zA-Z]{0,4}\d+[_\-. ,x]+[a-zA-Z]{0,4}\d+$", "tiles"),
-    _Pattern(r"^(.+?)[_\-. ]*\d+$", "numbered"),
-    _Pattern(rf"(?i)^((?:{GROUP_WORDS})[_\-. ]?\d+)[_\-. ]", "named"),
+    ("named", rf"(?i)^(.*?(?:{GROUP_WORDS})[_\-. ]?\d+)/.+/"),
+    ("folder", r"^(.+)/"),
+    ("copies", r"^(.+?)(?:_jpe?g|_png)?\.rf\.[0-9A-Za-z]+$"),
+    ("views", rf"(?i)^(.*\d)[_\-. ](?:{VIEW_WORDS})(?![^\W_])"),
+    ("frames", rf"(?i)^(.*?)[_\-. ]+(?:{FRAME_WORDS})[_\-. ]?\d+$"),
+    ("tiles", rf"(?i)^[a-z]{{0,4}}\d+[_\-. ,x]+[a-z]{{0,4}}\d+[_\-. ]+((?:{GROUP_WORDS})[_\-. ]?\d+)$"),
+    ("tiles", r"^(.+?)[_\-. ,x]+[a-zA-Z]{0,4}\d+[_\-. ,x]+[a-zA-Z]{0,4}\d+$"),
+    ("numbered", r"^(.+?)[_\-. ]*\d+$"),
+    ("named", rf"(?i)^((?:{GROUP_WORDS})[_\-. ]?\d+)[_\-. ]"),
 )
+_TOLD = {
+    "copies": "copies that an export made of one image, by their names",
+    "views": "one place or subject at two times or from two sides, by their names",
+    "frames": "frames or slices, numbered behind the name of what they show",
+    "named": "one subject or scene each, by their names",
+}
+"""Kinds of patterns that need no more than the names."""
 
 
 def find_sequences(stems: Sequence[str], pictures: np.ndarray | None, *, parts: int) -> Sequences | None:
@@ -65,12 +66,12 @@ def find_sequences(stems: Sequence[str], pictures: np.ndarray | None, *, parts: 
         pictures: N D, each picture with mean 0 and length 1, all zero where it shows nothing; None: not known.
         parts: Number of splits that the groups are to be divided among.
     """
-    for pattern in _PATTERNS:
-        groups = group_stems(stems, pattern.text)
+    for kind, pattern in _PATTERNS:
+        groups = group_stems(stems, pattern)
         if groups is None or not _is_divisible(groups, len(stems), parts):
             continue
-        if reason := _evidence(pattern.kind, groups, stems, pictures):
-            return Sequences(_simplified(pattern.text, groups, stems), len(groups), reason)
+        if reason := _evidence(kind, groups, stems, pictures):
+            return Sequences(_simplified(pattern, groups, stems), len(groups), reason)
     return _blocks(stems, pictures, parts)
 
 
@@ -112,16 +113,10 @@ def _evidence(
     kind: str, groups: Mapping[str, list[int]], stems: Sequence[str], pictures: np.ndarray | None
 ) -> str | None:
     """Returns what speaks for a pattern, or None."""
-    if kind == "copies":
-        return "copies that an export made of one image, by their names"
-    if kind == "views":
-        return "one place or subject at two times or from two sides, by their names"
-    if kind == "frames":
-        return "frames or slices, numbered behind the name of what they show"
+    if kind in _TOLD:
+        return _TOLD[kind]
     if kind == "tiles":
         return "tiles of one picture, by the places in their names" if _on_grid(groups, stems) else None
-    if kind == "named":
-        return "one subject or scene each, by their names"
     words = sum(bool(re.search(rf"(?i)(?:{GROUP_WORDS})[_\-. ]?\d+(?:_\d+)*$", name)) for name in groups)
     code = re.compile(rf"\d|(?i:{GROUP_WORDS})(?:[_\-. ][a-zA-Z]|[A-Z])$")  # siteA, plot_b
     coded = sum(bool(code.search(name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
