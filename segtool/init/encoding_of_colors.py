@@ -203,12 +203,10 @@ def _sure_colors(totals: Totals) -> np.ndarray:
     everywhere = totals.files * 2 >= totals.num_files
     mixtures = between.any() or doubtful.sum() >= max(4, (~doubtful).sum())
     sure = points[~doubtful]
-    stray = [
-        index
-        for index in doubtful.nonzero()[0]
-        if len(sure) and (mixtures or (_gap(points[index], sure) <= 48 and not everywhere[index]))
-    ]
-    return np.setdiff1d(totals.values, totals.values[stray])
+    if not mixtures:
+        gaps = np.min([_distances(points, color) for color in sure], axis=0, initial=np.inf)
+        doubtful &= (gaps <= 48) & ~everywhere
+    return totals.values[~doubtful] if len(sure) else totals.values
 
 
 def _averaged(points: np.ndarray, thin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,10 +234,6 @@ def _averaged(points: np.ndarray, thin: np.ndarray) -> tuple[np.ndarray, np.ndar
                 between |= steps
                 ends[index] = True
     return between, ends & ~between
-
-
-def _gap(point: np.ndarray, others: np.ndarray) -> float:
-    return float(np.linalg.norm(others - point, axis=1).min())
 
 
 def in_colors(mask: MaskFacts) -> MaskFacts:

@@ -24,9 +24,9 @@ from segtool.init.evidence import (
     Guess,
     Totals,
     dominant,
+    guess_levels,
     listed,
     modes,
-    nearest_shares,
     refuse_picture,
     rounded_share,
     snapped,
@@ -126,8 +126,7 @@ def _guess_threshold(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
         f"{what} masks: {listed(kept)} hold all but {moved} of the pixels, and each of those counts as the nearest; "
         f"{' and '.join(halves)} as the upper one"
     )
-    shares = nearest_shares(totals, totals.values[:, None], np.array(codes)[:, None])
-    return Guess("threshold", reason, tuple((int(code),) for code in codes), shares, totals)
+    return guess_levels(codes, totals, reason)
 
 
 def _is_blur(totals: Totals) -> bool:
@@ -157,8 +156,7 @@ def _guess_blurred(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
         f"values {low} to {high}, all but {rounded_share(1 - background)} of the pixels near 0 or 255: taken as masks "
         "of 0 and 255 with soft edges, each pixel as the nearer of the two; look at a mask to see that it is so"
     )
-    shares = nearest_shares(totals, totals.values[:, None], np.array([[0], [255]]))
-    return Guess("threshold", reason, ((0,), (255,)), shares, totals)
+    return guess_levels([0, 255], totals, reason)
 
 
 def _has_soft_edges(totals: Totals) -> bool:

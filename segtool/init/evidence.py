@@ -164,6 +164,12 @@ def nearest_shares(totals: Totals, points: np.ndarray, centres: np.ndarray) -> t
     return tuple(np.bincount(owner, totals.shares, len(centres)).tolist())
 
 
+def guess_levels(levels: Sequence[int] | np.ndarray, totals: Totals, reason: str) -> Guess:
+    """Returns the guess that each pixel counts as the nearest of some grey levels."""
+    shares = nearest_shares(totals, totals.values[:, None], np.array(levels)[:, None])
+    return Guess("threshold", reason, tuple((int(level),) for level in levels), shares, totals)
+
+
 # ------------------------------------------------------------------------------------------------- words
 
 

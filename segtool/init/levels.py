@@ -10,7 +10,7 @@ from segtool.config import Limits
 from segtool.data.facts import MaskFacts
 from segtool.data.masks import read_mask
 from segtool.data.statistics import evenly
-from segtool.init.evidence import COMMON_SHARE, Guess, listed, nearest_shares, rounded_share
+from segtool.init.evidence import COMMON_SHARE, Guess, guess_levels, listed, rounded_share
 
 FEWEST, MOST = 4, 17  # levels: of three people or more
 SAMPLE = 20
@@ -36,8 +36,7 @@ def guess_mean_of_people(guess: Guess, masks: Sequence[MaskFacts]) -> Guess:
         f"of what several people drew; each pixel counts as the nearer of 0 and 255, from 128 on as 255, which moves "
         f"{rounded_share(sum(inner))} of them"
     )
-    shares = nearest_shares(guess.totals, guess.totals.values[:, None], np.array([[0], [255]]))
-    return Guess("threshold", reason, ((0,), (255,)), shares, guess.totals)
+    return guess_levels([0, 255], guess.totals, reason)
 
 
 def _lie_between(levels: Sequence[int], masks: Sequence[MaskFacts]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -94,7 +94,7 @@ def class_rows(guess: Guess, meaning: Meaning, masks: Sequence[MaskFacts]) -> li
     colors = _colors(guess, meaning, [codes[0] for codes in guess.codes])
     taken: Counter[str] = Counter()
     for codes, share in zip(guess.codes, guess.shares, strict=True):
-        name = meaning.names.get(codes[0]) or _default_name(guess, codes[0])
+        name = meaning.names.get(codes[0], f"class_{codes[0]}" if guess.key == "values" else f"class_{codes[0]:06x}")
         taken[name] += 1
         name = f"{name}_{taken[name]}" if taken[name] > 1 else name
         spec: dict[str, object] = {"name": name, guess.key: [*written.get(codes[0], ()), *map(guess.text, codes)]}
@@ -173,7 +173,8 @@ def _less_one(guess: Guess, file: NamesFile, codes: Sequence[int]) -> NamesFile:
 
 def _of_codes(guess: Guess, file: NamesFile, codes: Sequence[int]) -> dict[int, str]:
     if guess.key == "colors":
-        return file.of_colors(codes) or _of_channel(file, codes)
+        named = {color: name for color, name in file.by_color.items() if color in codes}
+        return named or _of_channel(file, codes)
     if file.by_color:
         return {code: file.by_color[color] for code in codes if (color := guess.colors.get(code)) in file.by_color}
     if file.of_colors_table and guess.colors:  # the palette would have its colours
@@ -252,18 +253,11 @@ def _colors(guess: Guess, meaning: Meaning, codes: Sequence[int]) -> dict[int, i
     """
     stored = {code: code for code in codes} if guess.key == "colors" else guess.colors
     known = meaning.colors or stored
-    if all(code in known for code in codes) and _differ(known, codes):
+    points = [unpack(np.array(known[code])).astype(float) for code in codes if code in known]
+    differ = all(np.linalg.norm(one - other) >= ALIKE for one, other in combinations(points, 2))
+    if len(points) == len(codes) and differ:
         return {} if known is stored and guess.key == "colors" else {code: known[code] for code in codes}
     return {code: int.from_bytes(bytes(palette.color(index)), "big") for index, code in enumerate(codes)}
-
-
-def _differ(colors: Mapping[int, int], codes: Sequence[int]) -> bool:
-    points = {code: unpack(np.array(colors[code])).astype(float) for code in codes}
-    return all(np.linalg.norm(points[one] - points[other]) >= ALIKE for one, other in combinations(codes, 2))
-
-
-def _default_name(guess: Guess, code: int) -> str:
-    return f"class_{code}" if guess.key == "values" else f"class_{code:06x}"
 
 
 def _strays(guess: Guess) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,6 @@ class NamesFile:
             return {value: self.by_order[value - 1] for value in values}
         return {value: self.by_order[value] for value in values} if values[-1] < num else {}
 
-    def of_colors(self, colors: Collection[int]) -> dict[int, str]:
-        """Returns the names of the packed colours, in the order of the file."""
-        return {color: name for color, name in self.by_color.items() if color in colors}
-
 
 def find_names(root: Path) -> list[NamesFile]:
     """Returns what the files of class names in a folder, above it and below it say, the most telling first.
@@ -77,8 +73,7 @@ def find_names(root: Path) -> list[NamesFile]:
     Colours tell most, then values, then an order; of equals the one nearest to the folder.
     """
     found = [names for path in _files(root) for names in _read(path)]
-    kinds = (lambda names: names.by_color, lambda names: names.by_value, lambda names: names.by_order)
-    return [names for kind in kinds for names in found if kind(names)]
+    return sorted(found, key=lambda names: (not names.by_color, not names.by_value))
 
 
 def _tells(name: str) -> bool:
@@ -152,14 +147,14 @@ def _of_text(path: Path, text: str) -> Iterator[NamesFile]:
     if lines and lines[0] in ("__ignore__", "_ignore_"):  # labelme's name for the value -1, stored as 255
         lines = lines[1:]
     telling = _tells(path.name)
-    table = read_table(lines)
-    if colors := _cleaned(table.by_color):
+    by_color, by_value = read_table(lines)
+    if colors := _cleaned(by_color):
         yield NamesFile(path, by_color=colors)
-        if telling and not table.by_value and len(colors) >= len(lines) - 1:
+        if telling and not by_value and len(colors) >= len(lines) - 1:
             yield NamesFile(path, by_order=tuple(colors.values()), of_colors_table=True)
-    if telling and (values := _cleaned(table.by_value)):
+    if telling and (values := _cleaned(by_value)):
         yield NamesFile(path, by_value=values)
-    if telling and not table.by_color and not table.by_value:
+    if telling and not by_color and not by_value:
         names = tuple(_clean(line) for line in lines if line.lower() not in _NAME_KEYS)
         in_columns = any(mark in line for line in lines for mark in "\t|")
         in_columns |= any(all(mark in line for line in lines) for mark in ",;")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 _NUMBER = re.compile(r"-?\d{1,10}")
@@ -15,14 +14,6 @@ _HEX_AND_MARKS = re.compile(r"\s*[:=-]?\s*(?:rgb)?\s*(#[0-9a-f]{6})\s*[:=-]?\s*"
 _TRIPLE = re.compile(r"\D{0,4}(\d{1,3})\D{1,3}(\d{1,3})\D{1,3}(\d{1,3})\D{0,2}")
 _NAME_COLUMN = re.compile(r"name|class|label|title|categor|object", re.IGNORECASE)
 _VALUE_COLUMN = re.compile(r"id$|idx|value|index|code|^id|number", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Names by packed colour and by stored value, as far as a table gives them."""
-
-    by_color: dict[int, str] = field(default_factory=dict)
-    by_value: dict[int, str] = field(default_factory=dict)
 
 
 def color_of(value: Any) -> int | None:
@@ -43,26 +34,26 @@ def _packed(channels: Sequence[int]) -> int | None:
     return channels[0] << 16 | channels[1] << 8 | channels[2]
 
 
-def read_table(lines: Sequence[str]) -> Table:
-    """Returns what the lines say, where they are the rows of one table; nothing where they are not."""
+def read_table(lines: Sequence[str]) -> tuple[dict[int, str], dict[int, str]]:
+    """Returns names by packed colour and by stored value, as far as the lines are rows of one table that gives them."""
     rows = [_cells(line) for line in lines]
     if len({len(row) for row in rows}) > 1:  # as where tabs fill up to a column
         rows = [_cells(re.sub(r"\t+", "\t", line)) for line in lines]
     header = rows.pop(0) if len(rows) > 1 and _is_header(rows[0], rows[1]) else []
     widths = {len(row) for row in rows}
     if not rows or len(widths) != 1 or widths == {1}:
-        return Table()
+        return {}, {}
     columns = list(zip(*rows, strict=True))
     if len(header) != len(columns):
         header = [""] * len(columns)
     names = _names(columns, header)
     if names is None:
-        return Table()
+        return {}, {}
     numbers = [place for place, column in enumerate(columns) if all(map(_NUMBER.fullmatch, column))]
     colors, channels = _colors(columns, header, numbers)
     by_color = {color: name for color, name in zip(colors, names, strict=True) if color is not None} if colors else {}
     values = _values(columns, header, [place for place in numbers if place not in channels])
-    return Table(by_color, dict(zip(values, names, strict=True)) if values else {})
+    return by_color, dict(zip(values, names, strict=True)) if values else {}
 
 
 def _cells(line: str) -> list[str]:

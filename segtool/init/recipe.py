@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median_low
 
 from segtool.check.findings import num
@@ -208,11 +208,6 @@ def _loss_rows(guess: Guess) -> list[Row]:
     return [Row("loss:", "", 0), first, dice]
 
 
-def _wants_rare_crops(guess: Guess, views: float) -> bool:
-    """Whether many crops of an image would miss its rarest class."""
-    return min(guess.shares) < RARE_SHARE and views >= 2
-
-
 def _augment_rows(pictures: Pictures, guess: Guess, shapes: Shapes, crop: tuple[int, int], views: float) -> list[Row]:
     flip, turn, why = _directions(pictures, shapes)
     rows = [
@@ -223,7 +218,7 @@ def _augment_rows(pictures: Pictures, guess: Guess, shapes: Shapes, crop: tuple[
         Row(f"rotate: {turn}", "Degrees to either side."),
         Row("color: 0.2", "Brightness and contrast, and of colours saturation, by up to a fifth."),
     ]
-    if _wants_rare_crops(guess, views):
+    if min(guess.shares) < RARE_SHARE and views >= 2:
         rows.append(
             Row("rare: 0.33", f"A third of the crops show a rare class: an image has room for {views:.0f} of them.")
         )
@@ -275,35 +270,27 @@ def _length_rows(
     ema = 0.999 if length.steps >= LONG_RUN else 0.99
     images = num(pictures.num_train, "training image")
     if length.epochs > MOST_EPOCHS:
-        first = Row(
-            f"steps: {length.steps}",
-            f"Of few images in steps: {images}, each drawn from {length.epochs} times.",
-        )
+        given = f"steps: {length.steps}"
+        told = f"Of few images in steps: {images}, each drawn from {length.epochs} times."
     else:
-        first = Row(f"epochs: {length.epochs}", f"{images} in batches of {batch}: {length.steps} steps in all.")
+        given = f"epochs: {length.epochs}"
+        told = f"{images} in batches of {batch}: {length.steps} steps in all."
     pixels = batch * crop[0] * crop[1]
     memory = pixels * (ACTIVATIONS + 8 * num_classes) / 1e9
     room = f" An image has room for {views:.0f} such crops, each drawn anew." if views >= 2 else ""
     rows = [
         Row("train:", "", 0),
-        replace(first, comment=f"{first.comment} `--budget 1h` fits the training into a time."),
-        Row(
-            f"batch_size: {batch}",
-            f"{crop[1]}x{crop[0]} crops, {memory:.1f} GB for the backward pass.{room}",
-        ),
+        Row(given, f"{told} `--budget 1h` fits the training into a time."),
+        Row(f"batch_size: {batch}", f"{crop[1]}x{crop[0]} crops, {memory:.1f} GB for the backward pass.{room}"),
     ]
     if length.every > 1:
-        rows.append(
-            Row(
-                f"eval_every: {length.every}",
-                "Epochs between two validations, so that they take a quarter of the time at most.",
-            )
-        )
-    rows += [
+        why = "Epochs between two validations, so that they take a quarter of the time at most."
+        rows.append(Row(f"eval_every: {length.every}", why))
+    return [
+        *rows,
         Row(
             f"ema: {ema}",
             f"Averages the weights over the last ninth of the steps, at most {round(1 / (1 - ema))}: steadier scores.",
         ),
         Row("seed: 0", "The same seed gives the same run."),
     ]
-    return rows

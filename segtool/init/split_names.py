@@ -57,15 +57,12 @@ def find_split_folders(root: Path, train: Folders, pairs: Pairs, pairing: Pairin
         return {}
     names = {split: name for split in SPLITS if split in folders for name in folders[split]}
     if by_words is None:
-        parts = {split: replace(train, images=_below(train.images, name)) for split, name in names.items()}
+        images = PurePosixPath(str(train.images))
+        parts = {split: replace(train, images=(images / name).as_posix()) for split, name in names.items()}
     else:
         parts = {split: _part_of_folder(train, by_words, name) for split, name in names.items()}
     found = [find_pairs(root / str(p.images), root / str(p.masks), p.pairing or pairing) for p in parts.values()]
     return parts if sum(len(part.records) for part in found) == len(pairs.records) else {}
-
-
-def _below(images: str | None, folder: str) -> str:
-    return (PurePosixPath(str(images)) / folder).as_posix()
 
 
 def _in_words(pairing: Pairing) -> Pairing | None:

@@ -75,19 +75,16 @@ def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
 
 
 def _cityscapes(used: Sequence[int], end: str, *, trained: bool) -> Standard | None:
-    source = f"Cityscapes, by the ending `{end}`"
-    if trained and len(used) >= FEWEST and set(used) <= set(range(len(CITYSCAPES))):
-        rows = [(value, name, color) for value, (_, name, color) in enumerate(CITYSCAPES)]
-        return Standard(source, *_tables(rows))
-    names, colors = _tables(CITYSCAPES)
-    ignored = tuple(value for value in used if value not in names)
-    if trained or not set(used) <= set(range(-1, 34)) or len(used) - len(ignored) < 2:
+    rows = {index if trained else value: (name, color) for index, (value, name, color) in enumerate(CITYSCAPES)}
+    ignored = tuple(value for value in used if value not in rows)
+    fits = not ignored and len(used) >= FEWEST if trained else set(used) <= set(range(-1, 34))
+    if not fits or len(used) - len(ignored) < 2:
         return None
-    return Standard(source, names, colors, ignored)
-
-
-def _tables(rows: Sequence[tuple[int, str, int]]) -> tuple[dict[int, str], dict[int, int]]:
-    return {value: name for value, name, _ in rows}, {value: color for value, _, color in rows}
+    names, colors = (
+        {value: name for value, (name, _) in rows.items()},
+        {value: color for value, (_, color) in rows.items()},
+    )
+    return Standard(f"Cityscapes, by the ending `{end}`", names, colors, ignored)
 
 
 def voc_color(index: int) -> int:
