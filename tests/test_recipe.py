@@ -441,23 +441,6 @@ def test_of_few_large_groups_no_more_are_held_out_than_comes_nearest_to_the_shar
     assert {name: len(part) for name, part in parts.items()} == {"train": 48, "val": 8, "test": 8}
 
 
-def test_a_video_is_held_out_by_sequence_and_check_sees_no_leak(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for stem in names_of("frames"):
-        scene, frame = int(stem[3:5]), int(stem[-2:])
-        write_image(root / f"images/{stem}.png", scene)
-        noisy = np.asarray(Image.open(root / f"images/{stem}.png")).copy()
-        noisy[:2, :2] = frame
-        Image.fromarray(noisy).save(root / f"images/{stem}.png")
-        write_mask(root / f"masks/{stem}.png", regions(frame, [0, 1]))
-    config = init(root)
-    assert config.data.split.group == "^([^_]+)_"
-    scenes = [{record.stem[:5] for record in part} for part in split_records(config, tmp_path).values()]
-    assert not scenes[0] & scenes[1]
-    assert "5 groups such as seq00" in text(tmp_path)
-    assert problems(config, root) == []
-
-
 def test_equal_pictures_under_unlike_names_are_kept_in_one_part(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(12)])
     twins = [("p0", "p7"), ("p3", "p9"), ("p5", "p11")]
