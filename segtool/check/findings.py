@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,11 @@ def num(count: int | Sized, one: str, many: str = "") -> str:
 def few_names(survey: Survey, paths: Iterable[Path]) -> tuple[str, ...]:
     """Returns the first of some paths as people read them."""
     return tuple(survey.name(path) for path in list(paths)[:NAMED])
+
+
+def counted(survey: Survey, paths: Collection[Path]) -> tuple[int, tuple[str, ...]]:
+    """Returns the number of some files, and the names of the first, as a finding has them."""
+    return len(paths), few_names(survey, paths)
 
 
 def share_text(share: float) -> str:

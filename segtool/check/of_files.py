@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from segtool.check.findings import NAMED, Finding, a_check, few_names, num, size_text
+from segtool.check.findings import NAMED, Finding, a_check, counted, few_names, num, size_text
 from segtool.check.survey import Survey
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.pairs import name_twins
@@ -29,8 +29,7 @@ def folders_exist(survey: Survey) -> Iterator[Finding]:
             "SEG101",
             "error",
             f"{num(len(missing), 'folder or list', 'folders or lists')} named by the config not found",
-            len(missing),
-            few_names(survey, missing),
+            *counted(survey, missing),
             next(iter(missing.values())) + there,
             "correct the folders under data.train, data.val and data.test, or put the data there"
             if is_root
@@ -90,8 +89,7 @@ def everything_paired(survey: Survey) -> Iterator[Finding]:
                 code,
                 "note" if skipped else "error",
                 f"{num(files, what)} without {article} {partner}{', left out' if skipped else ''}",
-                len(files),
-                few_names(survey, files),
+                *counted(survey, files),
                 example,
                 f"nothing, where they are {without}" if skipped and not unread else hint or remedy,
             )
@@ -141,8 +139,7 @@ def affixes_carried(survey: Survey) -> Iterator[Finding]:
             "SEG108",
             "note",
             f"{num(unnamed, 'file')} passed over: not named as data.pairing says",
-            len(unnamed),
-            few_names(survey, unnamed),
+            *counted(survey, unnamed),
             survey.name(next(iter(unnamed))),
             "nothing, where they are neither images nor masks; else correct data.pairing",
         )
@@ -219,8 +216,7 @@ def files_readable(survey: Survey) -> Iterator[Finding]:
                 code,
                 "error",
                 f"{num(bad, what)} cannot be read",
-                len(bad),
-                few_names(survey, [path for path, _ in bad]),
+                *counted(survey, [path for path, _ in bad]),
                 f"{survey.name(path)}: {reason}",
                 f"{remedy}; or leave {them} out by data.exclude",
             )
@@ -240,8 +236,7 @@ def sizes_match(survey: Survey) -> Iterator[Finding]:
             "SEG203",
             "error",
             f"{num(wrong, 'mask')} with another size than the image",
-            len(wrong),
-            few_names(survey, [mask.path for _, mask, _ in wrong]),
+            *counted(survey, [mask.path for _, mask, _ in wrong]),
             f"{survey.name(mask.path)}: {size_text(mask.size)}, but its image {survey.name(image.path)} has "
             f"{size_text(image.size)}: {guess}",
             remedy,

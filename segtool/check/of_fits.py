@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from segtool.check.exchange import MIN_MASKS, misread_masks, regions_of, turned_instead
-from segtool.check.findings import Finding, a_check, few_names, num
+from segtool.check.findings import Finding, a_check, counted, few_names, num
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface, way_of
@@ -62,8 +62,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             "error",
             f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation "
             f"{'fits' if len(wrong) == 1 else 'fit'} the {other} picture, but data.exif is {survey.data.exif}",
-            len(wrong),
-            few_names(survey, [image.path for image, _ in wrong]),
+            *counted(survey, [image.path for image, _ in wrong]),
             f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "
             f"{'stored' if applied else 'shown by viewers'} (EXIF orientation {image.orientation})",
             f"set data.exif to {setting}"
@@ -76,8 +75,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             "SEG205",
             "note",
             f"{num(doubtful, 'image')} with an EXIF orientation, of one size turned or not",
-            len(doubtful),
-            few_names(survey, [image.path for image, _ in doubtful]),
+            *counted(survey, [image.path for image, _ in doubtful]),
             f"{survey.name(image.path)}: EXIF orientation {image.orientation}; its mask is taken to be "
             f"drawn on the {grid} picture",
             f"look at one beside its mask; where the mask lies the other way up, set data.exif to {setting}",
@@ -207,8 +205,7 @@ def _exchange(survey: Survey, found: list[Pair], among: int, meant: dict[int, in
         "SEG311",
         "warning",
         f"{num(found, 'mask')} of {among} in which classes look exchanged: {', '.join(listed)}{more}",
-        len(found),
-        few_names(survey, [mask.path for _, mask in found]),
+        *counted(survey, [mask.path for _, mask in found]),
         f"{survey.name(found[0][1].path)}: {names[own]} lies and looks like what the others have as {names[other]}",
         "look at these images and masks together, and give the values the meaning that they have in the other masks",
     )
@@ -220,8 +217,7 @@ def _upside_down(survey: Survey, turned: list[tuple[Pair, str]], among: int) -> 
         "SEG212",
         "warning",
         f"{num(turned, 'mask')} of {among} with classes where others have them only when turned: another origin?",
-        len(turned),
-        few_names(survey, [mask.path for (_, mask), _ in turned]),
+        *counted(survey, [mask.path for (_, mask), _ in turned]),
         f"{survey.name(mask.path)}: {how}, by the places of its classes in {survey.name(image.path)}",
         "look at these images and masks together, and mirror or turn the masks back",
     )

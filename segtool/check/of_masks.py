@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.findings import Finding, a_check, few_names, num, share_text
+from segtool.check.findings import Finding, a_check, counted, num, share_text
 from segtool.check.survey import Survey
 from segtool.data.codes import IGNORE, UNKNOWN, pack, unpack
 from segtool.data.facts import MaskFacts
@@ -43,8 +43,7 @@ def kind_fits(survey: Survey) -> Iterator[Finding]:
             "SEG301",
             "error",
             f"{num(wrong, 'mask')} cannot be read with data.encoding: {survey.data.encoding}",
-            len(wrong),
-            few_names(survey, [path for path, _ in wrong]),
+            *counted(survey, [path for path, _ in wrong]),
             f"{survey.name(path)}: {reason}",
             remedy,
         )
@@ -71,8 +70,7 @@ def values_known(survey: Survey) -> Iterator[Finding]:
         "error",
         f"{num(concerned, 'mask')} with {'colours' if survey.data.by_color else 'values'} that are no class: "
         + _table(survey, pixels, files),
-        len(concerned),
-        few_names(survey, concerned),
+        *counted(survey, concerned),
         _where(survey, path, value, survey.uses[path].unknown[value]),
         survey.labels.remedy(pixels, [set(mask.values.tolist()) for mask in survey.masks.values()]),
     )
@@ -107,8 +105,7 @@ def _tell_pictures(survey: Survey, found: dict[Path, float]) -> Iterator[Finding
             "SEG313",
             "error" if refused else "warning",
             f"{num(found, 'mask')} of {len(survey.uses)} with little of what any class has: pictures among the masks?",
-            len(found),
-            few_names(survey, found),
+            *counted(survey, found),
             f"{survey.name(path)}: {share_text(share)} of the pixels are {nearest}the "
             f"{'colour' if survey.data.by_color else 'value'} of any class",
             "put the masks of these images there, or leave them and their images out by data.exclude",
@@ -152,8 +149,7 @@ def masks_lossless(survey: Survey) -> Iterator[Finding]:
             "SEG303",
             "note",
             f"{num(lossy, 'mask')} stored as JPEG, which is lossy: pixels near edges may count for a wrong class",
-            len(lossy),
-            few_names(survey, lossy),
+            *counted(survey, lossy),
             f"{survey.name(lossy[0])}: {len(survey.masks[lossy[0]].values)} distinct values",
             "export the masks as PNG where the originals exist",
         )
@@ -170,8 +166,7 @@ def masks_tell_something(survey: Survey) -> Iterator[Finding]:
             "SEG304",
             "error" if nothing_left else "warning",
             f"{num(ignored, 'mask')} ignored in every pixel{', all training masks among them' if nothing_left else ''}",
-            len(ignored),
-            few_names(survey, ignored),
+            *counted(survey, ignored),
             f"{survey.name(ignored[0])}: all of its {survey.uses[ignored[0]].ignored} pixels are in data.ignore",
             "label these images or take them out: they teach nothing",
         )
@@ -182,8 +177,7 @@ def masks_tell_something(survey: Survey) -> Iterator[Finding]:
             "SEG305",
             "note",
             f"{num(blank, 'mask')} of {len(survey.uses)} with one class only",
-            len(blank),
-            few_names(survey, blank),
+            *counted(survey, blank),
             f"{survey.name(blank[0])}: nothing but {shown(only)}",
             "nothing, where these images really show nothing else",
         )
@@ -208,8 +202,7 @@ def palettes_agree(survey: Survey) -> Iterator[Finding]:
             "SEG306",
             "warning",
             f"{num(torn, 'colour')} at different indices in different palettes: one index may mean different classes",
-            len(odd),
-            few_names(survey, odd),
+            *counted(survey, odd),
             f"#{color:06x} is index {other} in {survey.name(places[other][0])}, but {usual} in "
             f"{survey.name(places[usual][0])}",
             "set data.encoding to palette, and give each class its colors; `segtool init` writes them",
@@ -238,8 +231,7 @@ def masks_without_specks(survey: Survey) -> Iterator[Finding]:
             "SEG308",
             "warning",
             f"{num(noisy, 'mask')} of {len(survey.uses)} strewn with tiny regions, as of label noise",
-            len(noisy),
-            few_names(survey, [mask.path for mask in noisy]),
+            *counted(survey, [mask.path for mask in noisy]),
             f"{survey.name(mask.path)}: {int(mask.specks.sum())} regions of up to {SPECK_PIXELS} pixels, of "
             f"{num(int((mask.specks > 0).sum()), 'value')}",
             "look at these masks; a median filter or an export without scaling may mend them",
@@ -285,8 +277,7 @@ def written_alike(survey: Survey) -> Iterator[Finding]:
             "note",
             f"{num(odd, 'mask')} of {sum(map(len, kinds.values()))} stored in another way than most: "
             f"{' and '.join(others)}, not {usual}",
-            len(odd),
-            few_names(survey, [mask.path for mask in odd]),
+            *counted(survey, [mask.path for mask in odd]),
             f"{survey.name(first.path)}: {num(len(first.values), f'distinct {what}')}{upto}",
             "look whether they mean the same as the others, as the config reads them; else export all alike",
         )
@@ -331,8 +322,7 @@ def ignored_slips(survey: Survey) -> Iterator[Finding]:
             "SEG310",
             "note",
             f"{num(slips, 'ignored value')} of a few pixels, each in one mask alone: a slip of the pen?",
-            len(paths),
-            few_names(survey, paths),
+            *counted(survey, paths),
             _where(survey, path, value, count),
             "give these pixels the value of what they show; ignored as they are, they do no harm",
         )

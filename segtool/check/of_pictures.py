@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segtool.check.copies import Part, likely_parts, look_again
-from segtool.check.findings import Finding, a_check, few_names, num, share_text
+from segtool.check.findings import Finding, a_check, counted, few_names, num, share_text
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
@@ -45,8 +45,7 @@ def images_show_something(survey: Survey) -> Iterator[Finding]:
                 "warning" if several else "note",
                 f"{num(found, 'image')} of one constant colour"
                 + (", with several classes in the mask" if several else ""),
-                len(found),
-                few_names(survey, [image.path for image in found]),
+                *counted(survey, [image.path for image in found]),
                 f"{survey.name(found[0].path)}: all pixels are equal",
                 "export these images again, or take them out with their masks"
                 if several
@@ -73,8 +72,7 @@ def images_are_no_masks(survey: Survey) -> Iterator[Finding]:
             "SEG211",
             "warning",
             f"{num(found, 'image')} with nothing but the areas of the mask",
-            len(found),
-            few_names(survey, [image.path for image in found]),
+            *counted(survey, [image.path for image in found]),
             f"{first}: each class of its mask has one colour, as where the mask was saved in the place of the image",
             "put the pictures back in their places, or take them out with their masks",
         )
@@ -191,8 +189,7 @@ def files_apart(survey: Survey) -> Iterator[Finding]:
             "SEG504",
             "warning",
             f"{num(shared, 'image')} in two splits",
-            len(shared),
-            few_names(survey, shared),
+            *counted(survey, shared),
             f"{survey.name(shared[0])} is in {' and in '.join(where[shared[0]])}",
             "take them out of all splits but one: scores on known pictures are too high",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.findings import NAMED, Finding, Severity, a_check, few_names, num, share_text, size_text
+from segtool.check.findings import NAMED, Finding, Severity, a_check, counted, few_names, num, share_text, size_text
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
 from segtool.data.specks import SLIP_MASKS
@@ -223,8 +223,7 @@ def crop_fits(survey: Survey) -> Iterator[Finding]:
             "SEG601",
             "note",
             f"augment.crop {size_text(crop)} is larger than {len(small)} of {num(sizes, 'training image')}",
-            len(small),
-            few_names(survey, small),
+            *counted(survey, small),
             f"{survey.name(small[0])}: {size_text(sizes[small[0]])}",
             "a smaller crop: what lies outside of an image is ignored, and costs time",
         )
@@ -242,8 +241,7 @@ def jpeg_holds_the_bits(survey: Survey) -> Iterator[Finding]:
             "SEG602",
             "error",
             f"augment.jpeg is given, but {num(deep, 'training image')} of {len(facts)} have 16 bits a pixel",
-            len(deep),
-            few_names(survey, deep),
+            *counted(survey, deep),
             f"{survey.name(deep[0])}: 16 bits a sample, which no JPEG file holds",
             "set augment.jpeg: null, or train on 8-bit copies",
         )
