@@ -490,6 +490,13 @@ def test_options_that_make_no_loss_are_config_errors(name, options, named):
     assert "loss.1" in str(error.value)
 
 
+def test_what_is_wrong_with_several_losses_is_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        Criterion([LossTerm("focal", {"gama": 2}), LossTerm("cross_entropy"), LossTerm("dise")], 3)
+    told = str(error.value).splitlines()
+    assert [line.partition(":")[0] for line in told] == ["loss.0.gama", "loss.2"]
+
+
 # --- regions
 
 

@@ -21,6 +21,7 @@ from segtool.config import LossTerm
 from segtool.config.registry import build, register
 from segtool.data.codes import IGNORE
 from segtool.data.statistics import ClassFrequencies
+from segtool.errors import ConfigError, Problem
 
 ClassWeights = Literal["median_frequency", "enet"] | tuple[float, ...] | None
 MAX_WEIGHT = 1e12  # of a class; far above any use, and sums over the pixels of a batch stay finite
@@ -212,13 +213,20 @@ class Criterion(nn.Module):
     def __init__(
         self, terms: Sequence[LossTerm], num_classes: int, frequencies: ClassFrequencies | None = None
     ) -> None:
-        """Raises ConfigError for an unknown loss or option."""
+        """Raises ConfigError for unknown losses or options, of all terms at once."""
         super().__init__()
+        losses: list[nn.Module] = []
+        problems: list[str | Problem] = []
+        for i, term in enumerate(terms):
+            try:
+                losses.append(build("loss", term, num_classes, frequencies, path=f"loss.{i}"))
+            except ConfigError as error:
+                problems += error.details
+        if problems:
+            raise ConfigError(*problems)
         # A buffer, since a tensor made from numbers in each step would have a GPU waited for.
         self.register_buffer("weights", torch.tensor([term.weight for term in terms]), persistent=False)
-        self.losses = nn.ModuleList(
-            build("loss", term, num_classes, frequencies, path=f"loss.{i}") for i, term in enumerate(terms)
-        )
+        self.losses = nn.ModuleList(losses)
 
     def denominators(self, target: Tensor) -> Tensor:
         """Returns each loss's denominator for a target N H W, one number a loss."""
