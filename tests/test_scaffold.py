@@ -352,6 +352,14 @@ def test_a_folder_without_pairs_says_what_was_found_and_expected(tmp_path: Path)
         scaffold(tmp_path / "nowhere", config_dir=tmp_path)
 
 
+def test_folders_of_other_names_are_refused_with_a_name_of_each(tmp_path: Path) -> None:
+    for index in range(4):
+        write_image(tmp_path / f"set/images/street_{index}.png", index)
+        write_mask(tmp_path / f"set/masks/truth{chr(97 + index)}.png", regions(index, [0, 1]))
+    with pytest.raises(DataError, match=r"found, such as images/street_0\.png, masks/trutha\.png \(there: "):
+        init(tmp_path / "set")
+
+
 def test_broken_and_unpaired_files_are_left_to_check(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 1]) for i in range(8)])
     (root / "masks/p3.png").write_bytes(b"not an image")

@@ -106,7 +106,9 @@ def explain(root: Path) -> str:
     there = f"(there: {_contents(look)})"
     if what:
         return f"{shown(root)}: no images with masks: {what} {there}"
-    return f"{shown(root)}: no images with masks of the same names found {there}. {_EXPECTED}"
+    firsts = [shown(f"{folder}/{names[0]}") for folder, names in look.folders.items() if names]
+    such = f", such as {', '.join(firsts[:MAX_FOLDERS])}" if len(firsts) > 1 else ""
+    return f"{shown(root)}: no images with masks of the same names found{such} {there}. {_EXPECTED}"
 
 
 def _sentence(root: Path, look: _Look) -> str:
