@@ -214,6 +214,27 @@ def test_grey_pictures_beside_coloured_ones_and_ignored_rims_are_compared_too(tm
     assert finding.example == "train/masks/04.png: skin lies and looks like what the others have as mole"
 
 
+def two_spots(rng: Rng, size: Size) -> Pair:
+    """Two objects of one brightness, which tell nothing of each other."""
+    (image, mask), (_, other) = small(rng, size), small(rng, size)
+    return image, np.where(other > mask, 2, mask).astype(np.uint8)
+
+
+@pytest.mark.parametrize("places", [[5], [2, 9, 17]], ids=len)
+def test_ids_that_are_one_too_high_are_told_where_no_image_tells(tmp_path: Path, places: list[int]) -> None:
+    stored(tmp_path, [(i, m + (n in places)) for n, (i, m) in enumerate(drawn(two_spots))])
+    finding = findings_of(tmp_path, "ground", "one", "two", "more")["SEG311"]
+    assert finding.files == tuple(f"train/masks/{place:02d}.png" for place in places)
+    assert finding.message.endswith("of 24 with ids that look one too high")
+
+
+def test_masks_without_the_first_class_are_not_one_too_high_where_others_have_the_last_too(tmp_path: Path) -> None:
+    pairs = [(i, m + (n in (2, 9))) for n, (i, m) in enumerate(drawn(two_spots))]
+    pairs[4][1][:3, :3] = 3
+    stored(tmp_path, pairs)
+    assert "SEG311" not in findings_of(tmp_path, "ground", "one", "two", "more")
+
+
 def test_a_mask_that_lies_upside_down_is_told_to_be_turned_and_not_exchanged(tmp_path: Path) -> None:
     pairs = read(drawn(skyline), [1, 0], 9)
     pairs[4] = (pairs[4][0], pairs[4][1][::-1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +30,7 @@ MOST_PIXELS = 40_000_000  # of all of them
 MOST_COMPARED = 4_000_000  # masks times classes squared, beyond which only every n-th mask is looked at
 MOST_NAMED = 6  # classes of a finding
 UPSIDE_DOWN = ("mirrored top to bottom", "upside down")  # what moves classes to the places of others
+RAISED = 0.25  # share of the masks up to which ids that are one too high are a slip
 SAME_SCENE, SAME_APART = 0.7, 0.5  # correlation of thumbnails from which on two pictures may have one mask
 SAME_SURELY = 0.97  # the same where only the grain may differ
 
@@ -165,9 +167,12 @@ def _any_alike(looks: np.ndarray, apart: np.ndarray) -> bool:
 @a_check
 def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
     """SEG311: masks in which ids stand for other classes than in the others; SEG212: that lie upside down instead."""
+    if raised := _raised_masks(survey):
+        yield _one_too_high(survey, raised)
     num_classes, decoder = survey.labels.num_classes, Decoder(survey.labels)
     upright = survey.data.exif == "apply"
     pairs = [pair for pair in survey.fitting_pairs if upright or pair[0].orientation == 1]
+    pairs = [pair for pair in pairs if pair[1].path not in raised]
     pairs = pairs[:: 1 + len(pairs) * num_classes**2 // MOST_COMPARED]
     samples = [decoder.sample(mask) for _, mask in pairs]
     pairs = [pair for pair, sample in zip(pairs, samples, strict=True) if sample is not None]
@@ -194,6 +199,37 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
             yield _exchange(survey, exchanged, len(pairs), reading.meant)
         if turned:
             yield _upside_down(survey, turned, len(pairs))
+
+
+def _raised_masks(survey: Survey) -> list[Path]:
+    """Returns few masks that alone lack the first class and alone have the last, as where all ids are one too high.
+
+    The first class must be what covers most in the others, and the second in these.
+    """
+    firsts = [value for spec in survey.data.classes for value in spec.values[:1]]
+    masks = [path for path, use in survey.uses.items() if use.pixels.any()]
+    if survey.data.encoding != "index" or len(firsts) < 3 or len(masks) < MIN_MASKS:
+        return []
+    pixels = np.stack([survey.uses[path].pixels for path in masks])
+    raised, most = pixels[:, 0] == 0, pixels.argmax(1)
+    is_few = raised.any() and raised.mean() <= RAISED
+    if not is_few or (raised != (pixels[:, -1] > 0)).any() or (np.diff(firsts) != 1).any():
+        return []
+    is_usual = (most[~raised] == 0).mean() > 0.5 and (most[raised] == 1).mean() > 0.5
+    return [path for path, high in zip(masks, raised, strict=True) if high] if is_usual else []
+
+
+def _one_too_high(survey: Survey, raised: list[Path]) -> Finding:
+    names = survey.labels.names
+    return Finding(
+        "SEG311",
+        "warning",
+        f"{num(raised, 'mask')} of {len(survey.uses)} with ids that look one too high",
+        *counted(survey, raised),
+        f"{survey.name(raised[0])}: has {shown(names[-1])}, which only these masks have, and not {shown(names[0])}, "
+        "which all others have",
+        "look at these images and masks together, and give the values the meaning that they have in the other masks",
+    )
 
 
 def _exchange(survey: Survey, found: list[Pair], among: int, meant: dict[int, int]) -> Finding:
