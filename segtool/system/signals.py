@@ -27,14 +27,7 @@ def catch_signals() -> Generator[list[int]]:
     program with its code: `end_where_asked`.
     """
     caught: list[int] = []
-
-    def catch(number: int, frame: object) -> None:
-        if caught:
-            _end_at_once(number, frame)
-        caught.append(number)
-        _tell("signal received: finishing this step and saving; once more to stop at once")
-
-    with _handled(catch):
+    with _collected(caught, "finishing this step and saving"):
         yield caught
     _late.extend(caught)
 
@@ -55,16 +48,8 @@ def raised_at_signals(error: Callable[[int], BaseException]) -> Generator[None]:
     at the end.
     """
     caught: list[int] = []
-
-    def catch(number: int, frame: object) -> None:
-        if caught:
-            _end_at_once(number, frame)
-        caught.append(number)
-        _tell("signal received: stopping; once more to stop at once")
-        sys.exit(128 + number)
-
     try:
-        with _handled(catch):
+        with _collected(caught, "stopping", ending=True):
             yield
     except BaseException as raised:
         if caught:
@@ -107,9 +92,24 @@ def _handle(handler: Callable[[int, object], None]) -> dict[int, Any]:
 
 
 @contextlib.contextmanager
-def _handled(handler: Callable[[int, object], None]) -> Generator[None]:
-    """Inside, has a handler called at the signals that stop the program."""
-    before = _handle(handler)
+def _collected(caught: list[int], doing: str, *, ending: bool = False) -> Generator[None]:
+    """Inside, collects the signals that stop the program, says what is done about the first, and ends at a second.
+
+    Args:
+        caught: Gets them.
+        doing: What is done, in words.
+        ending: Whether the first one raises SystemExit.
+    """
+
+    def catch(number: int, frame: object) -> None:
+        if caught:
+            _end_at_once(number, frame)
+        caught.append(number)
+        _tell(f"signal received: {doing}; once more to stop at once")
+        if ending:
+            sys.exit(128 + number)
+
+    before = _handle(catch)
     try:
         yield
     finally:
