@@ -22,7 +22,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         SegtoolError: the device is unknown, or this machine or this torch build has none.
     """
-    _fit_threads()
+    if num_threads() < torch.get_num_threads():  # which wait without sleeping, and use up the time of a container
+        torch.set_num_threads(num_threads())
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there()))
@@ -31,15 +32,6 @@ def choose_device(name: str) -> torch.device:
     if not available[name]():
         raise SegtoolError(f"--device {name}: torch {torch.__version__} finds no such device here; use --device cpu")
     return torch.device(name)
-
-
-def _fit_threads() -> None:
-    """Lowers the number of torch's threads to the processors that a container, say, gives the time of.
-
-    Of its own torch starts one for each that there is. They wait for each other without sleeping, and use up the time.
-    """
-    if num_threads() < torch.get_num_threads():
-        torch.set_num_threads(num_threads())
 
 
 def place(world: World, device: torch.device) -> torch.device:

@@ -57,11 +57,14 @@ class Reporter:
 
     def track(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
         """Yields the items, showing how many are done; nothing where that takes under 10 s without a terminal."""
-        if self.quiet or not self.console.is_terminal:
-            yield from self._track_plainly(items, total=total, unit=unit, label=label)
+        if not self.quiet and self.console.is_terminal:
+            with _bar(items, total=total, unit=unit, desc=label) as bar:
+                yield from bar
             return
-        with _bar(items, total=total, unit=unit, desc=label) as bar:
-            yield from bar
+        count = self.counter(unit=unit, label=label)
+        for done, item in enumerate(items):
+            count(done, total)
+            yield item
 
     def counter(self, *, unit: str, label: str) -> Callable[[int, int], None]:
         """Returns what shows how many of a total are done; nothing where that takes under 10 s without a terminal."""
@@ -116,14 +119,6 @@ class Reporter:
             self._bar.close()
             self._bar = None
         self._log = None
-
-    def _track_plainly(self, items: Iterable[T], *, total: int, unit: str, label: str) -> Iterator[T]:
-        told = time.monotonic()
-        for done, item in enumerate(items):
-            if not self.quiet and time.monotonic() - told > PLAIN_SECONDS:
-                told = time.monotonic()
-                self._print(f"{label}: {done} of {total} {unit}s")
-            yield item
 
     def _keep(self, text: str) -> None:
         if self._log is None:
