@@ -7,14 +7,13 @@ a JSON or YAML. What a list of images names is for `listed_images` to find; here
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -40,10 +39,11 @@ MAX_NESTING = 3  # of mappings around the one of splits
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a list."""
+    """A line of a list, or an entry, with all of its text."""
 
     number: int
     cells: list[str]
+    text: str
 
 
 def read_list(part: Folders, root: Path) -> list[Record]:
@@ -107,8 +107,9 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
             line, for names that hold blanks or commas.
     """
     text = _list_text(path)
-    is_data = path.suffix.lower() in DATA_SUFFIXES
-    rows = _parse_rows(_table_of(_data_of(path, text)) if is_data else text, whole=header is not None)
+    rows = _table_of(_data_of(path, text)) if path.suffix.lower() in DATA_SUFFIXES else _parse_rows(text)
+    if header:
+        rows = [replace(row, cells=[row.text, *row.cells]) if len(row.cells) > 1 else row for row in rows]
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
     if header and all(len(row.cells) == 1 and header(row.cells) for row in rows[:2]):  # image_apple, image_bear
         is_header = _holds_header_words_alone
@@ -123,11 +124,11 @@ def _data_of(path: Path, text: str) -> Any:
         return None
 
 
-def _table_of(data: Any) -> str:
-    """Returns the entries of plain data as CSV: of one list, or those of each split, with a column of these.
+def _table_of(data: Any) -> list[Row]:
+    """Returns the entries of plain data as rows below their keys: of one list, or of each split.
 
     An entry is a name, or names and numbers by keys such as `image` and `mask`; of entries with other keys, as COCO has
-    them, those that name most images. What holds no such entries gives an empty text.
+    them, those that name most images.
     """
     tables: dict[tuple[str, ...], list[list[Any]]] = defaultdict(list)
     division = _division(data)
@@ -141,14 +142,9 @@ def _table_of(data: Any) -> str:
                 if all(isinstance(name, str | int | float) for name in names.values()):
                     cells = {"split": part, **names} if part else names
                     tables[tuple(cells)].append(list(cells.values()))
-    header, rows = max(tables.items(), key=lambda table: sum(map(_names_image, table[1])), default=((), []))
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([header, *rows] if rows else [])
-    return out.getvalue()
-
-
-def _names_image(row: Sequence[Any]) -> bool:
-    return any(is_image_name(str(cell)) for cell in row)
+    rows = [[[str(cell).strip() for cell in row] for row in (keys, *entries)] for keys, entries in tables.items()]
+    most = max(rows, key=lambda table: sum(any(map(is_image_name, row)) for row in table[1:]), default=[])
+    return [Row(number, cells, ",".join(cells)) for number, cells in enumerate(most, 1)]
 
 
 def _division(data: Any, depth: int = 0) -> dict[str, Any]:
@@ -163,12 +159,11 @@ def _division(data: Any, depth: int = 0) -> dict[str, Any]:
     return next(filter(None, inner), {})
 
 
-def _parse_rows(text: str, *, whole: bool) -> list[Row]:
+def _parse_rows(text: str) -> list[Row]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     delimiter = next((mark for mark in "\t,;" if lines and mark in lines[0][1]), None)
-    rows = [(number, line, _cells(line, delimiter) if delimiter else line.split()) for number, line in lines]
-    return [Row(number, [line, *cells] if whole and len(cells) > 1 else cells) for number, line, cells in rows]
+    return [Row(number, _cells(line, delimiter) if delimiter else line.split(), line) for number, line in lines]
 
 
 def says_image(cells: Sequence[str]) -> bool:
