@@ -125,11 +125,10 @@ def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple
 
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
-        first = not pairing.image_suffix.strip("_0")  # `_0000`, the first of nnU-Net's channels
         shown = mask_rank(f"{pairing.image_prefix} {pairing.image_suffix}") < 0  # `_color` beside `_label` and images
         rank = mask_rank(f"{pairing.mask_prefix} {pairing.mask_suffix}")
         kind = -1 if rank < 0 else int(rank == FIRST)  # second observers and colours last, train ids before ids
-        return kind, _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), first, values
+        return kind, _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), values
 
     known = list(candidates)
     most = max(counts[pairing] for pairing in known)

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
 
 from segtool.config import Limits
-from segtool.data.facts import look_at_images, look_at_masks
+from segtool.data.facts import MaskFacts, look_at_images
 from segtool.data.files import JPEG_SUFFIXES
-from segtool.data.flatness import are_flat, sample_of
+from segtool.data.flatness import hold_areas, sample_of
 from segtool.data.folders import Place, Tree, parent_of, share, within
 from segtool.data.words import is_for_people, says_observer
 
@@ -30,9 +30,8 @@ class Candidates:
         self.tree = tree
         self.without = without
         self.places: dict[str, list[Place]] = defaultdict(list)
-        self._flat: dict[str, bool] = {}
         self._in_color: dict[str, bool] = {}
-        self._classes: dict[str, int] = {}
+        self._samples: dict[str, list[MaskFacts]] = {}
         self.add(tree.places)
         self.places[""].extend(tree.unknown())
 
@@ -79,18 +78,19 @@ class Candidates:
 
     def is_flat(self, place: Place) -> bool:
         """Whether the files of a place hold a few values in areas, as masks do."""
-        if place.shown not in self._flat:
-            self._flat[place.shown] = are_flat(self.tree.files_of(place))
-        return self._flat[place.shown]
+        return hold_areas(self._sample(place))
 
     def classes_in(self, place: Place) -> int:
         """Returns how many values some masks of a place hold; 0 for two, and for those that number no classes."""
-        if place.shown not in self._classes:
-            facts = look_at_masks(sample_of(self.tree.files_of(place)), max_pixels=Limits().max_pixels).values()
-            told = all(not fact.error and not fact.colored for fact in facts)
-            values = {value for fact in facts for value in fact.values.tolist()} if told else set()
-            self._classes[place.shown] = len(values) if len(values) > 2 and max(values) <= MOST_CLASSES else 0
-        return self._classes[place.shown]
+        sample = self._sample(place)
+        told = all(not mask.error and not mask.colored for mask in sample)
+        values = {value for mask in sample for value in mask.values.tolist()} if told else set()
+        return len(values) if len(values) > 2 and max(values) <= MOST_CLASSES else 0
+
+    def _sample(self, place: Place) -> list[MaskFacts]:
+        if place.shown not in self._samples:
+            self._samples[place.shown] = sample_of(self.tree.files_of(place))
+        return self._samples[place.shown]
 
     def _told_by_files(self, images: list[Place], loose: list[Place]) -> tuple[list[Place], list[Place]]:
         """Returns the places of images and of masks, where no name says masks: what holds areas, else what no JPEGs do.

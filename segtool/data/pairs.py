@@ -204,13 +204,12 @@ def sort_out(
         kept = [[file for file in files if file not in others] for files in (image_files, mask_files)]
         return (kept[0], mask_files) if pairing.mask_words else (image_files, kept[1])
     if pairing.image_folder or pairing.mask_folder:
-        image_files = [file for file in image_files if _lies_in(file, images, pairing.image_folder, pairing)]
-        return image_files, [file for file in mask_files if in_folder(file, masks, pairing.mask_folder)]
+        own, other = pairing.image_folder, pairing.mask_folder
+        image_files = [
+            f for f in image_files if (in_folder(f, images, own) if own else not in_folder(f, images, other))
+        ]
+        return image_files, [file for file in mask_files if in_folder(file, masks, other)]
     return tell_apart(mask_files, pairing) if apart(images, masks) == () else (image_files, mask_files)
-
-
-def _lies_in(file: Path, root: Path, folder: str, pairing: Pairing) -> bool:
-    return in_folder(file, root, folder) if folder else not in_folder(file, root, pairing.mask_folder)
 
 
 def in_folder(file: Path, root: Path, name: str) -> bool:
