@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Collection
 from itertools import product
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -18,7 +19,7 @@ from segtool.data.affixes import guess_pairing
 from segtool.data.files import MASK_SUFFIXES, list_files
 from segtool.data.folders import Tree
 from segtool.data.formats import split_records
-from segtool.data.layout import find_layout
+from segtool.data.layout import Layout, find_layout
 from segtool.data.pairs import Record, find_pairs, name_twins
 from segtool.data.predictions import MADE_BY
 from segtool.data.splits import hold_out
@@ -486,6 +487,16 @@ def lay_out(root: Path, places: dict[tuple[str, str], tuple[str, str]], count: i
 PLAIN = ("{}.jpg", "{}.png")
 
 
+def layout_of(root: Path, *, without: Collection[str] = ()) -> Layout:
+    layout = find_layout(root, without=without)
+    assert layout is not None
+    return layout
+
+
+def splits_of(layout: Layout) -> dict[str, tuple[str | None, str | None]]:
+    return {split: (part.images, part.masks) for split, part in layout.splits.items()}
+
+
 @pytest.mark.parametrize(
     ("places", "train", "val"),
     [
@@ -500,9 +511,8 @@ def test_a_word_for_a_split_in_the_name_of_a_thing_tells_none(
     tmp_path: Path, places: tuple[str, ...], train: str, val: str | None
 ) -> None:
     lay_out(tmp_path, {(f"{place}/images", f"{place}/masks"): PLAIN for place in places})
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert {split: images for split, (images, _) in layout.splits.items()} == {"train": train} | (
+    layout = layout_of(tmp_path)
+    assert {split: images for split, (images, _) in splits_of(layout).items()} == {"train": train} | (
         {"val": val} if val else {}
     )
 
@@ -513,9 +523,8 @@ def test_folders_named_for_predictions_are_set_aside_unless_they_are_most_of_wha
 ) -> None:
     lay_out(tmp_path, {("new/images", "new/masks"): ("n{}.jpg", "n{}.png")}, 6)
     lay_out(tmp_path, {("crack prediction/images", "crack prediction/masks"): PLAIN}, number)
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    images, masks = layout.splits["train"]
+    layout = layout_of(tmp_path)
+    images, masks = splits_of(layout)["train"]
     assert len(find_pairs(tmp_path / images, tmp_path / masks, layout.pairing).records) == (15 if number == 9 else 6)
 
 
@@ -571,9 +580,8 @@ def test_folders_named_for_predictions_are_set_aside_unless_they_are_most_of_wha
 )
 def test_usual_folder_names_are_found(tmp_path: Path, split_folders: dict[str, tuple[str, str]]) -> None:
     lay_out(tmp_path, dict.fromkeys(split_folders.values(), PLAIN))
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == split_folders
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == split_folders
     assert layout.pairing == NONE
 
 
@@ -599,9 +607,8 @@ def test_prefixes_and_suffixes_are_guessed_by_what_pairs(
     tmp_path: Path, image: str, mask: str, pairing: Pairing, folders_: tuple[str, str]
 ) -> None:
     lay_out(tmp_path, {folders_: (image, mask)}, count=12)
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": folders_}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": folders_}
     pairs = find_pairs(tmp_path / folders_[0], tmp_path / folders_[1], layout.pairing)
     expected = {(image.format(i), mask.format(i)) for i in range(12)}
     found = {
@@ -619,9 +626,8 @@ def test_prefixes_and_suffixes_are_guessed_by_what_pairs(
 )
 def test_images_and_masks_side_by_side_are_found_in_splits_too(tmp_path: Path, names: tuple[str, str]) -> None:
     lay_out(tmp_path, {("train", "train"): names, ("test", "test"): names})
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("train", "train"), "test": ("test", "test")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("train", "train"), "test": ("test", "test")}
     assert len(find_pairs(tmp_path / "train", tmp_path / "train", layout.pairing).records) == 4
 
 
@@ -646,28 +652,24 @@ def predict(root: Path, out: Path) -> None:
 @pytest.mark.parametrize("out", ["pred", "masks2", "labels", "images/pred"])
 def test_what_was_predicted_within_a_data_set_is_no_part_of_it(tmp_path, lies, names, out):
     lay_out(tmp_path, {lies: names}, count=6)
-    before = find_layout(tmp_path)
-    assert before is not None
+    before = layout_of(tmp_path)
     pairs = find_pairs(tmp_path / lies[0], tmp_path / lies[1], before.pairing)
     predict(tmp_path, tmp_path / out)
-    after = find_layout(tmp_path)
-    assert after is not None
+    after = layout_of(tmp_path)
     assert (after.splits, after.pairing) == (before.splits, before.pairing)
     assert find_pairs(tmp_path / lies[0], tmp_path / lies[1], before.pairing) == pairs
 
 
 def test_masks_that_were_predicted_are_labels_where_there_are_no_others_or_they_lie_among_them(tmp_path):
     predict(touch(tmp_path / "images", "0.png", "1.png", "2.png"), tmp_path / "labels")
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("images", "labels")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("images", "labels")}
     assert len(find_pairs(tmp_path / "images", tmp_path / "labels", NONE).records) == 3
     (tmp_path / "labels" / "2.png").write_bytes(b"drawn by a person")
     for name in ("0", "1", "2"):
         touch(tmp_path / "masks_old", f"{name}.png")
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("images", "labels")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("images", "labels")}
     assert len(find_pairs(tmp_path / "images", tmp_path / "labels", NONE).records) == 3
 
 
@@ -689,27 +691,16 @@ def test_names_that_come_again_in_several_places_are_kinds_where_they_are_few(
 @pytest.mark.parametrize("mask", ["{}_silhouette", "silhouette_{}"])
 def test_few_masks_among_many_images_are_told_by_any_word_for_them(tmp_path: Path, mask: str) -> None:
     touch(tmp_path, *(f"i{i}.png" for i in range(100)), mask.format("i3") + ".png", mask.format("i7") + ".png")
-    layout = find_layout(tmp_path)
-    assert layout is not None
+    layout = layout_of(tmp_path)
     assert len(find_pairs(tmp_path, tmp_path, layout.pairing).records) == 2
-
-
-def test_class_ids_are_preferred_to_colours_and_instances(tmp_path: Path) -> None:
-    touch(tmp_path / "images", "a_x.png", "b_x.png")
-    for kind in ("color", "instanceIds", "labelIds"):
-        touch(tmp_path / "gtFine", f"a_{kind}.png", f"b_{kind}.png")
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.pairing == Pairing(image_suffix="_x", mask_suffix="_labelIds")
 
 
 def test_the_masks_that_pair_are_chosen_and_the_others_named(tmp_path: Path) -> None:
     lay_out(tmp_path, {("images", "masks"): PLAIN})
     touch(tmp_path / "masks_mat", *(f"{i}.mat" for i in range(4)))
     touch(tmp_path / "gt_old", "0.png")
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("images", "masks")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("images", "masks")}
     assert layout.unused == ("gt_old",)  # a folder without pictures is none of masks
 
 
@@ -733,28 +724,23 @@ def test_of_several_kinds_of_masks_the_truth_is_taken_and_the_others_named(
     for folder in (truth, *others):
         suffix = "jpg" if "jpg" in folder else "png"
         lay_out(tmp_path, {("images", folder): ("{}.tif", "{}." + suffix)})
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("images", truth)}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("images", truth)}
     assert set(layout.unused) == set(others)
-    without = find_layout(tmp_path, without=[truth])
-    assert without is not None
-    assert without.splits["train"][1] in others
+    assert splits_of(layout_of(tmp_path, without=[truth]))["train"][1] in others
 
 
 def test_what_is_no_truth_in_train_is_none_in_test(tmp_path: Path) -> None:
     lay_out(tmp_path, {("train/images", "train/1st_manual"): ("{}_training.tif", "{}_manual1.gif")})
     touch(tmp_path / "train/mask", *(f"{i}_training_mask.gif" for i in range(4)))
     lay_out(tmp_path, {("test/images", "test/mask"): ("{}_test.tif", "{}_test_mask.gif")})
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("train/images", "train/1st_manual")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("train/images", "train/1st_manual")}
     lay_out(tmp_path, {("test/images", "test/1st_manual"): ("{}_test.tif", "{}_manual1.gif")})
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits["test"] == ("test/images", "test/1st_manual")
-    assert layout.pairing_of("train") == Pairing(image_suffix="_training", mask_suffix="_manual1")
-    assert layout.pairing_of("test") == Pairing(image_suffix="_test", mask_suffix="_manual1")
+    layout = layout_of(tmp_path)
+    assert splits_of(layout)["test"] == ("test/images", "test/1st_manual")
+    pairings = [part.pairing or layout.pairing for part in layout.splits.values()]
+    assert pairings == [Pairing(image_suffix=suffix, mask_suffix="_manual1") for suffix in ("_training", "_test")]
 
 
 @pytest.mark.parametrize(
@@ -769,21 +755,11 @@ def test_images_and_masks_below_many_folders_are_one_set(
 ) -> None:
     for split, i, j in product(("train", "val"), range(3), range(4)):
         touch(tmp_path, *files.format(split=split, i=i, j=j).split())
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {split: (place.format(split=split),) * 2 for split in ("train", "val")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {split: (place.format(split=split),) * 2 for split in ("train", "val")}
     assert layout.pairing == Pairing(image_folder=inner[0], mask_folder=inner[1])
-    for images, masks in layout.splits.values():
+    for images, masks in splits_of(layout).values():
         assert len(find_pairs(tmp_path / images, tmp_path / masks, layout.pairing).records) == 12
-
-
-def test_tiles_in_numbered_folders_are_one_set(tmp_path: Path) -> None:
-    for i in range(3):
-        lay_out(tmp_path, {(f"set/Tile {i}/images", f"set/Tile {i}/masks"): PLAIN})
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": (".", ".")}
-    assert layout.pairing == Pairing(image_folder="images", mask_folder="masks")
 
 
 def test_a_copy_of_the_files_in_another_folder_is_left_out(tmp_path: Path) -> None:
@@ -791,9 +767,8 @@ def test_a_copy_of_the_files_in_another_folder_is_left_out(tmp_path: Path) -> No
         for i in range(4):
             for name in (f"{i}.tif", f"{i}_mask.tif"):
                 touch(tmp_path, f"{folder}/{name}").joinpath(f"{folder}/{name}").write_text(name)
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("kaggle", "kaggle")}
+    layout = layout_of(tmp_path)
+    assert splits_of(layout) == {"train": ("kaggle", "kaggle")}
     assert any(note.startswith("set/kaggle: a copy") for note in layout.notes)
 
 
@@ -809,15 +784,6 @@ def test_files_that_are_passed_over_keep_their_order(tmp_path: Path) -> None:
     names = [f"{letter}.png" for letter in "abcdefgh"]
     images, masks = folders(tmp_path, names, (*names, *(f"RO/{name}" for name in names)))
     assert [path.name for path in find_pairs(images, masks, NONE).unnamed] == names
-
-
-def test_an_unlabelled_test_set_is_left_out_with_a_note(tmp_path: Path) -> None:
-    lay_out(tmp_path, {("train/images", "train/masks"): PLAIN})
-    touch(tmp_path / "test" / "images", "x.jpg")
-    layout = find_layout(tmp_path)
-    assert layout is not None
-    assert layout.splits == {"train": ("train/images", "train/masks")}
-    assert any("test/images" in note and "1 images without masks, left out" in note for note in layout.notes)
 
 
 @pytest.mark.parametrize(
@@ -845,9 +811,8 @@ def test_real_data_sets_are_laid_out_and_pair_completely(name: str) -> None:
     root = SHARED / name
     if not root.is_dir():
         pytest.skip(f"{root} is not here")
-    layout = find_layout(root)
-    assert layout is not None
-    for images, masks in layout.splits.values():
+    layout = layout_of(root)
+    for images, masks in splits_of(layout).values():
         pairs = find_pairs(root / images, root / masks, layout.pairing)
         assert pairs.records
         assert (pairs.images_without_mask, pairs.masks_without_image, pairs.ambiguous) == ((), (), ())

@@ -15,10 +15,10 @@ from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from segtool.config import Pairing
+from segtool.config import Folders, Pairing
 from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name, guess_pairing, length_of
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
-from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, list_files, stem_of
+from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.folders import Place, Tree, holds, is_camera, parent_of, share, within
 from segtool.data.leftovers import meet, unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
@@ -45,19 +45,13 @@ PairingGuess = Callable[[Sequence[str], Sequence[str]], tuple[Pairing, int]]
 class Layout:
     """Where the images and masks of each split are."""
 
-    splits: dict[str, tuple[str, str]]
-    """Split -> folder of images, folder of masks, relative to the root with `/`; among train, val, test."""
+    splits: dict[str, Folders]
+    """Among train, val, test; with a pairing where names are not as that of all says."""
     pairing: Pairing
-    pairings: dict[str, Pairing]
-    """Of a split whose names are not as `pairing` says."""
     unused: tuple[str, ...]
     """Other folders that look like masks."""
     notes: tuple[str, ...]
     """What a person should know: splits left out, data sets beside this one."""
-
-    def pairing_of(self, split: str) -> Pairing:
-        """Returns how the images of a split find their masks."""
-        return self.pairings.get(split, self.pairing)
 
 
 class _Match(NamedTuple):
@@ -311,12 +305,10 @@ class _Finder:
     def _rank(self, match: _Match) -> tuple[object, ...]:
         images, masks = match.images, match.masks
         told = images.role == "images" and not is_camera(images.inner)  # `color` may hold masks in colour
-        lossless = self.tree.files_of(masks)[0].suffix.lower() not in JPEG_SUFFIXES
         return (
             not any(within(copy, place.path) for copy in self.tree.copies for place in (images, masks)),
             images.rest == masks.rest,
             masks.rank,
-            lossless,
             told or not self.candidates.is_flat(images),
             re.findall(r"\d+", images.shown) == re.findall(r"\d+", masks.shown),  # images_448 of masks_448
             images.role == "images",
@@ -337,8 +329,8 @@ class _Finder:
     def layout(self, found: dict[str, _Match]) -> Layout:
         """Returns the layout of the chosen matches, with notes on what is left out."""
         pairing = self._common(found)
-        splits = {split: (match.images.path, match.masks.path) for split, match in found.items()}
         own = {split: match.pairing for split, match in found.items() if self._told_apart(match, pairing)}
+        splits = {split: Folders(m.images.path, m.masks.path, pairing=own.get(split)) for split, m in found.items()}
         notes: list[str] = []
         only = found["train"].images
         if only.split and only.split != "train":
@@ -367,7 +359,7 @@ class _Finder:
             notes.append(f"files with {', '.join(kinds)} in their paths: further ones of the images, not used")
         apart = [path for path in self.tree.copies if not any(holds(place, path) for place in used)]
         notes += [f"{path}: a copy of other files here, left out" for path in apart[:4]]
-        return Layout(splits, pairing, own, unused, tuple(notes))
+        return Layout(splits, pairing, unused, tuple(notes))
 
     def _flat_places(self, used: Sequence[Place], parts: Sequence[tuple[Place, Place, Pairing]]) -> list[str]:
         """Returns the innermost places apart from those in use whose files hold values in areas, as masks do.

@@ -206,18 +206,15 @@ def _partners(root: Path, data: Data) -> dict[Path, Path | None]:
 
 def _of_folders(root: Path, layout: Layout) -> _Way:
     """Returns what a layout says, divided by lists where there are any and no folders do it."""
-    parts = {
-        split: Folders(images=images, masks=masks, pairing=layout.pairings.get(split))
-        for split, (images, masks) in layout.splits.items()
-    }
+    parts = layout.splits
     data = _divided(Data(root=str(root), pairing=layout.pairing), parts)
-    masks = frozenset(_masks_of(part, layout.pairing_of(split)) for split, part in parts.items())
+    masks = frozenset(_masks_of(part, part.pairing or layout.pairing) for part in parts.values())
     require_one_picture(root, data)
     require_no_better(root, data, layout.unused)
     notes = layout.notes
     if "val" not in parts:
         train = Places(data, root).of("train").pairs
-        pairing = layout.pairing_of("train")
+        pairing = data.train.pairing or layout.pairing
         found = find_split_lists(root, data.train, train, pairing)
         if "test" in parts:  # whose images may bear the names of others
             found = {split: part for split, part in found.items() if split != "test"} if "val" in found else {}
