@@ -10,7 +10,6 @@ from PIL import Image
 from scenes import (
     drive_along,
     lesion,
-    membranes,
     nuclei,
     objects,
     polyp,
@@ -139,14 +138,6 @@ def polyps_pranet(root: Path) -> None:
         for index, (image, mask) in enumerate(pairs(polyp, num, seed=len(part)), 1):
             save(root / part / names[0] / f"{index}.png", image)
             save(root / part / names[1] / f"{index}.png", binary(mask))
-
-
-@published(20, "index", [0, 255])
-def em_isbi(root: Path) -> None:
-    """ISBI 2012 as pictures: grey, 0 is the membrane."""
-    for index, (image, mask) in enumerate(pairs(membranes, 20, seed=9)):
-        save(root / "images" / f"{index}.png", image[..., 0])
-        save(root / "labels" / f"{index}.png", binary(mask))
 
 
 @published({"train": 20, "test": 12}, "index", [0, "1..255"])

@@ -133,17 +133,6 @@ def potsdam(root: Path) -> None:
         save(root / "5_Labels_all" / f"{stem}_label.tif", colored(mask, POTSDAM))
 
 
-@published(16, "index", [0, 255])
-def inria(root: Path) -> None:
-    """Inria buildings: `train/images`, `train/gt`, `test/images` alone."""
-    for city in ("austin", "chicago", "kitsap", "vienna"):
-        for index, (image, mask) in enumerate(pairs(aerial, 4, seed=400 + ord(city[0]), size=(128, 128)), 1):
-            save(root / "AerialImageDataset" / "train" / "images" / f"{city}{index}.tif", image)
-            save(root / "AerialImageDataset" / "train" / "gt" / f"{city}{index}.tif", binary(mask == 1))
-    for index, (image, _) in enumerate(pairs(aerial, 4, seed=33, size=(128, 128)), 1):
-        save(root / "AerialImageDataset" / "test" / "images" / f"tyrol-e{index}.tif", image)
-
-
 @published(24, "threshold", [0, 255], warns="JPEG")
 def water_bodies(root: Path) -> None:
     """Satellite water bodies: JPEG masks in grey, many sizes."""
@@ -170,15 +159,6 @@ def semantic_drone(root: Path) -> None:
     names = ["paved-area", "dirt", "grass", "gravel", "water"]
     rows = [f"{name}, {r}, {g}, {b}" for name, (r, g, b) in zip(names, colors, strict=True)]
     text(root / "class_dict_seg.csv", ["name, r, g, b", *rows])
-
-
-@published({"train": 16, "val": 6, "test": 6}, "index", [0, 255])
-def whu_building(root: Path) -> None:
-    """WHU buildings: `train/Image`, `train/Mask`; some tiles without a building."""
-    for part, num in (("train", 16), ("val", 6), ("test", 6)):
-        for index, (image, mask) in enumerate(pairs(aerial, num, seed=36 + num + len(part), size=(64, 64))):
-            save(root / "WHU" / part / "Image" / f"{index + num * 10}.tif", image)
-            save(root / "WHU" / part / "Mask" / f"{index + num * 10}.tif", binary(mask == 1) * (index % 5 > 0))
 
 
 @published(16, "threshold", [0, 255])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import crack, membranes, nuclei, objects, polyp, retina, roads, street
+from scenes import membranes, nuclei, objects, polyp, retina, roads, street
 
 from published.registry import (
     VOC_COLORS,
@@ -68,39 +68,6 @@ def isbi_stacks(root: Path) -> None:
         first.save(root / f"{name}.tif", save_all=True, append_images=rest)
 
 
-@unsupported(r"\.xml|XML")
-def monuseg_xml(root: Path) -> None:
-    """MoNuSeg as published: outlines in XML."""
-    for index, (image, _) in enumerate(pairs(nuclei, 6, seed=72)):
-        save(root / "Tissue Images" / f"TCGA-18-{index}.tif", image)
-        text(root / "Annotations" / f"TCGA-18-{index}.xml", "<Annotations/>")
-
-
-@unsupported(r"COCO")
-def coco_json(root: Path) -> None:
-    """COCO: polygons in one JSON."""
-    for index, (image, _) in enumerate(pairs(objects(2), 6, seed=73)):
-        save(root / "train" / f"{index:012d}.jpg", image)
-    text(root / "train" / "_annotations.coco.json", json.dumps({"images": [], "annotations": [], "categories": []}))
-
-
-@unsupported(r"labelme")
-def labelme_json(root: Path) -> None:
-    """labelme before its export: a JSON beside each image."""
-    for index, (image, _) in enumerate(pairs(objects(2), 6, seed=74)):
-        save(root / f"IMG_{index}.jpg", image)
-        text(root / f"IMG_{index}.json", json.dumps({"shapes": [], "imagePath": f"IMG_{index}.jpg"}))
-
-
-@unsupported(r"YOLO|polygons|\.txt")
-def yolo_txt(root: Path) -> None:
-    """YOLO: polygons in text files."""
-    for index, (image, _) in enumerate(pairs(objects(2), 6, seed=75)):
-        save(root / "train" / "images" / f"{index}.jpg", image)
-        text(root / "train" / "labels" / f"{index}.txt", "0 0.1 0.1 0.2 0.1 0.2 0.2\n")
-    text(root / "data.yaml", "names: [cat, dog]\n")
-
-
 @unsupported(r"several masks|masks of one image|a mask (for|per|of) (each|every) (part|object)")
 def celebamask(root: Path) -> None:
     """CelebAMask-HQ as published: a mask for each part of each face."""
@@ -120,38 +87,6 @@ def stanford_background(root: Path) -> None:
     text(root / "iccv09Data" / "horizons.txt", ["0000001 320 240 92"])
 
 
-@unsupported(r"MATLAB|\.mat")
-def crackforest_mat(root: Path) -> None:
-    """CrackForest as published: `image`, `groundTruth` as MATLAB's files."""
-    for index, (image, _) in enumerate(pairs(crack, 6, seed=871), 1):
-        save(root / "image" / f"{index:03d}.jpg", image)
-        (root / "groundTruth").mkdir(exist_ok=True)
-        (root / "groundTruth" / f"{index:03d}.mat").write_bytes(b"MATLAB 5.0 MAT-file")
-
-
-@unsupported(r"\.nii|NIfTI|volume")
-def nifti_volumes(root: Path) -> None:
-    """nnU-Net with volumes."""
-    for folder in ("imagesTr", "labelsTr"):
-        (root / "Task04_Hippocampus" / folder).mkdir(parents=True)
-        for index in range(4):
-            path = root / "Task04_Hippocampus" / folder / f"hippocampus_{index:03d}.nii.gz"
-            path.write_bytes(b"\x1f\x8b\x08\x00")
-
-
-@unsupported("nothing that says mask or label")
-def images_only(root: Path) -> None:
-    """A folder of photographs that nobody labelled."""
-    for index, (image, _) in enumerate(pairs(objects(2), 8, seed=872)):
-        save(root / f"IMG_{index:04d}.JPG", image, format="JPEG")
-
-
-@unsupported(r"empty|nothing|no image")
-def nothing(root: Path) -> None:
-    """An empty folder."""
-    root.mkdir()
-
-
 @unsupported(r"gtlumen, gtpolyp")
 def endoscene(root: Path) -> None:
     """EndoScene: `bbdd`, and a folder of masks for each class."""
@@ -168,14 +103,6 @@ def idrid(root: Path) -> None:
         truth = root / "2. All Segmentation Groundtruths" / "a. Training Set"
         save(truth / "1. Microaneurysms" / f"IDRiD_{index:02d}_MA.tif", binary(mask == 1))
         save(truth / "2. Haemorrhages" / f"IDRiD_{index:02d}_HE.tif", binary(mask == 2))
-
-
-@unsupported("Label Studio")
-def label_studio(root: Path) -> None:
-    """Label Studio's masks of brushes: named by tasks."""
-    for index, (image, mask) in enumerate(pairs(objects(1), 6, seed=962)):
-        save(root / "images" / f"{index * 7919:08x}-IMG_{index}.jpg", image)
-        save(root / "masks" / f"task-{index + 3}-annotation-{index + 9}-by-1-tag-cat-0.png", binary(mask))
 
 
 @unsupported("Label Studio")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,10 +25,10 @@ class Published:
     make: Callable[[Path], None]
     pairs: dict[str, int]
     encoding: str
-    classes: tuple[int | str | tuple[int, ...], ...]
+    classes: Sequence[int | str]
     """The first stored value or `#rrggbb` of each class, in any order."""
-    ignore: tuple[int | str, ...] = ()
-    names: tuple[str, ...] = ()
+    ignore: Sequence[int | str] = ()
+    names: Sequence[str] = ()
     """Names of classes that the set's own files tell."""
     nearest: bool = False
     masks: str = ""
@@ -47,39 +48,13 @@ UNSUPPORTED: dict[str, tuple[Callable[[Path], None], str]] = {}
 
 
 def published(
-    pairs: int | dict[str, int],
-    encoding: str,
-    classes: Iterable[int | str],
-    *,
-    ignore: Iterable[int | str] = (),
-    names: Iterable[str] = (),
-    nearest: bool = False,
-    masks: str = "",
-    images: str = "",
-    exif: str = "apply",
-    warns: str = "",
-    apart: str = "",
+    pairs: int | dict[str, int], encoding: str, classes: Iterable[int | str], **more: Any
 ) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
-    """Enters a maker into `PUBLISHED` with what `init` should find."""
+    """Enters a maker into `PUBLISHED` with what `init` should find, and `more` of it."""
 
     def enter(make: Callable[[Path], None]) -> Callable[[Path], None]:
-        name = make.__name__
         parts = {"train": pairs} if isinstance(pairs, int) else pairs
-        PUBLISHED[name] = Published(
-            name,
-            make,
-            parts,
-            encoding,
-            tuple(classes),
-            tuple(ignore),
-            tuple(names),
-            nearest=nearest,
-            masks=masks,
-            images=images,
-            exif=exif,
-            warns=warns,
-            apart=apart,
-        )
+        PUBLISHED[make.__name__] = Published(make.__name__, make, parts, encoding, tuple(classes), **more)
         return make
 
     return enter

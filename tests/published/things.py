@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import crack, drive_along, field, lesion, nuclei, objects, portrait, skyline, soft
+from scenes import crack, drive_along, field, nuclei, objects, portrait, skyline, soft
 
 from published.registry import (
     SIZE,
@@ -137,14 +137,6 @@ def duts(root: Path) -> None:
             save(root / f"DUTS-{part}" / f"DUTS-{part}-Mask" / f"{stem}.png", soft((mask > 0).astype(np.uint8), 0.7))
 
 
-@published(20, "index", [0, 255])
-def ecssd(root: Path) -> None:
-    """ECSSD: `images/0001.jpg`, `ground_truth_mask/0001.png`."""
-    for index, (image, mask) in enumerate(pairs(objects(1, most=2), 20, seed=54), 1):
-        save(root / "images" / f"{index:04d}.jpg", image)
-        save(root / "ground_truth_mask" / f"{index:04d}.png", binary(mask))
-
-
 @published({"train": 20, "test": 6}, "threshold", [0, 255])
 def portraits(root: Path) -> None:
     """Portraits: `training/00001.png` and `00001_matte.png` side by side; mattes."""
@@ -190,15 +182,6 @@ def cmp_facades(root: Path) -> None:
     text(root / "label_names.txt", ["background 1 1", "facade 2 2", "window 3 3", "door 4 4"])
 
 
-@published(20, "rgb", hexes(VOC_COLORS[:4]))
-def msrc(root: Path) -> None:
-    """MSRC: `Images/1_1_s.bmp`, `GroundTruth/1_1_s_GT.bmp` in colours."""
-    for index, (image, mask) in enumerate(pairs(objects(3, least=3, most=6), 20, seed=843), 1):
-        stem = f"{index % 4 + 1}_{index}_s"
-        save(root / "MSRC_ObjCategImageDatabase_v2" / "Images" / f"{stem}.bmp", image)
-        save(root / "MSRC_ObjCategImageDatabase_v2" / "GroundTruth" / f"{stem}_GT.bmp", colored(mask, VOC_COLORS))
-
-
 @published({"train": 18, "val": 6}, "index", [0, 1], apart=r"(bear|camel|kite|swan)")
 def davis(root: Path) -> None:
     """DAVIS: `JPEGImages/480p/bear/00000.jpg`, `Annotations/480p/bear/00000.png`; lists of sequences' names."""
@@ -231,16 +214,6 @@ def fasseg(root: Path) -> None:
         ):
             save(root / "V2" / f"{part}_RGB" / f"{index}.JPG", image, format="JPEG")
             save(root / "V2" / f"{part}_Labels" / f"{index}.JPG", colored(mask, FACE), format="JPEG")
-
-
-@published({"train": 14, "test": 6}, "index", [0, 255])
-def medetec(root: Path) -> None:
-    """Medetec wounds: `train`, `test` with `images` and `labels`, all resized to squares."""
-    for part, num in (("train", 14), ("test", 6)):
-        for index, (image, mask) in enumerate(pairs(lesion, num, seed=850 + num, size=(64, 64))):
-            stem = f"foot-ulcer-{index + num * 10:04d}"
-            save(root / "Medetec_foot_ulcer_224" / part / "images" / f"{stem}.png", image)
-            save(root / "Medetec_foot_ulcer_224" / part / "labels" / f"{stem}.png", binary(mask))
 
 
 @published(24, "index", [0, "1..255"], masks="_label", images="_rgb")

@@ -64,16 +64,6 @@ def transparent(root: Path) -> None:
         save(root / "masks" / f"item {index}.png", with_palette(mask, VOC_COLORS))
 
 
-@published({"train": 16, "val": 4, "test": 4}, "index", [0, 1, 2, 3, 4, 5])
-def stems_in_lists(root: Path) -> None:
-    """`images`, `masks` and lists of stems in `splits`."""
-    for index, (image, mask) in enumerate(pairs(street, 24, seed=65)):
-        save(root / "images" / f"{index:04d}.jpg", image)
-        save(root / "masks" / f"{index:04d}.png", mask)
-    for split, numbers in (("train", range(16)), ("val", range(16, 20)), ("test", range(20, 24))):
-        text(root / "splits" / f"{split}.txt", [f"{number:04d}" for number in numbers])
-
-
 @published(40, "index", [0, 1, 2, 3, 4, 5], apart=r"(seq[0-9]+)")
 def video_frames(root: Path) -> None:
     """Frames of four videos in one folder: neighbours must stay on one side of the split."""
@@ -165,17 +155,6 @@ def copies_beside(root: Path) -> None:
 
 
 @published(12, "index", [0, 255])
-def pairs_in_csv(root: Path) -> None:
-    """Names that have nothing in common, and a table that says which belong together."""
-    rows = ["filename,label_file,fold"]
-    for index, (image, mask) in enumerate(pairs(objects(1), 12, seed=900)):
-        save(root / "raw" / f"{index * 37 % 100:03d}.png", image)
-        save(root / "ann" / f"L{index:02d}.png", binary(mask))
-        rows.append(f"raw/{index * 37 % 100:03d}.png,ann/L{index:02d}.png,{index % 3}")
-    text(root / "pairs.csv", rows)
-
-
-@published(12, "index", [0, 255])
 def a_folder_an_image(root: Path) -> None:
     """`000/image.png`, `000/mask.png`."""
     for index, (image, mask) in enumerate(pairs(objects(1), 12, seed=901)):
@@ -189,12 +168,3 @@ def zeros_before_numbers(root: Path) -> None:
     for index, (image, mask) in enumerate(pairs(objects(1), 12, seed=902)):
         save(root / "images" / f"img_{index:03d}.jpg", image)
         save(root / "masks" / f"{index}.png", binary(mask))
-
-
-@published(14, "index", [0, 255])
-def half_labelled(root: Path) -> None:
-    """6 of 20 images have no mask yet."""
-    for index, (image, mask) in enumerate(pairs(objects(1), 20, seed=903)):
-        save(root / "images" / f"{index:03d}.jpg", image)
-        if index < 14:
-            save(root / "masks" / f"{index:03d}.png", binary(mask))
