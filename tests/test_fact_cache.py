@@ -145,6 +145,22 @@ def test_entries_of_vanished_files_go(tmp_path: Path, home: Path, monkeypatch: p
         assert [path for _, path in cache.recall((ImageFacts, path) for path in paths)] == paths[1:]
 
 
+def test_entries_of_many_vanished_files_go_in_no_more_steps_each_than_those_of_few(tmp_path: Path, home: Path) -> None:
+    def steps(count: int) -> int:
+        paths = [tmp_path / str(count) / f"{index}.png" for index in range(count)]
+        entries = [(kind, path, (1, 10**18), b"-") for kind in (ImageFacts, MaskFacts) for path in paths]
+        taken = []
+        with FactCache() as cache:
+            cache.recall((kind, path) for kind, path, _, _ in entries)
+            cache.keep(entries)
+            cache._database.set_progress_handler(lambda: taken.append(1), 100)  # of SQLite's instructions
+            cache.forget_vanished()
+            assert not cache._database.execute("SELECT count(*) FROM facts").fetchone()[0]
+        return len(taken)
+
+    assert steps(400) <= 5 * steps(100)
+
+
 def test_folders_that_nobody_looked_at_for_long_go(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = pictures(tmp_path / "old"), pictures(tmp_path / "new")
     look_at_images(old, max_pixels=10**8)

@@ -70,10 +70,11 @@ class FactCache(UserCache):
         today = int(time.time() // 86400)
         with self._tolerant(), self._database as database:
             for folder, key in self._folders.items():
-                names = [name for (name,) in database.execute("SELECT name FROM facts WHERE folder = ?", (key,))]
+                kept = database.execute("SELECT kind, name FROM facts WHERE folder = ?", (key,)).fetchall()
                 there = {os.fsencode(entry) for entry in _listed(folder + os.sep)}
-                gone = [(key, name) for name in names if name not in there]
-                database.executemany("DELETE FROM facts WHERE folder = ? AND name = ?", gone)
+                gone = [(key, kind, name) for kind, name in kept if name not in there]
+                # By the whole key: a search without the kind goes through the folder for each, 11 s of 20,000 files.
+                database.executemany("DELETE FROM facts WHERE folder = ? AND kind = ? AND name = ?", gone)
                 database.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (key, today))
             unused = "SELECT folder FROM folders WHERE day < ?"
             database.execute(f"DELETE FROM facts WHERE folder IN ({unused})", (today - UNUSED_DAYS,))
