@@ -28,6 +28,7 @@ ALIKE, ALIKE_SLOPES = 0.8, 0.5  # the same of the thumbnails laid exactly, and o
 BEYOND = 0.02  # of a side, by which a part may seem to lie beyond the whole
 LACKING = 0.02  # of a side, least that it lacks; frames of a moving camera lack nothing, but show something new
 STEPS = 5  # of laying exactly
+TOGETHER = 256  # pictures that are laid at a time, which stay in the processor's cache
 FINE = 128  # pixels a side of pictures that are read again
 PARTS = 8  # to a side, which are compared one by one
 DETAIL = 5  # pixels, the mean of which is no detail
@@ -108,16 +109,10 @@ def likely_parts(
     thumbnails = np.stack([image.thumbnail for image in images]).astype(np.float32)
     wholes, parts, lines, ways = _best_boxes(thumbnails, usable, pairs, turned=turned)
     usual = _Usual(thumbnails[usable])
-    aims = turn(thumbnails[parts], ways)
-    fits = _alike(usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(aims))
-    likely = fits >= LIKELY
-    wholes, parts, lines, aims, ways = wholes[likely], parts[likely], lines[likely], aims[likely], ways[:, likely]
-    lines = _lay(thumbnails[wholes], aims, lines)
-    cut, aims = usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(aims)
-    alike = _alike(cut, aims)
-    found = (alike >= ALIKE) & (_alike(slopes_of_maps(cut), slopes_of_maps(aims)) >= ALIKE_SLOPES)
-    rows = zip(wholes[found].tolist(), parts[found].tolist(), lines[found], alike[found], ways.T[found], strict=True)
-    laid = [Part(whole, part, _box(line), float(fit), tuple(way.tolist())) for whole, part, line, fit, way in rows]
+    laid = []
+    for first in range(0, len(parts), TOGETHER):
+        some = slice(first, first + TOGETHER)
+        laid += _laid(usual, thumbnails, wholes[some], parts[some], lines[some], ways[:, some])
     return [part for part in laid if _lies_within(part.box) and (turned or part.lacks_margins)]
 
 
@@ -216,6 +211,22 @@ def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------- laying exactly
+
+
+def _laid(
+    usual: _Usual, thumbnails: np.ndarray, wholes: np.ndarray, parts: np.ndarray, lines: np.ndarray, ways: np.ndarray
+) -> list[Part]:
+    """Returns those of some pictures, as of `_best_boxes`, that are parts of others once they are laid exactly."""
+    aims = turn(thumbnails[parts], ways)
+    fits = _alike(usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(aims))
+    likely = fits >= LIKELY
+    wholes, parts, lines, aims, ways = wholes[likely], parts[likely], lines[likely], aims[likely], ways[:, likely]
+    lines = _lay(thumbnails[wholes], aims, lines)
+    cut, aims = usual.standing_out(_cut(thumbnails[wholes], lines)), usual.standing_out(aims)
+    alike = _alike(cut, aims)
+    found = (alike >= ALIKE) & (_alike(slopes_of_maps(cut), slopes_of_maps(aims)) >= ALIKE_SLOPES)
+    rows = zip(wholes[found].tolist(), parts[found].tolist(), lines[found], alike[found], ways.T[found], strict=True)
+    return [Part(whole, part, _box(line), float(fit), tuple(way.tolist())) for whole, part, line, fit, way in rows]
 
 
 def _lines(box: tuple[tuple[float, float], tuple[float, float]], side: int) -> np.ndarray:
