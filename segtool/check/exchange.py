@@ -81,11 +81,13 @@ def _seen(
     rows, columns = np.indices((SIDE, SIDE)).reshape(2, -1) * (2 / (SIDE - 1)) - 1
     frame = np.maximum(abs(rows), abs(columns)) == 1
     places = np.stack([np.ones(SIDE**2), rows, abs(columns), rows**2 + columns**2, frame], 1).astype(np.float32)
-    differs = np.zeros(classes.shape, np.float32)
+    differs = np.zeros(classes.shape, bool)
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
         apart = classes[one] != classes[other]
-        differs[one][apart] = differs[other][apart] = 1
-    maps = [values.reshape(len(classes), -1) for values in (_standard(thumbnails), _standard(edges), differs)]
+        differs[one] |= apart
+        differs[other] |= apart
+    looks = (_standard(thumbnails), _standard(edges), differs.astype(np.float32))
+    maps = [values.reshape(len(classes), -1) for values in looks]
     flat = classes.reshape(len(classes), -1)
     counted = np.count_nonzero(flat < num_classes, axis=1)
     found = []
