@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -505,6 +506,16 @@ def test_a_training_points_to_the_test_split_only_where_there_is_one(
     without = segtool("train", run_directory, "--run", tmp_path / "run", "--set=data.test=null")
     assert (without.code, without.err.count("so it flatters)")) == (0, 1)
     assert "so it flatters; see test)" in (run_directory / "train.log").read_text()
+
+
+def test_a_training_without_held_out_images_names_an_evaluation_that_works(
+    segtool: Command, run_directory: Path, data: Path, tmp_path: Path
+) -> None:
+    held = ("--set=data.test=null", "--set=data.val=null", "--set=data.split.val=0", f"--set=data.root={data}")
+    ended = segtool("train", run_directory, "--run", tmp_path / "run", *held)
+    command = re.search(r"^next: segtool (eval \S+ --split train);", ended.err, re.MULTILINE)
+    assert command, ended.err
+    assert segtool(*command[1].split(), "--json").code == 0
 
 
 @pytest.mark.parametrize("command", ["eval", "predict"])

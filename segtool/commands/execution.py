@@ -53,7 +53,8 @@ def execute(
     if progress.best is not None:
         test = "; see test" if work.records.get("test") else ""
         reporter.say(f"best mIoU on val: {100 * progress.best:.2f} % (it chose the checkpoint, so it flatters{test})")
-    reporter.say(f"next: segtool eval {quoted}; segtool predict {quoted} IMAGES --out MASKS --overlay")
+    split = "" if work.records.get("val") or work.records.get("test") else " --split train"
+    reporter.say(f"next: segtool eval {quoted}{split}; segtool predict {quoted} IMAGES --out MASKS --overlay")
 
 
 def follow(orders: Mapping[str, Any], world: World, device: str) -> None:
