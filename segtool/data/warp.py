@@ -116,10 +116,12 @@ def _read_between(image: NDArray, places: NDArray[np.float32], fill: NDArray[np.
         padding_mode="border",
         align_corners=False,
     )
-    crop = read[0].numpy().transpose(1, 2, 0)
-    crop = (crop + np.float32(0.5)).astype(np.uint8, order="C") if image.dtype == np.uint8 else crop.copy()
-    crop[~_inside(places, size)] = as_stored(fill, image.dtype)
-    return crop
+    planes = read[0].numpy()
+    planes = (planes + np.float32(0.5)).astype(np.uint8) if image.dtype == np.uint8 else planes
+    outside = ~_inside(places, size)
+    for plane, color in zip(planes, as_stored(fill, image.dtype), strict=True):
+        np.copyto(plane, color, where=outside)
+    return _interleaved(planes)
 
 
 def _read_nearest(mask: NDArray[np.uint8], places: NDArray[np.float32]) -> NDArray[np.uint8]:
