@@ -98,17 +98,15 @@ def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
         chosen.append((image, mask))
     if len(chosen) < MIN_PAIRS:  # as of photographs of 12 megapixels
         return
-    found = in_threads(lambda pair: _surface(survey, *pair), chosen)
-    surfaces = [surface for surface in found if surface is not None]
-    names = [mask.path for (_, mask), surface in zip(chosen, found, strict=True) if surface is not None]
-    if shift := common_shift(surfaces):
+    read = in_threads(lambda pair: _surface(survey, *pair), chosen)
+    found = {mask.path: surface for (_, mask), surface in zip(chosen, read, strict=True) if surface is not None}
+    if shift := common_shift(list(found.values())):
         yield Finding(
             "SEG210",
             "warning",
-            f"the masks lie beside what they outline: the {len(surfaces)} looked at fit better in the mean when moved",
-            len(surfaces),
-            few_names(survey, names),
-            f"{survey.name(names[0])}: pixels to move by, {way_of(shift)}",
+            f"the masks lie beside what they outline: the {len(found)} looked at fit better in the mean when moved",
+            *counted(survey, found),
+            f"{survey.name(next(iter(found)))}: pixels to move by, {way_of(shift)}",
             "look at an image with its mask laid over it, and export the masks again, or move them by as much",
         )
 

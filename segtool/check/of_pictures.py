@@ -177,43 +177,35 @@ def _disagreement(survey: Survey, one: MaskFacts, other: MaskFacts) -> tuple[flo
 
 
 @a_check
-def files_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG504: one image file in two splits, as where lists overlap."""
-    where: dict[Path, list[str]] = defaultdict(list)
+def splits_apart(survey: Survey) -> Iterator[Finding]:
+    """SEG501: the same picture in two splits, so that a score tells what was learned by heart; SEG504: as one file."""
+    files: dict[Path, list[str]] = defaultdict(list)
+    pictures: dict[str, dict[str, Path]] = defaultdict(dict)
     for split, records in survey.records.items():
         for path in dict.fromkeys(record.image for record in records):
-            where[path].append(split)
-    shared = [path for path, splits in where.items() if len(splits) > 1]
+            files[path].append(split)
+            facts = survey.images[path]
+            if not facts.error and not facts.plain:
+                pictures[facts.digest].setdefault(split, path)
+    shared = [path for path, splits in files.items() if len(splits) > 1]
+    leaks = [places for places in pictures.values() if len(set(places.values())) > 1]
     if shared:
         yield Finding(
             "SEG504",
             "warning",
             f"{num(shared, 'image')} in two splits",
             *counted(survey, shared),
-            f"{survey.name(shared[0])} is in {' and in '.join(where[shared[0]])}",
+            f"{survey.name(shared[0])} is in {' and in '.join(files[shared[0]])}",
             "take them out of all splits but one: scores on known pictures are too high",
         )
-
-
-@a_check
-def splits_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG501: the same picture in two splits, so that a score tells what was learned by heart."""
-    where: dict[str, dict[str, Path]] = defaultdict(dict)
-    for split, records in survey.records.items():
-        for record in records:
-            facts = survey.images[record.image]
-            if not facts.error and not facts.plain:
-                where[facts.digest].setdefault(split, record.image)
-    leaks = [places for places in where.values() if len(set(places.values())) > 1]
     if leaks:
-        first = leaks[0]
         yield Finding(
             "SEG501",
             "warning",
             f"{num(leaks, 'picture')} in two splits, equal in every pixel",
             len(leaks),
             few_names(survey, [path for places in leaks for path in places.values()]),
-            " = ".join(f"{survey.name(path)} ({split})" for split, path in first.items()),
+            " = ".join(f"{survey.name(path)} ({split})" for split, path in leaks[0].items()),
             "remove them from all splits but one: scores on known pictures are too high",
         )
 

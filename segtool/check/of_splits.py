@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -34,18 +33,15 @@ def classes_occur(survey: Survey) -> Iterator[Finding]:
     """SEG401, SEG402: classes that never occur in the training, validation or test masks."""
     train = survey.class_pixels("train")
     if train.any() and _all_known(survey, "train"):
-        absent = [name for name, pixels in zip(survey.labels.names, train, strict=True) if not pixels]
-        yield from _absent(
-            survey, "SEG401", "train", absent, "the network cannot learn them; label some, or remove the classes"
-        )
+        remedy = "the network cannot learn them; label some, or remove the classes"
+        yield from _absent(survey, "SEG401", "train", np.flatnonzero(train == 0).tolist(), remedy)
     for split in ("val", "test"):
         here = survey.class_pixels(split)
         if here.any() and _all_known(survey, split):
-            rows = zip(survey.labels.names, here, train, strict=True)
-            absent = [name for name, pixels, taught in rows if taught and not pixels]
-            excused = [name for name in absent if split == "test" or _is_scarce(survey, name)]
+            absent = np.flatnonzero((here == 0) & (train > 0)).tolist()
+            excused = [index for index in absent if split == "test" or _is_scarce(survey, index)]
             remedy = "their scores are null there; another split may hold them"
-            yield from _absent(survey, "SEG402", split, [name for name in absent if name not in excused], remedy)
+            yield from _absent(survey, "SEG402", split, [index for index in absent if index not in excused], remedy)
             yield from _absent(survey, "SEG402", split, excused, remedy, "note")
 
 
@@ -54,35 +50,31 @@ def _all_known(survey: Survey, split: str) -> bool:
     return not any(use.unknown for use in survey.uses_of(split))
 
 
-def _is_scarce(survey: Survey, name: str) -> bool:
+def _is_scarce(survey: Survey, index: int) -> bool:
     """Whether a split by chance cannot be blamed: few images have the class, or few validate."""
-    index = survey.labels.names.index(name)
     having = sum(bool(use.pixels[index]) for use in survey.uses_of("train"))
     return survey.data.val is None and (having < SCARCE or len(survey.records["val"]) < FEW_PAIRS)
 
 
 def _absent(
-    survey: Survey, code: str, split: str, absent: list[str], remedy: str, severity: Severity = "warning"
+    survey: Survey, code: str, split: str, absent: list[int], remedy: str, severity: Severity = "warning"
 ) -> Iterator[Finding]:
     if absent:
-        listed = ", ".join(shown(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")
+        names = [shown(survey.labels.names[index]) for index in absent]
+        listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         what = num(absent, "class", "classes")
         verb = "occurs" if len(absent) == 1 else "occur"
         message = f"{what} never {verb} in the {split} masks: {listed}"
         files, alone = _holders(survey, absent)
-        example = f"{shown(absent[0])}: 0 pixels in {split}{alone}"
+        example = f"{names[0]}: 0 pixels in {split}{alone}"
         yield Finding(code, severity, message, len(absent), files, example, remedy)
 
 
-def _holders(survey: Survey, names: list[str]) -> tuple[tuple[str, ...], str]:
+def _holders(survey: Survey, classes: list[int]) -> tuple[tuple[str, ...], str]:
     """Returns the masks that alone hold one of these classes, which may be a slip, and a clause of the first class."""
-    places = [survey.labels.names.index(name) for name in names]
-    holders: dict[str, list[Path]] = {name: [] for name in names}
-    for path, use in survey.uses.items():
-        for place in np.flatnonzero(use.pixels[places]).tolist():
-            holders[names[place]].append(path)
-    single = {name: paths[0] for name, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
-    alone = f", and all that there are in {survey.name(single[names[0]])}" if names[0] in single else ""
+    holders = {index: [path for path, use in survey.uses.items() if use.pixels[index]] for index in classes}
+    single = {index: paths[0] for index, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
+    alone = f", and all that there are in {survey.name(single[classes[0]])}" if classes[0] in single else ""
     return few_names(survey, list(dict.fromkeys(single.values()))), alone
 
 
@@ -91,10 +83,10 @@ def classes_not_rare(survey: Survey) -> Iterator[Finding]:
     """SEG403: classes that cover hardly anything of the training masks."""
     train = survey.class_pixels("train")
     shares = train / max(1, int(train.sum()))
-    rare = [index for index in range(len(shares)) if 0 < shares[index] < RARE_SHARE]
+    rare = np.flatnonzero((shares > 0) & (shares < RARE_SHARE)).tolist()
     if rare:
         parts = [f"{shown(survey.labels.names[index])} {100 * shares[index]:.2g} %" for index in rare]
-        files, alone = _holders(survey, [survey.labels.names[index] for index in rare])
+        files, alone = _holders(survey, rare)
         yield Finding(
             "SEG403",
             "note",
