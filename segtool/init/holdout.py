@@ -45,11 +45,15 @@ class _Division:
     """One way to divide the pairs."""
 
     split: Split
+    sequences: Sequences | None
+    """What stays together."""
     parts: dict[str, list[Record]]
     leaks: NDArray[np.intp]
     """Pairs of equal pictures with one in each of two parts, by the places of their records, n 2."""
     classes: tuple[int, int]
     """Classes that occur in train, and in the other parts together."""
+    tried: int = 1
+    """Divisions of which this is the best."""
 
     @property
     def rank(self) -> tuple[int, int, int]:
@@ -77,9 +81,9 @@ class _Pool:
         """Returns which classes occur in the masks of some of them, n K."""
         return self.rows[[self._places[record] for record in records]]
 
-    def best(self, sequences: Sequences | None) -> tuple[_Division, int]:
+    def best(self, sequences: Sequences | None) -> _Division:
         """Returns the first division that puts the most classes into train, the fewest equal pictures on two sides, and
-        the most classes into the other parts, and how many were tried.
+        the most classes into the other parts.
 
         Those with `stratify` come first, if classes are rare; one without has to be better, as with two images of a
         class.
@@ -89,25 +93,25 @@ class _Pool:
         ways = [Split(seed=seed, group=sequences.pattern if sequences else None) for seed in range(NUM_SEEDS)]
         if (self.rows.mean(0) < 0.98).any() and num_classes > 1:
             ways = [replace(way, stratify=True) for way in ways[:NUM_STRATIFIED]] + ways
-        best, tried = self._divided(ways[0]), 1
+        best, tried = self._divided(ways[0], sequences), 1
         while (len(best.leaks) or best.classes != most) and tried < len(ways):
-            best = max(best, self._divided(ways[tried]), key=lambda division: division.rank)
+            best = max(best, self._divided(ways[tried], sequences), key=lambda division: division.rank)
             tried += 1
-        return best, tried
+        return replace(best, tried=tried)
 
     def misses(self, division: _Division) -> float:
         """Returns by how many pairs in all the parts that are held out miss their shares."""
         wanted = {name: share * len(self.records) for name, share in self.shares.items()}
         return sum(abs(len(division.parts[name]) - count) for name, count in wanted.items())
 
-    def _divided(self, split: Split) -> _Division:
+    def _divided(self, split: Split, sequences: Sequences | None) -> _Division:
         parts = hold_out(self.records, self.shares, split, self.presence)
         part_of = np.zeros(len(self.records), int)
         for index, part in enumerate(parts.values()):
             part_of[[self._places[record] for record in part]] = index
         crossing = self.twins[part_of[self.twins[:, 0]] != part_of[self.twins[:, 1]]]
         seen = [int(self.rows[part_of == index].any(0).sum()) for index in range(len(parts))]
-        return _Division(split, parts, crossing, (seen[0], sum(seen[1:])))
+        return _Division(split, sequences, parts, crossing, (seen[0], sum(seen[1:])))
 
 
 def choose_split(
@@ -137,24 +141,23 @@ def choose_split(
     pictures = np.where(looks.usable[:, None], looks.thumbnails, 0)
     sequences = find_sequences(stems, pictures, parts=len(shares) + 1)
     pool = _Pool(records, shares, _rows(records, masks, guess), _twins(seen, looks))
-    best, tried = pool.best(sequences)
+    best = pool.best(sequences)
     if len(best.leaks):
         for way in _of_like_pictures(stems, len(shares) + 1, blocks=sequences is None):
-            other, tried_too = pool.best(way)
+            other = pool.best(way)
             if other.rank > best.rank and 2 * len(other.leaks) <= len(best.leaks):
-                sequences, best, tried = way, other, tried_too
-    if sequences:  # whole groups overshoot: of 8 patients 15 % are two
+                best = other
+    if best.sequences:  # whole groups overshoot: of 8 patients 15 % are two
         smaller = {name: round(share * SMALLER, 2) for name, share in shares.items()}
-        other, tried_too = replace(pool, shares=smaller).best(sequences)
+        other = replace(pool, shares=smaller).best(best.sequences)
         if other.rank >= best.rank and pool.misses(other) < pool.misses(best):
-            shares, best, tried = smaller, other, tried_too
+            shares, best = smaller, other
     chosen: dict[str, float | int | str | bool] = {**shares, "seed": best.split.seed}
     if best.split.group:
         chosen["group"] = best.split.group
     if best.split.stratify:
         chosen["stratify"] = True
-    reason = _reason(pool, best, sequences, tried)
-    return SplitChoice(len(best.parts["train"]), chosen, reason, len(best.parts["val"]))
+    return SplitChoice(len(best.parts["train"]), chosen, _reason(pool, best), len(best.parts["val"]))
 
 
 def _of_like_pictures(stems: Sequence[str], parts: int, *, blocks: bool) -> Iterator[Sequences]:
@@ -175,7 +178,7 @@ def _of_like_pictures(stems: Sequence[str], parts: int, *, blocks: bool) -> Iter
     for pattern, reason in ways.items():
         groups = group_stems(stems, pattern)
         if groups and parts < len(groups) < len(stems) and max(map(len, groups.values())) <= MOST * len(stems):
-            yield Sequences(pattern, len(groups), reason)
+            yield Sequences(pattern, reason)
 
 
 def _twins(images: Sequence[ImageFacts], looks: Looks) -> NDArray[np.intp]:
@@ -198,29 +201,28 @@ def _rows(records: Sequence[Record], masks: Mapping[Path, MaskFacts], guess: Gue
     return np.stack([none if facts.error else decoder.use(facts).pixels > 0 for facts in known])
 
 
-def _reason(pool: _Pool, best: _Division, sequences: Sequences | None, tried: int) -> str:
+def _reason(pool: _Pool, best: _Division) -> str:
     stems = [record.stem for record in pool.records]
     counts = ", ".join(f"{len(part)} to {name}" for name, part in best.parts.items())
     told = [f"No folder for validation: {counts}."]
-    if sequences:
-        groups = group_stems(stems, sequences.pattern) or {}
-        example = next(iter(groups))
+    if best.sequences:
+        groups = group_stems(stems, best.sequences.pattern) or {}
         told.append(
-            f"What `group` matches stays together, {sequences.num_groups} groups such as {shown(example)}: "
-            f"{sequences.reason}. Apart, they would let the scores know what was trained on."
+            f"What `group` matches stays together, {len(groups)} groups such as {shown(next(iter(groups)))}: "
+            f"{best.sequences.reason}. Apart, they would let the scores know what was trained on."
         )
     else:
         told.append("Where several images show one thing (a video, a patient), `group` keeps them together.")
     if best.split.stratify:
         told.append("`stratify` gives each part its share of the images with each class.")
     if best.split.seed:
-        told.append(f"Seed {best.split.seed} is the best of {tried} tries, by the classes in each part.")
+        told.append(f"Seed {best.split.seed} is the best of {best.tried} tries, by the classes in each part.")
     if len(best.leaks):
         one, other = best.leaks[0]
         told.append(
             f"LOOK: {len(best.leaks)} pairs of nearly equal pictures are in two parts, such as "
             f"{shown(stems[one])} and {shown(stems[other])}; give such images names that `group` can hold together."
         )
-    elif len(pool.twins) and not sequences:
+    elif len(pool.twins) and not best.sequences:
         told.append(f"{len(pool.twins)} pairs of nearly equal pictures are in one part each.")
     return " ".join(told)

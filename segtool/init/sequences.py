@@ -33,7 +33,6 @@ class Sequences:
     """A regular expression for `data.split.group`, and what speaks for it."""
 
     pattern: str
-    num_groups: int
     reason: str
     """A clause: `frames of one scene each, by their names`."""
 
@@ -71,7 +70,7 @@ def find_sequences(stems: Sequence[str], pictures: np.ndarray | None, *, parts: 
         if groups is None or not _is_divisible(groups, len(stems), parts):
             continue
         if reason := _evidence(kind, groups, stems, pictures):
-            return Sequences(_simplified(pattern, groups, stems), len(groups), reason)
+            return Sequences(_simplified(pattern, groups, stems), reason)
     return _blocks(stems, pictures, parts)
 
 
@@ -221,9 +220,6 @@ def _blocks(stems: Sequence[str], pictures: np.ndarray | None, parts: int) -> Se
         groups = group_stems(stems, pattern)
         if groups and len(groups) >= max(2 * parts, 6) and len(groups) < len(stems) / 2:
             size = len(stems) // len(groups)
-            return Sequences(
-                pattern,
-                len(groups),
-                f"consecutive images ({evidence}), cut into {len(groups)} blocks of about {size} in a row",
-            )
+            reason = f"consecutive images ({evidence}), cut into {len(groups)} blocks of about {size} in a row"
+            return Sequences(pattern, reason)
     return None
