@@ -36,46 +36,31 @@ _EXPECTED = (
     "hand, and `pairing:` where names differ"
 )
 _OTHER_PICTURES = {
-    ".mat": "MATLAB files",
-    ".npy": "NumPy arrays",
-    ".npz": "NumPy arrays",
-    ".nii": "NIfTI volumes",
-    ".nii.gz": "NIfTI volumes",
-    ".mha": "MetaImage volumes",
-    ".mhd": "MetaImage volumes",
-    ".nrrd": "NRRD volumes",
-    ".dcm": "DICOM files",
-    ".pgm": "PGM images",
-    ".ppm": "PPM images",
-    ".pbm": "PBM images",
-    ".h5": "HDF5 files",
-    ".hdf5": "HDF5 files",
-    ".tfrecord": "TFRecord files",
-    ".tfrec": "TFRecord files",
-    ".img": "raw or Analyze images",
-    ".geojson": "outlines on a map",
-    ".gz": "compressed files",
-    ".zip": "archives",
-    ".tar": "archives",
-    ".tgz": "archives",
-    ".7z": "archives",
-    ".rar": "archives",
-    ".parquet": "Parquet tables",
-    ".ndjson": "labels as lines of JSON",
-    ".jsonl": "labels as lines of JSON",
-    ".pkl": "pickles",
-    ".shp": "outlines on a map",
-    ".czi": "microscope files",
-    ".nd2": "microscope files",
-    ".lif": "microscope files",
-    ".svs": "whole-slide images",
-    ".jp2": "JPEG 2000 images",
-    ".heic": "HEIC photographs",
-    ".webm": "videos",
-    ".mp4": "videos",
-    ".avi": "videos",
+    "MATLAB files": (".mat",),
+    "NumPy arrays": (".npy", ".npz"),
+    "NIfTI volumes": (".nii", ".nii.gz"),
+    "MetaImage volumes": (".mha", ".mhd"),
+    "NRRD volumes": (".nrrd",),
+    "DICOM files": (".dcm",),
+    "PGM images": (".pgm",),
+    "PPM images": (".ppm",),
+    "PBM images": (".pbm",),
+    "HDF5 files": (".h5", ".hdf5"),
+    "TFRecord files": (".tfrecord", ".tfrec"),
+    "raw or Analyze images": (".img",),
+    "outlines on a map": (".geojson", ".shp"),
+    "compressed files": (".gz",),
+    "archives": (".zip", ".tar", ".tgz", ".7z", ".rar"),
+    "Parquet tables": (".parquet",),
+    "labels as lines of JSON": (".ndjson", ".jsonl"),
+    "pickles": (".pkl",),
+    "microscope files": (".czi", ".nd2", ".lif"),
+    "whole-slide images": (".svs",),
+    "JPEG 2000 images": (".jp2",),
+    "HEIC photographs": (".heic",),
+    "videos": (".webm", ".mp4", ".avi"),
 }
-_PACKED = (".gz", ".zip", ".tar", ".tgz", ".7z", ".rar")
+_PACKED = ("compressed files", "archives")
 _IN_JSON = (
     (('"annotations"', '"categories"'), "outlines in COCO's format", _MASKS),
     (('"segmentation"', '"bbox"'), "outlines in COCO's format", _MASKS),
@@ -137,10 +122,11 @@ def other_pictures(root: Path) -> str:
 
 
 def _kind_of_other_pictures(look: _Look) -> str:
-    for suffix, name in _OTHER_PICTURES.items():
-        if look.by_suffix.get(suffix):
-            if suffix in _PACKED:
-                return f"{name} ({suffix}). Unpack them, and come again"
+    for name, suffixes in _OTHER_PICTURES.items():
+        suffix = next(filter(look.by_suffix.get, suffixes), None)
+        if suffix and name in _PACKED:
+            return f"{name} ({suffix}). Unpack them, and come again"
+        if suffix:
             return (
                 f"{name} ({suffix}) are not read. Convert them: images to PNG or TIFF, masks to PNG that hold each "
                 "pixel's class"

@@ -97,10 +97,8 @@ def _files(root: Path) -> Iterator[Path]:
             if path.suffix.lower() in readable and _tells(path.name) and is_small(path, MAX_BYTES):
                 yield path
     count = 0
-    for folder, folders, names in os.walk(root):
-        depth = len(Path(folder).relative_to(root).parts)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")) and depth < MAX_DEPTH)
-        paths = [Path(folder) / name for name in sorted(names) if os.path.splitext(name)[1].lower() in readable[:-1]]
+    for folder, names in walk(root, MAX_DEPTH):
+        paths = [folder / name for name in names if os.path.splitext(name)[1].lower() in readable[:-1]]
         for path in paths[:MAX_FILES]:  # more are outlines, a file for each image
             count += 1
             is_seen = path.parent == root and _tells(path.name)
@@ -114,6 +112,15 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
+
+
+def walk(root: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
+    """Yields a root and the folders down to a depth below it, each with its files' names, the outer ones first."""
+    for path, folders, files in os.walk(root):
+        folder = Path(path)
+        is_last = len(folder.relative_to(root).parts) == depth
+        folders[:] = sorted(name for name in folders if not is_last and not name.startswith((".", "__MACOSX")))
+        yield folder, sorted(files)
 
 
 def is_small(path: Path, most: int) -> bool:

@@ -39,7 +39,8 @@ def read_table(lines: Sequence[str]) -> tuple[dict[int, str], dict[int, str]]:
     rows = [_cells(line) for line in lines]
     if len({len(row) for row in rows}) > 1:  # as where tabs fill up to a column
         rows = [_cells(re.sub(r"\t+", "\t", line)) for line in lines]
-    header = rows.pop(0) if len(rows) > 1 and _is_header(rows[0], rows[1]) else []
+    has_header = len(rows) > 1 and not any(map(_is_figure, rows[0])) and any(map(_is_figure, rows[1]))
+    header = rows.pop(0) if has_header else []
     widths = {len(row) for row in rows}
     if not rows or len(widths) != 1 or widths == {1}:
         return {}, {}
@@ -86,12 +87,8 @@ def _in_hex(triple: re.Match[str]) -> str:
     return triple[0] if color is None else f"#{color:06x}"
 
 
-def _is_header(first: Sequence[str], second: Sequence[str]) -> bool:
-    return not any(map(_is_figure, first)) and any(map(_is_figure, second))
-
-
 def _is_figure(cell: str) -> bool:
-    return bool(_NUMBER.fullmatch(cell)) or color_of(cell) is not None
+    return bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)) or color_of(cell) is not None
 
 
 def _names(columns: Sequence[Sequence[str]], header: Sequence[str]) -> Sequence[str] | None:
@@ -99,14 +96,10 @@ def _names(columns: Sequence[Sequence[str]], header: Sequence[str]) -> Sequence[
     able = [
         place
         for place, column in enumerate(columns)
-        if all(column) and len(set(column)) == len(column) and not all(_is_code(cell) for cell in column)
+        if all(column) and len(set(column)) == len(column) and not all(map(_is_figure, column))
     ]
     best = max(able, key=lambda place: (bool(_NAME_COLUMN.search(header[place])), -place), default=None)
     return None if best is None else columns[best]
-
-
-def _is_code(cell: str) -> bool:
-    return bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)) or color_of(cell) is not None
 
 
 def _colors(

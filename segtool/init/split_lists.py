@@ -30,7 +30,7 @@ from segtool.data.lists import (
 from segtool.data.pairs import Pairs
 from segtool.data.words import SPLITS, meaning_of, roles_in
 from segtool.errors import DataError
-from segtool.init.names import is_small
+from segtool.init.names import is_small, walk
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 MAX_BYTES = 1 << 26
@@ -176,9 +176,9 @@ def _followed(root: Path, part: _Part) -> _Part:
 def _list_files(root: Path) -> list[str]:
     """Returns the files below a root that may be lists, relative to it."""
     found = []
-    for folder, files in _walk(root):
+    for folder, files in walk(root, MAX_DEPTH):
         for name in files:
-            path = Path(folder) / name
+            path = folder / name
             is_data = name.lower().endswith(DATA_SUFFIXES) and _TELLING.search(name.lower())
             most = MAX_DATA if is_data else MAX_BYTES if name.lower().endswith(SUFFIXES) else 0
             if most and name[0] != "." and is_small(path, most):
@@ -186,15 +186,6 @@ def _list_files(root: Path) -> list[str]:
         if len(found) > MAX_FILES:
             break  # a file of outlines for each image, and no list
     return found if len(found) <= MAX_FILES else [path for path in found if meaning_of(Path(path).stem).split]
-
-
-def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields the folders below a root with the names of their files, the outer ones first."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        if os.path.relpath(folder, root).count(os.sep) + 1 >= MAX_DEPTH:
-            folders.clear()
-        yield folder, sorted(files)
 
 
 # --- evidence
@@ -234,9 +225,9 @@ def _divides(group: Mapping[str, _Part], covered: int, num_paired: int) -> bool:
 
 def _is_of_others(root: Path, train: Folders, group: Mapping[str, _Part]) -> bool:
     """Whether lists are of images in folders of other splits, which bear the same names: `test.csv` beside `test`."""
-    for folder, files in _walk(root) if "train" not in group else ():
-        split = meaning_of(Path(folder).name).split
-        if split in group and not Path(folder).is_relative_to(root / str(train.images)):
+    for folder, files in walk(root, MAX_DEPTH) if "train" not in group else ():
+        split = meaning_of(folder.name).split
+        if split in group and not folder.is_relative_to(root / str(train.images)):
             stems = {os.path.splitext(name)[0] for name in files}
             names = [{os.path.splitext(os.path.basename(cell))[0] for cell in row} for row in group[split].cells]
             if sum(not stems.isdisjoint(row) for row in names) >= ENOUGH * len(names):
@@ -252,8 +243,7 @@ def _of_one_base(root: Path, part: _Part) -> tuple[Folders, int]:
     folders = dict.fromkeys((".", Path(part.path).parent.as_posix()))
     paths = [cell for cell in part.cells[0] if is_image_name(cell) and "/" in cell]
     if len(paths) > 1 and not any(_both_there(root / folder, paths) for folder in folders):
-        below = (Path(folder) for folder, _ in _walk(root))
-        first = next((folder for folder in below if _both_there(folder, paths)), root)
+        first = next((folder for folder, _ in walk(root, MAX_DEPTH) if _both_there(folder, paths)), root)
         folders[first.relative_to(root).as_posix()] = None
     counts = {folder: sum(_both_there(root / folder, row) for row in part.cells) for folder in folders}
     best = max(counts, key=lambda folder: counts[folder])
@@ -271,10 +261,9 @@ def _of_two_bases(root: Path, part: _Part) -> tuple[Folders, int]:
     names = [cell for row in part.cells[:1] for cell in row if is_image_name(cell) and not os.path.isabs(cell)]
     if len(names) < 2:
         return listed, 0
-    folders = [Path(folder) for folder, _ in _walk(root)]
     there = {
         folder.relative_to(root).as_posix(): {name for name in names if os.path.isfile(folder / name)}
-        for folder in folders
+        for folder, _ in walk(root, MAX_DEPTH)
     }
     told = any("masks" in roles_in(cell) for cell in part.header)
     choices = [
