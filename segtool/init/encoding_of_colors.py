@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -255,12 +256,11 @@ def palettes_disagree(masks: Sequence[MaskFacts]) -> bool:
 
     Where there are many more, as with a random palette for each file, the indices tell them.
     """
-    seen: dict[int, set[int]] = {}
+    seen: dict[int, set[int]] = defaultdict(set)
     for mask in masks:
         colors = palette_of([mask])
-        for value in mask.values.tolist() if colors else ():
-            if value in colors:
-                seen.setdefault(value, set()).add(colors[value])
+        for value in colors.keys() & mask.values.tolist():
+            seen[value].add(colors[value])
     distinct = set().union(*seen.values())
     return any(len(own) > 1 for own in seen.values()) and len(distinct) <= 2 * len(seen)
 

@@ -66,18 +66,20 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
         return guess_colors(masks, "rgb", "soft-edged masks") if palettes else _guess_threshold(masks, totals)
     if _is_blur(totals) or _is_thin(totals):
         return _guess_blurred(masks, totals)
-    return _guess_index(masks, totals)
+    return _guess_index(masks, totals, void, why)
 
 
-def _guess_index(masks: Sequence[MaskFacts], totals: Totals) -> Guess:
-    void, why = _find_void(masks, totals)
+def _guess_index(masks: Sequence[MaskFacts], totals: Totals, void: Sequence[int], why: str) -> Guess:
     slips = tuple(int(value) for value in totals.values[totals.slips] if value not in void)
     if slips and len(totals.values) - len(slips) - len(void) < 2:
         slips = ()
     if slips:
         why = ". ".join(filter(None, [why, _slips_reason(masks, totals, slips)]))
     ignored = (*void, *slips)
-    codes, notes = _merge_binary(masks, totals, [int(v) for v in totals.values if v not in ignored])
+    codes: tuple[tuple[int, ...], ...] = tuple((int(value),) for value in totals.values if value not in ignored)
+    notes: tuple[str, ...] = ()
+    if _two_spellings(masks, totals) and not ignored:
+        codes, notes = ((0,), (1, VOID)), ("some masks write the object as 1, others as 255: both are one class",)
     if len(codes) > MAX_CLASSES:
         raise DataError(
             f"{num(masks, 'mask')}: {len(codes)} distinct values, as where each region has a number of its own; first: "
@@ -216,12 +218,3 @@ def _two_spellings(masks: Sequence[MaskFacts], totals: Totals) -> bool:
     with_void = [mask for mask in masks if VOID in mask.values]
     bound = any(0 in mask.values for mask in with_void) and not any(1 in mask.values for mask in with_void)
     return totals.values.tolist() == [0, 1, VOID] and bound
-
-
-def _merge_binary(
-    masks: Sequence[MaskFacts], totals: Totals, values: list[int]
-) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
-    """Returns each class's values: one each, but 1 and 255 together where no mask holds both."""
-    if values == [0, 1, VOID] and _two_spellings(masks, totals):
-        return ((0,), (1, VOID)), ("some masks write the object as 1, others as 255: both are one class",)
-    return tuple((value,) for value in values), ()

@@ -132,7 +132,7 @@ def find_meaning(guess: Guess, shapes: Shapes, masks: Sequence[MaskFacts], files
         if missing - strays <= {0}:  # many leave out what lies behind, 0 or black
             return _named(guess, dict.fromkeys(missing - strays, "background") | names, file)
     if standard := find_standard(guess, [mask.path for mask in masks if not mask.error]):
-        void = standard.ignore
+        void = tuple(codes[0] for codes in guess.codes if codes[0] not in standard.names)
         why = f"{', '.join(map(str, void))}: left out of that data set's scores" if void else ""
         return Meaning(standard.names, f"Names of {standard.source}.", standard.colors, void, why)
     for file, names in told:

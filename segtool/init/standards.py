@@ -51,11 +51,9 @@ class Standard:
     source: str
     """The data set, as a comment names it, and how it was recognised."""
     names: dict[int, str]
-    """By stored value."""
+    """By stored value; what has none is left out of its scores."""
     colors: dict[int, int]
     """Packed, by stored value; may be empty."""
-    ignore: tuple[int, ...] = ()
-    """Values that the data set leaves out of its scores, of those that occur."""
 
 
 def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
@@ -76,15 +74,13 @@ def find_standard(guess: Guess, masks: Sequence[Path]) -> Standard | None:
 
 def _cityscapes(used: Sequence[int], end: str, *, trained: bool) -> Standard | None:
     rows = {index if trained else value: (name, color) for index, (value, name, color) in enumerate(CITYSCAPES)}
-    ignored = tuple(value for value in used if value not in rows)
-    fits = not ignored and len(used) >= FEWEST if trained else set(used) <= set(range(-1, 34))
-    if not fits or len(used) - len(ignored) < 2:
+    known = [value for value in used if value in rows]
+    fits = len(known) == len(used) >= FEWEST if trained else set(used) <= set(range(-1, 34))
+    if not fits or len(known) < 2:
         return None
-    names, colors = (
-        {value: name for value, (name, _) in rows.items()},
-        {value: color for value, (_, color) in rows.items()},
-    )
-    return Standard(f"Cityscapes, by the ending `{end}`", names, colors, ignored)
+    names = {value: name for value, (name, _) in rows.items()}
+    colors = {value: color for value, (_, color) in rows.items()}
+    return Standard(f"Cityscapes, by the ending `{end}`", names, colors)
 
 
 def voc_color(index: int) -> int:
