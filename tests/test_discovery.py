@@ -71,6 +71,8 @@ def test_lists_in_json_divide_the_folders_and_name_no_classes(tmp_path: Path, pa
         ("split.yaml", "train: [p0, p1, p2, p3]\nval: [p4, p5]\n", ("split.yaml", "train"), ("split.yaml", "val")),
         ("data.yaml", "path: /far/set\ntrain: [images/a, images/b]\nval: images/c\nnames: {0: soil, 1: leaf}\n",
          ("data.yaml", "train"), ("data.yaml", "val")),
+        ("data.yaml", "train: [images/a, images/b]\nval: images/c\ntest: images/c\n",  # no test of its own
+         ("data.yaml", "train"), ("data.yaml", "val")),
         ("data.yml", "train: ../set/images/c\nval: ../set/images/c\nnc: 2\nnames: [soil, leaf]\n", None, None),
         ("data.yaml", "train: lists/one.txt\nvalid: ./lists/two.txt\n", ("lists/one.txt", None),
          ("lists/two.txt", None)),
@@ -108,6 +110,7 @@ def test_splits_in_yaml_json_and_tables_divide_the_folders(
     config = init(root)
     told = None if config.data.val is None else (config.data.val.list, config.data.val.part)
     assert told == val
+    assert config.data.test is None
     if told:
         assert (config.data.train.list, config.data.train.part) == train
         stems = [record.stem for record in split_records(config, root.parent)["val"]]
