@@ -51,7 +51,7 @@ class Candidates:
         named = {place.name.lower(): place for place in places if place.role is None}
         visible = [named["vis"]] if "vis" in named and not named.keys().isdisjoint(INFRARED) else []
         yield from ((one, other) for one, other in product(images + loose + visible, masks) if are_apart(one, other))
-        if not masks and not any(place.role == "masks" for part in self.places.values() for place in part):
+        if not any(place.role == "masks" for part in self.places.values() for place in part):
             photographs, others = self._told_by_files(images, loose)
             yield from ((one, other) for one, other in product(photographs, others) if not share(one, other))
 

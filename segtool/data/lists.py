@@ -107,7 +107,8 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
             line, for names that hold blanks or commas.
     """
     text = _list_text(path)
-    rows = _table_of(_data_of(path, text)) if path.suffix.lower() in DATA_SUFFIXES else _parse_rows(text)
+    suffix = path.suffix.lower()
+    rows = _table_of(plain_data(text, is_json=suffix == ".json")) if suffix in DATA_SUFFIXES else _parse_rows(text)
     if header:
         rows = [replace(row, cells=[row.text, *row.cells]) if len(row.cells) > 1 else row for row in rows]
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
@@ -116,10 +117,10 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
     return (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
 
 
-def _data_of(path: Path, text: str) -> Any:
+def plain_data(text: str, *, is_json: bool) -> Any:
     """Returns what a JSON or YAML holds, nothing of what is none."""
     try:
-        return json.loads(text) if path.suffix.lower() == ".json" else load(text, where=lambda line: f"{line}").data
+        return json.loads(text) if is_json else load(text, where=lambda line: f"{line}").data
     except (ValueError, RecursionError, SegtoolError):
         return None
 

@@ -6,7 +6,6 @@ masks decides (`meaning`). Only plain lists of names, which fit any masks of as 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segtool.config.yaml_io import load
 from segtool.data.files import decoded
+from segtool.data.lists import plain_data
 from segtool.data.words import meaning_of
-from segtool.errors import SegtoolError, shown
+from segtool.errors import shown
 from segtool.init.names_in_tables import color_of, read_table
 
 NEARLY_ALL = 0.8  # of the rows of a table of colours occur as values 0, 1, 2, … where these count them
@@ -138,10 +137,9 @@ def _read(path: Path) -> Iterator[NamesFile]:
     except OSError:
         return
     suffix = path.suffix.lower()
-    if suffix in (".json", ".emd"):  # ArcGIS describes a network's classes in .emd
-        yield from _of_data(path, _json(text), telling=_tells(path.name))
-    elif suffix in (".yaml", ".yml") or text.lstrip().startswith("{"):  # `{0: "sky"}` in a text file
-        yield from _of_data(path, _yaml(text), telling=_tells(path.name))
+    is_json = suffix in (".json", ".emd")  # ArcGIS describes a network's classes in .emd
+    if is_json or suffix in (".yaml", ".yml") or text.lstrip().startswith("{"):  # `{0: "sky"}` in a text file
+        yield from _of_data(path, plain_data(text, is_json=is_json), telling=_tells(path.name))
     else:
         yield from _of_text(path, text)
 
@@ -174,20 +172,6 @@ def _is_comment(line: str) -> bool:
 
 
 # --- JSON and YAML
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _yaml(text: str) -> Any:
-    try:
-        return load(text, where=lambda line: f"line {line}").data
-    except (SegtoolError, RecursionError):
-        return None
 
 
 def _of_data(path: Path, data: Any, *, telling: bool, depth: int = 0) -> Iterator[NamesFile]:
