@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -374,14 +375,14 @@ def test_links_to_nothing_and_a_folder_above_that_may_not_be_listed_are_passed_o
     root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
     for name in ("notes.txt", "classes.csv", "train.lst"):
         (root / name).symlink_to("nowhere")
-    iterdir = Path.iterdir
+    scandir = os.scandir
 
-    def listed(path: Path) -> Iterator[Path]:
-        if path == root.parent:
+    def listed(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path) == root.parent:
             raise PermissionError(13, "Permission denied", str(path))
-        return iterdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(Path, "iterdir", listed)
+    monkeypatch.setattr(os, "scandir", listed)
     assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
 
 

@@ -92,9 +92,9 @@ def _files(root: Path) -> Iterator[Path]:
     """Yields the files that may hold names: telling ones in the folder and above it, then those below."""
     readable = (".txt", ".csv", ".tsv", ".json", ".emd", ".yaml", ".yml", ".names", "")
     for folder in (root, root.parent):
-        for path in _entries(folder):
-            if path.suffix.lower() in readable and _tells(path.name) and is_small(path, MAX_BYTES):
-                yield path
+        for _, names in walk(folder, 0):
+            told = (folder / name for name in names if Path(name).suffix.lower() in readable and _tells(name))
+            yield from (path for path in told if is_small(path, MAX_BYTES))
     count = 0
     for folder, names in walk(root, MAX_DEPTH):
         paths = [folder / name for name in names if os.path.splitext(name)[1].lower() in readable[:-1]]
@@ -105,16 +105,11 @@ def _files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Returns what is in a folder, nothing of one that may not be listed: above the data that is common."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
 def walk(root: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
-    """Yields a root and the folders down to a depth below it, each with its files' names, the outer ones first."""
+    """Yields a root and the folders down to a depth below it, each with its files' names, the outer ones first.
+
+    Folders that may not be listed, which is common above the data, are passed over.
+    """
     for path, folders, files in os.walk(root):
         folder = Path(path)
         is_last = len(folder.relative_to(root).parts) == depth
@@ -208,7 +203,7 @@ def _of_mapping(path: Path, data: Mapping[Any, Any]) -> Iterator[NamesFile]:
     by_value: dict[int, str] = {}
     for key, value in data.items():
         text = str(key)
-        if _is_number(value):
+        if type(value) is int:  # true is none
             by_value[value] = text
         elif isinstance(value, str) and re.fullmatch(r"\d{1,10}", text):
             by_value[int(text)] = value
@@ -233,7 +228,7 @@ def _of_list(path: Path, data: Sequence[Any], *, telling: bool) -> Iterator[Name
             return
         if (color := color_of(_first(item, _COLOR_KEYS))) is not None:
             by_color[color] = name
-        if _is_number(value := _first(item, _VALUE_KEYS)):
+        if type(value := _first(item, _VALUE_KEYS)) is int:
             by_value[value] = name
     yield from _filled(path, by_color, by_value)
     counts_from_one = any("title" in item for item in data)  # as Supervisely does
@@ -254,10 +249,6 @@ def _filled(path: Path, by_color: dict[int, str], by_value: dict[int, str]) -> I
 def _first(item: Mapping[str, Any], keys: Sequence[str]) -> Any:
     given = {key.lower(): value for key, value in item.items() if isinstance(key, str)}
     return next((given[key.lower()] for key in keys if key.lower() in given), None)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _cleaned(names: Mapping[int, str]) -> dict[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.config import Data, Limits, Pairing
+from segtool.config import Data, Limits
 from segtool.data.facts import MaskFacts, look_at_masks
 from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.flatness import are_flat
@@ -150,7 +150,8 @@ def require_pictures(records: Sequence[Record], data: Data) -> None:
             "not here: put them into a folder images/, with the names of the masks"
         )
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
-    if _says_masks(data.train.pairing or data.pairing):
+    pairing = data.train.pairing or data.pairing
+    if "masks" in roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix} {pairing.mask_words}"):
         return
     facts = look_at_masks([record.image for record in sample], max_pixels=MAX_PIXELS).values()
     flat = [not fact.error and len(fact.values) <= FEW_VALUES for fact in facts]
@@ -195,11 +196,6 @@ def _shows_again(record: Record) -> bool:
 def _lies_in_masks(image: Path, root: Path) -> bool:
     roles = roles_in(stem_of(image.parent, root))
     return "masks" in roles and "images" not in roles
-
-
-def _says_masks(pairing: Pairing) -> bool:
-    """Whether what tells masks from images in one folder is a word for masks."""
-    return "masks" in roles_in(f"{pairing.mask_prefix} {pairing.mask_suffix} {pairing.mask_words}")
 
 
 def _parts(data: Data) -> str:
