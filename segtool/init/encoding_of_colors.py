@@ -63,8 +63,7 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
         refuse_picture(masks, totals)
     if len(exact) < 2 or len(exact) > 255 or _held(totals, exact, noisy=noisy) < 0.3:
         refuse_picture(masks, totals)
-    slips = np.intersect1d(exact, totals.values[totals.slips])
-    slips = slips[:0] if noisy or len(exact) - len(slips) < 2 else slips
+    slips: list[int] = [] if noisy else totals.slips(exact)
     exact = np.setdiff1d(exact, slips)
     nearest = len(exact) + len(slips) < len(totals.values) or lossy
     reason = f"{what}: {len(totals.values)} distinct colours in {num(masks, 'mask')}"
@@ -82,11 +81,8 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
         exact = np.unique(pack(snapped(unpack(exact), CHROMA if lossy else ROUNDING))) if noisy else exact
     shares = nearest_shares(totals, unpack(totals.values), unpack(exact))
     codes = tuple((int(color),) for color in exact)
-    ignore = tuple(int(color) for color in slips)
-    why = f"{', '.join(map(hex_color, ignore[:8]))}: a few pixels in one mask, a slip of the pen" if ignore else ""
-    return Guess(
-        encoding, reason, codes, shares, totals, nearest=nearest, ignore=ignore, ignore_reason=why, notes=notes
-    )
+    why = f"{', '.join(map(hex_color, slips[:8]))}: a few pixels in one mask, a slip of the pen" if slips else ""
+    return Guess(encoding, reason, codes, shares, totals, nearest, tuple(slips), why, notes=notes)
 
 
 def _refuse_instances(masks: Sequence[MaskFacts], totals: Totals) -> None:

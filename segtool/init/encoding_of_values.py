@@ -70,9 +70,7 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
 
 
 def _guess_index(masks: Sequence[MaskFacts], totals: Totals, void: Sequence[int], why: str) -> Guess:
-    slips = tuple(int(value) for value in totals.values[totals.slips] if value not in void)
-    if slips and len(totals.values) - len(slips) - len(void) < 2:
-        slips = ()
+    slips = totals.slips(np.setdiff1d(totals.values, void))
     if slips:
         why = ". ".join(filter(None, [why, _slips_reason(masks, totals, slips)]))
     ignored = (*void, *slips)

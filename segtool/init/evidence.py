@@ -48,10 +48,11 @@ class Totals:
         """2x2 blocks per pixel, of each value."""
         return self.solid / np.maximum(1, self.pixels)
 
-    @property
-    def slips(self) -> np.ndarray:
-        """Whether each value is a few pixels in one mask of many."""
-        return (self.files == 1) & (self.pixels <= SLIP_PIXELS) & (self.num_files >= SLIP_MASKS)
+    def slips(self, kept: np.ndarray) -> list[int]:
+        """Returns those of some values that are a few pixels in one mask of many, if two others are left at least."""
+        few = (self.files == 1) & (self.pixels <= SLIP_PIXELS) & (self.num_files >= SLIP_MASKS)
+        slips: list[int] = np.intersect1d(kept, self.values[few]).tolist()
+        return slips if len(kept) - len(slips) >= 2 else []
 
     def share(self, values: Sequence[int] | np.ndarray) -> float:
         """Returns the share of all pixels that some of the values hold."""
