@@ -48,37 +48,35 @@ def guess_colors(masks: Sequence[MaskFacts], encoding: Literal["rgb", "palette"]
     Raises:
         DataError: they hold one colour only, a colour for each object, or a continuous picture.
     """
-    colored = [in_colors(mask) for mask in masks]
-    totals = total(colored)
-    lossy = any(mask.lossy for mask in masks)
-    noisy = lossy or _is_noisy(totals)
-    exact = _peaks(totals) if noisy else _sure_colors(totals)
+    totals = total([in_colors(mask) for mask in masks])
     if len(totals.values) == 1:
         raise DataError(
             f"all masks hold the one colour {hex_color(int(totals.values[0]))}: there is nothing to tell apart; "
             f"expected at least two colours. First: {shown(masks[0].path)}. Is this the right folder of masks?"
         )
     _refuse_instances(masks, totals)
-    if _run_into_each_other(totals, exact):
-        refuse_picture(masks, totals)
-    if len(exact) < 2 or len(exact) > 255 or _held(totals, exact, noisy=noisy) < 0.3:
+    lossy = any(mask.lossy for mask in masks)
+    noisy = lossy or _is_noisy(totals)
+    exact = _peaks(totals) if noisy else _sure_colors(totals)
+    held = _held_around(totals, exact) if noisy else totals.share(exact)
+    if not 2 <= len(exact) <= 255 or held < 0.3 or _run_into_each_other(totals, exact):
         refuse_picture(masks, totals)
     slips: list[int] = [] if noisy else totals.slips(exact)
+    nearest = noisy or len(exact) < len(totals.values)
     exact = np.setdiff1d(exact, slips)
-    nearest = len(exact) + len(slips) < len(totals.values) or lossy
-    reason = f"{what}: {len(totals.values)} distinct colours in {num(masks, 'mask')}"
+    moved = rounded_share(1 - totals.share(exact))
+    reason = f"{what}: {len(totals.values)} distinct colours"
     notes: tuple[str, ...] = ()
-    if nearest:
-        moved = rounded_share(1 - totals.share(exact))
-        reason = (
-            f"{what}: {len(totals.values)} distinct colours, {len(exact)} of which hold all but {moved} of the pixels"
-        )
+    if noisy:
+        reason += f", around {len(exact)} that were drawn"
+        far = rounded_share(1 - held)
+        notes = (f"{moved} of the mask pixels count as the nearest class, {far} from more than {CLOSE} away",)
+        exact = np.unique(pack(snapped(unpack(exact), CHROMA if lossy else ROUNDING)))
+    elif nearest:
+        reason += f", {len(exact)} of which hold all but {moved} of the pixels"
         notes = (f"{moved} of the mask pixels have a colour of no class and count as the nearest one",)
-        if noisy:
-            far = rounded_share(1 - _held(totals, exact, noisy=noisy))
-            reason = f"{what}: {len(totals.values)} distinct colours, around {len(exact)} that were drawn"
-            notes = (f"{moved} of the mask pixels count as the nearest class, {far} from more than {CLOSE} away",)
-        exact = np.unique(pack(snapped(unpack(exact), CHROMA if lossy else ROUNDING))) if noisy else exact
+    else:
+        reason += f" in {num(masks, 'mask')}"
     shares = nearest_shares(totals, unpack(totals.values), unpack(exact))
     codes = tuple((int(color),) for color in exact)
     why = f"{', '.join(map(hex_color, slips[:8]))}: a few pixels in one mask, a slip of the pen" if slips else ""
@@ -127,10 +125,8 @@ def _run_into_each_other(totals: Totals, colors: np.ndarray) -> bool:
     return float(np.median(gaps.min(1))) < 1.5 * RADIUS
 
 
-def _held(totals: Totals, exact: np.ndarray, *, noisy: bool) -> float:
-    """Returns the share of the pixels that some colours hold, noise around them included."""
-    if not noisy:
-        return totals.share(exact)
+def _held_around(totals: Totals, exact: np.ndarray) -> float:
+    """Returns the share of the pixels that hold some colours or noise around them."""
     points = unpack(totals.values).astype(np.float32)
     gaps = np.min([_distances(points, color) for color in unpack(exact).astype(np.float32)], axis=0, initial=np.inf)
     return float(totals.shares[gaps < CLOSE].sum())
