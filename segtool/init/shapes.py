@@ -53,8 +53,8 @@ class _Mask:
 
     frame: np.ndarray
     """K: pixels on the outer frame."""
-    runs: tuple[np.ndarray, np.ndarray]
-    """Lengths of the rows' and of the columns' runs with their classes, each n 2."""
+    runs: tuple[list[np.ndarray], list[np.ndarray]]
+    """Lengths of the rows' and of the columns' runs, of each class."""
     touching: np.ndarray
     """K K: neighbouring pixels of two classes."""
     bands: np.ndarray
@@ -97,14 +97,14 @@ def _look(path: Path, labels: Labels) -> _Mask | None:
     return _Mask(frame, (_runs(indices, num), _runs(indices.T, num)), _touching(indices, num), bands)
 
 
-def _runs(indices: np.ndarray, num: int) -> np.ndarray:
-    """Returns class and length of each run along a row, n 2, of the classes below `num`."""
+def _runs(indices: np.ndarray, num: int) -> list[np.ndarray]:
+    """Returns the lengths of the runs along the rows, of each class below `num`."""
     begins = np.ones(indices.shape, bool)
     begins[:, 1:] = indices[:, 1:] != indices[:, :-1]
     flat = np.ascontiguousarray(indices).ravel()
     starts = np.flatnonzero(begins.ravel())
-    runs = np.stack([flat[starts].astype(np.int64), np.diff(starts, append=flat.size)], axis=1)
-    return runs[runs[:, 0] < num]
+    classes, lengths = flat[starts], np.diff(starts, append=flat.size)
+    return [lengths[classes == index] for index in range(num)]
 
 
 def _touching(indices: np.ndarray, num: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def _summary(masks: Sequence[_Mask], num: int) -> Shapes:
 
 
 def _smallest(masks: Sequence[_Mask], index: int) -> float:
-    return min(_tenth([_of_class(mask.runs[axis], index) for mask in masks]) for axis in (0, 1))
+    return min(_tenth([mask.runs[axis][index] for mask in masks]) for axis in (0, 1))
 
 
 def _tenth(lengths: Sequence[np.ndarray]) -> float:
@@ -145,13 +145,9 @@ def _tenth(lengths: Sequence[np.ndarray]) -> float:
 
 
 def _longest(masks: Sequence[_Mask], index: int) -> float:
-    longest = [np.concatenate([_of_class(runs, index) for runs in mask.runs]).max(initial=0) for mask in masks]
+    longest = [np.concatenate([runs[index] for runs in mask.runs]).max(initial=0) for mask in masks]
     present = [length for length in longest if length]
     return float(np.median(present)) if present else 0.0
-
-
-def _of_class(runs: np.ndarray, index: int) -> np.ndarray:
-    return runs[runs[:, 0] == index, 1]
 
 
 def _between(touching: np.ndarray) -> int | None:
