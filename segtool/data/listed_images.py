@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segtool.config import Folders, Pairing
 from segtool.data.files import MASK_SUFFIXES, stem_of
-from segtool.data.lists import MAX_PATH, read_rows, rows_of_part, says_image
+from segtool.data.lists import MAX_PATH, read_rows, says_image
 from segtool.data.pairs import Pairs, image_key
 from segtool.errors import shown
 
@@ -45,8 +45,7 @@ def pick(part: Folders, found: Pairs, pairing: Pairing, root: Path) -> Listed:
     """
     path = root / str(part.list)
     names = ImageNames(found, root / str(part.images), pairing, root)
-    header, rows = read_rows(path, header=says_image)
-    rows = rows_of_part(header, rows, part.part, path)
+    _, rows = read_rows(path, part=part.part, header=says_image)
     column = names.column([row.cells for row in rows])
     files: set[Path] = set()
     unknown: list[str] = []

@@ -66,8 +66,7 @@ def read_list(part: Folders, root: Path) -> list[Record]:
 def pairs_there(part: Folders, root: Path) -> tuple[list[Record], list[str]]:
     """Returns the pairs of a split's list whose files are there, sorted by stem, and what is wrong with other lines."""
     path = root / str(part.list)
-    header, rows = read_rows(path)
-    rows = rows_of_part(header, rows, part.part, path)
+    header, rows = read_rows(path, part=part.part)
     columns = _columns(header, rows)
     bases = (root / (part.images or "."), root / (part.masks or "."))
     records: list[Record] = []
@@ -99,10 +98,13 @@ def _list_text(path: Path) -> str:
         raise DataError(f"{shown(path)}: the list cannot be read ({error.strerror}); correct data.*.list") from error
 
 
-def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = None) -> tuple[Sequence[str], list[Row]]:
+def read_rows(
+    path: Path, *, part: str | None = None, header: Callable[[Sequence[str]], bool] | None = None
+) -> tuple[Sequence[str], list[Row]]:
     """Returns the cells of the header, none where there is no header, and the other rows.
 
     Args:
+        part: The word in a column of splits that rows must have; None: all rows.
         header: Given for a list of images: whether a first line is one. Of several cells the first is then the whole
             line, for names that hold blanks or commas.
     """
@@ -114,7 +116,8 @@ def read_rows(path: Path, *, header: Callable[[Sequence[str]], bool] | None = No
     is_header = header or (lambda cells: not any(map(is_image_name, cells)))
     if header and all(len(row.cells) == 1 and header(row.cells) for row in rows[:2]):  # image_apple, image_bear
         is_header = _holds_header_words_alone
-    return (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
+    names, rows = (rows[0].cells, rows[1:]) if rows and is_header(rows[0].cells) else ([], rows)
+    return names, rows if part is None else _rows_of_part(names, rows, part, path)
 
 
 def plain_data(text: str, *, is_json: bool) -> Any:
@@ -183,10 +186,8 @@ def _holds_header_words_alone(cells: Sequence[str]) -> bool:
     return all(set(re.findall(r"[a-z]+", cell.lower())) <= _HEADER_WORDS for cell in cells)
 
 
-def rows_of_part(header: Sequence[str], rows: list[Row], part: str | None, path: Path) -> list[Row]:
-    """Returns the rows in whose column of splits the part's name stands; all without a part."""
-    if part is None:
-        return rows
+def _rows_of_part(header: Sequence[str], rows: list[Row], part: str, path: Path) -> list[Row]:
+    """Returns the rows in whose column of splits the part's name stands."""
     columns = split_columns(header, [row.cells for row in rows])
     if not columns:
         raise DataError(
