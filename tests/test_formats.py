@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection
 from itertools import product
@@ -146,29 +147,32 @@ def test_all_missing_and_extra_files_are_told_at_once_with_counts(tmp_path: Path
     assert caught.value.exit_code == 3
 
 
-def test_an_error_about_names_suggests_the_suffix_that_would_pair(tmp_path: Path) -> None:
-    folders(tmp_path, ("a.jpg", "b.jpg"), ("a_gt.png", "b_gt.png"))
-    with pytest.raises(DataError, match=r"data\.pairing: \{mask_suffix: _gt\} would make 2 pairs"):
-        split_records(config(tmp_path), tmp_path)
-
-
-def test_an_error_about_names_suggests_a_pairing_that_can_be_pasted(tmp_path: Path) -> None:
-    folders(tmp_path, ("img_001.jpg", "img_010.jpg"), ("img_1.png", "img_10.png"))
-    pasted = r"data\.pairing: \{image_prefix: img_, mask_prefix: img_, by_number: true\} would make 2 pairs"
-    with pytest.raises(DataError, match=pasted):
-        split_records(config(tmp_path), tmp_path)
-
-
-def test_an_error_about_names_tells_when_only_case_differs(tmp_path: Path) -> None:
-    folders(tmp_path, ("IMG_1.jpg",), ("img_1.png",))
-    with pytest.raises(DataError, match="upper and lower case"):
-        split_records(config(tmp_path), tmp_path)
-
-
-def test_an_error_about_names_that_are_the_same_tells_to_leave_out_what_parts_them(tmp_path: Path) -> None:
-    folders(tmp_path, ("p1.jpg", "p2.jpg"), ("p1.png", "p2.png"))
-    with pytest.raises(DataError, match=r"; leaving out data\.pairing would make 2 pairs"):
-        split_records(config(tmp_path, pairing=Pairing(image_prefix="p")), tmp_path)
+@pytest.mark.parametrize(
+    ("images", "masks", "pairing", "remedy"),
+    [
+        (("a.jpg", "b.jpg"), ("a_gt.png", "b_gt.png"), NONE, "data.pairing: {mask_suffix: _gt} would make 2 pairs"),
+        (
+            ("img_001.jpg", "img_010.jpg"),
+            ("img_1.png", "img_10.png"),
+            NONE,
+            "data.pairing: {image_prefix: img_, mask_prefix: img_, by_number: true} would make 2 pairs",
+        ),
+        (("IMG_1.jpg",), ("img_1.png",), NONE, "some names differ by upper and lower case only"),
+        (
+            ("p1.jpg", "p2.jpg"),
+            ("p1.png", "p2.png"),
+            Pairing(image_prefix="p"),
+            "; leaving out data.pairing would make 2 pairs",
+        ),
+    ],
+    ids=["suffix", "numbers", "case", "too much"],
+)
+def test_an_error_about_names_tells_what_would_pair(
+    tmp_path: Path, images: tuple[str, ...], masks: tuple[str, ...], pairing: Pairing, remedy: str
+) -> None:
+    folders(tmp_path, images, masks)
+    with pytest.raises(DataError, match=re.escape(remedy)):
+        split_records(config(tmp_path, pairing=pairing), tmp_path)
 
 
 def test_names_that_are_no_utf8_are_printed_escaped(tmp_path: Path) -> None:
@@ -236,21 +240,21 @@ def test_masks_within_the_folder_of_images_are_no_images(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("mask", "pairing"),
-    [("a_mask.png", Pairing(mask_suffix="_mask")), ("a.png", NONE), ("m_a.jpg", Pairing("", "", "m_"))],
+    ("image", "mask", "pairing"),
+    [
+        ("a.jpg", "a_mask.png", Pairing(mask_suffix="_mask")),
+        ("a.jpg", "m_a.jpg", Pairing(mask_prefix="m_")),
+        ("a.png", "a.TIF", Pairing(mask_format="tif")),
+        ("a.jpg", "a.tif", Pairing(mask_format="tif")),
+        ("a.tif", "a.png", Pairing(mask_format="png")),
+        ("a.png", "a.gif", Pairing(mask_format="gif")),
+        *((f"a.{suffix}", "a.png", NONE) for suffix in ("bmp", "tif", "webp", "jpg")),
+    ],
 )
-def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path, mask: str, pairing: Pairing) -> None:
-    touch(tmp_path, "a.jpg", mask)
-    (record,) = find_pairs(tmp_path, tmp_path, pairing).records
-    assert (record.image.name, record.mask and record.mask.name) == ("a.jpg", mask)
-
-
-@pytest.mark.parametrize(
-    ("image", "mask"), [("a.png", "a.TIF"), ("a.jpg", "a.tif"), ("a.tif", "a.png"), ("a.png", "a.gif")]
-)
-def test_the_masks_in_one_folder_may_be_told_by_their_format(tmp_path: Path, image: str, mask: str) -> None:
+def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path, image: str, mask: str, pairing: Pairing) -> None:
+    """Told by a prefix or suffix, by the format of the masks, or by that of photographs."""
     touch(tmp_path, image, mask)
-    (record,) = find_pairs(tmp_path, tmp_path, Pairing(mask_format=mask[-3:].lower())).records  # type: ignore[arg-type]
+    (record,) = find_pairs(tmp_path, tmp_path, pairing).records
     assert (record.image.name, record.mask and record.mask.name) == (image, mask)
 
 
@@ -363,13 +367,6 @@ def test_the_second_of_two_observers_is_passed_over(tmp_path: Path) -> None:
     pairs = find_pairs(tmp_path, tmp_path, Pairing(mask_suffix="_1stHO"))
     assert (len(pairs.records), pairs.unnamed, pairs.kinds) == (3, (), ("_2ndHO",))
     assert not pairs.images_without_mask
-
-
-@pytest.mark.parametrize("images", ["bmp", "tif", "webp", "jpg"])
-def test_of_two_kinds_of_files_of_one_name_photographs_are_the_images(tmp_path: Path, images: str) -> None:
-    touch(tmp_path, f"1.{images}", "1.png", f"2.{images}", "2.png")
-    pairs = find_pairs(tmp_path, tmp_path, NONE)
-    assert [r.image.suffix for r in pairs.records] == [f".{images}"] * 2
 
 
 def test_a_split_may_name_its_files_in_its_own_way(tmp_path: Path) -> None:
