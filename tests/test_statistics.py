@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -203,6 +204,18 @@ def test_processes_keep_the_order_and_hand_on_the_first_error(monkeypatch, threa
     assert (parent in {pid for _, pid in results}) == (threads == "1" or pools.num_cores() < 2)
     with pytest.raises(ZeroDivisionError):
         list(each_in_processes(lambda number: 1 / (40 - number), range(50)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_processes_look_for_garbage_among_nothing_that_was_there_before(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pools, "num_cores", lambda: 2)
+    monkeypatch.setattr(pools.threading, "active_count", lambda: 1)  # whatever idles since another test
+    there: list[list] = [[]]
+    assert gc.is_tracked(there)
+    looked_at = each_in_processes(lambda _: any(one is there for one in gc.get_objects()), range(4), share=2)
+    assert list(looked_at) == [False] * 4
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -94,6 +94,7 @@ def each_in_processes(function: Callable[..., T], items: Sequence, *, share: int
     others = multiprocessing.active_children()
     pool: Executor
     if forks:
+        gc.freeze()  # to look for garbage among what is there by now would copy it into each process
         fork = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(count, mp_context=fork, initializer=_begin, initargs=(function, items))
     else:
