@@ -201,13 +201,6 @@ def test_lists_of_powershell_are_read(tmp_path: Path) -> None:
     assert [spec.name for spec in config.data.classes] == ["soil", "leaf"]
 
 
-def test_tables_with_semicolons_and_lists_of_images_name_no_classes(tmp_path: Path) -> None:
-    root = simple_set(tmp_path / "set")
-    (root / "meta.csv").write_text("image;split;city\n" + "".join(f"p{i};train;x\n" for i in range(12)))
-    (root / "labels.json").write_text(json.dumps([f"p{i}.png" for i in range(12)]))
-    assert [spec.name for spec in init(root).data.classes] == ["background", "object"]
-
-
 def test_images_without_masks_that_no_list_names_do_not_stop_a_training(tmp_path: Path) -> None:
     root = simple_set(tmp_path / "set")
     for i in range(20):
@@ -756,6 +749,9 @@ def test_names_come_from_files_of_many_shapes_near_the_data(tmp_path: Path, wher
     ("file", "text"),
     [
         ("README.txt", "Sky set\nby me\n2020\n"),
+        ("classes.txt", "sky\n"),
+        ("meta.csv", "image;split;city\np0;train;x\np1;train;x\np2;train;x\n"),
+        ("labels.json", '["p0.png", "p1.png", "p2.png"]'),
         ("train.txt", "p1\np2\np3\n"),
         ("notes.csv", "0,1.5\n1,2.5\n2,3.5\n"),
         ("dataset_info.json", '{"authors": ["Ann", "Bob", "Cid"], "license": "MIT"}'),

@@ -303,12 +303,17 @@ def test_one_coloured_mask_among_index_masks_is_left_to_check(tmp_path: Path) ->
     assert any("p3.png" in str(file) for file in error.files)
 
 
-def test_grey_and_rgb_masks_of_the_same_colours_are_read_together(tmp_path: Path) -> None:
-    colors = np.array([[0, 0, 0], [255, 255, 255]])
+@pytest.mark.parametrize("kind", ["grey", "palette"])
+def test_masks_of_the_same_colours_stored_in_two_ways_are_read_together(tmp_path: Path, kind: str) -> None:
+    colors = np.array([[0, 0, 0], [255, 255, 255] if kind == "grey" else [255, 0, 0]])
     root = make_set(tmp_path / "set", [disc(8 + i) for i in range(10)], colors=colors)
-    write_mask(root / "masks/p3.png", 255 * disc(9))
+    if kind == "grey":
+        write_mask(root / "masks/p3.png", 255 * disc(9))
+    else:
+        write_mask(root / "masks/p3.png", disc(9), colors=colors, palette=True)
     config = init(root)
     assert config.data.encoding == "rgb"
+    assert "cannot be read so" not in text(tmp_path)
     assert problems(config, root) == []
 
 

@@ -171,14 +171,6 @@ def test_palette_images_whose_palettes_disagree_are_read_by_colour(tmp_path: Pat
         assert np.array_equal(labels.colors[labels.read(root / f"masks/{stem}.png", max_pixels=10**8)], colors)
 
 
-def test_rgb_and_palette_masks_together_are_read_by_colour(tmp_path: Path) -> None:
-    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)], colors=COLORS)
-    write_mask(root / "masks/p0.png", regions(0, [0, 1, 2]), colors=COLORS, palette=True)
-    config = init(root)
-    assert config.data.encoding == "rgb"
-    assert problems(config, root) == []
-
-
 def test_jpeg_masks_in_colour_become_nearest_with_the_true_number_of_classes(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for i in range(6):
@@ -383,12 +375,6 @@ def test_links_to_nothing_and_a_folder_above_that_may_not_be_listed_are_passed_o
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", listed)
-    assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
-
-
-def test_names_whose_number_does_not_fit_are_not_used(tmp_path: Path) -> None:
-    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
-    (root / "classes.txt").write_text("sky\n")
     assert [spec.name for spec in init(root).data.classes] == ["class_0", "class_1", "class_2"]
 
 

@@ -74,17 +74,17 @@ class Found:
     @property
     def in_parts(self) -> tuple[Path, ...]:
         """The masks without an image that lie in a folder below the place of one: `frog/1/7.png` of `frog/7.jpg`."""
-        return tuple(mask for split, pairs in self.pairs.items() for mask in self._in_parts(split, pairs))
-
-    def _in_parts(self, split: str, pairs: Pairs) -> Iterator[Path]:
-        part = self.data.parts[split]
-        images, masks = self.root / str(part.images), self.root / str(part.masks)
-        pairing = part.pairing or self.data.pairing
-        alone = {image_key(stem_of(image, images), pairing) for image in pairs.images_without_mask}
-        for mask in pairs.masks_without_image:
-            *around, name = (mask_key(stem_of(mask, masks), pairing) or "").split("/")
-            if "/".join([*around[:-1], name]) in alone and around:
-                yield mask
+        found = []
+        for split, pairs in self.pairs.items():
+            part = self.data.parts[split]
+            images, masks = self.root / str(part.images), self.root / str(part.masks)
+            pairing = part.pairing or self.data.pairing
+            alone = {image_key(stem_of(image, images), pairing) for image in pairs.images_without_mask}
+            for mask in pairs.masks_without_image:
+                *around, name = (mask_key(stem_of(mask, masks), pairing) or "").split("/")
+                if "/".join([*around[:-1], name]) in alone and around:
+                    found.append(mask)
+        return tuple(found)
 
     @property
     def skips_unpaired(self) -> bool:
