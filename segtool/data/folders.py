@@ -14,6 +14,7 @@ import numpy as np
 from segtool.config import Limits
 from segtool.data.facts import look_at_images
 from segtool.data.files import JPEG_SUFFIXES, MASK_SUFFIXES, stem_of
+from segtool.data.pairs import without_folder
 from segtool.data.words import CAMERA, Meaning, mask_rank, meaning_of, roles_in, words_of
 
 MAX_UNKNOWN = 24
@@ -113,7 +114,7 @@ class Tree:
                 if holds(place, folder) and not (nested and holds(nested, folder))
                 for path in files
             ]
-            self._stems[key] = [_without_part(stem, place.inner) for stem in stems] if place.inner else stems
+            self._stems[key] = [without_folder(stem, place.inner) for stem in stems] if place.inner else stems
         return self._stems[key]
 
 
@@ -139,11 +140,6 @@ def holds(place: Place, folder: str) -> bool:
 def is_camera(name: str) -> bool:
     """Whether a folder `color` or `color_left` beside `depth` and `label` holds the pictures, for all its name says."""
     return not set(CAMERA).isdisjoint(words_of(name))
-
-
-def _without_part(stem: str, name: str) -> str:
-    *parents, last = stem.split("/")
-    return "/".join([*(part for part in parents if part != name), last])
 
 
 # --- names
@@ -358,7 +354,7 @@ def _copies(files: dict[str, list[Path]]) -> list[str]:
     """
     held: dict[str, list[tuple[str, int, Path]]] = defaultdict(list)
     for folder, paths in files.items():
-        stamps = [(path.name, path.stat().st_size if path.is_file() else 0, path) for path in paths]
+        stamps = [(*stamp(path), path) for path in paths]
         for place in _held([folder]):
             held[place] += stamps
     divided = {parent_of(folder) for folder in held if meaning_of(_name(folder)).split}
@@ -376,6 +372,11 @@ def _copies(files: dict[str, list[Path]]) -> list[str]:
         if apart and are_same([path for *_, path in stamps], [path for *_, path in sorted(held[first])]):
             copies.append(folder)
     return copies
+
+
+def stamp(path: Path) -> tuple[str, int]:
+    """Returns name and size of a file; a link to nothing has none."""
+    return path.name, path.stat().st_size if path.is_file() else 0
 
 
 def are_same(paths: Sequence[Path], others: Sequence[Path]) -> bool:

@@ -152,17 +152,19 @@ class _Finder:
         if images == masks:
             pairing, pairs = guess_apart(self.tree.files_of(images), self.tree.root / images.path)
         else:
-            pairing, pairs = self._guess(self.tree.stems(images, without=masks), self.tree.stems(masks, without=images))
-        return _Match(images, masks, _within_folders(pairing, images, masks), pairs)
+            pairing, pairs = self._guess(*self._stems(images, masks))
+        return _Match(images, masks, replace(pairing, image_folder=images.inner, mask_folder=masks.inner), pairs)
 
     def _count(self, match: _Match, pairing: Pairing) -> int:
         images, masks = match.images, match.masks
         if images != masks:
-            own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
-            return count_pairs(own, others, pairing)
+            return count_pairs(*self._stems(images, masks), pairing)
         folder = self.tree.root / images.path
         one, other = tell_apart(self.tree.files_of(images), pairing)
         return count_pairs([stem_of(p, folder) for p in one], [stem_of(p, folder) for p in other], pairing)
+
+    def _stems(self, images: Place, masks: Place) -> tuple[list[str], list[str]]:
+        return self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
 
     # --- the choice
 
@@ -274,8 +276,7 @@ class _Finder:
         for split in ("", *SPLITS):
             for images, masks in self.candidates.pairs_of_folders(split):
                 if not (images.inner or masks.inner):
-                    own, others = self.tree.stems(images, without=masks), self.tree.stems(masks, without=images)
-                    matches[split].append(_Match(images, masks, *guess_words(own, others)))
+                    matches[split].append(_Match(images, masks, *guess_words(*self._stems(images, masks))))
         around = self.tree.around()
         stems = self.tree.stems(around)
         matches[""].append(_Match(around, around, *guess_words(stems, stems)))
@@ -398,10 +399,6 @@ def _kind_within(place: Place) -> list[str]:
 def _site(path: str) -> str:
     """Returns the folder around all that tell a split or a role: `north` of `north/train/annos/masks`."""
     return "/".join(takewhile(lambda part: not any(meaning_of(part)[:2]), path.split("/")))
-
-
-def _within_folders(pairing: Pairing, images: Place, masks: Place) -> Pairing:
-    return replace(pairing, image_folder=images.inner, mask_folder=masks.inner)
 
 
 def _contains(one: _Match, other: _Match) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segtool.config import Pairing
 from segtool.data.files import stem_of
-from segtool.data.folders import Place, Tree, are_same, holds, looks_like_masks, parent_of, within
+from segtool.data.folders import Place, Tree, are_same, holds, looks_like_masks, parent_of, stamp, within
 from segtool.data.pairs import image_key, mask_key, words_and_numbers, words_left
 from segtool.data.words import meaning_of
 
@@ -63,7 +63,7 @@ def unlabelled_images(
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
     innermost = _as_one([p for p in innermost if not any(within(p.path, told) for told in without)], paths)
-    known = {_stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
+    known = {stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
     unused = [p for p in tree.places if p.role == "masks" and not any(within(path, p.path) for path in paths)]
     others = [p for p in unused if not any(meet(tree, images, p, pairing) for images, _, pairing in used)]
     elsewhere = [p for p in unused if parent_of(p.path) not in map(parent_of, paths)]
@@ -115,21 +115,19 @@ def _as_one(places: Sequence[Place], used: Sequence[str]) -> list[Place]:
     return sorted([*(p for p in places if parent_of(p.path) not in around), *whole.values()])
 
 
-def _stamp(file: Path) -> tuple[str, int]:
-    return file.name, file.stat().st_size if file.is_file() else 0
-
-
 def _are_known(files: Sequence[Path], known: Mapping[tuple[str, int], Path]) -> bool:
     """Whether all files are the same as known ones of their names and sizes."""
-    others = [known.get(_stamp(file)) for file in files]
+    others = [known.get(stamp(file)) for file in files]
     return all(others) and are_same(files, [other for other in others if other])
 
 
-def meet(tree: Tree, images: Place, masks: Place, pairing: Pairing) -> bool:
-    """Whether most images of a place have a mask in another one."""
-    keys = {mask_key(stem, pairing) for stem in tree.stems(masks)}
+def meet(
+    tree: Tree, images: Place, masks: Place, pairing: Pairing, *, taken: Collection[str | None] = frozenset()
+) -> bool:
+    """Whether most images of a place have a mask in another one that is not `taken`."""
+    keys = {mask_key(stem, pairing) for stem in tree.stems(masks)}.difference(taken, [None])
     stems = tree.stems(images)[:MOST]
-    return 2 * sum(image_key(stem, pairing) in keys - {None} for stem in stems) > len(stems)
+    return 2 * sum(image_key(stem, pairing) in keys for stem in stems) > len(stems)
 
 
 def _shows_again(tree: Tree, place: Place, images: Place, _: Place, pairing: Pairing) -> bool:
@@ -151,9 +149,5 @@ def _told(stem: str, place: Place) -> tuple[str, ...]:
 
 def _has_masks(tree: Tree, place: Place, images: Place, masks: Place, pairing: Pairing) -> bool:
     """Whether most files of a place are images of masks that lie there, and that the images of the split have not."""
-    if images == masks:
-        return False
     taken = {image_key(stem, pairing) for stem in tree.stems(images)}
-    left = {mask_key(stem, pairing) for stem in tree.stems(masks)} - taken - {None}
-    stems = tree.stems(place)[:MOST]
-    return 2 * sum(image_key(stem, pairing) in left for stem in stems) > len(stems)
+    return images != masks and meet(tree, place, masks, pairing, taken=taken)

@@ -177,13 +177,18 @@ def _comparable(key: str | None, folder: str, pairing: Pairing) -> str | None:
     if key is None:
         return None
     if folder:
-        *parents, name = key.split("/")
-        key = "/".join([*(part for part in parents if part != folder), name])
+        key = without_folder(key, folder)
     if pairing.by_name:
         key = key.rpartition("/")[2]
     if not key:  # all of 001/image, where folders do not count
         return None
     return _NUMBER.sub(r"\1", key) if pairing.by_number else key
+
+
+def without_folder(stem: str, folder: str) -> str:
+    """Returns a stem without the folders of a name that the file lies in."""
+    *parents, name = stem.split("/")
+    return "/".join([*(part for part in parents if part != folder), name])
 
 
 def name_twins(names: Sequence[str]) -> str:
