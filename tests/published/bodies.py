@@ -50,17 +50,6 @@ def chase_db1(root: Path) -> None:
         save(root / f"{stem}_2ndHO.png", Image.fromarray(binary(np.roll(mask, 1, 1))).convert("1"))
 
 
-@published(15, "index", [0, 255], masks="manual1")
-def hrf(root: Path) -> None:
-    """HRF: `images` with two spellings of .jpg, `manual1` TIFF, `mask` is the field of view."""
-    for index, (image, mask) in enumerate(pairs(retina, 15, seed=3)):
-        kind = ("dr", "g", "h")[index % 3]
-        stem = f"{index // 3 + 1:02d}_{kind}"
-        save(root / "images" / f"{stem}.{'JPG' if kind == 'dr' else 'jpg'}", image)
-        save(root / "manual1" / f"{stem}.tif", binary(mask))
-        save(root / "mask" / f"{stem}_mask.tif", np.repeat(binary(image.max(-1) > 40)[..., None], 3, -1))
-
-
 @published(24, "rgb", ["#000000", "#ffffff"], nearest=True, warns="JPEG")
 def kvasir_seg(root: Path) -> None:
     """Kvasir-SEG: JPEG masks with three equal channels, one folder further down, boxes beside them."""
@@ -69,32 +58,6 @@ def kvasir_seg(root: Path) -> None:
         save(root / "Kvasir-SEG" / "images" / f"{stem}.jpg", image)
         save(root / "Kvasir-SEG" / "masks" / f"{stem}.jpg", np.repeat(binary(mask)[..., None], 3, -1))
     text(root / "Kvasir-SEG" / "kavsir_bboxes.json", json.dumps({"cju0": {"height": 529, "bbox": []}}))
-
-
-@published(24, "index", [0, 255])
-def cvc_clinicdb(root: Path) -> None:
-    """CVC-ClinicDB: `Original` and `Ground Truth`, TIFF, numbered frames of several videos."""
-    frames = drive_along(polyp)
-    number = 1
-    for video in range(4):
-        for image, mask in frames(np.random.default_rng([5, video]), SIZE, 6):
-            save(root / "Original" / f"{number}.tif", image)
-            save(root / "Ground Truth" / f"{number}.tif", binary(mask))
-            number += 1
-
-
-@published({"train": 20, "val": 6, "test": 6}, "index", [0, 255])
-def isic2018(root: Path) -> None:
-    """ISIC 2018 task 1: long names of folders, `_segmentation`, licences beside the pictures, many sizes."""
-    for part, num in (("Training", 20), ("Validation", 6), ("Test", 6)):
-        for index in range(num):
-            rng = np.random.default_rng([6, len(part), index])
-            image, mask = lesion(rng, (int(rng.integers(60, 90)), int(rng.integers(90, 130))))
-            stem = f"ISIC_{index * 3 + len(part) * 100:07d}"
-            save(root / f"ISIC2018_Task1-2_{part}_Input" / f"{stem}.jpg", image)
-            save(root / f"ISIC2018_Task1_{part}_GroundTruth" / f"{stem}_segmentation.png", binary(mask))
-        text(root / f"ISIC2018_Task1-2_{part}_Input" / "ATTRIBUTION.txt", "HAM10000\n")
-        text(root / f"ISIC2018_Task1_{part}_GroundTruth" / "LICENSE.txt", "CC-0\n")
 
 
 @published(24, "index", [0, 255])
@@ -174,19 +137,6 @@ def nnunet(root: Path) -> None:
     named = {"background": 0, "organ": 1, "tumor": 2}
     described = {"channel_names": {"0": "CT"}, "labels": named, "numTraining": 16, "file_ending": ".png"}
     text(folder / "dataset.json", json.dumps(described))
-
-
-@published({"train": 18, "val": 6}, "index", [0, 255])
-def fuseg_wounds(root: Path) -> None:
-    """FUSeg: `train`, `validation` with labels, `test` without."""
-    base = root / "Foot Ulcer Segmentation Challenge"
-    number = 1
-    for part, num in (("train", 18), ("validation", 6), ("test", 4)):
-        for image, mask in pairs(lesion, num, seed=20 + num, size=(64, 64)):
-            save(base / part / "images" / f"{number:04d}.png", image)
-            if part != "test":
-                save(base / part / "labels" / f"{number:04d}.png", binary(mask))
-            number += 1
 
 
 @published(18, "index", [0, 255], masks="/masks/")

@@ -131,15 +131,6 @@ def montgomery_halves(root: Path) -> None:
             save(root / "ManualMask" / f"{side}Mask" / f"MCUCXR_{index:04d}_0.png", binary(half))
 
 
-@unsupported("several masks of one image, a mask for each class")
-def jsrt(root: Path) -> None:
-    """JSRT with SCR's masks: a folder for each organ."""
-    for index, (image, mask) in enumerate(pairs(objects(3, least=3), 6, seed=912)):
-        save(root / "images" / f"JPCLN{index:03d}.png", image[..., 0])
-        for value, organ in ((1, "heart"), (2, "left lung"), (3, "right lung")):
-            save(root / "masks" / organ / f"JPCLN{index:03d}.gif", binary(mask == value))
-
-
 @unsupported("several masks, one for each part")
 def mhp(root: Path) -> None:
     """MHP: a mask for each person, told apart by numbers alone."""

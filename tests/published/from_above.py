@@ -44,17 +44,6 @@ def deepglobe_roads(root: Path) -> None:
     text(root / "class_dict.csv", ["name,r,g,b", "road,255,255,255", "background,0,0,0"])
 
 
-@published({"train": 20, "val": 4, "test": 6}, "rgb", ["#000000", "#ffffff"])
-def massachusetts_roads(root: Path) -> None:
-    """Massachusetts roads of Kaggle: `tiff/train` .tiff and `tiff/train_labels` .tif, RGB."""
-    for part, num in (("train", 20), ("val", 4), ("test", 6)):
-        for index, (image, mask) in enumerate(pairs(roads, num, seed=30 + num, size=(96, 96))):
-            stem = f"{10078660 + index * 15}_15"
-            save(root / "tiff" / part / f"{stem}.tiff", image)
-            save(root / "tiff" / f"{part}_labels" / f"{stem}.tif", np.repeat(binary(mask)[..., None], 3, -1))
-    text(root / "label_class_dict.csv", ["name,r,g,b", "background,0,0,0", "road,255,255,255"])
-
-
 DUBAI = [("Land (unpaved area)", (132, 41, 246)), ("Building", (60, 16, 152)), ("Road", (110, 193, 228)),
          ("Water", (226, 169, 41)), ("Vegetation", (254, 221, 58)), ("Unlabeled", (155, 155, 155))]  # fmt: skip
 

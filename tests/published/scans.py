@@ -11,16 +11,6 @@ from scenes import Pair, Rng, Size, field, ground, lesion, membranes, nuclei, ob
 from published.registry import VOC_COLORS, binary, pairs, published, save, text, with_palette
 
 
-@published({"train": 18, "test": 8}, "index", [0, 255])
-def fives(root: Path) -> None:
-    """FIVES: `train/Original/1_A.png`, `train/Ground truth/1_A.png`, a sheet of qualities."""
-    for part, num in (("train", 18), ("test", 8)):
-        for index, (image, mask) in enumerate(pairs(retina, num, seed=820 + num), 1):
-            save(root / part / "Original" / f"{index}_{'ADGN'[index % 4]}.png", image)
-            save(root / part / "Ground truth" / f"{index}_{'ADGN'[index % 4]}.png", binary(mask))
-    (root / "Quality Assessment.xlsx").write_bytes(b"PK\x03\x04")
-
-
 @published({"train": 16, "val": 6}, "index", [0, 128, 255])
 def refuge(root: Path) -> None:
     """REFUGE: BMP masks of 0 for the cup, 128 for the disc and 255 for what lies around: 255 is no void."""

@@ -104,19 +104,6 @@ def cityscapes(root: Path) -> None:
                 text(base / f"{stem}_gtFine_polygons.json", json.dumps({"imgHeight": 1024, "objects": []}))
 
 
-@published({"train": 16, "val": 6}, "index", [0, 1, 2, 3, 4, 5], ignore=[255], masks="sem_seg/masks")
-def bdd100k(root: Path) -> None:
-    """BDD100K: `images/10k/train`, `labels/sem_seg/masks/train`, and colour maps beside them."""
-    for part, num in (("train", 16), ("val", 6), ("test", 4)):
-        for index, (image, mask) in enumerate(pairs(street, num, seed=140 + num)):
-            stem = f"{index * 7919:08x}-{num:08x}"
-            save(root / "bdd100k" / "images" / "10k" / part / f"{stem}.jpg", image)
-            if part != "test":
-                base = root / "bdd100k" / "labels" / "sem_seg"
-                save(base / "masks" / part / f"{stem}.png", rim(mask, 255))
-                save(base / "colormaps" / part / f"{stem}.png", colored(mask, VOC_COLORS))
-
-
 @published({"train": 16, "val": 6}, "index", [0, 2, 8, 10, 11, 13], ignore=[255], masks="/labels/",
            names=["road", "building", "vegetation", "sky", "person", "car"])  # fmt: skip
 def bdd100k_of_2018(root: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scenes import drive_along, field, membranes, objects, retina, street
+from scenes import drive_along, membranes, objects, retina, street
 
-from published.registry import SIZE, VOC_COLORS, binary, colored, hexes, pairs, published, rim, save, text, with_palette
+from published.registry import SIZE, VOC_COLORS, binary, colored, hexes, pairs, published, rim, save, text
 
 
 @published({"train": 20, "test": 8}, "index", [0, 1, 2, 3, 4, 5])
@@ -86,11 +86,3 @@ def pspnet_colors(root: Path) -> None:
         for index, (image, mask) in enumerate(pairs(objects(3, least=3, most=6), num, seed=806 + num)):
             save(root / "dataset" / f"x_{part}" / f"img-{index}-{part}.png", image)
             save(root / "dataset" / f"y_{part}" / f"img-{index}-{part}.png", colored(mask, VOC_COLORS))
-
-
-@published(39, "index", [0, 1, 2])
-def carrot_weeds(root: Path) -> None:
-    """39 photographs of a field, phone's names, palette masks."""
-    for index, (image, mask) in enumerate(pairs(field, 39, seed=808)):
-        save(root / "img" / f"IMG_20160{index // 10 + 5}12_1413{index:02d}.jpg", image)
-        save(root / "mask" / f"IMG_20160{index // 10 + 5}12_1413{index:02d}.png", with_palette(mask, VOC_COLORS))
