@@ -16,7 +16,7 @@ from segtool import __version__
 from segtool.errors import CheckpointError, DataError, LostError, SegtoolError, shown
 from segtool.system import streams
 from segtool.system.disk import require_plain, write_atomically
-from segtool.system.signals import end_at_signals, end_where_asked
+from segtool.system.signals import end_at_signals, end_if_ending, end_where_asked
 
 if TYPE_CHECKING:
     from segtool.commands.score_report import Scored
@@ -91,6 +91,8 @@ def main() -> None:
         from segtool.commands.endings import explain
 
         sys.exit(explain(error))
+    finally:
+        end_if_ending()
 
 
 def _require_current_folder() -> None:

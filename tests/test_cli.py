@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from conftest import Command
 from PIL import Image
 from training import metrics_of
 
+from segtool.check import report
 from segtool.commands import use
 from segtool.commands.demo import make_dataset
 from segtool.commands.score_report import missed
@@ -408,6 +410,27 @@ def test_a_prediction_that_is_interrupted_says_how_it_goes_on(
     ended = segtool("predict", run_directory, data / "test/images", "--out", tmp_path / "masks")
     assert ended.code == 130
     assert f"1 of 2 masks or more are in {tmp_path}/masks, whole; --resume makes the others\n" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("command", "place"), [("check", "segtool.check.report.examine"), ("train", "segtool.commands.preparation.examine")]
+)
+def test_a_signal_ends_the_program_though_what_it_came_in_drops_the_end(
+    segtool: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    """As Python's compiler does, while modules are imported."""
+    examine = report.examine
+
+    def dropping(*given: Any, **options: Any) -> Any:
+        with contextlib.suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return examine(*given, **options)
+
+    monkeypatch.setattr(place, dropping)
+    run = tmp_path / "run"
+    ended = segtool(command, data, *(["--run", run, *QUICK] if command == "train" else []))
+    assert ended.code == 143
+    assert not list(run.glob("checkpoints/step-*[1-9]*"))
 
 
 def test_a_folder_of_predictions_that_is_not_there_is_missed_as_one_of_masks(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 _late: list[int] = []  # signals that have ended nothing yet
+_ending: list[int] = []  # the signal at which the program ends
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -38,6 +39,12 @@ def end_where_asked() -> None:
         number = _late.pop()
         _tell(f"stopped by {signal.Signals(number).name}; the training that it came in is done and whole")
         sys.exit(128 + number)
+
+
+def end_if_ending() -> None:
+    """Ends the program where a signal has, but what it came in has dropped that, as the compiler of modules can."""
+    if _ending:
+        sys.exit(128 + _ending.pop())
 
 
 @contextlib.contextmanager
@@ -109,6 +116,7 @@ def _collected(caught: list[int], doing: str, *, ending: bool = False) -> Genera
         if ending:
             sys.exit(128 + number)
 
+    end_if_ending()
     before = _handle(catch)
     try:
         yield
@@ -120,6 +128,7 @@ def _collected(caught: list[int], doing: str, *, ending: bool = False) -> Genera
 def _end(number: int, _frame: object) -> None:
     _handle(_end_at_once)
     _tell(f"stopped by {signal.Signals(number).name}")
+    _ending.append(number)
     sys.exit(128 + number)
 
 
