@@ -143,6 +143,14 @@ def test_names_in_a_list_of_images_may_hold_blanks_and_commas(tmp_path: Path, te
     assert listed(tmp_path, text.replace(" ", mark)) == ["dog", f"my{mark}cat{mark}1"]
 
 
+def test_a_name_in_a_list_in_json_is_no_comment(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        touch(tmp_path / kind, "#1.png", "2.png", "3.png")
+    (tmp_path / "train.json").write_text('["#1.png", "3.png"]')
+    places = Places(config(tmp_path, train=Folders("images", "masks", list="train.json")).data, tmp_path)
+    assert [record.stem for record in places.of("train").pairs.records] == ["#1", "3"]
+
+
 def test_images_that_no_list_names_need_no_masks(tmp_path: Path) -> None:
     numbered(tmp_path, 4)
     touch(tmp_path / "images", "alone.jpg")
