@@ -598,9 +598,7 @@ def _size(text: str) -> tuple[int, int]:
 def _score_predictions(predictions: Path, masks: Path, config: Path, overrides: list[str] | None) -> Scored:
     from segtool.commands.score_report import Scored
     from segtool.scoring.score import score_folders
-    from segtool.system.pools import end_imports
 
-    end_imports()
     resolved, base = _load(config, overrides)
     scores = score_folders(resolved, _existing(predictions, of="masks"), _existing(masks, of="masks"), base)
     place = predictions if predictions.name else predictions.resolve()  # of `.` and `..`, whose name is another

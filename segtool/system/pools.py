@@ -89,6 +89,7 @@ def each_in_processes(function: Callable[..., T], items: Sequence, *, share: int
     Raises:
         ShortageError: a process has died, as the system has them where memory runs out.
     """
+    end_imports()
     count = min(num_threads(), len(items) // (share or SHARE))
     forks = count > 1 and sys.platform == "linux" and threading.active_count() == 1
     others = multiprocessing.active_children()
