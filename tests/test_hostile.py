@@ -545,6 +545,12 @@ def test_a_pickle_of_pretrained_weights_is_refused_and_never_run(tmp_path, suffi
     assert sentinel.exists()  # the payload works where it is unpickled
 
 
+def test_a_whole_network_in_place_of_its_weights_is_refused_without_the_advice_to_run_it(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"cannot be read as weights \(it is not of tensors alone"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_a_training_from_a_pickle_ends_with_4_before_it_begins(segtool, config_file, tmp_path):
     torch.save({"conv1.weight": Trap(tmp_path / "owned")}, tmp_path / "w.pth")
     settings = ("model.encoder={name: resnet18, weights: w.pth}", "augment.crop=[32, 32]")

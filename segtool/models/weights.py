@@ -43,7 +43,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         content = load_file(path) if path.suffix == ".safetensors" else _load_saved(path)
     except Exception as error:  # a file from anywhere may be wrong in any way
         reason = str(error).split("\n")[0]
-        if "weights_only" in reason:  # torch's words go on to recommend that the file be run
+        if "weights_only" in str(error):  # torch's words go on to recommend that the file be run
             reason = "it is not of tensors alone, and nothing else in it is run"
         elif is_shortage(error):
             reason = "it asks for more memory than a file of its size holds, or more than there is"
