@@ -221,6 +221,12 @@ def test_a_file_that_is_no_weights_is_a_checkpoint_error_and_nothing_in_it_is_ru
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_text_in_place_of_weights_is_told_in_words(tmp_path):
+    (tmp_path / "notes.pth").write_text("hello\n")
+    with pytest.raises(CheckpointError, match=r"notes\.pth: .*no file that torch\.save writes"):
+        read_weights(tmp_path / "notes.pth")
+
+
 def test_a_network_without_weights_asks_for_none():
     assert encoder("resnet18").pretrained(Path()) is None
     assert encoder("conv").pretrained(Path()) is None

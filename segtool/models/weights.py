@@ -45,6 +45,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         reason = str(error).split("\n")[0]
         if "weights_only" in str(error):  # torch's words go on to recommend that the file be run
             reason = "it is not of tensors alone, and nothing else in it is run"
+        elif isinstance(error, KeyError):  # of torch's reader: a code that no pickle has
+            reason = "it is no file that torch.save writes"
         elif is_shortage(error):
             reason = "it asks for more memory than a file of its size holds, or more than there is"
         raise CheckpointError(f"{path}: cannot be read as weights ({reason}); get the file again") from error
