@@ -45,6 +45,8 @@ def apart(folder: Path, other: Path) -> tuple[Path, ...]:
 def stem_of(path: Path, folder: Path) -> str:
     """Returns a file's path within a folder, without its last suffix, with `/` on every system."""
     text, start = os.fspath(path), f"{folder}{os.sep}"
+    if not text.startswith(start) and os.path.isabs(text):
+        start = f"{os.path.abspath(folder)}{os.sep}"
     inside = text[len(start) :] if text.startswith(start) else os.path.relpath(path, folder)
     return os.path.splitext(inside)[0].replace(os.sep, "/")
 

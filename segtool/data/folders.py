@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import NamedTuple
 
 import numpy as np
@@ -352,31 +354,39 @@ def _copies(files: dict[str, list[Path]]) -> list[str]:
 
     However they are divided further down, as by the folds of a cross-validation; one that divides them comes first.
     """
-    held: dict[str, list[tuple[str, int, Path]]] = defaultdict(list)
+    held: dict[str, list[Path]] = defaultdict(list)
     for folder, paths in files.items():
-        stamps = [(*stamp(path), path) for path in paths]
         for place in _held([folder]):
-            held[place] += stamps
+            held[place] += paths
+    named: dict[str, tuple[object, ...]] = {}
+    for folder, paths in held.items():
+        place, names = _place(folder), sorted(path.name for path in paths)
+        named[folder] = (place.role, place.split, folder in files, *names)  # a split that copies another is for check
+    several = Counter(named.values())
     divided = {parent_of(folder) for folder in held if meaning_of(_name(folder)).split}
-    seen: dict[tuple[object, ...], str] = {}
+    seen: dict[tuple[object, ...], tuple[str, list[Path]]] = {}
     copies: list[str] = []
-    for folder in sorted(held, key=lambda folder: (folder not in divided, folder.count("/"), folder)):
-        stamps = sorted(held[folder])
+    rivals = [folder for folder in held if several[named[folder]] > 1]  # no file of the others is asked for its size
+    for folder in sorted(rivals, key=lambda folder: (folder not in divided, folder.count("/"), folder)):
+        stamps = sorted((*stamp(path), path) for path in held[folder])
         sizes = tuple(stamp[:2] for stamp in stamps)
         if len(sizes) < 2 or not any(size for _, size in sizes) or any(within(folder, copy) for copy in copies):
             continue
-        place = _place(folder)
-        key = (place.role, place.split, folder in files, sizes)  # a split that copies another is for check
-        first = seen.setdefault(key, folder)
+        paths = [path for *_, path in stamps]
+        first, others = seen.setdefault((named[folder], sizes), (folder, paths))
         apart = not (within(folder, first) or within(first, folder))
-        if apart and are_same([path for *_, path in stamps], [path for *_, path in sorted(held[first])]):
+        if apart and are_same(paths, others):
             copies.append(folder)
     return copies
 
 
 def stamp(path: Path) -> tuple[str, int]:
     """Returns name and size of a file; a link to nothing has none."""
-    return path.name, path.stat().st_size if path.is_file() else 0
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path.name, 0
+    return path.name, status.st_size if S_ISREG(status.st_mode) else 0
 
 
 def are_same(paths: Sequence[Path], others: Sequence[Path]) -> bool:

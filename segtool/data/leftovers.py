@@ -63,7 +63,7 @@ def unlabelled_images(
     ]
     innermost = [p for p in spare if not any(p.path != other.path and within(other.path, p.path) for other in spare)]
     innermost = _as_one([p for p in innermost if not any(within(p.path, told) for told in without)], paths)
-    known = {stamp(file): file for images, _, _ in used for file in tree.files_of(images)}
+    known = {stamp(file): file for images, _, _ in used for file in tree.files_of(images)} if innermost else {}
     unused = [p for p in tree.places if p.role == "masks" and not any(within(path, p.path) for path in paths)]
     others = [p for p in unused if not any(meet(tree, images, p, pairing) for images, _, pairing in used)]
     elsewhere = [p for p in unused if parent_of(p.path) not in map(parent_of, paths)]

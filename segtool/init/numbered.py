@@ -106,11 +106,12 @@ def _evidence(masks: Sequence[MaskFacts], void: Sequence[int], unit: int = 1) ->
     wide = ids.max() > 255 or any(mask.mode.startswith("I") for mask in masks)
     if num > MAX_CLASSES and wide:
         return what
-    if _counts_up([np.setdiff1d(mask.values, [0, *void]) for mask in masks]):
+    others = [0, *void]
+    if _counts_up([[value for value in mask.values.tolist() if value not in others] for mask in masks]):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
     if num <= FEWEST or np.median(totals.solidity[counted]) < SOFT:  # the values of soft edges form no areas
         return None
-    single, alike = _shape_of_numbers(masks, [0, *void], unit)
+    single, alike = _shape_of_numbers(masks, others, unit)
     if num > MANY_VALUES and wide and single >= WIDE_SINGLE:
         return what
     if single >= SINGLE and alike >= ALIKE:
@@ -156,10 +157,10 @@ def _regions(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return found, np.bincount(owner, lengths), np.bincount(owner, tops)
 
 
-def _counts_up(held: Sequence[np.ndarray]) -> bool:
+def _counts_up(held: Sequence[list[int]]) -> bool:
     """Whether masks hold exactly 1..n, n differing: objects were counted. Classes leave gaps in some masks."""
     tops = [len(ids) for ids in held if len(ids)]
-    gaps = sum(bool(len(ids)) and (ids[0] != 1 or ids[-1] != len(ids)) for ids in held)
+    gaps = sum(bool(ids) and (ids[0] != 1 or ids[-1] != len(ids)) for ids in held)
     if not tops or gaps > len(tops) // 20:
         return False
     if len(tops) == 1:

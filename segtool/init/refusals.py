@@ -143,10 +143,11 @@ def require_pictures(records: Sequence[Record], data: Data) -> None:
 
     In one folder with the masks those are a few; or any number where they lie in folders that are named for masks.
     """
-    named = [record.image for record in records if _lies_in_masks(record.image, Path(data.root))]
-    if named and len(named) == len(records) and are_flat(named):
+    folders = {record.image.parent for record in records}
+    images = [record.image for record in records]
+    if images and all(_is_for_masks(folder, Path(data.root)) for folder in folders) and are_flat(images):
         raise DataError(
-            f"{shown(named[0])} and {shown(str(records[0].mask))} are masks both, of two kinds, and their images are "
+            f"{shown(images[0])} and {shown(str(records[0].mask))} are masks both, of two kinds, and their images are "
             "not here: put them into a folder images/, with the names of the masks"
         )
     sample = [record for record in records if record.mask and record.mask.parent == record.image.parent][:SAMPLE]
@@ -193,8 +194,8 @@ def _shows_again(record: Record) -> bool:
     return bool(same.mean() >= SAME and len(np.unique(image[same], axis=0)) > MANY_COLORS)
 
 
-def _lies_in_masks(image: Path, root: Path) -> bool:
-    roles = roles_in(stem_of(image.parent, root))
+def _is_for_masks(folder: Path, root: Path) -> bool:
+    roles = roles_in(stem_of(folder, root))
     return "masks" in roles and "images" not in roles
 
 

@@ -70,12 +70,13 @@ class Reporter:
         """Returns what shows how many of a total are done; nothing where that takes under 10 s without a terminal."""
         bar: tqdm | None = None
         told = time.monotonic()
+        is_terminal = self.console.is_terminal  # which reads the environment each time
 
         def count(done: int, total: int) -> None:
             nonlocal bar, told
             if self.quiet:
                 return
-            if self.console.is_terminal:
+            if is_terminal:
                 if bar is None:
                     bar = _bar(total=total, unit=unit, desc=label)
                 bar.update(done - bar.n)
