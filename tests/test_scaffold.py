@@ -324,6 +324,17 @@ def test_photographs_in_the_folder_of_masks_are_refused(tmp_path: Path, mode: st
         init(root)
 
 
+def test_ids_that_jpeg_has_changed_are_refused_with_the_first_such_mask(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = make_set(tmp_path / "set", [rng.integers(0, 6, (8, 8)).repeat(8, 0).repeat(8, 1) for _ in range(6)])
+    for name in ("p1", "p4"):
+        mask = root / f"masks/{name}.png"
+        Image.open(mask).save(mask.with_suffix(".jpg"))
+        mask.unlink()
+    with pytest.raises(DataError, match=r"2 of 6 masks stored as JPEG.*in 0 to \d+.*First: .*p1\.jpg"):
+        init(root)
+
+
 def test_masks_of_one_value_are_refused(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [np.zeros((32, 32), np.int64)] * 3)
     with pytest.raises(DataError, match="one value 0"):

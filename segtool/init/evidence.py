@@ -104,7 +104,14 @@ def total(masks: Sequence[MaskFacts]) -> Totals:
 
 
 def refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> Never:
-    """Raises DataError about masks whose values are those of a continuous picture."""
+    """Raises DataError about masks whose values are those of a continuous picture, or of small ids in a JPEG."""
+    lossy = [mask for mask in masks if mask.lossy and not mask.colored]
+    if lossy and totals.values.max() <= MANY_VALUES:
+        raise DataError(
+            f"{len(lossy)} of {num(masks, 'mask')} stored as JPEG, which changes each value by a few, and all lie in "
+            f"0 to {totals.values.max()}: which class was meant is lost. First: {shown(lossy[0].path)}. Export the "
+            "masks again, as PNG"
+        )
     kind, given = "values", "values, with data.encoding: threshold"
     if any(mask.colored for mask in masks):
         kind, given = "colours", "colors, with data.encoding: rgb and data.nearest: true"
