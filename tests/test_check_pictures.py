@@ -131,11 +131,14 @@ def masks_with_specks(*specks: tuple[int, ...], edges: float) -> list[MaskFacts]
     ("odd", "others", "edges", "told"),
     [
         ((10, 10), (0,), 200, True),
-        ((10, 10), (0,), 201, False),  # below one at ten pixels of edges
-        ((31, 9), (0,), 200, True),  # of one class, where others have none
-        ((30, 9), (0,), 200, False),
-        ((31, 9), (0,), 401, False),
-        ((31, 9), (1,), 200, False),  # where others have some
+        ((10, 10), (1,), 201, False),  # below one at ten pixels of edges
+        ((35, 5), (0,), 200, True),  # of one class, where others have none
+        ((34, 5), (0,), 200, False),
+        ((35, 5), (0,), 401, False),
+        ((35, 5), (1,), 200, False),  # where others have some
+        ((8, 8), (0,), 10_000, True),  # of two classes, where others have none, however long the edges
+        ((8, 7), (0,), 10_000, False),
+        ((8, 8), (1,), 10_000, False),
         ((15, 16), (8,), 200, False),  # less than four times what is usual
         ((16, 16), (8,), 200, True),
         ((19, 20), (15,), 200, False),  # and one at five pixels is enough

@@ -74,6 +74,25 @@ def test_all_masks_moved_on_are_found(shift: int) -> None:
     assert all((j - i) == shift for i, j in wrong)
 
 
+def test_masks_in_any_order_are_found_with_their_images_and_those_of_another_set_are_not() -> None:
+    images, masks = pairs()
+    order = np.random.default_rng(2).permutation(COUNT)
+    wrong = match(images, [masks[place] for place in order]).wrong
+    assert len(wrong) >= 0.8 * COUNT
+    assert all(order[i] == j for i, j in wrong)
+    others = [facts_of_values(Path(f"{n}.png"), drawn(100 + n)[1]) for n in range(COUNT)]
+    assert match(images, others).wrong == []
+
+
+def test_masks_of_one_folder_moved_on_are_found_without_those_that_lie_right() -> None:
+    images, masks = pairs(30)
+    moved_on = [*masks[1:20], masks[0], *masks[20:]]
+    found = [replace(mask, path=Path("train" if n < 20 else "val", f"{n}.png")) for n, mask in enumerate(moved_on)]
+    wrong = match(images, found).wrong
+    assert len(wrong) >= 18
+    assert all(i < 20 and j == (i + 1) % 20 for i, j in wrong)
+
+
 def test_nothing_is_told_where_masks_follow_no_edges_or_are_few() -> None:
     images, masks = pairs()
     rng = np.random.default_rng(1)

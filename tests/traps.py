@@ -272,6 +272,28 @@ def masks_saved_over_two_images(root: Path) -> None:
         save(root / "images" / f"{name}.jpg", np.repeat((mask * (255 // mask.max()))[..., None], 3, -1))
 
 
+@trap(plain, "warning", *names("masks/p{:02d}.png", range(24)), words=("another image",))
+def all_masks_in_disorder(root: Path) -> None:
+    """Masks were numbered in the order in which they were drawn."""
+    found = [load(path) for path in sorted((root / "masks").iterdir())]
+    for number, path in enumerate(sorted((root / "masks").iterdir())):
+        save(path, found[(5 * number + 7) % 24])
+
+
+@trap(
+    in_splits,
+    "warning",
+    *names("train/masks/train{:02d}.png", range(19)),
+    words=("another image",),
+    silent=names("val/masks/val{:02d}.png", range(8)),
+)
+def masks_of_one_split_moved_on_by_one(root: Path) -> None:
+    """A list began with a heading."""
+    found = [load(path) for path in sorted((root / "train/masks").iterdir())]
+    for path, mask in zip(sorted((root / "train/masks").iterdir()), found[1:] + found[:1], strict=True):
+        save(path, mask)
+
+
 @trap(plain, "warning", words=("pair|fit|another image",))
 def all_masks_moved_on_by_one(root: Path) -> None:
     """Every mask is the next image's."""
@@ -503,6 +525,12 @@ def palette_mask_among_grey_ones(root: Path) -> None:
 def mask_of_0_and_1_among_those_of_0_and_255(root: Path) -> None:
     """One mask was written with indices; `init` reads both."""
     edit(root / "masks" / "08.png", lambda mask: mask // 255)
+
+
+@trap(plain, "warning", "masks/p08.png", words=("255 at", "an ignored value, which no other mask holds"))
+def mask_of_0_and_255_among_those_of_ids(root: Path) -> None:
+    """Saved as a picture for people: init takes 255 for ignored pixels."""
+    edit(root / "masks" / "p08.png", lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
 
 
 @trap(skies, "note", "masks/08.png", words=("soft edges, not 0/255",))

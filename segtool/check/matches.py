@@ -6,6 +6,7 @@ cracks, own fits lie 4 to 7 standard deviations above those to other images.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -23,13 +24,16 @@ TELLING = 2.0  # deviations that the median own fit must lie above the others fo
 SWAP_GAIN = 4.5  # deviations that two masks win together by an exchange; right pairs of CamVid reach 0.4
 CHAIN_GAIN = 2.5  # mean gain of the masks of a chain, each of which fits the next one's image best
 LINK_GAIN = 1.0  # least gain of one of them
+SHIFT_GAIN = 1.5  # mean gain of masks that are all off by as many places
 LOW, LOW_SHARE = 1.65, 0.25  # deviations, and share of the usual fit, up to which a mask fits as others do
 TURN_GAIN, TURN_SURE = 0.2, 1.5  # of a mask that is turned, also in deviations; right ones gain 0.14 at most
 STRANGE_AMONG = 20  # pairs, below which one low fit among others is a chance
 STRANGE_MOST = 0.1  # of the masks
 STRANGE_GAP, GAP_SHARE = 1.0, 0.2  # deviations, and share of the usual fit, from a stranger to the least of all others
 STRANGE_EDGES = 0.5  # of the usual length of edges, below which a low fit says little
-SHIFTS = (1, -1, 2, -2, 3, -3)  # places by which all masks of a set may be off
+SHIFTS = (1, -1, 2, -2, 3, -3)  # places by which all masks of a set, or of one of its folders, may be off
+CLEAR = 3.5  # deviations that a mask fits one image better than others, where no others of both fit as well
+MOST_CLEAR = 0.4  # share of the masks that do so where their own images do not; by chance 0.23 at most, in disorder 0.5
 
 
 class Matches(NamedTuple):
@@ -119,13 +123,17 @@ def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
     fits[of_mask[:, None] != of_image] = -np.inf
     np.fill_diagonal(fits, -np.inf)
     turned: dict[int, str] = {}
+    folders = defaultdict(list)
+    for place, mask in enumerate(masks):
+        folders[mask.path.parent].append(place)
+    pairs = _shifts(fits, own, [np.array(among) for among in (*folders.values(), [*range(len(own))])])
     if np.median(own) >= TELLING:
         square = np.array([image.size[0] == image.size[1] for image in images])
         turned = _turned(outlines, edges, square, least=max(TURN_GAIN, TURN_SURE * deviation))
-        pairs = _chains(fits, own)
-        pairs |= {(i, j) for i, j in _swaps(fits, own) if not {i, j} & {i for link in pairs for i in link}}
+        pairs |= _without(pairs, _chains(fits, own))
+        pairs |= _without(pairs, _swaps(fits, own))
     else:
-        pairs = _shift(fits, own)
+        pairs |= _without(pairs, _in_disorder(fits, own))
     return Matches(
         sorted((places[i], places[j]) for i, j in pairs),
         dict(zip(places, own.tolist(), strict=True)),
@@ -200,12 +208,43 @@ def _chains(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
     return found
 
 
-def _shift(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
-    """Returns all pairs where every mask is that of the image some places further on."""
-    count = len(own)
-    for shift in SHIFTS:
-        places = np.arange(max(0, -shift), min(count, count - shift))
-        moved = fits[places, places + shift]
-        if len(places) >= MIN_PAIRS and moved.mean() >= max(TELLING, own.mean() + 1.5):
-            return {(int(i), int(i + shift)) for i in places}
-    return set()
+def _shifts(fits: np.ndarray, own: np.ndarray, groups: Sequence[np.ndarray]) -> set[tuple[int, int]]:
+    """Returns all pairs of those groups of places in which every mask is that of the image some places further on.
+
+    Only groups whose masks do not fit their own images are looked at; a mask that does is left out.
+    """
+    found: set[tuple[int, int]] = set()
+    for places in groups:
+        if len(places) < MIN_PAIRS or np.median(own[places]) >= TELLING:
+            continue
+        for shift in SHIFTS:
+            within = np.arange(max(0, -shift), len(places) - max(0, shift))
+            here, there = places[within], places[within + shift]
+            least = max(TELLING, own[places].mean() + SHIFT_GAIN)
+            if len(within) >= MIN_PAIRS and fits[here, there].mean() >= least:
+                off = own[here] - fits[here, there] < LINK_GAIN  # others of the group may lie right
+                found |= _without(found, {*zip(here[off].tolist(), there[off].tolist(), strict=True)})
+                break
+    return found
+
+
+def _in_disorder(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
+    """Returns the masks that belong to other images, where of those that fit others best many clearly belong there."""
+    every = np.arange(len(own))
+    fits = fits.copy()
+    fits[every, every] = own
+    best, claimed = fits.argmax(axis=1), fits.argmax(axis=0)
+    top = fits[every, best]
+    fits[every, best] = -np.inf
+    others = fits[np.isfinite(fits)]  # of which the deviation was, but for those that fit
+    clear = (claimed[best] == every) & (top - others.mean() >= CLEAR * others.std())
+    lost = best != every
+    if not lost.any() or clear[lost].mean() < MOST_CLEAR:
+        return set()
+    return {(int(i), int(best[i])) for i in np.flatnonzero(clear & lost & (top - own >= CHAIN_GAIN))}
+
+
+def _without(known: set[tuple[int, int]], links: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Returns the links between places of which none is known."""
+    taken = {place for link in known for place in link}
+    return {link for link in links if not taken & {*link}}

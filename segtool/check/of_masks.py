@@ -19,6 +19,7 @@ from segtool.data.specks import SLIP_MASKS, SLIP_PIXELS, SPECK_PIXELS
 from segtool.errors import DataError, shown
 
 NOISE_EACH = 10  # specks of each of two classes that lie in each other, where they are no small objects of one
+NOISE_MIXED = 8  # the same where hardly any other mask has a speck, however long the edges
 NOISE_ALONE = 40  # specks of a mask, from which on they are noise, whatever their class, where others have none
 NOISE_MANY = 200  # and where others have a few
 NOISE_FEW = 0.1  # share of the masks, up to which specks of one class are no small objects, if others have none
@@ -245,7 +246,7 @@ def _understood(survey: Survey) -> list[MaskFacts]:
 
 def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     """Returns the masks with many specks for the length of their edges: of two classes, or of any where hardly any
-    other mask has one. And those with far more than nine in ten of all, as noise in one file gives."""
+    other mask has one. And those of two classes where none has, or with far more than nine in ten of all masks."""
     if not masks:
         return []
     specks = np.array([int(mask.specks.sum()) for mask in masks])
@@ -253,9 +254,10 @@ def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     at_edges = specks / np.maximum(edges, 1.0)
     strewn = at_edges >= max(NOISE_EDGE, min(NOISE_SURE, NOISE_USUAL * float(np.median(at_edges))))
     noisy = strewn & [(mask.specks >= NOISE_EACH).sum() >= 2 for mask in masks]
-    many = strewn & (specks >= NOISE_ALONE)
-    if many.sum() <= NOISE_FEW * len(masks) and (specks[~many] > 0).sum() <= NOISE_FEW / 2 * len(masks):
-        noisy |= many
+    mixed = np.array([(mask.specks >= NOISE_MIXED).sum() >= 2 for mask in masks])
+    for many in (strewn & (specks >= NOISE_ALONE), mixed):
+        if many.sum() <= NOISE_FEW * len(masks) and (specks[~many] > 0).sum() <= NOISE_FEW / 2 * len(masks):
+            noisy |= many
     noisy |= specks >= max(NOISE_MANY, NOISE_TIMES * float(np.quantile(specks, 1 - NOISE_FEW)))
     return [mask for mask, is_noisy in zip(masks, noisy.tolist(), strict=True) if is_noisy]
 
@@ -298,6 +300,29 @@ def _stored_as(survey: Survey, mask: MaskFacts) -> str:
         return ""
     soft = "soft edges" if data.encoding == "threshold" and len(values) > MANY else ""
     return "0/1" if values == [0, 1] else "0/255" if values == [0, 255] else soft
+
+
+@a_check
+def objects_not_ignored(survey: Survey) -> Iterator[Finding]:
+    """SEG312: masks of one class and an ignored value that no others hold, as masks of 0 and 255 among those of ids."""
+    uses = {path: use for path, use in survey.uses.items() if not use.error}
+    several = sum((use.pixels > 0).sum() > 1 for use in uses.values())
+    holding = [path for path, use in uses.items() if use.ignored]
+    if survey.labels.num_classes < 3 or len(holding) > NOISE_FEW * len(uses) or 2 * several <= len(uses):
+        return
+    if holding and all((uses[path].pixels > 0).sum() == 1 and uses[path].ignored > SLIP_PIXELS for path in holding):
+        first = holding[0]
+        codes = survey.labels.plain(survey.masks[first].stored(survey.masks[first].values)).ravel()
+        value = int(codes[survey.labels.codes.exact(codes) == IGNORE][0])
+        yield Finding(
+            "SEG312",
+            "warning",
+            f"{num(holding, 'mask')} of {len(uses)} with one class and an ignored value, which no other mask holds: "
+            "objects without their class?",
+            *counted(survey, holding),
+            _where(survey, first, value, uses[first].ignored),
+            "give these pixels the values of their classes; as it is, no network learns from them",
+        )
 
 
 @a_check

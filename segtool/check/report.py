@@ -8,7 +8,7 @@ settings. Errors are what stops a training or makes it untrue.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 LONGEST = (of_fits.classes_not_exchanged, of_matches.masks_fit_their_images, of_pictures.pictures_apart)
 MANY = 200  # images, from which on comparing them is worth several processes
 # What follows from another fault of the same files, and is not told beside it.
-CAUSES = {"SEG111": "SEG309", "SEG212": "SEG209", "SEG305": "SEG313", "SEG311": "SEG306", "SEG312": "SEG313"}
+CAUSES = {
+    "SEG111": ("SEG309",),
+    "SEG212": ("SEG209",),
+    "SEG305": ("SEG312", "SEG313"),
+    "SEG311": ("SEG306",),
+    "SEG312": ("SEG313",),
+}
 PRINTED = {"error": 20, "warning": 20, "note": 5}  # most files of a finding for people; `--json` names more
 
 
@@ -76,8 +82,16 @@ def _checked(survey: Survey) -> Iterable[list[Finding]]:
 
 def _without_effects(findings: Sequence[Finding]) -> list[Finding]:
     """Returns the findings but those whose files another has that tells the cause."""
-    files = {finding.code: {*finding.files} for finding in findings}
-    return [f for f in findings if not f.files or not files.get(CAUSES.get(f.code, ""), set()).issuperset(f.files)]
+    named: dict[str, set[str]] = defaultdict(set)
+    for finding in findings:
+        named[finding.code].update(finding.files)
+
+    def has_cause(finding: Finding) -> bool:
+        return bool(finding.files) and any(
+            named[code].issuperset(finding.files) for code in CAUSES.get(finding.code, ())
+        )
+
+    return [finding for finding in findings if not has_cause(finding)]
 
 
 def to_json(findings: Sequence[Finding], summary: Summary | None = None) -> dict[str, Any]:
