@@ -132,9 +132,10 @@ def test_a_mask_may_not_take_the_place_of_another_images_overlay(tmp_path):
     assert len(jobs_for(tmp_path / "in", tmp_path / "out")) == 2
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
 @pytest.mark.parametrize("linked", [False, True])
-def test_an_output_that_would_replace_an_input_is_an_error(tmp_path, linked):
-    image_at(tmp_path / "in" / "a.png")
+def test_an_output_that_would_replace_an_input_or_lie_beside_it_is_an_error(tmp_path, linked, name):
+    image_at(tmp_path / "in" / name)
     out = tmp_path / "in"
     if linked:
         out = tmp_path / "link"

@@ -47,15 +47,22 @@ def list_jobs(inputs: Sequence[Path], out: Path, *, overlays: bool, probabilitie
 
     Raises:
         DataError: an input does not exist, or a folder holds no image.
-        SegtoolError: two images would write one file, or an output would replace an input; all are named.
+        SegtoolError: two images would write one file, or an output would replace an input; all are named. Or `out` is
+            itself a folder of inputs.
     """
+    if out.is_dir() and any(given.is_dir() and out.samefile(given) for given in inputs):
+        # What lies beside an image under its name is an image to `check`, to training and to the next prediction.
+        raise SegtoolError(
+            f"{out}: is the folder of the images: a mask would replace an input image, or lie beside it under its "
+            "name; choose another --out"
+        )
     images: list[tuple[Path, str]] = []  # image, and its stem relative to `out`
     missing = []
     for given in inputs:
         if given.is_dir():
             # What an earlier prediction left in a folder within the images is not an image to predict.
             listed = list_files(given, IMAGE_SUFFIXES)
-            left = _folders_within(out, listed) if out.is_dir() and not out.samefile(given) else frozenset()
+            left = _folders_within(out, listed) if out.is_dir() else frozenset()
             found = [path for path in listed if not (path.parent in left and is_prediction(path))]
             images += [(path, stem_of(path, given)) for path in found]
             if not found:
