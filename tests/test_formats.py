@@ -126,6 +126,15 @@ def test_two_files_of_one_stem_are_ambiguous_and_both_named(tmp_path: Path) -> N
     assert all(name in text for name in ("images/a.jpg", "images/a.png", "masks/b.png", "masks/b.bmp"))
 
 
+def test_of_many_names_that_several_files_share_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    names = [f"{number}{suffix}" for number in range(9) for suffix in (".png", ".tif")]
+    folders(tmp_path, tuple(names), tuple(names[::2]))
+    with pytest.raises(DataError) as caught:
+        split_records(config(tmp_path), tmp_path)
+    assert len(caught.value.problems) == 6
+    assert "4 more names" in caught.value.problems[-1]
+
+
 def test_names_that_look_alike_are_told_apart_by_their_characters(tmp_path: Path) -> None:
     images, _ = folders(tmp_path, ("\xe9.png", "e\u0301.png"), ("\xe9.png",))
     if len(list(images.iterdir())) < 2:

@@ -24,6 +24,7 @@ from segtool.data.splits import class_presence, divide
 from segtool.errors import ConfigError, DataError, Problem, few, shown
 
 MOST_UNKNOWN = 5  # names of a list that are no images, each of which is told
+MOST_AMBIGUOUS = 5  # names that several files share, likewise: predictions among the images make thousands
 
 
 def split_records(config: Config, base: Path, places: Places | None = None) -> dict[str, list[Record]]:
@@ -229,9 +230,11 @@ def _leftover(pairs: Pairs, images: Path, masks: Path, split: str, pairing: Pair
     if empty := [*empty_folders(split, images, masks)]:
         yield from empty
         return
-    for files in pairs.ambiguous:
+    for files in pairs.ambiguous[:MOST_AMBIGUOUS]:
         names = name_twins([shown(file) for file in files])
         yield f"data.{split}: {names} have one stem, so the pair is not certain; remove or rename all but one"
+    if (more := len(pairs.ambiguous) - MOST_AMBIGUOUS) > 0:
+        yield f"data.{split}: and so have the files of {more} more names; `segtool check` names them"
     hint = pairing_hint(pairs, images, masks, pairing)
     if pairs.images_without_mask:
         left = pairs.images_without_mask
