@@ -970,6 +970,25 @@ def test_a_test_split_is_not_trained_on_where_the_training_set_does_not_pair(tmp
         discover(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("runs", "runs of segtool. Name one: .*/runs/cells-1$"),
+        ("runs/cells-1", "a run of segtool.*cells-1/config.yaml"),
+        ("runs/cells-1/checkpoints", "checkpoints of a run. Name the run: .*/runs/cells-1$"),
+    ],
+)
+def test_what_training_wrote_is_told_where_it_is_named_in_place_of_the_data(
+    tmp_path: Path, named: str, told: str
+) -> None:
+    run = tmp_path / "runs/cells-1"
+    for name in ("run.json", "config.yaml", "metrics.jsonl", "checkpoints/step-00000007/manifest.json"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("{}")
+    with pytest.raises(DataError, match=told.replace("$", r" \(there")):
+        discover(tmp_path / named)
+
+
 # --- what one fault does to the rest
 
 

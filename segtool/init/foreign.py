@@ -16,7 +16,8 @@ from segtool.check.findings import num
 from segtool.data.files import MASK_SUFFIXES, stem_of
 from segtool.data.flatness import are_flat
 from segtool.data.words import mask_rank, meaning_of, roles_in
-from segtool.errors import shown
+from segtool.errors import few, shown
+from segtool.runs.run_directory import CONFIG, typed
 
 MAX_FOLDERS = 6
 MAX_LOOKED_AT = 24
@@ -102,7 +103,8 @@ def _sentence(root: Path, look: _Look) -> str:
     if not look.folders:
         return f"the folder is empty. {_EXPECTED}"
     return (
-        _kind_of_json(look)
+        _runs_of_segtool(root)
+        or _kind_of_json(look)
         or _masks_by_task(images)
         or _masks_by_class(root, images)
         or _masks_by_image(images)
@@ -113,6 +115,16 @@ def _sentence(root: Path, look: _Look) -> str:
         or _stack(images)
         or _images_alone(root, images)
     )
+
+
+def _runs_of_segtool(root: Path) -> str:
+    """Returns a sentence where a run, its checkpoints, or a folder of runs is named in place of the data."""
+    if (root / "run.json").is_file() and (root / CONFIG).is_file():
+        return f"it is a run of segtool, whose config says where its data lies: {typed(root / CONFIG)}"
+    if any(root.glob("step-*/manifest.json")):
+        return f"it holds the checkpoints of a run. Name the run: {typed(root.parent)}"
+    runs = sorted(path.parent for path in root.glob("*/run.json"))
+    return f"it holds runs of segtool. Name one: {few(map(typed, runs))}" if runs else ""
 
 
 def other_pictures(root: Path) -> str:
