@@ -1,4 +1,4 @@
-"""A report holds as long as nothing that it tells of has changed, and is made anew after any change."""
+"""A report or config holds as long as nothing that it tells of has changed, and is made anew after any change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from segtool.check import report_cache, survey
 from segtool.check.findings import Report
 from segtool.check.report import examine
 from segtool.config import ClassSpec, Config, Data, Folders
-from segtool.data.user_cache import VERSION, cache_directory
+from segtool.data.user_cache import RECENT, VERSION, cache_directory
+from segtool.init import recall
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_another_segtool_asks_for_its_own_report(
     config: Config, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examine(config, tmp_path)
-    monkeypatch.setattr(report_cache, "_program", lambda: ["a line more"])
+    monkeypatch.setattr(report_cache, "program", lambda: ["a line more"])
     examine(config, tmp_path)
     assert passes == [1, 1]
 
@@ -169,8 +170,62 @@ def test_a_report_that_nobody_asks_for_goes(
 ) -> None:
     examine(config, tmp_path)
     later = time.time() + 100 * 86400
-    monkeypatch.setattr(report_cache.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     examine(a_class(tmp_path, config), tmp_path)
     with sqlite3.connect(cache_directory() / f"facts-{VERSION}.sqlite3") as database:
         assert database.execute("SELECT count(*) FROM reports").fetchone() == (1,)
     database.close()
+
+
+# ------------------------------------------------------------------------------------------------- configs
+
+
+def configs_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that grows with each look at a folder for its config."""
+    made: list[int] = []
+    real = recall.scaffold
+    monkeypatch.setattr(recall, "scaffold", lambda *args, **options: (made.append(1), real(*args, **options))[1])
+    return made
+
+
+@pytest.fixture
+def folder(config: Config, passes: list[int], tmp_path: Path) -> Path:
+    """The data set alone in a folder, changed a while ago."""
+    time.sleep(2 * RECENT)
+    return tmp_path / "set"
+
+
+def test_the_config_of_an_unchanged_folder_is_recalled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = configs_made(monkeypatch)
+    first = recall.recalled(folder, config_dir=folder)
+    assert recall.recalled(folder, config_dir=folder) == first
+    assert made == [1]
+    assert recall.recalled(folder, config_dir=folder / "train") != first  # `data.root` is relative to it
+    assert made == [1, 1]
+
+
+@pytest.mark.parametrize("change", ["mask", "names", "names beside", "rights", "link"])
+def test_any_change_of_a_folder_has_its_config_made_anew(
+    change: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = configs_made(monkeypatch)
+    recall.recalled(folder, config_dir=folder)
+    mask = folder / "train/masks/train3.png"
+    match change:
+        case "mask":
+            content = mask.read_bytes()
+            before = mask.stat().st_mtime
+            mask.write_bytes(content)
+            os.utime(mask, (before, before))  # of one size, and as old
+        case "names":
+            (folder / "classes.txt").write_text("soil\nleaf\n")
+        case "names beside":
+            (folder.parent / "classes.txt").write_text("soil\nleaf\n")
+        case "rights":
+            mask.chmod(0o600)
+        case _:
+            (folder / "more").symlink_to(folder / "val")
+    time.sleep(2 * RECENT)
+    for _ in range(2):
+        recall.recalled(folder, config_dir=folder)
+    assert made == [1, 1] if change != "link" else [1, 1, 1]  # what lies behind a link may change unseen

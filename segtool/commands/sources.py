@@ -84,9 +84,9 @@ def load_text(text: str, root: Path, overrides: Sequence[str]) -> Config:
 
 def scaffolded(root: Path, config_dir: Path, progress: Progress | None) -> str:
     """Returns the config that `init` would write for a data folder, as YAML; DataError where there can be none."""
-    from segtool.init.scaffold import scaffold
+    from segtool.init.recall import recalled
 
-    return scaffold(root, config_dir=config_dir, progress=progress)
+    return recalled(root, config_dir=config_dir, progress=progress)
 
 
 def is_data(path: Path) -> bool:

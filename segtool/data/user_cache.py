@@ -7,15 +7,23 @@ and nothing is said.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import PIL
+
+import segtool
+
 VERSION = 9
 """Of what the facts are and how they are worked out: another one begins afresh."""
 UNUSED_DAYS = 90
+LARGEST_DOCUMENT = 1 << 20  # bytes
 PAGE = 1 << 14  # bytes; an entry of 2 KB leaves half of SQLite's usual page of 4 KB empty
 RECENT = 0.05  # seconds in which a file may change twice and bear one time
 COARSE = 2.0  # the same where the time has whole seconds, as on FAT
@@ -70,11 +78,43 @@ class UserCache:
                 if database is not None:
                     database.close()
 
+    def recall_document(self, key: bytes) -> bytes | None:
+        """Returns what was kept under a digest of all that it depends on."""
+        with self._tolerant(), self._database as database:
+            found = database.execute("SELECT content FROM reports WHERE key = ?", (key,)).fetchone()
+            if found:
+                database.execute("UPDATE reports SET day = ? WHERE key = ? AND day < ?", (_today(), key, _today()))
+                return found[0]
+        return None
+
+    def keep_document(self, key: bytes, content: bytes) -> None:
+        """Enters what is to be recalled, if it is not too large, and drops what nobody has asked for."""
+        with self._tolerant(), self._database as database:
+            database.execute("DELETE FROM reports WHERE day < ?", (_today() - UNUSED_DAYS,))
+            if len(content) <= LARGEST_DOCUMENT:
+                database.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?)", (key, _today(), content))
+
+
+def program() -> list[str]:
+    """Returns by what a segtool is told from another, one in whose source somebody works included."""
+    home = Path(segtool.__file__).parent
+    source = [f"{path.relative_to(home)} {stamp(path)}" for path in sorted(home.rglob("*.py"))]
+    return [segtool.__version__, PIL.__version__, np.__version__, *source]
+
+
+def digest(content: object) -> bytes:
+    """Returns a key for what depends on some content, told by its `repr`."""
+    return hashlib.blake2b(repr(content).encode(errors="surrogateescape"), digest_size=16).digest()
+
 
 def is_settled(mark: Stamp, now: float) -> bool:
     """Whether a file was left alone long enough before it was looked at that a change would alter its time."""
     changed = mark[1] / 1e9
     return not 0 <= now - changed < (COARSE if mark[1] % 10**9 == 0 else RECENT)
+
+
+def _today() -> int:
+    return int(time.time() // 86400)
 
 
 def _open(directory: Path) -> Any:
