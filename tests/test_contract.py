@@ -238,6 +238,17 @@ def test_streams_left_as_python_makes_them_break_the_promise(monkeypatch: pytest
             os.write(write, b"x")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_each_line_of_standard_error_comes_out_when_it_is_written(unbuffered: str) -> None:
+    code = (
+        "import os, sys; from segtool.system import streams; streams.secure(); "
+        "print('first', file=sys.stderr); os.write(2, b'second\\n')"
+    )
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
+    assert done.stderr == "first\nsecond\n"
+
+
 def test_a_character_that_the_terminal_does_not_have_is_escaped(place: Path) -> None:
     folder = place / "häuser \N{SNOWMAN}"
     (place / "data").rename(folder)

@@ -53,6 +53,6 @@ def _secured(stream: io.TextIOWrapper) -> TextIO:
         io.BufferedWriter(_Outlet(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        # PYTHONUNBUFFERED, which images of containers set, makes streams that write through and buffer no lines.
+        line_buffering=stream.line_buffering or stream.write_through,
     )
