@@ -29,7 +29,7 @@ def test_the_time_left_is_told_by_the_steps_after_the_first_which_compiles(monke
     run = SimpleNamespace(validations=list)
     world = SimpleNamespace(is_main=False)
     plan = SimpleNamespace(steps=100, images=8, epochs=50.0)
-    logs = training_log.Logs(run, world, reporter, Config(), plan, 0, None)
+    logs = training_log.Logs(run, world, reporter, Config(), plan, workers=0, frequencies=None)
     outcome = SimpleNamespace(read=lambda: (1.0, 1.0), rate=0.1)
     for step, seconds in enumerate([90, 2, 4], before + 1):
         clock.now += seconds

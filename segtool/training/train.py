@@ -74,7 +74,7 @@ def train(
     budget.frozen_steps = training_step.frozen_steps(training, len(records["train"]))
     make_step = training_step.start_compilation(training, reporter)
     workers = num_workers(config.train.workers, work.device, world)
-    logs = Logs(run, world, reporter, config, plan, workers, work.frequencies)
+    logs = Logs(run, world, reporter, config, plan, workers=workers, frequencies=work.frequencies)
     batches = logs.awaited(load(training, training_set, plan, start=progress.step, workers=workers, reporter=reporter))
     world.meet()
     saved_at = time.monotonic()

@@ -38,6 +38,7 @@ class Logs:
         reporter: Reporter,
         config: Config,
         plan: Plan,
+        *,
         workers: int,
         frequencies: ClassFrequencies | None,
     ) -> None:
@@ -47,22 +48,20 @@ class Logs:
         self.plan = plan
         self.batch_size = config.train.batch_size
         self.names = [spec.name for spec in config.data.classes]
-        self.rows: list[dict[str, Any]] = []
-        self.flushed = self.stepped = time.monotonic()
-        self.paced_from: tuple[int, float] | None = None
-        """The first step, which compiles, and when it was done: the time that is left is told by those after it."""
-        self.steps_since = 0
-        self.rate = 0.0
-        self.validating = 0.0  # seconds spent in validation since the last flush
         self.workers = workers
-        self.share = Waiting(SLOW)
-        self.waited = 0.0  # seconds spent in waiting for images since the last flush
-        self.crowding = Waiting(CROWDED)
-        self.without_core = seconds_without_core()
         pixels = frequencies.pixels if frequencies else ()
         absent = [name for name, count in zip(self.names, pixels, strict=False) if not count]
         self.validations = Validations(config, plan.steps, run.validations(), absent=absent)
-        self.waiting: deque[tuple[Progress, Outcome]] = deque()
+        self.unread: deque[tuple[Progress, Outcome]] = deque()
+        """Steps that are made, and of which is not known yet what came of them."""
+        self.stepped_at = time.monotonic()
+        self.paced_from: tuple[int, float] | None = None
+        """The first step, which compiles, and when it was done: the time that is left is told by those after it."""
+        self.loading = Waiting(SLOW)
+        self.crowding = Waiting(CROWDED)
+        self.without_core = seconds_without_core()
+        self.images_per_second = 0.0
+        self._begin_interval()
 
     def resize(self, plan: Plan) -> None:
         """Says that the run is of another length from now on."""
@@ -79,7 +78,7 @@ class Logs:
             waited = time.monotonic() - asked
             self.waited += waited
             yield batch
-            share = self.share.add(waited, self.stepped - asked)
+            share = self.loading.add(waited, self.stepped_at - asked)
             if share is not None:
                 cores = num_cores()
                 warning = waiting_warning(share, workers=self.workers, cores=cores, cached=self.plan.cache)
@@ -87,14 +86,14 @@ class Logs:
 
     def step(self, progress: Progress, outcome: Outcome, *, late: int = 0) -> None:
         """Notes a step, and reads those that were made more than `late` before. Raises DivergedError of one of them."""
-        self.waiting.append((progress, outcome))
+        self.unread.append((progress, outcome))
         self.settle(late=late)
-        self.stepped = time.monotonic()
+        self.stepped_at = time.monotonic()
 
     def settle(self, *, late: int = 0) -> None:
         """Reads what came of all steps but the last `late`. Raises as `step`."""
-        while len(self.waiting) > late:
-            progress, outcome = self.waiting.popleft()
+        while len(self.unread) > late:
+            progress, outcome = self.unread.popleft()
             self._note(progress, *outcome.read(), outcome.rate)
 
     @contextmanager
@@ -116,14 +115,14 @@ class Logs:
     def _note(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
         """Adds the row of a step; what is not reproducible goes to `timing.jsonl`."""
         self.paced_from = self.paced_from or (progress.step, time.monotonic())
-        self.steps_since += 1
-        epoch = round(progress.step * self.batch_size / self.plan.images, 4)
+        self.steps += 1
+        epoch = round(self._epoch(progress), 4)
         row = {"step": progress.step, "epoch": epoch, "loss": _number(loss), "grad_norm": _number(norm), "lr": rate}
         self.rows.append(row)
-        elapsed = time.monotonic() - self.flushed - self.validating
-        self.rate = self.steps_since * self.batch_size / max(elapsed, 1e-9)
+        elapsed = time.monotonic() - self.flushed_at - self.validating
+        self.images_per_second = self.steps * self.batch_size / max(elapsed, 1e-9)
         self.reporter.step(self._line(progress, loss), done=progress.step, total=self.plan.steps)
-        if self.steps_since >= FLUSH_STEPS:
+        if self.steps >= FLUSH_STEPS:
             self.flush()
 
     def validation(self, progress: Progress, scores: Scores, seconds: float, *, better: bool) -> None:
@@ -132,10 +131,9 @@ class Logs:
         classes = dict(zip(self.names, iou(scores.confusion), strict=True))
         row = {"step": progress.step, "split": "val", **scores.summary, "iou": classes}
         self.rows.append(row)
-        epoch = progress.step * self.batch_size / self.plan.images
         self.reporter.say(
-            f"step {progress.step} (epoch {epoch:.1f}): val mIoU {percent(scores.miou)}, pixel accuracy "
-            f"{percent(scores.summary['pixel_accuracy'])}{', best so far' if better else ''} "
+            f"step {progress.step} (epoch {self._epoch(progress):.1f}): val mIoU {percent(scores.miou)}, "
+            f"pixel accuracy {percent(scores.summary['pixel_accuracy'])}{', best so far' if better else ''} "
             f"({len(scores.images)} images in {duration(seconds)})"
         )
         for warning in self.validations.look(row, scores.confusion):
@@ -145,34 +143,42 @@ class Logs:
         """Writes what has been noted."""
         if self.world.is_main and self.rows:
             self.run.append("metrics.jsonl", self.rows)
-            seconds = time.monotonic() - self.flushed
+            seconds = time.monotonic() - self.flushed_at
             row = {
                 "step": self.rows[-1]["step"],
                 "seconds": round(seconds, 3),
                 "validation_seconds": round(self.validating, 3),
-                "images_per_second": round(self.rate, 3),
+                "images_per_second": round(self.images_per_second, 3),
                 "waiting": round(self.waited / max(seconds - self.validating, 1e-9), 4),
             }
             self.run.append("timing.jsonl", [row])
             self._look_for_crowding(seconds)
-        self.rows = []
-        self.steps_since = 0
-        self.validating = self.waited = 0.0
-        self.flushed = time.monotonic()
+        self._begin_interval()
+
+    def _begin_interval(self) -> None:
+        """Starts what is counted from one flush to the next."""
+        self.flushed_at = time.monotonic()
+        self.rows: list[dict[str, Any]] = []
+        self.steps = 0
+        self.validating = 0.0  # seconds
+        self.waited = 0.0  # seconds, for images
 
     def _look_for_crowding(self, seconds: float) -> None:
         """Warns where the threads of the steps since the last flush mostly waited for a core."""
         before, self.without_core = self.without_core, seconds_without_core()
-        share = self.crowding.add(max(0.0, self.without_core - before), seconds, steps=self.steps_since)
+        share = self.crowding.add(max(0.0, self.without_core - before), seconds, steps=self.steps)
         if share is not None and num_threads() > 1:
             self.reporter.warn(crowding_warning(share, threads=num_threads()))
 
+    def _epoch(self, progress: Progress) -> float:
+        return progress.step * self.batch_size / self.plan.images
+
     def _line(self, progress: Progress, loss: float) -> str:
-        epoch = progress.step * self.batch_size / self.plan.images
+        epoch = self._epoch(progress)
         best = "" if progress.best is None else f"  best mIoU {percent(progress.best)}"
         return (
             f"epoch {epoch:.1f}/{self.plan.epochs:.1f}  step {progress.step}/{self.plan.steps}  loss {loss:.4f}{best}  "
-            f"{self.rate:.1f} img/s{self._left(progress.step)}"
+            f"{self.images_per_second:.1f} img/s{self._left(progress.step)}"
         )
 
     def _left(self, step: int) -> str:
