@@ -692,4 +692,4 @@ def test_where_compilation_fails_several_processes_end(monkeypatch, error, raise
     monkeypatch.setattr(training_step, "train_step", fail)
     training: Any = SimpleNamespace(model=nn.Linear(1, 1), world=World(rank=1, size=2))
     with pytest.raises(raised, match=said):
-        training_step.compiled_step(None, training)  # type: ignore[arg-type]
+        training_step.compiled_step(None, training, None, 0, 0.1, [])  # type: ignore[arg-type]

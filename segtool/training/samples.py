@@ -33,6 +33,11 @@ class Samples:
         """Of the pictures, by the index of the image."""
         self._predictions: dict[int, NDArray[np.uint8]] = {}
 
+    def require_places(self, directory: Path) -> None:
+        """Raises DiskError where something else than a file is in the place of a picture."""
+        for name in self.names.values():
+            disk.require_plain(directory / name)
+
     def note(self, index: int, prediction: NDArray[np.uint8]) -> None:
         """Keeps the predicted classes H W of an image, if it is one of the samples and they are not too large."""
         if index in self.names:

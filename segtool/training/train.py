@@ -10,8 +10,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from segtool.config import located
+from segtool.config import Config, located
 from segtool.data.cache import make_cache
 from segtool.data.dataset import EvaluationSet, Sample, TrainingSet
 from segtool.data.loader import little_shared_memory, num_workers, training_batches
@@ -22,7 +23,6 @@ from segtool.runs import checkpoint, history
 from segtool.runs.checkpoint import Progress
 from segtool.runs.run_directory import RunDirectory, relocate
 from segtool.scoring.evaluate import evaluate
-from segtool.system import disk
 from segtool.system.distributed import World
 from segtool.system.memory import keep_freed_memory
 from segtool.system.shortage import shortage_told
@@ -36,9 +36,9 @@ from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan, Prepared, largest_part, of_length
 from segtool.training.samples import Samples
 from segtool.training.training_log import Logs
-from segtool.training.training_step import Training
+from segtool.training.training_step import MakeStep, Outcome, Training
 
-LATE_STEPS = 1  # what a device that runs ahead has queued before what came of a step is read
+LATE_STEPS = 1  # by which a device that runs ahead may be behind, before the loss of a step is waited for
 CHECKPOINT_SECONDS = 600  # a checkpoint at the latest after this long, whatever the validations do
 
 
@@ -61,18 +61,18 @@ def train(
         DivergedError: loss or gradient is not finite; the step was not made, and what was saved before stays.
         Interrupted: a signal came; the step was finished and saved, or left out while its network was compiled.
     """
-    config, plan, records = work.config, work.plan, work.records
+    config, plan = work.config, work.plan
     world = work.world.limited(config.train.timeout)
     budget = budget or Budget(math.inf)
     keep_freed_memory()
     training_set = build_training_set(work)
-    samples = Samples(EvaluationSet(records.get("val", []), Reader.of(config)), config.train.samples)
+    samples = Samples(EvaluationSet(work.records.get("val", []), Reader.of(config)), config.train.samples)
     with work.world.agreed():
-        for name in samples.names.values() if world.is_main else ():
-            disk.require_plain(run.samples / name)  # which is written where a validation is the best
+        if world.is_main:
+            samples.require_places(run.samples)
     training, progress = begin(work, world, run, resumed, reporter)
-    budget.frozen_steps = training_step.frozen_steps(training, len(records["train"]))
-    make_step = training_step.start_compilation(training, reporter)
+    budget.frozen_steps = training_step.frozen_steps(training, len(training_set.records))
+    make_step = first_step(training, run, progress, reporter)
     workers = num_workers(config.train.workers, work.device, world)
     logs = Logs(run, world, reporter, config, plan, workers=workers, frequencies=work.frequencies)
     batches = logs.awaited(load(training, training_set, plan, start=progress.step, workers=workers, reporter=reporter))
@@ -83,17 +83,15 @@ def train(
         logs.flushed_where_it_diverges(config),
         shortage_told(partial(shortage_advice, training, plan, run)),
     ):
-        if config.train.compile:  # which takes minutes, and what it leaves out when it is ended changes the step
-            make_step = raised_at_signals(partial(stopped_at, run, world, progress.step))(make_step)
         while progress.step < plan.steps:
             batch = next(batches)
             rate = learning_rate(config.optim, progress.step, plan.steps)
-            outcome = make_step(training, batch, progress.step, rate, records["train"])
+            outcome = make_step(training, batch, progress.step, rate, training_set.records)
             make_step = training_step.train_step
             progress = replace(progress, step=progress.step + 1, score=None)
             logs.step(progress, outcome, late=LATE_STEPS if training.runs_ahead else 0)
 
-            # Once in a while: look at the time that is left, validate, save, end.
+            # Once in a while: decide the length anew, validate, save, end.
             steps = world.largest(budget.stepped(plan, progress.step) if world.is_main else 0)
             if resized := steps != plan.steps:
                 training.config, plan = of_length(training.config, plan, steps)
@@ -104,20 +102,14 @@ def train(
             if scored:
                 logs.settle()
                 progress = validate(training, samples, progress, run, logs, workers)
-                patience = config.train.patience
-                if patience is not None and progress.stale >= patience and not last:
-                    reporter.say(f"no better mean IoU in {patience} validations: training ends here")
-                    last = True
+                last = last or is_out_of_patience(progress, config, reporter)
                 last = last or bool(world.largest(budget.is_up))  # where that took longer than was foretold
             # Looked at once: a signal that comes later ends the next step, after its save.
             stop = world.largest(signals[0] if signals else 0)
             due = world.largest(time.monotonic() - saved_at > CHECKPOINT_SECONDS)
             if last or stop or due or resized or progress.score is not None:
-                logs.settle()  # a step that was not made must not be saved as one
-                require_finite(training, progress.step)
-                logs.flush()
                 progress = replace(progress, finished=last)
-                save(training, progress, run, reporter)
+                log_and_save(training, progress, run, logs)
                 saved_at = time.monotonic()
             if resized and world.is_main:
                 run.write_length(training.config)
@@ -132,9 +124,9 @@ def train(
 def begin(
     work: Prepared, world: World, run: RunDirectory, resumed: checkpoint.Checkpoint | None, reporter: Reporter
 ) -> tuple[Training, Progress]:
-    """Returns a training and where it stands.
+    """Returns a training and where it stands: at a checkpoint, or at its start.
 
-    That is at a checkpoint, beyond which what its run had saved is set aside; or at the start, which is then saved.
+    What the run had saved beyond that checkpoint is set aside; the start is saved.
     """
     start = None if resumed else partial(training_step.load_pretrained, base=run.directory, reporter=reporter)
     with located(work.config):
@@ -148,6 +140,31 @@ def begin(
     progress = Progress(steps=work.plan.steps)
     save(training, progress, run, reporter)
     return training, progress
+
+
+def first_step(training: Training, run: RunDirectory, progress: Progress, reporter: Reporter) -> MakeStep:
+    """Returns what makes the first step, in which the network is compiled where the config says so.
+
+    That takes minutes, and what the compiler leaves out when it is ended changes the step: so a signal ends it there,
+    without the step.
+    """
+    make_step = training_step.start_compilation(training, reporter)
+    if not training.config.train.compile:
+        return make_step
+
+    def interruptible(*arguments: Any) -> Outcome:
+        with raised_at_signals(partial(stopped_at, run, training.world, progress.step)):
+            return make_step(*arguments)
+
+    return interruptible
+
+
+def log_and_save(training: Training, progress: Progress, run: RunDirectory, logs: Logs) -> None:
+    """Commits a checkpoint whose steps are all known to be made and finite, and are in the logs."""
+    logs.settle()
+    require_finite(training, progress.step)
+    logs.flush()
+    save(training, progress, run, logs.reporter)
 
 
 def save(training: Training, progress: Progress, run: RunDirectory, reporter: Reporter) -> None:
@@ -179,7 +196,7 @@ def load(
 
 
 def stopped_at(run: RunDirectory, world: World, step: int, number: int) -> BaseException:
-    """Returns what ends a training at a signal where its last step is saved; the main process tells how to go on."""
+    """Returns the error that ends a training at a signal; `step` is saved, and the main process tells how to go on."""
     if world.is_main:
         return Interrupted(number, run.resume_command, step)
     return SystemExit(128 + number)
@@ -228,6 +245,15 @@ def build_training_set(work: Prepared) -> TrainingSet:
     return TrainingSet(
         records, Reader.of(config), config.augment, plan.crop, config.train.seed, work.frequencies, cache=cache
     )
+
+
+def is_out_of_patience(progress: Progress, config: Config, reporter: Reporter) -> bool:
+    """Whether so many validations in a row were no better that the training ends, which is said."""
+    patience = config.train.patience
+    if patience is None or progress.stale < patience:
+        return False
+    reporter.say(f"no better mean IoU in {patience} validations: training ends here")
+    return True
 
 
 def validate(

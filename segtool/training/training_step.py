@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +48,7 @@ class Training:
     device: torch.device
     world: World
     network: nn.Module
-    """What images go through: the model, and with several processes what makes their gradients one."""
+    """The model as a step calls it: with several processes, wrapped so that each is left with the mean gradient."""
     scaler: torch.amp.GradScaler | None = None
     """Of the loss, in fp16."""
 
@@ -104,6 +103,15 @@ def build_training(
     return training
 
 
+def _has_grouped_conv(model: nn.Module) -> bool:
+    """Whether depthwise or other grouped convolutions are in it, which are faster with the channels last.
+
+    Measured on two cores with AVX2 in float32: a U-Net on EfficientNet-Lite0 trained 4.5 images/s against 3.7, one of
+    plain convolutions as many either way.
+    """
+    return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
+
+
 def load_pretrained(encoder: Encoder, *, base: Path, reporter: Reporter) -> None:
     """Gives an encoder the weights that its config names (a file: from `base`) and says so; or leaves it as it is."""
     pretrained = encoder.pretrained(base)
@@ -151,7 +159,7 @@ class Outcome:
         )
 
 
-def train_step(training: Training, batch: Sample, step: int, rate: float, records: list[Record]) -> Outcome:
+def train_step(training: Training, batch: Sample, step: int, rate: float, records: Sequence[Record]) -> Outcome:
     """Makes one optimizer step and returns what came of it.
 
     With `train.accumulate` the batch goes through the network in parts, whose losses and gradients add up to those of
@@ -167,9 +175,13 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
         training.scaler.unscale_(optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    where = partial(find_divergence, training, batch, step, len(records))
+    scale = training.scaler.scale(torch.ones_like(loss)) if training.scaler else torch.ones_like(loss)
+    values = torch.stack([loss, norm, scale])
+    if training.runs_ahead:
+        leave_out_where_not_finite(optimizer, values, scaled=training.scaler is not None)
     images = partial(_images_of, config.train, step, records)
-    outcome = Outcome(step, rate, *_sent(training, loss, norm), images, where)
+    where = partial(find_divergence, training, batch, step, len(records))
+    outcome = Outcome(step, rate, *_sent_to_cpu(values), images, where)
     if not training.runs_ahead:
         outcome.read()
     if config.optim.clip is not None:
@@ -184,78 +196,14 @@ def train_step(training: Training, batch: Sample, step: int, rate: float, record
     return outcome
 
 
-def _sent(training: Training, loss: Tensor, norm: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Returns `values` and `arrived` of an Outcome, and has the device leave the step out where one is not finite."""
-    scale = training.scaler.scale(torch.ones_like(loss)) if training.scaler else torch.ones_like(loss)
-    values = torch.stack([loss, norm, scale])
-    if training.runs_ahead:
-        leave_out_where_not_finite(training.optimizer, values, scaled=training.scaler is not None)
-    if training.device.type != "cuda":
-        return values, None
-    values = values.to("cpu", non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return values, arrived
+def compute_gradients(training: Training, batch: Sample, step: int, num_images: int) -> Tensor:
+    """Leaves the gradients of a step in the parameters, and returns its loss; a function of step, batch and weights.
 
-
-def _images_of(train: Train, step: int, records: list[Record]) -> list[Path]:
-    """Returns the images of a step's batch, those of all processes."""
-    first = step * train.batch_size
-    keys = stream_keys(train.seed, len(records), first, first + train.batch_size)
-    return [records[index].image for _, index in keys]
-
-
-def leave_out_where_not_finite(optimizer: torch.optim.Optimizer, values: Tensor, *, scaled: bool) -> None:
-    """Has the device leave out the step where one of the values, as in `Outcome`, is not finite.
-
-    After a divergence it leaves out those that are queued before the first is read too: the weights stay those that
-    the cause is looked for with. Where the loss is `scaled`, one at a scale of 1 is such, which has been halved since.
+    `num_images` are those of the training split, by which the epochs of a frozen encoder become steps.
     """
-    found = 1.0 - values.isfinite().all().float()
-    before = getattr(optimizer, "found_inf", torch.zeros_like(found))
-    diverged = before * (values[2] < 1) if scaled else before
-    # What torch's gradient scaler sets too: the fused optimizers look at it on the device.
-    optimizer.found_inf = torch.maximum(diverged, found)  # type: ignore[attr-defined]
-
-
-def start_compilation(training: Training, reporter: Reporter) -> Callable[..., Outcome]:
-    """Has the network compiled in the first step, where the config says so, and returns what makes that step."""
-    if not training.config.train.compile:
-        return train_step
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of any machine without CUDA
-    training.model.compile()
-    return partial(compiled_step, reporter)
-
-
-def compiled_step(reporter: Reporter, training: Training, *step: Any) -> Outcome:
-    """Makes the first `train_step` of a network that is to be compiled; where that fails, training goes on without.
-
-    Weights and statistics are then those before the step.
-    """
-    buffers = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
-    try:
-        return train_step(training, *step)
-    except SegtoolError:
-        raise
-    except Exception as error:  # whatever a compiler stumbles over; where it is not at fault, the step below fails too
-        if failed_together(error, training.world):
-            raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if training.world.size > 1:  # the others are within the step, which cannot be made again by one alone
-            raise SegtoolError(f"compilation failed ({reason}); train with train.compile=false") from error
-    reporter.warn(
-        f"compilation failed, and training goes on without it ({reason}); train.compile=false spares the attempt"
-    )
-    training.model._compiled_call_impl = None
-    training.model.load_state_dict(buffers, strict=False)
-    return train_step(training, *step)
-
-
-def compute_gradients(training: Training, batch: Sample, step: int, images_in_all: int) -> Tensor:
-    """Leaves the gradients of a step in the parameters, and returns its loss; a function of step, batch and weights."""
     config = training.config
     torch.manual_seed(step_seed(config.train.seed, step, training.world.rank))
-    freeze_encoder(training, frozen=step < frozen_steps(training, images_in_all))
+    freeze_encoder(training, frozen=step < frozen_steps(training, num_images))
     target = batch.target.to(training.device, non_blocking=True)
     images = training.normalize(batch.image.to(training.device, non_blocking=True))
     denominators = training.world.sum(training.criterion.denominators(target))
@@ -267,14 +215,6 @@ def compute_gradients(training: Training, batch: Sample, step: int, images_in_al
             losses = [add_gradients(training, *part, denominators) for part in parts[:-1]]
         losses.append(add_gradients(training, *parts[-1], denominators))
     return training.world.sum(torch.stack(losses).sum())
-
-
-def find_divergence(training: Training, *step: Any) -> str:
-    """Makes `compute_gradients` of a step once more, and returns where a number that is not finite first appears."""
-    training.model._compiled_call_impl = None
-    found = first_appearance(training.model, training.criterion, partial(compute_gradients, training, *step))
-    everywhere = training.world.gather_json([found])
-    return next((place for place in everywhere if place), NOWHERE)
 
 
 def add_gradients(training: Training, images: Tensor, target: Tensor, denominators: Tensor) -> Tensor:
@@ -294,9 +234,14 @@ def add_gradients(training: Training, images: Tensor, target: Tensor, denominato
     return loss.detach()
 
 
-def frozen_steps(training: Training, images: int) -> int:
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Returns the seed of what is random within a step (dropout)."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def frozen_steps(training: Training, num_images: int) -> int:
     """Returns for how many steps from the first the encoder is frozen (`freeze`)."""
-    return steps_of(training.model.encoder.freeze, images, training.config.train.batch_size)
+    return steps_of(training.model.encoder.freeze, num_images, training.config.train.batch_size)
 
 
 def freeze_encoder(training: Training, *, frozen: bool) -> None:
@@ -314,15 +259,80 @@ def freeze_encoder(training: Training, *, frozen: bool) -> None:
     training.network = training.world.parallel(training.model)
 
 
-def _has_grouped_conv(model: nn.Module) -> bool:
-    """Whether depthwise or other grouped convolutions are in it, which are faster with the channels last.
+def _sent_to_cpu(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Returns `values` and `arrived` of an Outcome; nothing waits for the device."""
+    if not values.is_cuda:
+        return values, None
+    values = values.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return values, arrived
 
-    Measured on two cores with AVX2 in float32: a U-Net on EfficientNet-Lite0 trained 4.5 images/s against 3.7, one of
-    plain convolutions as many either way.
+
+def leave_out_where_not_finite(optimizer: torch.optim.Optimizer, values: Tensor, *, scaled: bool) -> None:
+    """Has the device leave out the step where one of the values, as in `Outcome`, is not finite.
+
+    After a divergence the steps that are queued until it is read are left out too, so that the weights stay those with
+    which its cause is looked for. Where the loss is `scaled`, what is not finite is a divergence at a scale of 1 only,
+    which the scaler has halved by the next step.
     """
-    return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
+    found = 1.0 - values.isfinite().all().float()
+    before = getattr(optimizer, "found_inf", torch.zeros_like(found))
+    diverged = before * (values[2] < 1) if scaled else before
+    # What torch's gradient scaler sets too: the fused optimizers look at it on the device.
+    optimizer.found_inf = torch.maximum(diverged, found)  # type: ignore[attr-defined]
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Returns the seed of what is random within a step (dropout)."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+def _images_of(train: Train, step: int, records: Sequence[Record]) -> list[Path]:
+    """Returns the images of a step's batch, those of all processes."""
+    first = step * train.batch_size
+    keys = stream_keys(train.seed, len(records), first, first + train.batch_size)
+    return [records[index].image for _, index in keys]
+
+
+def find_divergence(training: Training, batch: Sample, step: int, num_images: int) -> str:
+    """Makes `compute_gradients` of a step once more, and returns where a number that is not finite first appears."""
+    training.model._compiled_call_impl = None
+    repeat = partial(compute_gradients, training, batch, step, num_images)
+    found = first_appearance(training.model, training.criterion, repeat)
+    everywhere = training.world.gather_json([found])
+    return next((place for place in everywhere if place), NOWHERE)
+
+
+MakeStep = Callable[[Training, Sample, int, float, Sequence[Record]], Outcome]
+"""`train_step`, or what makes the first step in its place."""
+
+
+def start_compilation(training: Training, reporter: Reporter) -> MakeStep:
+    """Has the network compiled in the first step, where the config says so, and returns what makes that step."""
+    if not training.config.train.compile:
+        return train_step
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of any machine without CUDA
+    training.model.compile()
+    return partial(compiled_step, reporter)
+
+
+def compiled_step(
+    reporter: Reporter, training: Training, batch: Sample, step: int, rate: float, records: Sequence[Record]
+) -> Outcome:
+    """Makes the first `train_step` of a network that is to be compiled; where that fails, training goes on without.
+
+    Weights and statistics are then those before the step.
+    """
+    buffers = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
+    try:
+        return train_step(training, batch, step, rate, records)
+    except SegtoolError:
+        raise
+    except Exception as error:  # whatever a compiler stumbles over; where it is not at fault, the step below fails too
+        if failed_together(error, training.world):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if training.world.size > 1:  # the others are within the step, which cannot be made again by one alone
+            raise SegtoolError(f"compilation failed ({reason}); train with train.compile=false") from error
+    reporter.warn(
+        f"compilation failed, and training goes on without it ({reason}); train.compile=false spares the attempt"
+    )
+    training.model._compiled_call_impl = None
+    training.model.load_state_dict(buffers, strict=False)
+    return train_step(training, batch, step, rate, records)
