@@ -72,7 +72,7 @@ def test_a_length_is_the_longest_whose_steps_and_validations_go_into_the_time(do
         if now > limit:
             break
         made += 1
-    assert Budget(end, scored=1.5, per_step=0.4).length(plan_of(1, every), done, now=0.0) == made
+    assert Budget(end, per_validation=1.5, per_step=0.4).length(plan_of(1, every), done, now=0.0) == made
 
 
 def trained(
@@ -82,7 +82,7 @@ def trained(
     real = train.train
 
     def limited(work: Any, run: Any, **given: Any) -> Any:
-        limit = Budget(end, scored=SCORED, per_step=foretold)
+        limit = Budget(end, per_validation=SCORED, per_step=foretold)
         steps = limit.length(work.plan, 0, now=0.0)
         assert steps
         config, plan = of_length(work.config, replace(work.plan, most_steps=10 * steps), steps)

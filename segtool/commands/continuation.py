@@ -30,7 +30,7 @@ from segtool.system.devices import choose_device, place
 from segtool.system.distributed import World
 from segtool.system.terminal import Reporter
 from segtool.training.budget import Budget
-from segtool.training.forecast import scored_seconds
+from segtool.training.forecast import seconds_per_validation
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan
 
@@ -81,7 +81,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
         work = prepared(config, plan, records, device, world)
         budget = None
         if session.budget is not None:
-            budget = Budget(session.began + session.budget, scored=scored_seconds(work))
+            budget = Budget(session.began + session.budget, per_validation=seconds_per_validation(work))
         run.drop_after(step, warn=reporter.warn)
         run.write_config(config)
         facts = continued_facts(facts, step, plan, device, world, reporter)

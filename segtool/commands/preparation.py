@@ -28,8 +28,8 @@ from segtool.training.losses import Criterion, needs_frequencies
 from segtool.training.plan import Choice, Plan, Prepared, check_share, make_plan, of_length, smallest_part
 
 Records = dict[str, list[Record]]
-# Share of the seconds of a start that a second one takes, when all is compiled: 1.6 s after 161 were measured, with a
-# U-Net on two busy cores.
+# Once all is compiled, a second start takes this share of the first: 1.6 s after 161 were measured, with a U-Net on two
+# busy cores.
 STARTED_AGAIN = 0.1
 FEW_STEPS = 100  # below it a network from scratch finds little but the most frequent classes
 SOME_STEPS = 300
@@ -144,7 +144,7 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
     Raises:
         SegtoolError: not one step goes into it.
     """
-    plan, budget = work.plan, Budget(began + seconds, scored=times.scored, per_step=times.step)
+    plan, budget = work.plan, Budget(began + seconds, per_validation=times.per_validation, per_step=times.step)
     now = time.monotonic()
     left = max(0.0, budget.end - now)
     starting = STARTED_AGAIN * times.starting

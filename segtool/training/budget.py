@@ -29,13 +29,13 @@ class Budget:
 
     Args:
         end: When all must be over, by `time.monotonic()`, as all moments here.
-        scored: Seconds of a validation with its samples and its checkpoint, until one is seen.
+        per_validation: Seconds of a validation with its samples and its checkpoint, until one is seen.
         per_step: Seconds of a step, until some are seen.
     """
 
-    def __init__(self, end: float, *, scored: float = 0.0, per_step: float = 0.0) -> None:
+    def __init__(self, end: float, *, per_validation: float = 0.0, per_step: float = 0.0) -> None:
         self.end = end
-        self.scored = scored
+        self.per_validation = per_validation
         self.per_step = per_step
         self.frozen_steps = 0  # from the first, in which the encoder is frozen
         self.longest = 0.0  # of the validations that were seen
@@ -45,13 +45,13 @@ class Budget:
     @property
     def deadline(self) -> float:
         """When the last step must be done, so that a validation and a checkpoint end in time."""
-        return self._deadline(self.scored)
+        return self._deadline(self.per_validation)
 
     @property
     def is_up(self) -> bool:
         """Whether a further step would be one too many; asked after a step, or after its validation."""
         now = time.monotonic()
-        return now + self.per_step > self._deadline(max(self.scored, now - self.stepped_at))
+        return now + self.per_step > self._deadline(max(self.per_validation, now - self.stepped_at))
 
     def length(self, plan: Plan, step: int, *, now: float) -> int:
         """Returns how many steps a run has in all that goes on from `step` at `now`, to be done at the deadline."""
@@ -60,7 +60,7 @@ class Budget:
         def seconds(length: int) -> float:
             # That of `step` itself is still to come; the last one comes after the deadline.
             validations = (length - 1) // plan.eval_steps - max(step - 1, 0) // plan.eval_steps
-            return (length - step) * self.per_step + validations * self.scored
+            return (length - step) * self.per_step + validations * self.per_validation
 
         most = max(0, int(left / self.per_step))
         return step + bisect_right(range(step + 1, step + most + 1), left, key=seconds)
@@ -92,7 +92,7 @@ class Budget:
         """Notes that what came after a step is done; where it was `scored`, a validation and its checkpoint."""
         self.goes_on_at = time.monotonic()
         if scored:
-            self.scored = self.longest = max(self.longest, self.goes_on_at - self.stepped_at)
+            self.per_validation = self.longest = max(self.longest, self.goes_on_at - self.stepped_at)
 
     def _begin(self) -> None:
         """Has the length decided by the steps from here on."""
@@ -101,5 +101,5 @@ class Budget:
         self.timed = 0  # steps, since the length was decided
         self.seconds = 0.0  # of these
 
-    def _deadline(self, scored: float) -> float:
-        return self.end - SLACK * scored - ENDING
+    def _deadline(self, per_validation: float) -> float:
+        return self.end - SLACK * per_validation - ENDING

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from segtool.config import Config
-from segtool.data.dataset import EvaluationSet
+from segtool.data.dataset import EvaluationSet, TrainingSet
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
@@ -65,7 +65,7 @@ class Times:
         return self.starting + plan.steps * self.step + scoring + (validations + 1) * self.saving
 
     @property
-    def scored(self) -> float:
+    def per_validation(self) -> float:
         """A validation with its samples and its checkpoint."""
         return self.validation + self.samples + self.saving
 
@@ -122,43 +122,17 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
         within: Seconds of a budget that this is a part of: measuring takes less of a short one.
     """
     share = 1.0 if within is None else min(1.0, within / AMPLE)
-    config, plan, records, world, device = work.config, work.plan, work.records, work.world.alone, work.device
+    config, world, device = work.config, work.world.alone, work.device
     keep_freed_memory()
     began = time.monotonic()
     training = training_step.build_training(config, work.frequencies, device, world)
-    make_step = training_step.start_compilation(training, reporter)
     dataset = train.build_training_set(work)
     workers = num_workers(config.train.workers, device, world)
-    first = training_step.frozen_steps(training, len(records["train"]))
-    batches = training_batches(
-        dataset,
-        world,
-        batch_size=config.train.batch_size,
-        start=first,
-        steps=first + WARM_UP + MOST_STEPS,
-        workers=workers,
-        device=device,
-    )
-    ends, without_core = [began], 0.0
-    for step, batch in enumerate(batches, start=first):
-        make_step(training, batch, step, learning_rate(config.optim, 0, plan.steps), records["train"])
-        make_step = training_step.train_step
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        ends.append(time.monotonic())
-        if len(ends) - 1 == WARM_UP:
-            without_core = seconds_without_core()
-        timed = len(ends) - 1 - WARM_UP
-        if timed >= LEAST_STEPS and ends[-1] - ends[WARM_UP] > share * STEP_SECONDS:
-            break
-    waited, seconds = seconds_without_core() - without_core, ends[-1] - ends[WARM_UP]
-    if seconds >= CROWDED_SECONDS and waited > CROWDED * seconds and num_threads() > 1:
-        reporter.warn(crowding_warning(waited / seconds, threads=num_threads()))
-    del batches  # and with it the processes that load
-    spans = [after - before for before, after in itertools.pairwise(ends)]
+    ends = _ends_of_steps(training, work.plan, dataset, workers, share * STEP_SECONDS, reporter)
+    spans = [after - before for before, after in itertools.pairwise([began, *ends])]
     per_step = statistics.median(spans[WARM_UP:])
     starting = max(sum(spans[:WARM_UP]) - WARM_UP * per_step, 0.0)
-    validation, samples = _scoring(training, records, workers, share * IMAGE_SECONDS)
+    validation, samples = _scoring(training, work.records, workers, share * IMAGE_SECONDS)
     saving, num_bytes = _saving(training)
     memory = peak_memory(device)
     if memory is not None and dataset.cache is not None and device.type != "cuda":
@@ -167,8 +141,43 @@ def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) 
     return Forecast(Times(starting, per_step, validation, samples, saving), memory, num_bytes)
 
 
-def scored_seconds(work: Prepared) -> float:
-    """Returns what a validation with its samples and its checkpoint takes, as `Times.scored`, without any step."""
+def _ends_of_steps(
+    training: training_step.Training, plan: Plan, dataset: TrainingSet, workers: int, seconds: float, reporter: Reporter
+) -> list[float]:
+    """Makes some steps, those that warm up and then for about so many seconds, and returns when each was done."""
+    config, device = training.config, training.device
+    make_step = training_step.start_compilation(training, reporter)
+    first = training_step.frozen_steps(training, len(dataset.records))
+    rate = learning_rate(config.optim, 0, plan.steps)
+    batches = training_batches(
+        dataset,
+        training.world,
+        batch_size=config.train.batch_size,
+        start=first,
+        steps=first + WARM_UP + MOST_STEPS,
+        workers=workers,
+        device=device,
+    )
+    ends: list[float] = []
+    without_core = 0.0
+    for step, batch in enumerate(batches, start=first):
+        make_step(training, batch, step, rate, dataset.records)
+        make_step = training_step.train_step
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        ends.append(time.monotonic())
+        if len(ends) == WARM_UP:
+            without_core = seconds_without_core()
+        if len(ends) >= WARM_UP + LEAST_STEPS and ends[-1] - ends[WARM_UP - 1] > seconds:
+            break
+    waited, took = seconds_without_core() - without_core, ends[-1] - ends[WARM_UP - 1]
+    if took >= CROWDED_SECONDS and waited > CROWDED * took and num_threads() > 1:
+        reporter.warn(crowding_warning(waited / took, threads=num_threads()))
+    return ends
+
+
+def seconds_per_validation(work: Prepared) -> float:
+    """Returns the `per_validation` of a training's Times, measured without any step."""
     world = work.world.alone
     training = training_step.build_training(work.config, None, work.device, world)
     workers = num_workers(work.config.train.workers, work.device, world)
