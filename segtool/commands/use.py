@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from segtool.data.pairs import Record
 from segtool.data.reader import Reader
 from segtool.errors import DataError, DiskError, few
 from segtool.prediction.predict import build_ensemble, predict
-from segtool.prediction.predicted_files import list_jobs, masks_among, unread_pictures
+from segtool.prediction.predicted_files import Job, list_jobs, masks_among, unread_pictures
 from segtool.prediction.unlike import Unlike
 from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.members import find_checkpoints, part_members
@@ -25,7 +25,7 @@ from segtool.runs.run_directory import CONFIG
 from segtool.scoring.evaluate import evaluate
 from segtool.scoring.metrics import Scores
 from segtool.system.devices import choose_device, place
-from segtool.system.distributed import join_world
+from segtool.system.distributed import World, join_world
 from segtool.system.memory import keep_freed_memory
 from segtool.system.pools import end_imports
 from segtool.system.terminal import Mute, Reporter
@@ -43,8 +43,8 @@ def evaluate_session(
 ) -> Scored:
     """Returns the scores of a run's best checkpoint, or of a checkpoint, on a split; of several as an ensemble.
 
-    The data is that of the first; it is warned where another was trained on images of the split. Of several processes
-    each scores its share, and all return the scores of the whole.
+    The data is that of the first; warns where another was trained on images of the split. Of several processes each
+    scores its share, and all return the scores of the whole.
     """
     end_imports()
     keep_freed_memory()
@@ -58,8 +58,9 @@ def evaluate_session(
             with located(config):
                 records = records_to_score(config, first.path, split)
             name = _split_to_score(records, split, paths, folds=len(checkpoints) > len(paths))
-            own = 1 if name == "train" or not _changes_splits(overrides) else 0  # the first one's split is its own
-            _warn_of_seen(records[name], checkpoints[own:], configs[own:], reporter)
+            # The first one was trained on none of its own val and test, and on all of its train, as the scores tell.
+            asked = 1 if name == "train" or not _changes_splits(overrides) else 0
+            _warn_of_seen(records[name], checkpoints[asked:], configs[asked:], reporter)
             predictor = build_ensemble(checkpoints, where, flip=flip)
         require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
         dataset = EvaluationSet(records[name], replace(Reader.of(config), channels=predictor.channels))
@@ -193,26 +194,36 @@ def predict_session(
         mine = jobs[world.rank :: world.size]
         unlike = Unlike(config)
         results = predict(predictor, config, mine, tile=tile, resume=resume, look=unlike.look)
-        done = 0
-        failures: list[tuple[int, Sequence[str]]] = []
-        try:
-            for number, result in enumerate(reporter.track(results, total=len(mine), unit="image", label="predicting")):
-                if isinstance(result, DataError):
-                    failures.append((number * world.size + world.rank, result.problems))
-                else:
-                    done += 1
-        except SystemExit:  # at a signal
-            reporter.say(f"{done} of {len(mine)} masks or more are in {out}, whole; --resume makes the others")
-            raise
-        except DiskError as error:
-            problems = [problem for _, found in failures for problem in found]
-            left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
-            raise DiskError(*problems, *error.problems, left) from error
-        failures = sorted(world.gather_json(failures))
+        failures = sorted(world.gather_json(_predict_all(results, mine, out, world, reporter)))
         unlike.tell(world, reporter)
         reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
         if failures and world.is_main:
-            raise DataError(*(problem for _, found in failures for problem in found))
+            raise DataError(*(problem for _, problems in failures for problem in problems))
+
+
+def _predict_all(
+    results: Iterator[Path | DataError], mine: Sequence[Job], out: Path, world: World, reporter: Reporter
+) -> list[tuple[int, Sequence[str]]]:
+    """Has the masks made, and returns the problems of the images that cannot be used, each with its place among all.
+
+    Where a signal or the disk ends it, it says what is done and how to go on.
+    """
+    done = 0
+    failures: list[tuple[int, Sequence[str]]] = []
+    try:
+        for number, result in enumerate(reporter.track(results, total=len(mine), unit="image", label="predicting")):
+            if isinstance(result, DataError):
+                failures.append((number * world.size + world.rank, result.problems))
+            else:
+                done += 1
+    except SystemExit:  # at a signal
+        reporter.say(f"{done} of {len(mine)} masks or more are in {out}, whole; --resume makes the others")
+        raise
+    except DiskError as error:
+        problems = [problem for _, found in failures for problem in found]
+        left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
+        raise DiskError(*problems, *error.problems, left) from error
+    return failures
 
 
 def _run_directory(checkpoint: Path) -> Path:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,10 @@ from segtool.system.shortage import shortage_told
 MOST_THREADS = 8
 """That read, and that write: a GPU makes masks faster than one thread decodes images."""
 T = TypeVar("T")
+Read = np.ndarray | DataError | None
+"""The image of a job, H W C; the error of one that cannot be used; None where there is nothing to do."""
+Write = Callable[[], Path | DataError]
+"""Writes the files of a job and returns the mask's path, or the error of an image that cannot be used."""
 
 
 def build_predictor(checkpoint: Checkpoint, device: torch.device, *, dtype: torch.dtype | None = None) -> Predictor:
@@ -91,7 +95,7 @@ def predict(
     remove_unfinished(jobs)
     labels = Labels.from_config(config.data)
 
-    def read(job: Job) -> np.ndarray | DataError | None:
+    def read(job: Job) -> Read:
         image = _read(job, channels=predictor.channels, config=config, resume=resume)
         if look and isinstance(image, np.ndarray):
             look(job, image[..., predictor.view(config.data.channels)])
@@ -102,18 +106,18 @@ def predict(
     with ThreadPoolExecutor(threads) as reader, ThreadPoolExecutor(threads) as writer:
         for job, image in _read_ahead(jobs, read, reader, ahead=threads, max_pixels=config.limits.max_pixels):
             try:
-                outcome, large = _predicted(predictor, labels, job, image(), tile)
+                write, large = _predicted(predictor, labels, job, image(), tile)
             except SegtoolError:
                 yield from _results(writing)
                 raise
             del image
             if large:
                 yield from _results(writing)
-                yield outcome()
+                yield write()
             else:
-                writing.append(writer.submit(outcome))
+                writing.append(writer.submit(write))
                 yield from _results(writing, left=1 if job.probabilities else threads)  # K floats a pixel are much
-            del outcome  # and its mask
+            del write  # and its mask
         yield from _results(writing)
 
 
@@ -123,11 +127,12 @@ def _results(writing: deque[Future[T]], *, left: int = 0) -> Iterator[T]:
         yield writing.popleft().result()
 
 
-Outcome = Callable[[], Path | DataError]
+def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) -> Read:
+    """Reads the image of a job, once for each of the numbers of `channels`; `resume` skips one whose outputs are there.
 
-
-def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) -> np.ndarray | DataError | None:
-    """Returns the image of a job, H W C; None where there is nothing to do, or the error of one that cannot be used."""
+    Raises:
+        CheckpointError: an output would replace what segtool did not make.
+    """
     for path in job.outputs:
         require_replaceable(path, job.out)
     if resume and all(path.exists() for path in job.outputs):
@@ -141,15 +146,15 @@ def _read(job: Job, *, channels: Sequence[int], config: Config, resume: bool) ->
 
 
 def _read_ahead(
-    jobs: Sequence[Job], read: Callable[[Job], Any], reader: Executor, *, ahead: int, max_pixels: int
-) -> Iterator[tuple[Job, Callable[[], Any]]]:
+    jobs: Sequence[Job], read: Callable[[Job], Read], reader: Executor, *, ahead: int, max_pixels: int
+) -> Iterator[tuple[Job, Callable[[], Read]]]:
     """Yields each job with what returns its image; where it is small, reading of up to `ahead` small ones has begun.
 
     What is large is read where it is asked for: the C library gives each thread its own memory, and what one has freed
     another cannot use.
     """
     small = cache(partial(_is_small, max_pixels=max_pixels))
-    queued: deque[Future[Any]] = deque()
+    queued: deque[Future[Read]] = deque()
     for number, job in enumerate(jobs):
         begun = bool(queued)
         following = jobs[number + max(1, len(queued)) : number + 1 + ahead]
@@ -169,9 +174,7 @@ def _is_small(path: Path, max_pixels: int) -> bool:
     return height * width <= MAX_WHOLE_PIXELS
 
 
-def _predicted(
-    predictor: BandPredictor, labels: Labels, job: Job, image: np.ndarray | DataError | None, tile: int | None
-) -> tuple[Outcome, bool]:
+def _predicted(predictor: BandPredictor, labels: Labels, job: Job, image: Read, tile: int | None) -> tuple[Write, bool]:
     """Returns what writes the files of an image, and whether they are large."""
     if image is None:
         return (lambda: job.mask), False

@@ -40,7 +40,7 @@ def part_members(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def find_checkpoints(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
     """Returns the checkpoint of each path; of a directory of folds, that of each fold.
 
-    It is warned about folds that are not there, or not trained to their end.
+    Warns of folds that are not there, or not trained yet.
 
     Raises:
         CheckpointError: there is none at a path, or it does not verify.
