@@ -36,7 +36,8 @@ def execute(
 ) -> None:
     """Trains as the main process, after telling the others what was decided, and says what came of it.
 
-    To `facts`, which `run.json` holds, the end is added.
+    Args:
+        facts: What `run.json` holds; the end is added to it.
 
     Raises:
         SegtoolError: as `train.train`; DataError also where another process finds other files.

@@ -126,12 +126,13 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
     """Trains a new run; in a dry run returns the seconds that it would take."""
     directory = new_directory(session)
     device = place(world, choose_device(session.device))
-    looking = reporter.counter(unit="file", label="looking at the data")
-    text = scaffolded(session.config, directory, looking) if is_data(session.config) else None
-    if text is None:
-        config, base = load_any(session.config, session.overrides)
-    else:
+    text = None
+    if is_data(session.config):
+        looking = reporter.counter(unit="file", label="looking at the data")
+        text = scaffolded(session.config, directory, looking)
         config, base = load_text(text, session.config, session.overrides), directory
+    else:
+        config, base = load_any(session.config, session.overrides)
     require_shares(config, world.size)
     relocate(config, base, directory)  # for its errors, before the data is read
     pretrained = verify_components(config, base)
@@ -157,9 +158,7 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
         if text is not None:
             write_atomically(run.directory / "init.yaml", text.encode())
         if trial is not None:
-            preflight.tell([preflight.checkpoint_holds(trial, run)], reporter)
-            drawn = preflight.draw_first_batch(trial, run.samples)
-            reporter.say(f"preflight: the first batch with its masks: {drawn}")
+            preflight.look_into(run, trial, reporter)
             trial = None  # and its memory is free again
         work = replace(work, config=relocate(work.config, base, run.directory))
         facts = first_facts(work)

@@ -78,6 +78,17 @@ def look(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Tri
     return trial
 
 
+def look_into(run: RunDirectory, trial: Trial, reporter: Reporter) -> None:
+    """Says whether a checkpoint can be written into a run and read back, and draws the first batch there.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    tell([checkpoint_holds(trial, run)], reporter)
+    drawn = draw_first_batch(trial, run.samples)
+    reporter.say(f"preflight: the first batch with its masks: {drawn}")
+
+
 def tell(verdicts: Sequence[Verdict], reporter: Reporter) -> None:
     """Says each verdict, and raises the faults together as what the first of them is."""
     faults = [verdict for verdict in verdicts if verdict.grade == "fault"]
