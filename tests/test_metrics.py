@@ -15,6 +15,7 @@ from segtool.scoring.metrics import (
     Scores,
     confusion_matrix,
     dice,
+    equal_runs,
     frequency_weighted_iou,
     iou,
     majority_baseline,
@@ -22,7 +23,6 @@ from segtool.scoring.metrics import (
     pixel_accuracy,
     precision,
     recall,
-    runs,
     standard_errors,
     weighted_confusion,
 )
@@ -100,10 +100,10 @@ def test_an_empty_image_counts_nothing():
 
 
 def test_a_run_ends_where_truth_or_prediction_changes():
-    ends, lengths = runs(np.array([1, 1, 1, 2, 2]), np.array([7, 7, 8, 8, 8]))
+    ends, lengths = equal_runs(np.array([1, 1, 1, 2, 2]), np.array([7, 7, 8, 8, 8]))
     assert ends.tolist() == [1, 2, 4]
     assert lengths.tolist() == [2, 1, 2]
-    ends, lengths = runs(np.array([1, 1, 1]), np.array([[0, 0, 5], [0, 0, 5], [0, 0, 6]]))
+    ends, lengths = equal_runs(np.array([1, 1, 1]), np.array([[0, 0, 5], [0, 0, 5], [0, 0, 6]]))
     assert ends.tolist() == [1, 2]
     assert lengths.tolist() == [2, 1]
 
@@ -115,7 +115,7 @@ def test_runs_are_those_that_a_loop_over_the_pixels_finds(pixels, repeated):
     target, prediction = (rng.integers(0, 3, (pixels, 1)).repeat(repeated, 1).ravel()[:pixels] for _ in range(2))
     pairs = list(zip(target.tolist(), prediction.tolist(), strict=True))
     expected = [place for place in range(pixels) if pairs[place : place + 1] != pairs[place + 1 : place + 2]]
-    ends, lengths = runs(target, prediction)
+    ends, lengths = equal_runs(target, prediction)
     assert ends.tolist() == expected
     assert [pair for end, length in zip(ends, lengths, strict=True) for pair in [pairs[end]] * length] == pairs
 

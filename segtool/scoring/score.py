@@ -20,7 +20,7 @@ from segtool.data.masks import StoredMask, read_mask
 from segtool.data.pairs import Record, adopt, in_folder, keyed, sort_out
 from segtool.data.predictions import without_overlays
 from segtool.errors import DataError, few, shown
-from segtool.scoring.metrics import ImageScore, Scores, runs, weighted_confusion
+from segtool.scoring.metrics import ImageScore, Scores, equal_runs, weighted_confusion
 from segtool.system.pools import each_in_processes
 
 Matched = tuple[dict[str, list[Path]], dict[str, list[Path]]]
@@ -154,7 +154,7 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
         _refuse(record, labels, truth, made)
     looked_at = [labels.looked_at(mask) for mask in (truth, made)]
     rows = [values.reshape(-1, *values.shape[2:]) for values in looked_at]  # row by row, of colours N 3
-    ends, pixels = runs(*rows)
+    ends, pixels = equal_runs(*rows)
     cut = [row[ends][None] for row in rows]
     target, prediction = (
         labels.places(replace(mask, values=row, alpha=row))[0] for mask, row in zip((truth, made), cut, strict=True)
