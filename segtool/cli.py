@@ -20,7 +20,6 @@ from segtool.system.signals import end_at_signals, end_if_ending, end_where_aske
 
 if TYPE_CHECKING:
     from segtool.commands.score_report import Scored
-    from segtool.commands.sources import Session
     from segtool.config import Config
     from segtool.data.facts import Progress
 
@@ -309,7 +308,11 @@ def train(
         preflight=not no_preflight,
     )
     if folds is not None:
-        _train_folds(session, folds, dry_run=dry_run)
+        from segtool.commands.crossvalidate import cross_validate, tell_folds
+
+        directory, scores = cross_validate(session, folds, dry_run=dry_run)
+        if scores:
+            tell_folds(directory, scores)
         return
     if not resume and "RANK" not in os.environ:
         new_directory(session)  # before torch is loaded, which takes seconds
@@ -553,27 +556,6 @@ def _existing(path: Path, *, of: str) -> Path:
         found = "is a file" if path.exists() else "no such folder"
         raise DataError(f"{path}: {found}; expected a folder of {of}")
     return path
-
-
-def _train_folds(session: Session, count: int, *, dry_run: bool) -> None:
-    from rich.console import Console
-
-    from segtool.commands.crossvalidate import SCORES, cross_validate
-    from segtool.runs.run_directory import typed
-    from segtool.scoring.folds import definition, fold_tables
-
-    directory, folds = cross_validate(session, count, dry_run=dry_run)
-    if not folds:
-        return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 60 + 9 * count)
-    console.print(f"{directory}, {count} folds", markup=False)
-    for table in fold_tables(folds):
-        console.print(table)
-    print(definition(folds))
-    print(f"all scores: {directory / SCORES}", file=sys.stderr)
-    quoted = typed(directory)
-    scored = f"segtool eval {quoted}; " if folds[0].test else ""
-    print(f"next, all folds as one: {scored}segtool predict {quoted} IMAGES --out MASKS", file=sys.stderr)
 
 
 def _seconds(text: str) -> float:

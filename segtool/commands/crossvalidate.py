@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
@@ -21,7 +23,7 @@ from segtool.config.yaml_io import flow
 from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.runs import history
 from segtool.runs.run_directory import CONFIG, argument, fold_runs, holds_run, next_free, require_writable, typed
-from segtool.scoring.folds import FoldScore, to_json
+from segtool.scoring.folds import FoldScore, definition, fold_tables, to_json
 from segtool.system.disk import require_plain, write_atomically
 from segtool.system.distributed import world_of
 from segtool.system.signals import end_where_asked
@@ -72,6 +74,19 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     with _continued_by(session, directory, count, reporter):
         write_atomically(directory / SCORES, (json.dumps(to_json(scores), indent=1) + "\n").encode())
     return directory, scores
+
+
+def tell_folds(directory: Path, folds: Sequence[FoldScore]) -> None:
+    """Prints the scores of all folds, and on standard error where they are and what may come next."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 60 + 9 * len(folds))
+    console.print(f"{directory}, {len(folds)} folds", markup=False)
+    for table in fold_tables(folds):
+        console.print(table)
+    print(definition(folds))
+    print(f"all scores: {directory / SCORES}", file=sys.stderr)
+    quoted = typed(directory)
+    scored = f"segtool eval {quoted}; " if folds[0].test else ""
+    print(f"next, all folds as one: {scored}segtool predict {quoted} IMAGES --out MASKS", file=sys.stderr)
 
 
 def _directory(session: Session, count: int) -> Path:
