@@ -409,6 +409,14 @@ def grey_picture_for_a_mask(root: Path) -> None:
     save(root / "masks" / "p05.png", load(root / "images" / "p05.jpg").mean(-1).astype(np.uint8))
 
 
+@trap(plain, "error", "masks/p05.png", "masks/p06.png", words=("pictures among the masks", "value of any class"))
+def pictures_of_little_contrast_for_masks(root: Path) -> None:
+    """Pictures in grey again, of hardly 60 greys, as many as masks may have classes."""
+    for name, contrast in (("p05", 0.6), ("p06", 1.0)):
+        grey = load(root / "images" / f"{name}.jpg").mean(-1) * contrast + 40
+        save(root / "masks" / f"{name}.png", grey.astype(np.uint8))
+
+
 @trap(
     tiles,
     "warning",

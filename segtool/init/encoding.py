@@ -10,10 +10,11 @@ import numpy as np
 from segtool.check.findings import num
 from segtool.data.codes import unpack
 from segtool.data.facts import MaskFacts
+from segtool.data.labels import MANY
 from segtool.errors import DataError, shown
 from segtool.init.encoding_of_colors import CLOSE, guess_colors, in_colors, palettes_disagree
 from segtool.init.encoding_of_values import guess_values
-from segtool.init.evidence import MANY_VALUES, SOFT, Guess, Totals, modes, total
+from segtool.init.evidence import SOFT, Guess, Totals, modes, total
 from segtool.init.numbered import guess_numbered_colors
 
 ODD_SHARE = 0.1  # so few masks of another kind do not decide the encoding of all
@@ -45,7 +46,7 @@ def _pictures_among(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     """Returns the masks that hold far more values than others, most pixels of which have what no other mask holds, and
     that not in areas."""
     counts = np.array([len(mask.values) for mask in masks])
-    many = (counts > MANY_VALUES) & (counts >= FAR_MORE * np.median(counts))
+    many = (counts > MANY) & (counts >= FAR_MORE * np.median(counts))
     if not many.any() or many.all():
         return []
     known = np.unique(np.concatenate([mask.values for mask, has_many in zip(masks, many, strict=True) if not has_many]))
