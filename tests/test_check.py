@@ -782,6 +782,16 @@ def test_people_are_told_the_first_files_and_json_names_them_all(capsys: pytest.
     assert "a04.png\n" in capsys.readouterr().out
 
 
+def test_masks_of_other_images_are_not_told_as_turned_besides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make(tmp_path / "set")
+    for turned, told in ((("a.png",), ["SEG109"]), (("a.png", "c.png"), ["SEG109", "SEG209"])):
+        named = {"SEG109": ("a.png", "b.png"), "SEG209": turned}
+        found = [Finding(code, "warning", "told", len(names), names, "first", "do it") for code, names in named.items()]
+        monkeypatch.setattr("segtool.check.report.CHECKS", [lambda _, found=found: iter(found)])
+        monkeypatch.setattr("segtool.check.report.fingerprint", lambda *_: "")
+        assert [finding.code for finding in examine(config, tmp_path).findings] == told
+
+
 def test_progress_counts_every_file_once(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     examine(make(tmp_path / "set"), tmp_path, progress=lambda done, total: seen.append((done, total)))

@@ -33,6 +33,7 @@ MANY = 200  # images, from which on comparing them is worth several processes
 # What follows from another fault of the same files, and is not told beside it.
 CAUSES = {
     "SEG111": ("SEG309",),
+    "SEG209": ("SEG109",),
     "SEG212": ("SEG209",),
     "SEG305": ("SEG312", "SEG313"),
     "SEG311": ("SEG306",),
