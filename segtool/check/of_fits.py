@@ -133,7 +133,8 @@ def masks_not_copied(survey: Survey) -> Iterator[Finding]:
     looks = np.stack([image.thumbnail for image, _ in pairs])
     apart = standing_out(looks, np.ones(len(looks), bool))
     copied = [[pairs[place] for place in places] for places in shared if not _any_alike(looks[places], apart[places])]
-    if copied and sum(map(len, copied)) <= max(2, COPIED * len(known)):
+    copies = sum(len(pairs) - 1 for pairs in copied)  # one of each is the owner's
+    if copied and copies <= max(2, COPIED * sum(map(len, known.values()))):
         fits = own_fits([image for image, _ in copied[0]], [mask for _, mask in copied[0]])
         (one, other), order = copied[0][:2], np.argsort(-fits)
         owner = survey.name(copied[0][order[0]][0].path)
