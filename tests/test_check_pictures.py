@@ -88,6 +88,18 @@ def test_a_white_sky_above_the_tip_of_a_roof_is_no_mask_in_the_place_of_an_image
     assert findings["SEG211"].files == ("train/images/train_3.png",)
 
 
+def test_an_image_that_is_its_mask_of_a_scratch_is_told_where_it_is_so_in_every_pixel(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    config = blocks(root)
+    mask = np.zeros(BLOCKS, np.uint8)
+    mask[20:22, 5:40] = 1  # has no pixel far from its edges
+    Image.fromarray(mask).save(root / "train/masks/train_3.png")
+    for grain, told in ((0, True), (1, False)):
+        drawn = mask * 200 + np.random.default_rng(0).integers(0, grain + 1, BLOCKS)
+        Image.fromarray(drawn.astype(np.uint8)).convert("RGB").save(root / "train/images/train_3.png")
+        assert ("SEG211" in found(config, tmp_path)) == told
+
+
 def test_one_file_in_two_lists_is_told_once(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     row = "{0}/images/{0}_{1}.png,{0}/masks/{0}_{1}.png"

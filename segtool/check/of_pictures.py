@@ -94,13 +94,16 @@ def _shares_apart(pairs: Sequence[Pair]) -> Iterator[float]:
 def _is_drawn_of(survey: Survey, image: ImageFacts, mask: MaskFacts) -> bool:
     """Whether each class has one colour of its own in an image, but for what JPEG adds, mostly near edges.
 
-    Areas that are black, white or flat in a photograph have one too, so several classes must be large, or exact.
+    Areas that are black, white or flat in a photograph have one too, so several classes must be large, or exact. Where
+    all but one are too thin to have pixels far from edges, such as scratches, all pixels must be exact.
     """
     read = read_pair(survey, image, mask, channels=image.channels)
     if read is None:
         return False
     picture, classes = read
     inside = _far_from_edges(classes)
+    if is_thin := len(np.unique(classes[inside])) < 2:
+        inside[:] = True
     step = max(1, min(image.size) // ENOUGH)
     picture, classes = picture[::step, ::step][inside[::step, ::step]], classes[::step, ::step][inside[::step, ::step]]
     present = np.unique(classes)
@@ -111,7 +114,7 @@ def _is_drawn_of(survey: Survey, image: ImageFacts, mask: MaskFacts) -> bool:
     apart = np.ptp(colors, axis=0).max()
     near = moved <= min(NEAR, apart / STEPS)
     second = np.sort(np.bincount(classes))[-2] / classes.size
-    if moved.any() and second < SECOND:
+    if moved.any() and (is_thin or second < SECOND):
         return False
     return bool(apart and min(near[classes == index].mean() for index in present) >= NEARLY_ALL)
 
