@@ -214,4 +214,6 @@ def test_a_dry_run_of_a_config_tells_its_comments(segtool: Command, tiny_ds: Pat
     text = dump_config(config_of(tiny_ds)).replace("  lr: 0.01\n", "  # As the neighbours do.\n  lr: 0.01\n")
     Path("c.yaml").write_text(text)
     assert "optim.lr: 0.01 (As the neighbours do)" in segtool("train", "c.yaml", "--dry-run").err
-    assert "As the neighbours do" not in segtool("train", "c.yaml", "--set=train.steps=1").err
+    single = segtool("train", "c.yaml", "--set=train.steps=1").err
+    assert "As the neighbours do" not in single
+    assert "validation at the end, crop" in single

@@ -205,9 +205,10 @@ def _say_plan(work: Prepared, reporter: Reporter) -> None:
     together = f"; {work.world.size} processes" if work.world.size > 1 else ""
     classes = len(work.config.data.classes)
     reporter.say(f"data: {counts} pairs; {classes} classes; device: {work.device}{together}")
+    validation = f"every {plan.eval_steps} steps" if plan.eval_steps < plan.steps else "at the end"
     reporter.say(
         f"length: {plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs), "
-        f"validation every {plan.eval_steps} steps, crop {plan.crop[0]}x{plan.crop[1]}"
+        f"validation {validation}, crop {plan.crop[0]}x{plan.crop[1]}"
     )
     for choice in plan.choices:
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
