@@ -324,14 +324,18 @@ def test_photographs_in_the_folder_of_masks_are_refused(tmp_path: Path, mode: st
         init(root)
 
 
-def test_ids_that_jpeg_has_changed_are_refused_with_the_first_such_mask(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lossy", [["p1", "p4"], [f"p{number}" for number in range(8)]])
+def test_ids_that_jpeg_has_changed_are_refused_with_the_first_such_mask(tmp_path: Path, lossy: list[str]) -> None:
     rng = np.random.default_rng(0)
-    root = make_set(tmp_path / "set", [rng.integers(0, 6, (8, 8)).repeat(8, 0).repeat(8, 1) for _ in range(6)])
-    for name in ("p1", "p4"):
+    masks = [rng.integers(0, number % 4 + 4, (8, 8)).repeat(8, 0).repeat(8, 1) for number in range(8)]
+    root = make_set(tmp_path / "set", masks)
+    for name in lossy:
         mask = root / f"masks/{name}.png"
         Image.open(mask).save(mask.with_suffix(".jpg"))
         mask.unlink()
-    with pytest.raises(DataError, match=r"2 of 6 masks stored as JPEG.*in 0 to \d+.*First: .*p1\.jpg"):
+    with pytest.raises(
+        DataError, match=rf"{len(lossy)} of 8 masks stored as JPEG.*in 0 to \d+.*First: .*{lossy[0]}\.jpg"
+    ):
         init(root)
 
 

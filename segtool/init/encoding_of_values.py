@@ -54,9 +54,9 @@ def guess_values(masks: Sequence[MaskFacts]) -> Guess:
             f"values. First: {shown(masks[0].path)}. Is this the right folder of masks?"
         )
     void, why = _find_void(masks, totals)
-    if instances := guess_numbered(masks, void, why):
-        return instances
     lossy = [mask for mask in masks if mask.lossy]
+    if not lossy and (instances := guess_numbered(masks, void, why)):
+        return instances
     if lossy and (exact := _without_lossy(masks, lossy)):
         guess = guess_values(exact)
         told = f"{num(lossy, 'mask')} stored as JPEG cannot be told apart so: see `segtool check`"
