@@ -169,6 +169,16 @@ def test_specks_are_noise_by_their_number_beside_edges_classes_and_other_masks(
     assert of_masks._noisy([]) == []
 
 
+def test_specks_that_lie_alone_are_noise_where_a_fifth_of_the_masks_has_them() -> None:
+    def masks(*lonely: tuple[int, ...]) -> list[MaskFacts]:
+        found = masks_with_specks(*[(20, 20)] * len(lonely), edges=4000)
+        return [replace(mask, lonely=np.array(one)) for mask, one in zip(found, lonely, strict=True)]
+
+    often = masks((6, 30, 6), (30, 6, 0), *[(30, 5, 5)] * 8)
+    assert of_masks._noisy(often) == often[:2]
+    assert of_masks._noisy(masks((6, 30, 6), *[(30, 5, 5)] * 8)) == []
+
+
 def test_specks_of_one_class_in_few_masks_are_noise_and_in_many_small_objects(tmp_path: Path) -> None:
     few = found(blocks(tmp_path / "few", specks=60, strewn=(4, 9)), tmp_path)
     assert few["SEG308"].files == ("train/masks/train_4.png", "train/masks/train_9.png")

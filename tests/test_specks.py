@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segtool.data import specks
-from segtool.data.specks import SPECK_PIXELS, find_specks
+from segtool.data.specks import SPECK_PIXELS, are_alone, find_specks
 
 
 def counted(mask: np.ndarray) -> dict[int, int]:
@@ -16,7 +16,8 @@ def counted(mask: np.ndarray) -> dict[int, int]:
     begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
     lower[:-1] = mask[1:] != mask[:-1]
     starts = np.flatnonzero(begins)
-    return Counter(find_specks(mask.ravel()[starts], starts, np.diff(starts, append=mask.size), lower[None]).tolist())
+    values = mask.ravel()[starts]
+    return Counter(values[find_specks(values, starts, np.diff(starts, append=mask.size), lower[None])].tolist())
 
 
 def flooded(mask: np.ndarray) -> dict[int, int]:
@@ -61,6 +62,26 @@ def test_the_arm_of_a_sign_is_no_speck_wherever_it_meets_the_post(
     mask = np.zeros((30, 30), np.uint8)
     mask[10, 10:16] = mask[11:25, 12] = 1
     assert counted(mask[::-1] if turned else mask) == {}
+
+
+def alone_slowly(mask: np.ndarray, y: int, x: int) -> bool:
+    """Returns whether all that is seen around a speck's first pixel is its few pixels and one other value."""
+    seen = [mask[min(max(y + dy, 0), mask.shape[0] - 1), min(max(x + dx, 0), mask.shape[1] - 1)]
+            for dy in range(-2, 5) for dx in range(-3, 6)]  # fmt: skip
+    own = [value for value in seen if value == mask[y, x]]
+    return len(own) <= SPECK_PIXELS and len(set(seen)) == 2 and seen[0] != mask[y, x]
+
+
+def test_specks_that_lie_alone_are_those_with_one_other_value_around() -> None:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((3, 40, 50), np.uint8)
+    masks[:, 20:, :] = 1
+    places = np.flatnonzero(rng.random(masks.shape) < 0.02)
+    masks.ravel()[places] = rng.integers(0, 3, len(places))
+    expected = [alone_slowly(masks[n], *divmod(rest, 50)) for n, rest in (divmod(int(p), 2000) for p in places)]
+    assert are_alone(masks, places).tolist() == expected
+    assert 20 < sum(expected) < 0.9 * len(expected)
+    assert are_alone(masks, places[:0]).tolist() == []
 
 
 def test_of_a_mask_that_is_noise_nothing_is_told() -> None:

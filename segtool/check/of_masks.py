@@ -20,6 +20,8 @@ from segtool.errors import DataError, shown
 
 NOISE_EACH = 10  # specks of each of two classes that lie in each other, where they are no small objects of one
 NOISE_MIXED = 8  # the same where hardly any other mask has a speck, however long the edges
+NOISE_LONELY = 6  # specks of each of two classes that lie alone within another, as stray pixels do, not pieces of poles
+NOISE_OFTEN = 0.2  # of the masks have so many; of CamVid's, 0.03, and fewer where they are made smaller
 NOISE_ALONE = 40  # specks of a mask, from which on they are noise, whatever their class, where others have none
 NOISE_MANY = 200  # and where others have a few
 NOISE_FEW = 0.1  # share of the masks, up to which specks of one class are no small objects, if others have none
@@ -246,7 +248,8 @@ def _understood(survey: Survey) -> list[MaskFacts]:
 
 def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     """Returns the masks with many specks for the length of their edges: of two classes, or of any where hardly any
-    other mask has one. And those of two classes where none has, or with far more than nine in ten of all masks."""
+    other mask has one. And those of two classes where none has, or that lie alone in many masks, or far more than in
+    nine of ten masks."""
     if not masks:
         return []
     specks = np.array([int(mask.specks.sum()) for mask in masks])
@@ -258,6 +261,9 @@ def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     for many in (strewn & (specks >= NOISE_ALONE), mixed):
         if many.sum() <= NOISE_FEW * len(masks) and (specks[~many] > 0).sum() <= NOISE_FEW / 2 * len(masks):
             noisy |= many
+    alone = np.array([np.sort(mask.lonely)[-2] if len(mask.lonely) > 1 else 0 for mask in masks]) >= NOISE_LONELY
+    if alone.mean() >= NOISE_OFTEN:
+        noisy |= alone
     noisy |= specks >= max(NOISE_MANY, NOISE_TIMES * float(np.quantile(specks, 1 - NOISE_FEW)))
     return [mask for mask, is_noisy in zip(masks, noisy.tolist(), strict=True) if is_noisy]
 

@@ -97,6 +97,8 @@ class MaskFacts:
     """Number of 2x2 blocks of each value: near `counts` for areas, near 0 for noise and for the grey of soft edges."""
     specks: np.ndarray = field(default_factory=_empty)
     """Number of regions of up to 6 pixels of each value, diagonals connected; 0 where they are few at any rate."""
+    lonely: np.ndarray = field(default_factory=_empty)
+    """Those of them that lie within one other value, with nothing else two pixels around them."""
     outline: np.ndarray = field(default_factory=_no_map)
     """The share of pixels at an edge between values in each cell of a grid of 32 32, uint8, 255 all."""
     sample: np.ndarray = field(default_factory=_no_map)
@@ -117,7 +119,7 @@ class MaskFacts:
     def as_alpha(self) -> MaskFacts:
         """Returns the facts of the opacity in place of the values, in mode A; no values where there is none."""
         kept = {"values": self.alpha_values, "counts": self.alpha_counts, "solid": self.alpha_solid}
-        gone = {"specks": _empty(), "sample": _no_map()}
+        gone = {"specks": _empty(), "lonely": _empty(), "sample": _no_map()}
         return replace(self, mode="A", colored=False, palette=None, veiled=0, step=1, **gone, **kept)
 
     def seen_by(self, encoding: str) -> MaskFacts:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segtool.data.outline import outline_maps, sample_maps
-from segtool.data.specks import find_specks
+from segtool.data.specks import are_alone, find_specks
 
 
 class Histogram(NamedTuple):
@@ -21,6 +21,7 @@ class Histogram(NamedTuple):
     counts: np.ndarray
     solid: np.ndarray
     specks: np.ndarray
+    lonely: np.ndarray
     outline: np.ndarray
     sample: np.ndarray
 
@@ -55,7 +56,9 @@ def histograms(masks: np.ndarray) -> list[Histogram]:
         missing = codes[np.searchsorted(starts, pixels, side="right") - 1]
     counts = np.bincount(codes, lengths, len(keys)).astype(np.int64)
     solid = counts - np.bincount(missing, minlength=len(keys))
-    specks = np.bincount(find_specks(codes, starts, lengths, lower), minlength=len(keys))
+    found_specks = find_specks(codes, starts, lengths, lower)
+    alone = found_specks[are_alone(masks, starts[found_specks])]
+    specks, lonely = (np.bincount(codes[runs], minlength=len(keys)) for runs in (found_specks, alone))
     begins[..., 0] = False
     begins[:, 1:] |= lower[:, :-1]
     outlines, samples = outline_maps(begins), sample_maps(masks)
@@ -64,6 +67,6 @@ def histograms(masks: np.ndarray) -> list[Histogram]:
     ends = np.searchsorted(keys[found], np.arange(num_masks + 1) * span).tolist()
     parts = [found[first:last] for first, last in pairwise(ends)]
     return [
-        Histogram(values[part], counts[part], solid[part], specks[part], outline, sample)
+        Histogram(values[part], counts[part], solid[part], specks[part], lonely[part], outline, sample)
         for part, outline, sample in zip(parts, outlines, samples, strict=True)
     ]

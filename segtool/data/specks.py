@@ -12,11 +12,12 @@ SLIP_MASKS = 5
 """Masks that there are at least, where a value of one of them alone may be one."""
 FEW = 20
 """Runs that might be specks, below which none are counted: they are no label noise, and it takes time."""
+AROUND = (np.arange(-2, 5), np.arange(-3, 6))  # rows and columns that are looked at from the first pixel of a speck
 MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told
 
 
 def find_specks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Returns the value of each speck of N masks: of each region of up to 6 pixels, diagonals connected.
+    """Returns the first run of each speck of N masks: of each region of up to 6 pixels, diagonals connected.
 
     Args:
         values: Of the runs of equal pixels, mask by mask and row by row; no two masks have one in common.
@@ -36,7 +37,7 @@ def find_specks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, low
     if len(short):
         short = in_many(short[~_stand_in_column(starts[short], lower.reshape(-1, width))])
     if not len(short):
-        return values[short]
+        return short
     one, other = _touching(values, starts, lengths, short, width)
     label = np.arange(1, len(short) + 1)
     label[one[other < 0]] = 0  # part of a region with a long run
@@ -46,7 +47,29 @@ def find_specks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, low
     sizes = np.bincount(label, lengths[short])
     sizes[0] = sizes[label[one[label[one] != label[other]]]] = np.inf
     specks = np.flatnonzero((sizes > 0) & (sizes <= SPECK_PIXELS)) - 1  # the first run of each
-    return values[short[specks]]
+    return short[specks]
+
+
+def are_alone(masks: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """Returns of each speck whether it lies within one other value, with nothing else two pixels around it.
+
+    So do stray pixels; fragments of poles and signs mostly have an edge beside them.
+
+    Args:
+        masks: N H W.
+        firsts: Of the specks, the first pixel, counted on through all masks.
+    """
+    _, height, width = masks.shape
+    mask, place = np.divmod(firsts, height * width)
+    row, column = np.divmod(place, width)
+    rows = (row[:, None] + AROUND[0]).clip(0, height - 1)
+    columns = (column[:, None] + AROUND[1]).clip(0, width - 1)
+    seen = masks[mask[:, None, None], rows[:, :, None], columns[:, None, :]]
+    seen = seen.reshape(len(firsts), seen.shape[1] * seen.shape[2])
+    own = seen == masks.ravel()[firsts][:, None]
+    other = seen[:, :1]  # two rows above the speck
+    alone: np.ndarray = (own | (seen == other)).all(1) & (own.sum(1) <= SPECK_PIXELS) & ~own[:, 0]
+    return alone
 
 
 def _stand_in_column(pixels: np.ndarray, lower: np.ndarray) -> np.ndarray:
