@@ -72,13 +72,15 @@ def alone_slowly(mask: np.ndarray, y: int, x: int) -> bool:
     return len(own) <= SPECK_PIXELS and len(set(seen)) == 2 and seen[0] != mask[y, x]
 
 
-def test_specks_that_lie_alone_are_those_with_one_other_value_around() -> None:
+def test_specks_that_lie_alone_are_those_with_one_other_value_around(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     masks = np.zeros((3, 40, 50), np.uint8)
     masks[:, 20:, :] = 1
     places = np.flatnonzero(rng.random(masks.shape) < 0.02)
     masks.ravel()[places] = rng.integers(0, 3, len(places))
     expected = [alone_slowly(masks[n], *divmod(rest, 50)) for n, rest in (divmod(int(p), 2000) for p in places)]
+    assert are_alone(masks, places).tolist() == expected
+    monkeypatch.setattr(specks, "TOGETHER", 7)
     assert are_alone(masks, places).tolist() == expected
     assert 20 < sum(expected) < 0.9 * len(expected)
     assert are_alone(masks, places[:0]).tolist() == []

@@ -21,7 +21,7 @@ from segtool.errors import DataError, shown
 NOISE_EACH = 10  # specks of each of two classes that lie in each other, where they are no small objects of one
 NOISE_MIXED = 8  # the same where hardly any other mask has a speck, however long the edges
 NOISE_LONELY = 6  # specks of each of two classes that lie alone within another, as stray pixels do, not pieces of poles
-NOISE_OFTEN = 0.2  # of the masks have so many; of CamVid's, 0.03, and fewer where they are made smaller
+NOISE_OFTEN = 0.2  # of the masks have so many; of CamVid's 0.06, and fewer where they are made smaller
 NOISE_ALONE = 40  # specks of a mask, from which on they are noise, whatever their class, where others have none
 NOISE_MANY = 200  # and where others have a few
 NOISE_FEW = 0.1  # share of the masks, up to which specks of one class are no small objects, if others have none

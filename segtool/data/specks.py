@@ -13,6 +13,7 @@ SLIP_MASKS = 5
 FEW = 20
 """Runs that might be specks, below which none are counted: they are no label noise, and it takes time."""
 AROUND = (np.arange(-2, 5), np.arange(-3, 6))  # rows and columns that are looked at from the first pixel of a speck
+TOGETHER = 1 << 12  # specks that are looked at at a time, as each takes 63 pixels of memory
 MAX_SHARE = 0.1  # of the pixels that begin a short run, beyond which a mask is noise or a soft edge and nothing is told
 
 
@@ -59,6 +60,11 @@ def are_alone(masks: np.ndarray, firsts: np.ndarray) -> np.ndarray:
         masks: N H W.
         firsts: Of the specks, the first pixel, counted on through all masks.
     """
+    parts = np.split(firsts, range(TOGETHER, len(firsts), TOGETHER))
+    return np.concatenate([_are_alone(masks, part) for part in parts])
+
+
+def _are_alone(masks: np.ndarray, firsts: np.ndarray) -> np.ndarray:
     _, height, width = masks.shape
     mask, place = np.divmod(firsts, height * width)
     row, column = np.divmod(place, width)

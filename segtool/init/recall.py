@@ -21,11 +21,11 @@ def recalled(root: Path, *, config_dir: Path, progress: Progress | None = None) 
     with UserCache() as cache:
         known = cache.recall_document(key) if key else None
     if known is not None:
-        return known.decode()
+        return known.decode(errors="surrogateescape")
     text = scaffold(root, config_dir=config_dir, progress=progress)
     if key:
         with UserCache() as cache:
-            cache.keep_document(key, text.encode())
+            cache.keep_document(key, text.encode(errors="surrogateescape"))
     return text
 
 
