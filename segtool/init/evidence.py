@@ -109,8 +109,8 @@ def refuse_picture(masks: Sequence[MaskFacts], totals: Totals) -> Never:
     if lossy and totals.values.max() <= MANY_VALUES:
         raise DataError(
             f"{len(lossy)} of {num(masks, 'mask')} stored as JPEG, which changes each value by a few, and all lie in "
-            f"0 to {totals.values.max()}: which class was meant is lost. First: {shown(lossy[0].path)}. Export the "
-            "masks again, as PNG"
+            f"0 to {totals.values.max()}, so which class was meant is lost; export the masks again, as PNG. First: "
+            f"{shown(lossy[0].path)}"
         )
     kind, given = "values", "values, with data.encoding: threshold"
     if any(mask.colored for mask in masks):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,13 +70,13 @@ class Reporter:
         """Returns what shows how many of a total are done; nothing where that takes under 10 s without a terminal."""
         bar: tqdm | None = None
         told = time.monotonic()
-        is_terminal = self.console.is_terminal  # which reads the environment each time
+        is_terminal = cache(lambda: self.console.is_terminal)  # which reads the environment each time
 
         def count(done: int, total: int) -> None:
             nonlocal bar, told
             if self.quiet:
                 return
-            if is_terminal:
+            if is_terminal():
                 if bar is None:
                     bar = _bar(total=total, unit=unit, desc=label)
                 bar.update(done - bar.n)
