@@ -335,8 +335,10 @@ def test_a_bad_file_is_a_data_error_that_names_it_also_from_a_worker(tmp_path, k
     else:
         size = (14, 16) if kind == "unknown value" else (14, 15)
         Image.fromarray(np.full(size, 77 if kind == "unknown value" else 0, np.uint8)).save(bad.mask)
+    before = set(multiprocessing.active_children())
     with pytest.raises(DataError) as error:
         load([good, bad], workers=workers, steps=2, batch_size=2)
+    assert set(multiprocessing.active_children()) <= before  # though the error holds every frame that it came through
     assert str(named) in str(error.value)
     assert "Traceback" not in str(error.value)
     with pytest.raises(DataError, match=named.name):

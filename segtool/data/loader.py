@@ -179,15 +179,20 @@ def batches(
         found = [indices.get(reader.pid, NOTHING) for reader in readers]
         return [shown(dataset.records[index].image) for index in found if index != NOTHING]
 
-    while (batch := _next(iterator, processes, files)) is not None:
-        if isinstance(batch, DataError):
-            raise batch
-        if isinstance(batch, Left):
-            assert slots is not None
-            batch = slots.take(batch, copied)
-        elif pinned:
-            batch = Sample(*(tensor.pin_memory() for tensor in batch))
-        yield batch
+    try:
+        while (batch := _next(iterator, processes, files)) is not None:
+            if isinstance(batch, DataError):
+                raise batch
+            if isinstance(batch, Left):
+                assert slots is not None
+                batch = slots.take(batch, copied)
+            elif pinned:
+                batch = Sample(*(tensor.pin_memory() for tensor in batch))
+            yield batch
+    finally:
+        # A traceback would keep it until garbage is looked for, which closes its pipes before it tells the workers to
+        # end: each of them is then waited for in vain for 5 s.
+        del iterator
 
 
 def hand_over(slots: Slots | None, samples: list[Sample | DataError]) -> Handed:
@@ -242,15 +247,14 @@ def _next(
             waiting = str(error).startswith("DataLoader timed out")
             if waiting and time.monotonic() - asked < TIMEOUT:
                 continue
-            dead = _dead(workers, wait=0 if waiting else FAREWELL)
-            if not dead and not waiting:
-                raise  # a bug, within a worker or here
-            lost = _lost(dead, files(dead or workers))
+            dead = _dead(workers, wait=FAREWELL if workers and not waiting else 0)
             for worker in workers:
                 worker.kill()  # torch would give each one that hangs 5 s to end by itself
             for worker in workers:
                 worker.join(FAREWELL)
-            raise lost from error
+            if not dead and not waiting:
+                raise  # a bug, within a worker or here
+            raise _lost(dead, files(dead or workers)) from error
 
 
 def _dead(workers: list[BaseProcess], *, wait: float) -> list[BaseProcess]:
