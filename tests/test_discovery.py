@@ -13,6 +13,7 @@ from scenes import street
 from test_scaffold import init, make_set, regions, write_image, write_mask
 
 from segtool.config import Folders, Pairing
+from segtool.data.folders import Tree
 from segtool.data.formats import split_records
 from segtool.data.wording import further_kinds
 from segtool.errors import DataError
@@ -598,6 +599,43 @@ def test_folders_of_splits_that_cannot_be_followed_are_told(tmp_path: Path) -> N
             write_image(tmp_path / f"set/{name}/{part}/{seed}.png", seed)
             write_mask(tmp_path / f"set/{name}/{part}_annot/{seed}_mask.png", regions(seed, [0, 1]))
     assert "FOLDERS OF SPLITS, SUCH AS ebc/hard_val, ARE NOT FOLLOWED" in " ".join(discover(tmp_path / "set").notes)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("image.png", "mask.png"), ("images/{}.png", "masks/{}.png"), ("{}.png", "{}_label.png")]
+)
+@pytest.mark.parametrize("num", [5, 30], ids=["few", "many"])
+def test_numbered_folders_of_a_case_each_divide_the_set_by_their_words(
+    tmp_path: Path, num: int, image: str, mask: str
+) -> None:
+    for case in range(num):
+        folder = tmp_path / "set" / f"{'train' if case % 5 else 'val'}_{case:04}"
+        write_image(folder / image.format(case), case)
+        write_mask(folder / mask.format(case), regions(case, [0, 1]))
+    pairs = discover(tmp_path / "set").pairs
+    for split, rest in (("train", (1, 2, 3, 4)), ("val", (0,))):
+        told = {f"{split}_{case:04}" for case in range(num) if case % 5 in rest}
+        assert {record.image.relative_to(tmp_path / "set").parts[0] for record in pairs[split].records} == told
+
+
+@pytest.mark.parametrize("named", ["train_{}", "mask_{}", "test_img_{}", "set/mask/train_{}"])
+def test_many_numbered_folders_are_no_places_each(tmp_path: Path, named: str) -> None:
+    def places(num: int) -> int:
+        tree = Tree(tmp_path, [tmp_path / named.format(case) / f"{kind}.png" for case in range(num) for kind in "ab"])
+        return len(tree.places) + len(tree.unknown())
+
+    assert places(20) >= 20
+    assert places(1000) < 10
+
+
+def test_objects_of_other_patients_are_no_further_kinds_of_masks(tmp_path: Path) -> None:
+    for patient in range(49):
+        mask = np.zeros((64, 64), np.uint8)
+        row, column = divmod(patient, 7)
+        mask[9 * row : 9 * row + 5, 9 * column : 9 * column + 5] = 1
+        write_image(tmp_path / f"set/patient{patient}/image.png", patient)
+        write_mask(tmp_path / f"set/patient{patient}/mask.png", mask)
+    assert sum(numbers(init(tmp_path / "set"), tmp_path / "set").values()) == 49
 
 
 def test_two_sets_with_splits_of_their_own_are_told_to_be_taken_as_one(tmp_path: Path) -> None:

@@ -72,18 +72,36 @@ def guess_apart(files: Sequence[Path], folder: Path) -> tuple[Pairing, int]:
     candidates |= {Pairing(image_prefix=a, mask_prefix=b) for a, b in product(heads, heads) if a != b}
     if len(set(stems)) < len(stems) and (by_format := _told_by_format(files)):
         candidates = candidates - {Pairing()} | {by_format}
-    counts = {}
+    likely = [pairing for pairing in candidates if _sounds_like_masks(pairing)]
+    bounds = _most_pairs(stems, likely)
+    counts = dict.fromkeys(likely, 0)
     of_masks = set()
-    for pairing in candidates:
+    for pairing in sorted(likely, key=lambda pairing: -bounds[pairing]):
+        if not bounds[pairing] or bounds[pairing] < NEARLY**2 * max(counts.values()):
+            break  # neither nearly as good as the best, nor as what is nearly that
         images, masks = ([stem_of(path, folder) for path in part] for part in tell_apart(files, pairing))
         counts[pairing] = count_pairs(images, masks, pairing)
         if counts[pairing] and _are_named_masks(images, masks, pairing):
             of_masks.add(pairing)
-    likely = [pairing for pairing in candidates if _sounds_like_masks(pairing)]
-    most = max(counts[pairing] for pairing in likely)
+    most = max(counts.values())
     of_images = [pairing for pairing in likely if pairing not in of_masks]
     told = any(most and counts[pairing] >= NEARLY * most for pairing in of_images)
     return _best(of_images if told else likely, counts)
+
+
+def _most_pairs(stems: Sequence[str], pairings: Iterable[Pairing]) -> dict[Pairing, int]:
+    """Returns how many pairs each pairing of one folder makes at most: the keys that both sides have."""
+    images: dict[tuple[str, str], set[str | None]] = {}
+    masks: dict[tuple[str, str], set[str | None]] = {}
+    bounds = {}
+    for pairing in pairings:
+        one, other = (pairing.image_prefix, pairing.image_suffix), (pairing.mask_prefix, pairing.mask_suffix)
+        if one not in images:
+            images[one] = {image_key(stem, pairing) for stem in stems} - {None}
+        if other not in masks:
+            masks[other] = {mask_key(stem, pairing) for stem in stems} - {None}
+        bounds[pairing] = len(images[one] & masks[other])
+    return bounds
 
 
 def _told_by_format(files: Sequence[Path]) -> Pairing | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -26,6 +26,7 @@ FEW_PLACES = 4  # so many folders of one name may be two versions of the masks, 
 
 _FORMAT = re.compile(rf"(?<![a-z])({'|'.join(suffix[1:] for suffix in sorted(MASK_SUFFIXES))})(?![a-z])")
 _NAMED = re.compile(r"[^\W\d_]")
+_NUMBER = re.compile(r"\d")
 
 
 class Place(NamedTuple):
@@ -71,7 +72,7 @@ class Tree:
         for folder in [folder for folder in self.files if any(within(folder, copy) for copy in copies)]:
             del self.files[folder]
         self.copies = [*again, *copies]
-        self.hollow = _hollow(self.files) | _no_splits(self.files)
+        self.hollow = _hollow(self.files)
         plain = {place for folder in self.files for place in _plain_places(folder, self.hollow)}
         plain |= {_place(folder, hollow=self.hollow) for folder in _only_below(self.files, self.hollow)}
         plain |= set(_silent_in_splits(self.files, self.hollow))
@@ -165,14 +166,18 @@ def _held(folders: Iterable[str]) -> Counter[str]:
     return Counter("/".join(parts[:end]) for parts in map(_parts, folders) for end in range(1, len(parts) + 1))
 
 
-def _meanings(path: str, hollow: Collection[str]) -> list[Meaning]:
-    """Returns what each part of a path tells; those of `hollow` tell no role, or no split where they tell none."""
+def _meanings(path: str, hollow: Mapping[str, Meaning]) -> list[Meaning]:
+    """Returns what each part of a path tells."""
     parts = _parts(path)
-    told = [(meaning_of(part), "/".join(parts[: end + 1])) for end, part in enumerate(parts)]
-    return [
-        meaning if place not in hollow else meaning._replace(role=None, split=meaning.split if meaning.role else None)
-        for meaning, place in told
-    ]
+    return [hollow.get("/".join(parts[: end + 1])) or meaning_of(part) for end, part in enumerate(parts)]
+
+
+def _hollow(folders: Collection[str]) -> dict[str, Meaning]:
+    """Returns what folders tell whose names say more: no role, and a split only as one word beside that of a role."""
+    numbered = _numbered(folders)
+    told = {path: meaning_of(_name(path)) for path in _around_others(folders) | _no_splits(folders) | numbered}
+    kept = {path: meaning.split if meaning.role and path not in numbered else None for path, meaning in told.items()}
+    return {path: meaning._replace(role=None, split=kept[path]) for path, meaning in told.items()}
 
 
 def _no_splits(folders: Collection[str]) -> set[str]:
@@ -192,7 +197,17 @@ def _no_splits(folders: Collection[str]) -> set[str]:
     return found
 
 
-def _hollow(folders: Collection[str]) -> set[str]:
+def _numbered(folders: Collection[str]) -> set[str]:
+    """Returns the folders that number things: many beside each other, `train_0001` or `mask_0001`, say one thing."""
+    beside: dict[tuple[str, Meaning], list[str]] = defaultdict(list)
+    for path in _held(folders):
+        meaning = meaning_of(_name(path))
+        if (meaning.role or meaning.split) and _NUMBER.search(_name(path)):
+            beside[parent_of(path), meaning].append(path)
+    return {path for paths in beside.values() if len(paths) > MAX_UNKNOWN for path in paths}
+
+
+def _around_others(folders: Collection[str]) -> set[str]:
     """Returns the folders whose name has a word for images or masks that stands for what lies further down.
 
     `frames` around `frames/rgb` and `frames/label`; `Lung Segmentation` around `masks` and `CXR_png`. So is a word for
@@ -222,11 +237,11 @@ def _lies_in_masks(path: str, *, but: Collection[str] = ()) -> bool:
     return any(meaning_of(_name(folder)).role == "masks" and folder not in but for folder in outer)
 
 
-def _tells(path: str, hollow: Collection[str]) -> bool:
+def _tells(path: str, hollow: Mapping[str, Meaning]) -> bool:
     return any(meaning.role or meaning.split for meaning in _meanings(path, hollow))
 
 
-def _place(path: str, inner: str = "", hollow: Collection[str] = ()) -> Place:
+def _place(path: str, inner: str = "", hollow: Mapping[str, Meaning] = {}) -> Place:
     role = split = None
     rest: list[str] = []
     kind = ""
@@ -248,7 +263,7 @@ def _place(path: str, inner: str = "", hollow: Collection[str] = ()) -> Place:
     return Place(path, inner, role, split, tuple(rest), kind, rank)
 
 
-def _plain_places(folder: str, hollow: Collection[str]) -> Iterator[Place]:
+def _plain_places(folder: str, hollow: Mapping[str, Meaning]) -> Iterator[Place]:
     """Yields a folder and those around it that say its split, from the last one that says images or masks."""
     parts = _parts(folder)
     meanings = _meanings(folder, hollow)
@@ -259,7 +274,7 @@ def _plain_places(folder: str, hollow: Collection[str]) -> Iterator[Place]:
             yield _place("/".join(parts[:end]), hollow=hollow)
 
 
-def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[str]:
+def _only_below(folders: Collection[str], hollow: Mapping[str, Meaning]) -> Iterator[str]:
     """Yields the folders of silent names that hold all files of one that says images or masks: `masks/0`."""
     held = _held(folders)
     for folder in folders:
@@ -270,14 +285,14 @@ def _only_below(folders: Collection[str], hollow: Collection[str]) -> Iterator[s
             yield folder
 
 
-def _silent_in_splits(folders: Iterable[str], hollow: Collection[str]) -> list[Place]:
+def _silent_in_splits(folders: Iterable[str], hollow: Mapping[str, Meaning]) -> list[Place]:
     """Returns the folders below one of a split whose own names say nothing, such as `train/A`; none where many are."""
     places = [_place(folder, hollow=hollow) for folder in folders if not meaning_of(_name(folder)).split]
     silent = [place.path for place in places if place.split and not place.role]
     return [_place(folder, hollow=hollow) for folder in _with_tops(silent, hollow)]
 
 
-def _with_tops(silent: Collection[str], hollow: Collection[str], *, around: int = 0) -> list[str]:
+def _with_tops(silent: Collection[str], hollow: Mapping[str, Meaning], *, around: int = 0) -> list[str]:
     """Returns folders of silent names and those around several, `cls` of `cls/001`; of many these alone, or none.
 
     Args:
@@ -293,7 +308,7 @@ def _with_tops(silent: Collection[str], hollow: Collection[str], *, around: int 
     return sorted(few[0]) if few else []
 
 
-def _inner_places(folders: Iterable[str], hollow: Collection[str]) -> dict[Place, int]:
+def _inner_places(folders: Iterable[str], hollow: Mapping[str, Meaning]) -> dict[Place, int]:
     """Returns the folders below which several others, so many, hold folders of one name that says images or masks.
 
     Or a split, where one further out says images or masks: `gt/fog/train`, `gt/night/train`. Or nothing, where they are

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 from segtool.config import Pairing
@@ -164,13 +165,18 @@ def words_left(stem: str, words: str) -> str | None:
 
     A name that begins or ends with that of a folder around it, `07/07_frame_1`, `3/scan_3`, does not say it twice.
     """
+    there, without = _said_once(stem), set(words.split())
+    return " ".join(word for word in there if word not in without) if without <= set(there) else None
+
+
+@lru_cache(1 << 16)
+def _said_once(stem: str) -> list[str]:
+    """Returns the words and numbers of a path, those of its folders that its name begins or ends with once."""
     *folders, name = stem.split("/")
     around, own = [words_and_numbers(folder) for folder in folders], words_and_numbers(name)
     again = next((words for words in around if own[: len(words)] == words), [])
     at_end = next((words for words in around if words and not again and own[-len(words) :] == words), [])
-    own = own[len(again) : len(own) - len(at_end)]
-    there, without = [*(word for words in around for word in words), *own], set(words.split())
-    return " ".join(word for word in there if word not in without) if without <= set(there) else None
+    return [*(word for words in around for word in words), *own[len(again) : len(own) - len(at_end)]]
 
 
 def _comparable(key: str | None, folder: str, pairing: Pairing) -> str | None:

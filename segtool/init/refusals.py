@@ -68,9 +68,10 @@ def require_one_kind(train: Pairs, data: Data) -> None:
     if around is None or not around.is_relative_to(data.root) or not meaning_of(masks[0].parent.name).rest:
         return
     role = meaning_of(masks[0].parent.name).role
-    for folder in sorted(around.iterdir()):
+    chosen = {mask.parent for mask in masks}  # one folder for each patient is a kind of its own in none
+    for folder in sorted(set(around.iterdir()) - chosen):
         name = meaning_of(folder.name)
-        if folder == masks[0].parent or name.role != role or not name.rest or mask_rank(folder.name) < 0:
+        if name.role != role or not name.rest or mask_rank(folder.name) < 0:
             continue
         others = {mask: mask.parent.parent / folder.name / mask.name for mask in masks}
         both = [(mask, other) for mask, other in others.items() if other.is_file()][:MOST]

@@ -52,7 +52,7 @@ def find_split_folders(root: Path, train: Folders, pairs: Pairs, pairing: Pairin
         if len({split for split, _ in told}) != 1:
             return {}
         split, name = told[0]
-        folders[split].add(name)
+        folders[split].add(name if pairing.by_name else _without_numbers(name))
     if "train" not in folders or len(folders) == 1 or any(len(names) > 1 for names in folders.values()):
         return {}
     names = {split: name for split in SPLITS if split in folders for name in folders[split]}
@@ -69,10 +69,18 @@ def _in_words(pairing: Pairing) -> Pairing | None:
     """Returns what tells images from masks as words; None where something else does."""
     if pairing.image_words or pairing.mask_words:
         return pairing
-    if pairing == Pairing(image_folder=pairing.image_folder, mask_folder=pairing.mask_folder) != Pairing():
-        images, masks = words_and_numbers(pairing.image_folder), words_and_numbers(pairing.mask_folder)
-        return Pairing(image_words=" ".join(images), mask_words=" ".join(masks))
-    return None
+    images = " ".join([pairing.image_folder, pairing.image_prefix, pairing.image_suffix])
+    masks = " ".join([pairing.mask_folder, pairing.mask_prefix, pairing.mask_suffix])
+    plain = Pairing(pairing.image_prefix, pairing.image_suffix, pairing.mask_prefix, pairing.mask_suffix)
+    folders = {"image_folder": pairing.image_folder, "mask_folder": pairing.mask_folder}
+    if pairing != replace(plain, **folders) or pairing == Pairing():
+        return None
+    return Pairing(image_words=" ".join(words_and_numbers(images)), mask_words=" ".join(words_and_numbers(masks)))
+
+
+def _without_numbers(name: str) -> str:
+    """Returns the words of a folder's name, `train` of `train_0001`; all of it where it has none."""
+    return " ".join(word for word in words_and_numbers(name) if not word.isdigit()) or name
 
 
 def _part_of_folder(train: Folders, pairing: Pairing, name: str) -> Folders:
