@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import Command, config_of
 from PIL import Image
 from training import metrics_of
 
@@ -26,6 +27,7 @@ from segtool.commands import use
 from segtool.commands.demo import make_dataset
 from segtool.commands.score_report import missed
 from segtool.commands.sources import run_name
+from segtool.config import dump_config
 from segtool.models.layers import DEFINITIONS
 from segtool.scoring.metrics import Scores
 
@@ -563,8 +565,8 @@ def test_a_score_that_is_its_limit_reaches_it_and_one_that_is_undefined_does_not
     ]
     half = Scores(("one", "two"), np.array([[1, 1], [0, 2]]), 0)
     assert missed(half, {"miou": 0.0, "pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.75, below 1.0"]
-    nearly = Scores(("one", "two"), np.array([[99_999, 1], [0, 0]]), 0)
-    assert missed(nearly, {"pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.99999, below 1.0"]
+    nearly = Scores(("one", "two"), np.array([[2**30, 1], [0, 0]]), 0)  # which no rounding makes 1
+    assert missed(nearly, {"pixel_accuracy": 1.0}) == ["--fail-under: pixel_accuracy is 0.999999, below 1.0"]
 
 
 def test_a_run_is_not_scored_with_another_meaning_of_its_masks(segtool: Command, run_directory: Path) -> None:
@@ -616,6 +618,20 @@ def test_a_typo_in_a_config_is_told_with_its_line_before_data_is_read(segtool: C
     result = segtool("train", config)
     assert result.code == 2
     assert f"{config}:8: model.encoder.chanels: unknown key; did you mean 'channels'?" in result.err
+
+
+def test_options_that_a_new_name_leaves_behind_are_told_with_the_setting_that_replaces_all(
+    segtool: Command, tiny_ds: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(dump_config(config_of(tiny_ds)))
+    result = segtool("train", config, "--dry-run", "--set", "model.encoder.name=resnet18")
+    assert result.code == 2
+    anew = "--set 'model.encoder={name: resnet18}'"
+    assert "model.encoder.channels: unknown key: it is one of 'conv', not of 'resnet18'" in result.err
+    assert anew in result.err
+    done = segtool("train", config, "--dry-run", *shlex.split(anew), "--set", "augment.crop=[32, 32]")
+    assert done.code == 0, done.err
 
 
 def test_check_prints_one_json_document_and_exits_with_3_on_a_broken_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +110,12 @@ def parse_limits(text: str | None) -> dict[str, float]:
 def missed(scores: Scores, limits: dict[str, float]) -> list[str]:
     """Returns a line for each score that is undefined or below its limit."""
     return [
-        f"--fail-under: {name} is {'undefined' if value is None else value}, below {limit}"
+        f"--fail-under: {name} is {'undefined' if value is None else _rounded_down(value)}, below {limit}"
         for name, limit in limits.items()
         if (value := scores.summary[name]) is None or value < limit
     ]
+
+
+def _rounded_down(value: float) -> str:
+    """Returns a score with six decimals that is below every limit that it is below."""
+    return str(math.floor(1e6 * value) / 1e6)

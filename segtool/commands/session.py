@@ -204,7 +204,8 @@ def _say_plan(work: Prepared, reporter: Reporter) -> None:
     counts = ", ".join(f"{len(found)} {name}" for name, found in work.records.items())
     together = f"; {work.world.size} processes" if work.world.size > 1 else ""
     classes = len(work.config.data.classes)
-    reporter.say(f"data: {counts} pairs; {classes} classes; device: {work.device}{together}")
+    pairs = "pair" if sum(map(len, work.records.values())) == 1 else "pairs"
+    reporter.say(f"data: {counts} {pairs}; {classes} classes; device: {work.device}{together}")
     validation = f"every {plan.eval_steps} steps" if plan.eval_steps < plan.steps else "at the end"
     reporter.say(
         f"length: {plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs), "

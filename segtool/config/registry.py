@@ -135,7 +135,8 @@ def build(kind: str, component: Component, *positional: Any, path: str) -> Any:
     """
     cls = lookup(kind, component.name, path=path)
     typed = [f.name for f in _typed(type(component))]
-    settings = _checked(options(cls), component.options, path, also=["name", *typed])
+    owners = _owners(kind, component, path)
+    settings = _checked(options(cls), component.options, path, also=["name", *typed], owners=owners)
     try:
         return cls(*positional, **settings)
     except ValueError as error:
@@ -146,6 +147,18 @@ def build(kind: str, component: Component, *positional: Any, path: str) -> Any:
         raise ConfigError(Problem(path, f"too large to build ({error}); give it smaller numbers")) from error
 
 
+def _owners(kind: str, component: Component, path: str) -> dict[str, str]:
+    """Returns, for the options that another one of the kind has, what to do where its name alone was changed."""
+    own = options(_registered[kind][component.name])
+    return {
+        option: f"unknown key: it is one of '{name}', not of '{component.name}'; take it out, or set all anew: "
+        f"--set '{path}={{name: {component.name}}}'"
+        for name in reversed(names(kind))
+        for option in options(_registered[kind][name])
+        if option not in own
+    }
+
+
 def _is_of_size(error: Exception) -> bool:
     """Whether torch complains of numbers so large that no memory holds what they are the size of."""
     words = ("overflow", "allocate memory", "out of memory", "too large", "too big")
@@ -153,14 +166,20 @@ def _is_of_size(error: Exception) -> bool:
 
 
 def _checked(
-    known: Mapping[str, Option], given: Mapping[str, Any], path: str, *, also: Sequence[str]
+    known: Mapping[str, Option], given: Mapping[str, Any], path: str, *, also: Sequence[str], owners: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Returns the given options as their annotations say; `also` could stand beside them."""
+    """Returns the given options as their annotations say.
+
+    Args:
+        also: What could stand beside them.
+        owners: What to say of the options that others of the kind have.
+    """
     problems: list[str | Problem] = []
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
-            problems.append(Problem(f"{path}.{name}", f"unknown key{suggest(name, [*known, *also])}"))
+            told = owners.get(name) or f"unknown key{suggest(name, [*known, *also])}"
+            problems.append(Problem(f"{path}.{name}", told))
             continue
         try:
             checked[name] = parse(known[name].annotation, _named(known[name], value), path=f"{path}.{name}")

@@ -169,7 +169,9 @@ def duration(seconds: float) -> str:
 
 
 def amount(size: float) -> str:
-    """Returns bytes as people read them: `34.5 MB`, `1.25 GB`."""
+    """Returns bytes as people read them: `8.2 kB`, `34.5 MB`, `1.25 GB`."""
+    if size < 1e5:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 

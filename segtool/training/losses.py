@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -240,7 +240,7 @@ class Criterion(nn.Module):
         return (self.weights * totals / torch.where(denominators > 0, denominators, 1)).sum()
 
     def _losses(self) -> list[Loss]:
-        return [loss for loss in self.losses if isinstance(loss, Loss)]
+        return [cast(Loss, loss) for loss in self.losses]
 
 
 def pixel_entropy(logits: Tensor, target: Tensor) -> Tensor:
