@@ -310,7 +310,7 @@ def test_predict_without_a_run_or_without_images_says_so(trained: tuple[Path, st
 
 
 def fold_score(number: int, matrix: list[list[int]]) -> FoldScore:
-    image = ImageScore(f"{number}", np.array(matrix), 0)
+    image = ImageScore.of(f"{number}", np.array(matrix), 0)
     return FoldScore(f"{number}/3", f"fold-{number}", 7, Scores.of(("a", "b"), [image]), None)
 
 

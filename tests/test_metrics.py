@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def random_pair(num_classes: int, shape=(17, 23), seed: int = 0) -> tuple[np.nda
 
 def scores(matrix: np.ndarray, *, ignored: int = 0) -> Scores:
     names = [f"class {k}" for k in range(len(matrix))]
-    return Scores.of(names, [ImageScore("only", matrix, ignored)])
+    return Scores.of(names, [ImageScore.of("only", matrix, ignored)])
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 14, 15, 16, 17, 254, 255])
@@ -129,7 +130,7 @@ def test_counting_changes_neither_truth_nor_prediction():
 
 
 def test_counts_beyond_32_bits_are_exact():
-    image = ImageScore("big", np.array([[2**31 + 1, 1], [0, 3]], np.int64), 2**31)
+    image = ImageScore.of("big", np.array([[2**31 + 1, 1], [0, 3]], np.int64), 2**31)
     total = Scores.of(["a", "b"], [image] * 5)
     assert total.confusion.tolist() == [[5 * (2**31 + 1), 5], [0, 15]]
     assert total.ignored == 5 * 2**31
@@ -215,16 +216,24 @@ def test_ious_are_those_of_torchmetrics_where_they_are_defined(num_classes):
         prediction[prediction == 1] = 0
         target[target == 1] = 0  # class 1 is not there at all
         metric.update(torch.from_numpy(prediction), torch.from_numpy(target))
-        images.append(ImageScore(str(seed), confusion_matrix(target, prediction, num_classes), 0))
+        images.append(ImageScore.of(str(seed), confusion_matrix(target, prediction, num_classes), 0))
     found = iou(Scores.of([str(k) for k in range(num_classes)], images).confusion)
     assert found[1] is None
     for ours, theirs in zip(found, metric.compute().tolist(), strict=True):
         assert ours is None or ours == pytest.approx(theirs, abs=1e-6)
 
 
+def test_an_image_of_few_classes_takes_little_however_many_there_are():
+    matrix = np.zeros((171, 171), np.int64)
+    matrix[[3, 3, 170], [3, 8, 170]] = [5, 1, 2**40]
+    image = ImageScore.of("image", matrix, 7)
+    assert np.array_equal(image.confusion, matrix)
+    assert len(pickle.dumps(image)) < 1000 < matrix.nbytes
+
+
 def test_a_pixel_added_to_two_billion_is_not_lost():
-    large = ImageScore("large", np.array([[2**20, 0], [0, 0]], np.int64), 0)
-    one = ImageScore("one", np.array([[1, 0], [0, 0]], np.int64), 0)
+    large = ImageScore.of("large", np.array([[2**20, 0], [0, 0]], np.int64), 0)
+    one = ImageScore.of("one", np.array([[1, 0], [0, 0]], np.int64), 0)
     total = Scores.of("ab", [*[large] * 2**11, *[one] * 5]).confusion
     assert total.dtype == np.int64
     assert total[0, 0] == 2**31 + 5
@@ -239,7 +248,7 @@ def test_a_pixel_added_to_two_billion_is_not_lost():
 
 def test_the_score_is_the_data_set_s_and_not_a_mean_over_images():
     images = [random_pair(4, shape=(side, 9), seed=side) for side in (2, 7, 30)]
-    counted = [ImageScore(str(i), confusion_matrix(*pair, 4), 0) for i, pair in enumerate(images)]
+    counted = [ImageScore.of(str(i), confusion_matrix(*pair, 4), 0) for i, pair in enumerate(images)]
     whole = Scores.of("abcd", counted)
     target, prediction = (np.concatenate([pair[i] for pair in images]) for i in (0, 1))
     assert whole.confusion.tolist() == brute_force(target, prediction, 4)
@@ -249,7 +258,7 @@ def test_the_score_is_the_data_set_s_and_not_a_mean_over_images():
 
 
 def of_images(*matrices: Any) -> Scores:
-    images = [ImageScore(str(number), np.array(matrix, np.int64), 0) for number, matrix in enumerate(matrices)]
+    images = [ImageScore.of(str(number), np.array(matrix, np.int64), 0) for number, matrix in enumerate(matrices)]
     return Scores.of([f"class {k}" for k in range(len(matrices[0]))], images)
 
 

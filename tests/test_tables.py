@@ -19,7 +19,7 @@ HOSTILE = ["[red]x[/red]", "[/]", ":car:", "back\\", "\x1b]0;title\x07", "two\nl
 
 
 def scores(names=("sky", "road", "void"), matrix=((6, 2, 0), (1, 1, 0), (0, 0, 0)), *, ignored=5, stem="a/1") -> Scores:
-    return Scores.of(names, [ImageScore(stem, np.array(matrix, np.int64), ignored)])
+    return Scores.of(names, [ImageScore.of(stem, np.array(matrix, np.int64), ignored)])
 
 
 def rendered(table) -> str:
@@ -58,7 +58,7 @@ def test_means_over_fewer_classes_are_told_under_the_table():
 
 
 def test_of_several_images_the_table_has_standard_errors_and_says_what_they_are():
-    images = [ImageScore(str(place), np.array(m), 0) for place, m in enumerate(([[3, 1], [0, 4]], [[1, 1], [2, 4]]))]
+    images = [ImageScore.of(str(place), np.array(m), 0) for place, m in enumerate(([[3, 1], [0, 4]], [[1, 1], [2, 4]]))]
     two = Scores.of(("sky", "road"), images)
     text = rendered(score_table(two, ""))
     assert row(text, "sky")[:3] == ["sky", "50.00", "25.00"]

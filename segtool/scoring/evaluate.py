@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from segtool.scoring.metrics import ImageScore, Scores, confusion_matrix
 from segtool.system.distributed import World
 from segtool.system.shortage import shortage_told
 from segtool.system.terminal import Reporter
+
+IGNORED = -1  # stands for a cell of the confusion matrix
 
 
 def evaluate(
@@ -49,18 +50,25 @@ def evaluate(
     advise = advise or partial(tile_advice, predictor, tile=tile)
     batches = evaluation_batches(dataset, world, workers=workers)
     share = len(range(world.rank, len(dataset), world.size))
-    mine = np.empty((share, 2 + labels.num_classes**2), np.int64)  # index, ignored pixels, confusion
-    for row, batch in zip(mine, reporter.track(batches, total=share, unit="image", label="scoring"), strict=True):
+    mine = [np.empty((0, 3), np.int64)]  # rows of index, cell of its matrix, pixels; one of IGNORED for each image
+    for batch in reporter.track(batches, total=share, unit="image", label="scoring"):
         target = batch.target[0].numpy()
         image = dataset.records[int(batch.indices[0])].image
         with shortage_told(partial(advise, image, target.shape)):
             prediction = predictor.classes(batch.image[0], tile)
-        matrix = confusion_matrix(target, prediction, labels.num_classes)
+        counts = confusion_matrix(target, prediction, labels.num_classes).ravel()
+        index, cells = int(batch.indices[0]), counts.nonzero()[0]
         if note:
-            note(int(batch.indices[0]), prediction)
-        row[:2], row[2:] = (int(batch.indices[0]), np.count_nonzero(target == IGNORE)), matrix.ravel()
+            note(index, prediction)
+        rows = np.empty((1 + len(cells), 3), np.int64)
+        rows[0] = index, IGNORED, np.count_nonzero(target == IGNORE)
+        rows[1:, 0], rows[1:, 1], rows[1:, 2] = index, cells, counts[cells]
+        mine.append(rows)
+    found = world.gather(torch.from_numpy(np.concatenate(mine))).numpy()
+    begins = (found[:, 1] == IGNORED).nonzero()[0]
+    assert len(begins) == len(dataset)
     images = [
-        ImageScore(dataset.records[row[0]].stem, row[2:].reshape(labels.num_classes, -1), int(row[1]))
-        for row in sorted(world.gather(torch.from_numpy(mine)).numpy(), key=itemgetter(0))
+        ImageScore(dataset.records[rows[0, 0]].stem, labels.num_classes, rows[1:, 1], rows[1:, 2], int(rows[0, 2]))
+        for rows in sorted(np.split(found, begins)[1:], key=lambda rows: rows[0, 0])
     ]
     return Scores.of(labels.names, images)

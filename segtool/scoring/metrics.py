@@ -83,11 +83,29 @@ def _changes(values: np.ndarray) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one image adds to the scores."""
+    """What one image adds to the scores: of its confusion matrix the cells that are not 0, which are few of many."""
 
     stem: str
-    confusion: Confusion
+    num_classes: int
+    cells: NDArray[np.int64]
+    """Their places in the matrix row by row, rising."""
+    pixels: NDArray[np.int64]
+    """What they hold."""
     ignored: int
+
+    @classmethod
+    def of(cls, stem: str, confusion: Confusion, ignored: int) -> ImageScore:
+        """Returns what an image of this confusion matrix adds."""
+        counts = confusion.ravel()
+        cells = counts.nonzero()[0]
+        return cls(stem, len(confusion), cells, counts[cells], ignored)
+
+    @property
+    def confusion(self) -> Confusion:
+        """Its confusion matrix."""
+        counts = np.zeros(self.num_classes**2, np.int64)
+        counts[self.cells] = self.pixels
+        return counts.reshape(self.num_classes, self.num_classes)
 
 
 @dataclass(frozen=True)
@@ -102,10 +120,10 @@ class Scores:
     @classmethod
     def of(cls, names: Sequence[str], images: Sequence[ImageScore]) -> Scores:
         """Returns the scores of a data set: the sum over its images, not a mean over them."""
-        total = np.zeros((len(names), len(names)), np.int64)
+        total = np.zeros(len(names) ** 2, np.int64)
         for image in images:
-            total += image.confusion
-        return cls(tuple(names), total, sum(image.ignored for image in images), tuple(images))
+            total[image.cells] += image.pixels
+        return cls(tuple(names), total.reshape(len(names), -1), sum(image.ignored for image in images), tuple(images))
 
     @property
     def miou(self) -> float | None:
@@ -157,16 +175,19 @@ def standard_errors(scores: Scores) -> StandardErrors:
 
     A class of one image adds nothing to that of the mIoU, as how it varies is not known: it is too low then.
     """
-    counted = [image.confusion for image in scores.images if image.confusion.any()]
+    counted = [image for image in scores.images if len(image.cells)]
     if len(counted) < 2:
         return StandardErrors(None, None, [None] * len(scores.names))
-    true = np.array([matrix.diagonal() for matrix in counted], np.float64)
-    union = np.array([matrix.sum(0) + matrix.sum(1) for matrix in counted]) - true
+    true, either = (np.empty((len(counted), len(scores.names))) for _ in range(2))
+    for image, intersection, sums in zip(counted, true, either, strict=True):
+        matrix = image.confusion
+        intersection[:], sums[:] = matrix.diagonal(), matrix.sum(0) + matrix.sum(1)
+    union = either - true
     deviations = _deviations(true, union)
     defined = union.any(0)
     several = (union > 0).sum(0) > 1
     by_class = zip(_error_of_sum(deviations).tolist(), several.tolist(), strict=True)
-    pixels = np.array([matrix.sum() for matrix in counted], np.float64)
+    pixels = np.array([image.pixels.sum() for image in counted], np.float64)
     return StandardErrors(
         float(_error_of_sum(deviations[:, defined].mean(1))),
         float(_error_of_sum(_deviations(true.sum(1), pixels))),

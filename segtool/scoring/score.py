@@ -164,7 +164,7 @@ def score_pair(record: Record, labels: Labels, max_pixels: int) -> ImageScore:
     ignored, unknown = classes, classes + 1
     if counts[unknown].any() or counts[:classes, classes:].any():
         _refuse(record, labels, truth, made)
-    return ImageScore(record.stem, counts[:classes, :classes], int(counts[ignored].sum()))
+    return ImageScore.of(record.stem, counts[:classes, :classes], int(counts[ignored].sum()))
 
 
 def _read_prediction(record: Record, truth: StoredMask, max_pixels: int) -> StoredMask:
