@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from training import Trainer, prepared
 
+from segtool.data.reader import Reader
+from segtool.prediction.inference import Predictor
 from segtool.runs import checkpoint
+from segtool.system.distributed import ALONE
 from segtool.system.terminal import Reporter
 from segtool.training import forecast, plan, preflight, training_step
 from segtool.training.forecast import Forecast, Times, describe, num_validations
@@ -90,6 +95,40 @@ def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
     run = Trainer(tmp_path, monkeypatch)("run", config)
     on_disk = sum(path.stat().st_size for path in run.final.path.iterdir())
     assert found.checkpoint == pytest.approx(on_disk, rel=0.02)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_take_long_are_foretold_from_a_part_of_one(make_config, monkeypatch, workers):
+    clock, seen = [0.0], []
+
+    def classes(_: Predictor, image: torch.Tensor, *__: Any) -> Any:
+        seen.append(image[0].numel())
+        clock[0] += seen[-1]  # a second for each pixel
+        return np.zeros(image.shape[1:], np.uint8)
+
+    def read(self: Reader, record: Any) -> Any:
+        clock[0] += 9.0
+        return pair(self, record)
+
+    pair = Reader.pair
+    work = prepared(make_config(train={"samples": 2}))
+    training = training_step.build_training(work.config, None, CPU, ALONE)
+    images = [pair(Reader.of(work.config), record)[0] for record in work.records["val"]]
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Reader, "pair", read)
+    monkeypatch.setattr(forecast, "PART", 4)
+    monkeypatch.setattr(Predictor, "classes", classes)
+    pixels = [image[..., 0].size for image in images]
+    validation, samples = forecast._scoring(training, work.records, workers, 1.0)
+    assert seen == [4 * 4]
+    each = statistics.fmean(pixels) + (0 if workers else 9)
+    assert len(pixels) <= forecast.LEAST_IMAGES
+    assert validation == pytest.approx(9 + len(pixels) * each)
+    assert samples == 9 * min(2, len(pixels))
+
+    seen.clear()  # where there is time for it, all of them are scored
+    forecast._scoring(training, work.records, 0, 1e6)
+    assert sum(seen) >= sum(pixels)
 
 
 def measured(config: Any, within: float | None = None) -> Forecast:

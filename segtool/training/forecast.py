@@ -38,6 +38,7 @@ from segtool.training.watchdogs import CROWDED, crowding_warning
 WARM_UP = 3  # steps: the allocator's pages, the oneDNN primitives and the queue of batches are made in the first ones
 LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 40, 15.0  # how many steps are timed: as many as go into that time
 LEAST_IMAGES, MOST_IMAGES, IMAGE_SECONDS = 3, 24, 8.0
+PART = 2048  # pixels of a side of what is predicted of images that take longer than that
 CROWDED_SECONDS = 1.0  # of steps, from which on it is told that their threads wait for cores
 AMPLE = 600.0  # seconds of a budget that leave room for all of that
 DISK_RATE = 200e6  # bytes a second that a disk is taken to write
@@ -205,13 +206,18 @@ def _scoring(
     if not len(dataset):
         return 0.0, 0.0
     predictor = train.build_predictor(training)
+    share = -(-len(dataset) // training.world.size)
+    samples = Samples(dataset, training.config.train.samples)
+    if large := _large_images(predictor, dataset, within=seconds):
+        reading, predicting = map(statistics.fmean, zip(*large, strict=True))
+        each = max(reading, predicting) if workers else reading + predicting
+        return reading + each * share, reading * len(samples.names)
     spans = _score(predictor, _part(dataset, LEAST_IMAGES), workers)
     count = int(np.clip(seconds / max(spans[-1], 1e-4), LEAST_IMAGES, MOST_IMAGES))
     if count > LEAST_IMAGES:
         spans = _score(predictor, _part(dataset, count), workers)
     first, *others = spans  # the first with the start of what loads them
     each = statistics.fmean(others or [0.0])
-    samples = Samples(dataset, training.config.train.samples)
     chosen = list(samples.names)  # whose predictions a validation leaves to be drawn
     drawn = EvaluationSet([dataset.records[index] for index in chosen], dataset.reader)
     evaluate(
@@ -224,8 +230,32 @@ def _scoring(
     )
     began = time.monotonic()
     list(samples.pictures(predictor))
-    share = -(-len(dataset) // training.world.size)
     return first + each * (share - 1), time.monotonic() - began
+
+
+def _large_images(predictor: Predictor, dataset: EvaluationSet, *, within: float) -> list[tuple[float, float]]:
+    """Returns the seconds of reading and of predicting some images; nothing where the first takes less than `within`.
+
+    A part of the first is predicted, and what that takes counted up by pixels.
+    """
+    found: list[tuple[float, float]] = []
+    each_pixel = 0.0
+    for record in _part(dataset, LEAST_IMAGES).records:
+        began = time.monotonic()
+        image, _ = dataset.reader.pair(record)
+        reading = time.monotonic() - began
+        height, width = image.shape[:2]
+        if not found:
+            part = np.ascontiguousarray(image[:PART, :PART])
+            if height * width < 2 * part[..., 0].size:
+                return []
+            began = time.monotonic()
+            predictor.classes(torch.from_numpy(part).permute(2, 0, 1))
+            each_pixel = (time.monotonic() - began) / part[..., 0].size
+            if each_pixel * height * width < within:
+                return []
+        found.append((reading, each_pixel * height * width))
+    return found
 
 
 def _saving(training: training_step.Training) -> tuple[float, int]:

@@ -19,7 +19,7 @@ from segtool.runs.run_directory import RunDirectory
 from segtool.scoring.metrics import Scores, iou
 from segtool.system.distributed import World
 from segtool.system.pools import num_cores, num_threads
-from segtool.system.terminal import Reporter, duration, percent
+from segtool.system.terminal import Reporter, counted, duration, percent
 from segtool.system.threads import seconds_without_core
 from segtool.training.plan import Plan
 from segtool.training.training_step import Outcome
@@ -134,7 +134,7 @@ class Logs:
         self.reporter.say(
             f"step {progress.step} (epoch {self._epoch(progress):.1f}): val mIoU {percent(scores.miou)}, "
             f"pixel accuracy {percent(scores.summary['pixel_accuracy'])}{', best so far' if better else ''} "
-            f"({len(scores.images)} images in {duration(seconds)})"
+            f"({counted(len(scores.images), 'image')} in {duration(seconds)})"
         )
         for warning in self.validations.look(row, scores.confusion):
             self.reporter.warn(warning)
