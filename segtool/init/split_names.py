@@ -73,7 +73,7 @@ def _in_words(pairing: Pairing) -> Pairing | None:
     masks = " ".join([pairing.mask_folder, pairing.mask_prefix, pairing.mask_suffix])
     plain = Pairing(pairing.image_prefix, pairing.image_suffix, pairing.mask_prefix, pairing.mask_suffix)
     folders = {"image_folder": pairing.image_folder, "mask_folder": pairing.mask_folder}
-    if pairing != replace(plain, **folders) or pairing == Pairing():
+    if pairing != replace(plain, **folders):
         return None
     return Pairing(image_words=" ".join(words_and_numbers(images)), mask_words=" ".join(words_and_numbers(masks)))
 
