@@ -5,6 +5,7 @@ Each reader has a closed list of outcomes; all else, a slow answer included, is 
 
 from __future__ import annotations
 
+import gc
 import io
 import random
 import struct
@@ -131,6 +132,7 @@ def outcomes(read: Callable[[], object], allowed: type[Exception]) -> str:
 def fuzz_pictures(path: Path, cases: int, seed: int, readers: tuple[Callable[..., object], ...] = ()) -> list[str]:
     rng = random.Random(seed)
     files = list(pictures().values())
+    gc.collect()  # or the garbage of tests before takes seconds of some answer
     found = []
     for _ in range(cases):
         content = changed(rng, rng.choice(files), files)
