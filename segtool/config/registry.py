@@ -134,9 +134,9 @@ def build(kind: str, component: Component, *positional: Any, path: str) -> Any:
             by its dotted `path`; or what the component's `__init__` says in a ValueError about its options.
     """
     cls = lookup(kind, component.name, path=path)
-    typed = [f.name for f in _typed(type(component))]
-    owners = _owners(kind, component, path)
-    settings = _checked(options(cls), component.options, path, also=["name", *typed], owners=owners)
+    known, typed = options(cls), [f.name for f in _typed(type(component))]
+    owners = {} if component.options.keys() <= known.keys() else _owners(kind, component, path)
+    settings = _checked(known, component.options, path, also=["name", *typed], owners=owners)
     try:
         return cls(*positional, **settings)
     except ValueError as error:

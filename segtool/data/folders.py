@@ -173,7 +173,10 @@ def _meanings(path: str, hollow: Mapping[str, Meaning]) -> list[Meaning]:
 
 
 def _hollow(folders: Collection[str]) -> dict[str, Meaning]:
-    """Returns what folders tell whose names say more: no role, and a split only as one word beside that of a role."""
+    """Returns what folders tell whose names say more: no role, and a split only as one word beside that of a role.
+
+    Numbered ones tell no split either.
+    """
     numbered = _numbered(folders)
     told = {path: meaning_of(_name(path)) for path in _around_others(folders) | _no_splits(folders) | numbered}
     kept = {path: meaning.split if meaning.role and path not in numbered else None for path, meaning in told.items()}

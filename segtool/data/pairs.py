@@ -170,13 +170,13 @@ def words_left(stem: str, words: str) -> str | None:
 
 
 @lru_cache(1 << 16)
-def _said_once(stem: str) -> list[str]:
+def _said_once(stem: str) -> tuple[str, ...]:
     """Returns the words and numbers of a path, those of its folders that its name begins or ends with once."""
     *folders, name = stem.split("/")
     around, own = [words_and_numbers(folder) for folder in folders], words_and_numbers(name)
     again = next((words for words in around if own[: len(words)] == words), [])
     at_end = next((words for words in around if words and not again and own[-len(words) :] == words), [])
-    return [*(word for words in around for word in words), *own[len(again) : len(own) - len(at_end)]]
+    return (*(word for words in around for word in words), *own[len(again) : len(own) - len(at_end)])
 
 
 def _comparable(key: str | None, folder: str, pairing: Pairing) -> str | None:

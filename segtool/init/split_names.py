@@ -69,12 +69,10 @@ def _in_words(pairing: Pairing) -> Pairing | None:
     """Returns what tells images from masks as words; None where something else does."""
     if pairing.image_words or pairing.mask_words:
         return pairing
+    if pairing.by_number or pairing.by_name or pairing.mask_format:
+        return None
     images = " ".join([pairing.image_folder, pairing.image_prefix, pairing.image_suffix])
     masks = " ".join([pairing.mask_folder, pairing.mask_prefix, pairing.mask_suffix])
-    plain = Pairing(pairing.image_prefix, pairing.image_suffix, pairing.mask_prefix, pairing.mask_suffix)
-    folders = {"image_folder": pairing.image_folder, "mask_folder": pairing.mask_folder}
-    if pairing != replace(plain, **folders):
-        return None
     return Pairing(image_words=" ".join(words_and_numbers(images)), mask_words=" ".join(words_and_numbers(masks)))
 
 
