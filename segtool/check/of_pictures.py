@@ -134,7 +134,7 @@ def _far_from_edges(classes: np.ndarray) -> np.ndarray:
 
 @a_check
 def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
-    """SEG307: pictures that stand twice, with masks that disagree."""
+    """SEG307: pictures that stand more than once, with masks that disagree."""
     twice: dict[str, dict[Path, Pair]] = defaultdict(dict)
     for image, mask in survey.fitting_pairs:
         if not image.plain:
@@ -152,12 +152,14 @@ def equal_pictures_agree(survey: Survey) -> Iterator[Finding]:
             found.append((one, other, share, place))
     if found:
         one, other, share, place = found[0]
+        pictures = {known[0].digest for known, *_ in found}
         yield Finding(
             "SEG307",
             "warning",
-            f"{num(found, 'picture')} that {'stands' if len(found) == 1 else 'stand'} twice, with masks that disagree",
-            len(found),
-            few_names(survey, [pair[1].path for row in found for pair in row[:2]]),
+            f"{num(pictures, 'picture')} that {'stands' if len(pictures) == 1 else 'stand'} more than once, with masks "
+            "that disagree",
+            len(pictures),
+            few_names(survey, dict.fromkeys(pair[1].path for row in found for pair in row[:2])),
             f"{survey.name(one[1].path)} and {survey.name(other[1].path)} differ in {share_text(share)} of the pixels, "
             f"first at {place}; {survey.name(one[0].path)} = {survey.name(other[0].path)}",
             "keep the mask that is right, and each picture once",
@@ -215,13 +217,18 @@ def splits_apart(survey: Survey) -> Iterator[Finding]:
 
 @a_check
 def pictures_apart(survey: Survey) -> Iterator[Finding]:
-    """SEG506: nearly the same picture in two splits: a scaled, cropped or mirrored copy, the next frame of a video."""
-    rows = [
-        (split, survey.images[record.image])
-        for split, records in survey.records.items()
-        for record in records
-        if not survey.images[record.image].error
-    ]
+    """SEG506: nearly the same picture in two splits: a scaled, cropped or mirrored copy, the next frame of a video.
+
+    Of pictures of a split that are equal in every pixel the first stands for all.
+    """
+    rows: list[tuple[str, ImageFacts]] = []
+    for split, records in survey.records.items():
+        firsts: dict[str, ImageFacts] = {}
+        for record in records:
+            image = survey.images[record.image]
+            if not image.error:
+                firsts.setdefault(image.digest, image)
+        rows += [(split, image) for image in firsts.values()]
     splits = np.array([split for split, _ in rows])
     if len(set(splits.tolist())) < 2:
         return
