@@ -533,6 +533,19 @@ def test_a_rare_class_is_a_note_with_its_share(tmp_path: Path) -> None:
     assert "pod 0.016 %" in findings["SEG403"].message  # 1 of 8 * 768
 
 
+def test_of_many_rare_classes_the_rarest_are_named(tmp_path: Path) -> None:
+    config = make(tmp_path / "set")
+    rare = tuple(ClassSpec(f"rare {value}", (value,)) for value in range(3, 13))
+    config = replace(config, data=replace(config.data, classes=(*CLASSES, *rare)))
+    row = np.repeat(np.arange(12, 2, -1), [1] + 9 * [2])
+    for name in ("train/masks/train_0", "val/masks/val_0", "test/masks/test_0"):
+        edit(tmp_path / f"set/{name}.png", lambda mask: np.copyto(mask[5, : len(row)], row, casting="unsafe"))
+    finding = found(config, tmp_path)["SEG403"]
+    assert finding.count == 10
+    named = "rare 12 0.016 %, " + ", ".join(f"rare {value} 0.033 %" for value in range(3, 10))
+    assert finding.message == f"10 classes under 0.1 % of the training pixels: {named}, …"
+
+
 def test_masks_ignored_as_a_whole_are_a_warning_and_blank_ones_a_note(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     config = replace(config, data=replace(config.data, ignore=(255,)))

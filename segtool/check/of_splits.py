@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -61,13 +61,16 @@ def _absent(
 ) -> Iterator[Finding]:
     if absent:
         names = [shown(survey.labels.names[index]) for index in absent]
-        listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         what = num(absent, "class", "classes")
         verb = "occurs" if len(absent) == 1 else "occur"
-        message = f"{what} never {verb} in the {split} masks: {listed}"
+        message = f"{what} never {verb} in the {split} masks: {_few(names)}"
         files, alone = _holders(survey, absent)
         example = f"{names[0]}: 0 pixels in {split}{alone}"
         yield Finding(code, severity, message, len(absent), files, example, remedy)
+
+
+def _few(words: Sequence[str]) -> str:
+    return ", ".join(words[:8]) + (", …" if len(words) > 8 else "")
 
 
 def _holders(survey: Survey, classes: list[int]) -> tuple[tuple[str, ...], str]:
@@ -83,14 +86,14 @@ def classes_not_rare(survey: Survey) -> Iterator[Finding]:
     """SEG403: classes that cover hardly anything of the training masks."""
     train = survey.class_pixels("train")
     shares = train / max(1, int(train.sum()))
-    rare = np.flatnonzero((shares > 0) & (shares < RARE_SHARE)).tolist()
+    rare = [index for index in np.argsort(shares, kind="stable").tolist() if 0 < shares[index] < RARE_SHARE]
     if rare:
         parts = [f"{shown(survey.labels.names[index])} {100 * shares[index]:.2g} %" for index in rare]
         files, alone = _holders(survey, rare)
         yield Finding(
             "SEG403",
             "note",
-            f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {', '.join(parts[:8])}",
+            f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {_few(parts)}",
             len(rare),
             files,
             f"{shown(survey.labels.names[rare[0]])}: {num(int(train[rare[0]]), 'pixel')}{alone}",
