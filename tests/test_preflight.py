@@ -37,7 +37,7 @@ from segtool.training import preflight, rehearsal, training_step
 from segtool.training import trial as trial_of
 from segtool.training.losses import CrossEntropy
 from segtool.training.memory import training_memory
-from segtool.training.plan import Prepared
+from segtool.training.plan import Plan, Prepared
 from segtool.training.trial import Trial, Verdict
 
 CPU = torch.device("cpu")
@@ -365,6 +365,13 @@ def test_the_first_batch_is_drawn_with_its_masks(make_config, tmp_path):
     path = preflight.draw_first_batch(tried(make_config()), tmp_path / "samples")
     assert path == tmp_path / "samples" / "first-batch.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "crop", "count"), [(3, (64, 64), 3), (99, (64, 64), 8), (8, (1000, 2000), 4), (8, (2000, 9000), 1)]
+)
+def test_of_large_crops_fewer_are_drawn(batch_size, crop, count):
+    assert trial_of.num_shown(Plan(9, crop, 9, 9, batch_size)) == count
 
 
 # ------------------------------------------------------------------------------------------------- validation, disk

@@ -13,6 +13,7 @@ from torch import Tensor
 from segtool.data.codes import IGNORE
 from segtool.data.dataset import Sample
 from segtool.data.loader import training_batches
+from segtool.data.preview import MAX_PIXELS
 from segtool.errors import ConfigError, SegtoolError
 from segtool.system.distributed import ALONE
 from segtool.system.terminal import Mute
@@ -65,11 +66,16 @@ def make_trial(work: Prepared, base: Path) -> Trial:
     start = partial(training_step.load_pretrained, base=base, reporter=Mute())
     training = training_step.build_training(config, work.frequencies, work.device, ALONE, start=start)
     dataset = train.build_training_set(replace(work, config=config, plan=replace(plan, cache=False)))
-    count = min(max(plan.batch_size, WINDOWS), SHOWN)
+    count = max(num_shown(plan), WINDOWS)
     crops = next(training_batches(dataset, ALONE, batch_size=count, start=0, steps=1, workers=0))
     training_step.freeze_encoder(training, frozen=training_step.frozen_steps(training, plan.images) > 0)
     sides = [min(side, max(SIDE, 2 * training.model.stride)) for side in plan.crop]
     return Trial(training, plan, crops, windows_of(crops, (sides[0], sides[1])))
+
+
+def num_shown(plan: Plan) -> int:
+    """Returns how many crops of the first batch are drawn, each with its mask: of large ones fewer."""
+    return max(1, min(plan.batch_size, SHOWN, MAX_PIXELS // (2 * plan.crop[0] * plan.crop[1])))
 
 
 def windows_of(crops: Sample, size: tuple[int, int]) -> Sample:
