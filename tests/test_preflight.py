@@ -221,6 +221,47 @@ def test_a_level_whose_gradient_is_always_0_is_a_doubt(make_config):
     assert "but encoder.levels.2, decoder.ups.0, for which they are always 0" in found.found
 
 
+def test_an_encoder_from_scratch_that_is_frozen_to_the_end_is_a_doubt(make_config):
+    def found(freeze: float, **train: Any) -> Verdict:
+        model = {"encoder": {"name": "resnet18", "freeze": freeze}, "decoder": "fcn"}
+        config = make_config(model=model, augment={"crop": [32, 32]}, train=train)
+        return of_network(tried(config))["gradients"]
+
+    pytest.importorskip("torchvision")
+    told = found(2, epochs=2, steps=None)
+    assert told.grade == "doubt"
+    assert "set model.encoder.freeze=0" in told.found
+    assert found(1.5, epochs=2, steps=None).grade == "passed"
+
+
+def test_a_network_of_which_nothing_learns_is_a_fault(make_config):
+    found = broken(make_config, lambda model: model.requires_grad_(False))
+    assert {what: verdict.grade for what, verdict in found.items()} == {"one batch by heart": "fault"}
+    assert "requires_grad is off" in found["one batch by heart"].found
+
+
+def test_answers_that_are_no_numbers_are_told_as_such_and_a_disk_is_not_blamed_for_them(make_config, tmp_path):
+    trial = tried(make_config())
+    with torch.no_grad():
+        trial.training.model.head.weight[0, 0] = math.nan
+    found = of_network(trial)
+    assert "are no finite numbers" in found["first cross-entropy"].found
+    assert "nan before any step" in found["one batch by heart"].found
+    assert found["batch mates"].grade == "passed"
+    assert preflight.checkpoint_holds(trial, RunDirectory(tmp_path / "run")).grade == "passed"
+
+
+def test_images_of_one_colour_are_told_and_no_level_is_blamed_for_them(make_config):
+    trial = tried(make_config())
+    black = torch.zeros_like(trial.windows.image)
+    data = replace(trial.training.config.data, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    trial.training.config = replace(trial.training.config, data=data)
+    trial.training.normalize = training_step.Normalize(data.mean, data.std)
+    found = of_network(replace(trial, windows=trial.windows._replace(image=black)))
+    assert "of one colour each" in found["one batch by heart"].found
+    assert (found["one batch by heart"].grade, found["gradients"].grade) == ("doubt", "passed")
+
+
 def test_a_bias_that_a_norm_takes_away_again_passes(make_config):
     def shift(model: nn.Module) -> None:
         model.encoder.register_parameter("shift", nn.Parameter(torch.zeros(4)))
@@ -281,7 +322,31 @@ def test_a_loss_that_does_not_move_is_a_fault(make_config, monkeypatch):
     found = of_network(tried(make_config(loss=["cross_entropy"])))
     assert found["loss.0 (cross_entropy)"].grade == "doubt"
     assert found["one batch by heart"].grade == "fault"
-    assert "does not move" in found["one batch by heart"].found
+    assert "in 0 steps: it does not move" in found["one batch by heart"].found
+    assert found["gradients"].found.startswith("not judged")
+
+
+def test_a_loss_below_0_is_learnt_as_any_other(make_config, monkeypatch):
+    total = CrossEntropy.total
+    monkeypatch.setattr(CrossEntropy, "total", lambda *words: total(*words) - 2 * (words[2] != IGNORE).sum())
+    losses = rehearsal.rehearse(tried(make_config(loss=["cross_entropy"]))).losses
+    assert losses[-1] <= losses[0] - 0.5 * abs(losses[0]) < min(losses[:-1])
+
+
+@pytest.mark.parametrize(
+    ("optim", "steps", "told"),
+    [
+        ({"lr": 1e-12}, 1000, True),
+        ({"schedule": "one_cycle"}, 1, True),
+        ({"power": 1e9, "warmup": 5}, 10, False),
+        ({"lr": 1e-6, "schedule": "constant"}, 10**9, False),
+        ({}, 1, False),
+    ],
+    ids=str,
+)
+def test_learning_rates_that_move_no_weight_are_a_doubt(make_config, optim, steps, told):
+    work = prepared(make_config(optim=optim, train={"steps": steps}))
+    assert [verdict.grade for verdict in preflight.rates_suffice(work)] == ["doubt"] * told
 
 
 def test_a_loss_that_hardly_falls_or_leaves_the_numbers_is_a_doubt(make_config):
@@ -420,6 +485,9 @@ def test_the_disk_must_hold_the_checkpoints_that_are_kept_at_a_time(make_config,
     _, found = preflight.suffice(work_of(trial), tmp_path)
     assert (found.what, found.grade) == ("disk", grade)
     assert found.error is DiskError or grade != "fault"
+    assert ("train.keep=1" in found.found) == (grade == "doubt")
+    _, least = preflight.suffice(work_of(tried(make_config(train={"steps": 7, "keep": 1}))), tmp_path)
+    assert "train.keep" not in least.found
 
 
 def test_the_size_of_a_checkpoint_is_foretold(make_config, tmp_path, trainer):

@@ -8,6 +8,7 @@ own (a `Trial`), which are thrown away: the training starts as it would without,
 from __future__ import annotations
 
 import shutil
+import statistics
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from segtool.data.loader import training_batches
 from segtool.data.pairs import Record
 from segtool.data.preview import SMALLEST
 from segtool.data.reader import Reader
-from segtool.data.statistics import ClassFrequencies
+from segtool.data.statistics import ClassFrequencies, evenly
 from segtool.errors import CheckpointError, DataError, DiskError, ShortageError, shown
 from segtool.models.layers import describe
 from segtool.models.segmenter import verify
@@ -43,6 +44,7 @@ from segtool.system.terminal import Mute, Reporter, amount, percent
 from segtool.training import train
 from segtool.training.forecast import most_checkpoints
 from segtool.training.memory import lighter, training_memory
+from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan, Prepared, largest_part
 from segtool.training.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
 from segtool.training.trial import SHOWN, WINDOWS, Trial, Verdict, make_trial, num_shown
@@ -53,6 +55,7 @@ PROBE_CLASSES, PROBE_CROP, PROBE_BLOCK = 4, (96, 128), 24
 PROBE_SIZES = ((132, 150), (80, 170), (72, 90))  # H W, larger and smaller than the crop
 VALIDATED = 256  # largest side in pixels of the part of a validation image that is scored
 BESIDES = 0.6  # what a step on a CPU takes at its peak besides what it keeps, as a share: 0.5 to 0.7 measured
+LEAST_WAY = 1e-6  # sum of the learning rates of a run below which no weight comes anywhere; at first they are 0.01 to 1
 SWAPPED = 1.5  # what a step takes as a multiple of the free memory, beyond which no swap makes up for it
 
 
@@ -70,7 +73,7 @@ def look(work: Prepared, base: Path, directory: Path, reporter: Reporter) -> Tri
     devices = [work.device] if work.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         trial = make_trial(work, base)
-        verdicts = [starts_unsure(trial), *losses_hold(trial)]
+        verdicts = [*rates_suffice(work), starts_unsure(trial), *losses_hold(trial)]
         rehearsal = rehearse(trial)
         verdicts += [learns(trial, rehearsal), gradients_arrive(trial, rehearsal), stands_alone(trial)]
         verdicts += [moves_together(work.config), validates(trial, work.records.get("val", []))]
@@ -99,8 +102,21 @@ def tell(verdicts: Sequence[Verdict], reporter: Reporter) -> None:
             reporter.warn(verdict.line)
     if faults:
         raise faults[0].error(
-            *(verdict.line for verdict in faults), "nothing was trained; --no-preflight trains all the same"
+            *(verdict.line for verdict in faults), "nothing was trained; --no-preflight tries it all the same"
         )
+
+
+def rates_suffice(work: Prepared) -> list[Verdict]:
+    """Returns a verdict where the learning rates of all steps together are too low to move a weight."""
+    optim, steps = work.config.optim, work.plan.steps
+    mean = statistics.fmean(learning_rate(optim, step, steps) for step in evenly(steps, 1000))
+    if steps * mean >= LEAST_WAY:
+        return []
+    told = (
+        f"the rates of all {steps} steps add up to {steps * mean:.2g}, about as far as a weight is moved, so nothing "
+        "would be learnt; raise optim.lr, or train for more steps"
+    )
+    return [Verdict("learning rate", told, "doubt")]
 
 
 # ------------------------------------------------------------------------------------------------- data
@@ -247,7 +263,8 @@ def _disk(each: int, plan: Plan, config: Config, directory: Path) -> Verdict:
     if free < each:
         remedy = "not one can be saved; free some, or choose a --run on another disk"
         return Verdict("disk", f"{told}: {remedy}", "fault", DiskError)
-    return Verdict("disk", f"{told}: free {amount(most * each - free)} more, or set train.keep=1", "doubt")
+    fewer = ", or set train.keep=1" if config.train.keep > 1 else ""
+    return Verdict("disk", f"{told}: free {amount(most * each - free)} more{fewer}", "doubt")
 
 
 def checkpoint_holds(trial: Trial, run: RunDirectory) -> Verdict:
@@ -263,7 +280,8 @@ def checkpoint_holds(trial: Trial, run: RunDirectory) -> Verdict:
         path = checkpoint.save(folder, training.state, training.config, Progress())
         tensors = checkpoint.load(path).tensors["model"]
         wanted = training.model.state_dict()
-        odd = [name for name in wanted if not torch.equal(tensors[name], wanted[name].detach().cpu())]
+        # By their bytes: a number that is not finite, as where the trial diverged, equals nothing.
+        odd = [name for name in wanted if tensors[name].numpy().tobytes() != wanted[name].cpu().numpy().tobytes()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if odd:

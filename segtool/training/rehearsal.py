@@ -21,6 +21,7 @@ LONG = 6.0  # seconds after which it is enough that something is learnt: of wide
 UNMOVED = 1e-6  # share by which a loss that learns nothing changes all the same
 ALIKE = 0.02  # by how much of their deviation logits may differ with the batch: algorithms and TF32 round otherwise
 TOLD = 5  # names in a message
+BLANK = "first crops of one colour each"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Rehearsal:
     """Names of those whose gradient was always 0, biases aside: before a norm they have none."""
     trained: int
     """Number of the parameters that should learn."""
+    flat: bool = False
+    """Whether every gradient was 0."""
 
 
 def starts_unsure(trial: Trial) -> Verdict:
@@ -49,6 +52,9 @@ def starts_unsure(trial: Trial) -> Verdict:
         outputs = training.model(training.normalize(trial.windows.image.to(training.device)))
         logits = outputs[0] if isinstance(outputs, list) else outputs
         entropy = float(-logits.float().log_softmax(1).mean())
+    if not math.isfinite(entropy):
+        odd = "the network's first answers are no finite numbers; see data.std, or take norm: batch"
+        return Verdict("first cross-entropy", odd, "doubt")
     told = f"{entropy:.3g}, where guessing among {training.model.num_classes} classes gives ln K = {expected:.3g}"
     if abs(entropy - expected) <= max(NEAR * expected, NEAR):
         return Verdict("first cross-entropy", told)
@@ -88,11 +94,16 @@ def losses_hold(trial: Trial) -> list[Verdict]:
 
 
 def rehearse(trial: Trial) -> Rehearsal:
-    """Trains on the windows, by AdamW at a rate of its own, until the loss has halved and each gradient was seen."""
+    """Trains on the windows, by AdamW at a rate of its own, until the loss has halved and each gradient was seen.
+
+    It ends where every gradient is 0, since each step would be as the last one.
+    """
     training, began = trial.training, time.monotonic()
     named = [(name, p) for name, p in training.model.named_parameters() if p.requires_grad]
+    if not named:
+        return Rehearsal((), (), (), 0)
     optimizer = torch.optim.AdamW([p for _, p in named], lr=RATE, weight_decay=0.0)
-    silent, losses = dict.fromkeys(name for name, _ in named), list[float]()
+    silent, losses, flat = dict.fromkeys(name for name, _ in named), list[float](), False
     still = dict.fromkeys(name for name, p in named if p.ndim > 1)
     for _ in range(MOST_STEPS):
         try:
@@ -103,16 +114,19 @@ def rehearse(trial: Trial) -> Rehearsal:
                 raise
             break
         losses.append(float(loss))
+        flat = True
         for name, parameter in named:
             if parameter.grad is not None:
                 silent.pop(name, None)
                 if parameter.grad.any():
                     still.pop(name, None)
-        learnt = losses[-1] <= (SLOW if time.monotonic() - began > LONG else LEARNT) * losses[0]
-        if not math.isfinite(losses[-1]) or (learnt and not still):
+                    flat = False
+        learnt = losses[-1] <= _fallen(losses[0], SLOW if time.monotonic() - began > LONG else LEARNT)
+        if flat or not math.isfinite(losses[-1]) or (learnt and not still):
             break
         optimizer.step()
-    return Rehearsal(tuple(losses), tuple(silent), tuple(name for name in still if name not in silent), len(named))
+    unmoved = tuple(name for name in still if name not in silent)
+    return Rehearsal(tuple(losses), tuple(silent), unmoved, len(named), flat)
 
 
 def learns(trial: Trial, rehearsal: Rehearsal) -> Verdict:
@@ -120,32 +134,39 @@ def learns(trial: Trial, rehearsal: Rehearsal) -> Verdict:
     what, losses = "one batch by heart", rehearsal.losses
     if not trial.counted:
         return _uncounted(what)
+    if not rehearsal.trained:
+        held = "no weight of the network learns: requires_grad is off in all of them; mend what holds them"
+        return Verdict(what, held, "fault")
     if not losses:
         cut = "the loss does not depend on the network, so nothing can be learnt; its logits are detached on their way"
         return Verdict(what, cut, "fault")
     if not all(map(math.isfinite, losses)):
-        return Verdict(
-            what,
-            f"the loss is {losses[-1]} after {counted(len(losses) - 1, 'step')} of AdamW at {RATE:g}; see `segtool "
-            "check` for the images' values, and take norm: batch, or optim.clip=1 and a low optim.lr",
-            "doubt",
-        )
+        after = f"after {counted(len(losses) - 1, 'step')} of AdamW at {RATE:g}" if losses[1:] else "before any step"
+        remedy = "see data.std, and take norm: batch, or optim.clip=1 and a low optim.lr"
+        return Verdict(what, f"the loss is {losses[-1]} {after}; {remedy}", "doubt")
     lowest = min(losses)
     told = f"the loss goes from {losses[0]:.4g} to {lowest:.4g} in {counted(len(losses) - 1, 'step')}"
     if losses[0] == 0:
         none = "the loss of the first crops is 0, though they have pixels that count: their classes have weight 0"
         return Verdict(what, none, "doubt")
-    if lowest > losses[0] * (1 - UNMOVED):
+    if lowest > _fallen(losses[0], 1 - UNMOVED):
         return Verdict(
             what,
             f"{told}: it does not move, so nothing would be learnt; what leads from the network's logits to the loss "
             "is broken, or its weights are held",
             "fault",
         )
-    if lowest > SLOW * losses[0]:
+    if lowest > _fallen(losses[0], LEARNT) and trial.uniform:
+        return Verdict(what, f"{told} on {BLANK}, which tell nothing of their classes; see segtool check", "doubt")
+    if lowest > _fallen(losses[0], SLOW):
         slow = "hardly anything, where others halve it; try other activations, norm: batch, or another loss"
         return Verdict(what, f"{told}: {slow}", "doubt")
     return Verdict(what, told)
+
+
+def _fallen(first: float, share: float) -> float:
+    """Returns a loss that has fallen to a share of its first value; one below 0, as -Dice is, by as much."""
+    return first - (1 - share) * abs(first)
 
 
 def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
@@ -155,10 +176,17 @@ def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
         return _uncounted(what)
     names = [name for name, _ in trial.training.model.named_parameters()]
     weights = [name for name, p in trial.training.model.named_parameters() if p.ndim > 1]
+    if not trained or rehearsal.flat:
+        return Verdict(what, "not judged, since no step would move a weight")
     held = len(names) - trained
     aside = f"; {held} of the encoder are held (freeze)" if held else ""
+    if not silent and held and _is_never_learnt(trial):
+        alone = "in all of the run's epochs, and begin at random: the encoder would never learn; set"
+        return Verdict(what, f"reach all {trained} weights and biases{aside} {alone} model.encoder.freeze=0", "doubt")
     if not silent and not rehearsal.still:
         return Verdict(what, f"reach all {trained} weights and biases{aside}")
+    if not silent and trial.uniform:
+        return Verdict(what, f"reach all {trained} weights and biases{aside}; not judged further on {BLANK}")
     if not silent:
         dead = "for which they are always 0: the level makes one value everywhere; take fewer levels, or another norm"
         told = f"reach all {trained} weights and biases{aside}, but {_parts(rehearsal.still, weights)}"
@@ -172,6 +200,12 @@ def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
         cut = "which would never learn: what they make is detached or not used on its way to the loss; mend"
         return Verdict(what, f"{told}, {cut} {part}", "fault")
     return Verdict(what, f"{told}, which stay as they begin: nothing that the decoder is given uses them", "doubt")
+
+
+def _is_never_learnt(trial: Trial) -> bool:
+    """Whether an encoder without pretrained weights is frozen to the end of the run."""
+    given = trial.training.config.model.encoder.options.get("weights")
+    return given is None and training_step.frozen_steps(trial.training, trial.plan.images) >= trial.plan.steps
 
 
 def _parts(silent: Sequence[str], names: Sequence[str]) -> str:
@@ -197,13 +231,15 @@ def stands_alone(trial: Trial) -> Verdict:
         alone, among = training.model(images[:1])[0], training.model(together)[0]
     training.model.train(was)
     difference = float((alone - among).abs().max() / alone.std().clamp(min=1e-6))
+    if not math.isfinite(difference):
+        return Verdict(what, "not judged, since the network's answers are no finite numbers")
     if difference <= ALIKE:
         return Verdict(what, "an image's prediction does not depend on the others in its batch")
     return Verdict(
         what,
-        f"in evaluation mode the logits of an image change by {difference:.2g} of their deviation with the others in "
-        "its batch, so a prediction is not the image's alone; a norm uses the statistics of the batch at hand: track "
-        "them, or take norm: group",
+        f"in evaluation mode the logits of an image change by {100 * difference:.0f} % of their deviation with the "
+        "others in its batch, so a prediction is not the image's alone; a norm uses the statistics of the batch at "
+        "hand: track them, or take norm: group",
         "doubt",
     )
 

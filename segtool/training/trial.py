@@ -57,6 +57,11 @@ class Trial:
         """Pixels of the windows that count."""
         return int((self.windows.target != IGNORE).sum())
 
+    @property
+    def uniform(self) -> bool:
+        """Whether each window is of one colour."""
+        return bool((self.windows.image == self.windows.image[..., :1, :1]).all())
+
 
 def make_trial(work: Prepared, base: Path) -> Trial:
     """Returns the beginning of a training in float32, and its first crops."""
