@@ -240,8 +240,11 @@ def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(
     log = train.Logs.__new__(train.Logs)
     log.run = RunDirectory(trainer.directory / "run")
     log.flush = lambda: None  # type: ignore[method-assign]
-    config = make_config(train={"precision": "fp16"})
-    with pytest.raises(DivergedError, match=r"train\.precision=fp32"), log.flushed_where_it_diverges(config):
+    config = make_config(train={"precision": "fp16"}, optim={"lr": 1e6})
+    with (
+        pytest.raises(DivergedError, match=r"optim\.lr=0\.1 .*train\.precision=fp32"),
+        log.flushed_where_it_diverges(config),
+    ):
         raise DivergedError("")
 
 

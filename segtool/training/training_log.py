@@ -25,6 +25,7 @@ from segtool.training.plan import Plan
 from segtool.training.training_step import Outcome
 from segtool.training.watchdogs import CROWDED, SLOW, Validations, Waiting, crowding_warning, waiting_warning
 
+HIGH_RATE = 0.1  # what is proposed at most after a divergence, at whatever learning rate it was
 FLUSH_STEPS = 20  # steps between two writes of the logs
 
 
@@ -106,10 +107,11 @@ class Logs:
             saved = checkpoint.committed(self.run.checkpoints)[-1]
             resume = self.run.resume_command
             clip = " --set optim.clip=1" if config.optim.clip is None else ""
+            rate = min(config.optim.lr / 2, HIGH_RATE)
             fp32 = " --set train.precision=fp32" if config.train.precision == "fp16" else ""
             raise DivergedError(
                 f"{error}\nThe last checkpoint, {saved.name}, is intact. {resume} meets the same batches again; with "
-                f"another learning rate: {resume} --set optim.lr={config.optim.lr / 2:g}{clip}{fp32}"
+                f"another learning rate: {resume} --set optim.lr={rate:g}{clip}{fp32}"
             ) from error
 
     def _note(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
