@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from segtool.config import Optim, dump_config, parse_text
 from segtool.data.statistics import ClassFrequencies
 from segtool.init.scaffold import scaffold
 from segtool.models.segmenter import verify
+from segtool.training import briefing
 from segtool.training.briefing import brief, reasons
 from segtool.training.losses import class_weight_values
 from segtool.training.optim import learning_rate
@@ -119,9 +121,9 @@ def test_many_classes_are_told_in_part(make_config):
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000, 100_000])
 def test_the_course_of_the_learning_rate_is_that_of_its_function(make_config, schedule, steps):
     config = make_config(optim={"schedule": schedule, "lr": 0.02, "warmup": 30})
-    lines = brief(config, plan(steps=steps), examine(config, Path("/")), None)
-    course = dict(reversed(part.split(" ", 1)) for part in lines[-1].split(": ")[2].split(", "))
     optim: Optim = config.optim
+    line = briefing.course(optim, steps)
+    course = dict(reversed(part.split(" ", 1)) for part in line.split(": ")[2].split(", "))
     assert course[f"in the last of {steps} steps"] == f"{learning_rate(optim, steps - 1, steps):.3g}"
     if steps > 2:
         assert course["halfway"] == f"{learning_rate(optim, steps // 2, steps):.3g}" or schedule == "one_cycle"
@@ -201,6 +203,29 @@ def test_a_dry_run_tells_the_whole_plan_with_its_reasons_and_writes_nothing(
     assert [word for word in wanted if word not in begun] == []
     assert f"would write runs/{tiny_ds.name}-1" in result.err
     assert list(away.iterdir()) == []
+
+
+def test_a_budget_tells_its_own_length_and_no_other(segtool: Command, tiny_ds: Path, away: Path) -> None:
+    result = segtool("train", tiny_ds, "--dry-run", "--no-preflight", "--budget", "20s", *SMALL)
+    assert result.code == 0, result.err
+    lengths = re.findall(r"length: (.*?),", result.err)
+    assert lengths == ["as many steps of 2 images as go into the budget"]
+    (steps,) = re.findall(r"budget: (\d+) steps", result.err)
+    assert f"in the last of {steps} steps" in result.err
+
+
+def test_what_chance_and_defaults_decide_is_told_with_its_reason(
+    segtool: Command, tiny_ds: Path, away: Path, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(dump_config(config_of(tiny_ds)))
+    config["data"]["val"] = None
+    for section, key in (("data", "split"), ("data", "mean"), ("data", "std"), ("train", "epochs"), ("train", "steps")):
+        config[section].pop(key, None)
+    Path("c.yaml").write_text(yaml.safe_dump(config))
+    told = segtool("train", "c.yaml", "--dry-run", "--no-preflight", "--device", "auto").err
+    assert "data.val: 2 of 8 pairs (neither a folder nor data.split is given, so 0.2 of them by seed 0)" in told
+    assert re.search(r"data\.mean and std: \[.*\] and \[.*\] \(measured on the training images\)", told)
+    assert "train.epochs: 100 (neither epochs nor steps is given)" in told
 
 
 def test_a_dry_run_tells_what_is_in_the_way_of_the_run(segtool: Command, tiny_ds: Path, away: Path) -> None:

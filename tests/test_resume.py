@@ -706,6 +706,7 @@ def test_a_resume_with_harmless_changes_goes_on_and_says_each(bench, segtool):
     assert [key for key in HARMLESS if f"changed: {key}" not in said.err] == []
     assert {path: path.stat().st_mtime_ns for path in bench.whole.rglob("*")} == before, "a dry run writes nothing"
     assert "learning rate: goes on at" in said.err
+    assert "would continue" in said.err
 
 
 @pytest.mark.parametrize("key", FIXED)

@@ -75,9 +75,10 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
             reporter.say(f"changed: {change}")
         _say_rate(resumed, config, plan, reporter)
         step = resumed.progress.step
-        reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
         if dry_run:
+            reporter.say(f"would continue {directory} from step {step} of {plan.steps}; dry run: nothing was written")
             return
+        reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
         work = prepared(config, plan, records, device, world)
         budget = None
         if session.budget is not None:

@@ -11,7 +11,7 @@ import torch
 
 from segtool.check.findings import Finding, Report
 from segtool.check.report import examine
-from segtool.config import Config, located
+from segtool.config import Config, Data, located
 from segtool.config.yaml_io import flow
 from segtool.data.formats import Places, data_root, split_records
 from segtool.data.images import image_size, value_bytes
@@ -117,18 +117,40 @@ def planned(
     first = records["train"][0].image
     size = image_size(first, exif=config.data.exif, max_pixels=config.limits.max_pixels)
     deep = value_bytes(first, max_pixels=config.limits.max_pixels)
-    choices: tuple[Choice, ...] = ()
-    if pretrained is not None and config.data.mean is None:  # and so is the deviation
-        config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
-        value = f"{flow(pretrained.mean)} and {flow(pretrained.std)}"
-        choices = (Choice("data.mean and std", value, f"what {pretrained.name} was trained with"),)
+    choices = _held_out(config.data, records) if config.origins.of("data.split") == "default" else []
+    reason = None
+    if config.data.mean is None:  # and so is the deviation
+        reason = "measured on the training images"
+        if pretrained is not None:
+            config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
+            reason = f"what {pretrained.name} was trained with"
     with located(config):
         config = resolve_data(config, records["train"])
+        if reason:
+            value = f"{flow(config.data.mean)} and {flow(config.data.std)}"
+            choices.append(Choice("data.mean and std", value, reason))
         images = len(records["train"])
         config, plan = make_plan(
             config, images=images, first_size=size, value_bytes=deep, device=device, world=world, budget=budget
         )
-    return config, replace(plan, choices=choices + plan.choices)
+    given = {config.origins.of(f"train.{key}") for key in ("epochs", "steps")}
+    if given == {"default"} and config.train.epochs and budget is None:
+        choices.append(Choice("train.epochs", f"{config.train.epochs:g}", "neither epochs nor steps is given"))
+    return config, replace(plan, choices=(*choices, *plan.choices))
+
+
+def _held_out(data: Data, records: Records) -> list[Choice]:
+    """Returns how many pairs chance has put into a validation split, where the config says nothing of one."""
+    if data.fold is not None or data.val is not None or not records.get("val"):
+        return []
+    total = len(records["train"]) + len(records["val"])
+    return [
+        Choice(
+            "data.val",
+            f"{len(records['val'])} of {total} pairs",
+            f"neither a folder nor data.split is given, so {data.split.val:g} of them by seed {data.split.seed}",
+        )
+    ]
 
 
 def prepared(config: Config, plan: Plan, records: Records, device: torch.device, world: World) -> Prepared:

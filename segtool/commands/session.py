@@ -25,6 +25,7 @@ from segtool.commands.sources import (
     scaffolded,
 )
 from segtool.config import Config
+from segtool.config.yaml_io import flow
 from segtool.errors import DivergedError, Interrupted, LostError, SegtoolError
 from segtool.runs.run_directory import Run, next_free, relocate
 from segtool.system import launch
@@ -32,9 +33,9 @@ from segtool.system.devices import check_gpus, choose_device, place
 from segtool.system.disk import make_folder, write_atomically
 from segtool.system.distributed import World, join_world, world_of
 from segtool.system.pools import end_imports
-from segtool.system.terminal import Reporter
+from segtool.system.terminal import Reporter, counted
 from segtool.training import preflight
-from segtool.training.briefing import brief, reasons
+from segtool.training.briefing import brief, course, reasons
 from segtool.training.forecast import Forecast, describe, measure
 from segtool.training.plan import Prepared
 
@@ -140,7 +141,7 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
     records, report = checked_records(config, base, reporter)
     config, plan = planned(config, records, device, world, pretrained, budget=session.budget)
     work = prepared(config, plan, records, device, world)
-    _say_plan(work, reporter)
+    _say_plan(work, session, reporter)
     if dry_run:
         reporter.say("\n".join(brief(config, plan, report, work.frequencies)))
     trial = preflight.look(work, base, directory, reporter) if session.preflight else None
@@ -170,7 +171,8 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
 
 def _foretell(work: Prepared, forecast: Forecast, spent: float, directory: Path, reporter: Reporter) -> float:
     """Says what a training would take, and returns its seconds, those of preparing it included."""
-    reporter.say("\n".join(describe(forecast, work, prepared=spent, directory=directory)))
+    lines = describe(forecast, work, prepared=spent, directory=directory)
+    reporter.say("\n".join([course(work.config.optim, work.plan.steps), *lines]))
     reporter.say(f"would write {directory}; dry run: nothing was written")
     return spent + forecast.times.total(work.plan)
 
@@ -199,17 +201,19 @@ def _say_reasons(source: Path, text: str | None, config: Config, reporter: Repor
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
 
 
-def _say_plan(work: Prepared, reporter: Reporter) -> None:
+def _say_plan(work: Prepared, session: Session, reporter: Reporter) -> None:
     plan = work.plan
     counts = ", ".join(f"{len(found)} {name}" for name, found in work.records.items())
     together = f"; {work.world.size} processes" if work.world.size > 1 else ""
     classes = len(work.config.data.classes)
     pairs = "pair" if sum(map(len, work.records.values())) == 1 else "pairs"
-    reporter.say(f"data: {counts} {pairs}; {classes} classes; device: {work.device}{together}")
-    validation = f"every {plan.eval_steps} steps" if plan.eval_steps < plan.steps else "at the end"
-    reporter.say(
-        f"length: {plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs), "
-        f"validation {validation}, crop {plan.crop[0]}x{plan.crop[1]}"
-    )
+    why = " (no GPU is found)" if session.device == "auto" and work.device.type == "cpu" else ""
+    reporter.say(f"data: {counts} {pairs}; {classes} classes; device: {work.device}{why}{together}")
+    steps = f"{plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs)"
+    if session.budget is not None:
+        steps = f"as many steps of {plan.batch_size} images as go into the budget"
+    at_end = session.budget is None and plan.eval_steps >= plan.steps
+    validation = "at the end" if at_end else f"every {counted(plan.eval_steps, 'step')}"
+    reporter.say(f"length: {steps}, validation {validation}, crop {flow(plan.crop)}")
     for choice in plan.choices:
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")

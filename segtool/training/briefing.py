@@ -65,7 +65,7 @@ def _comments(text: str) -> dict[int, str]:
 
 
 def brief(config: Config, plan: Plan, report: Report, frequencies: ClassFrequencies | None) -> list[str]:
-    """Returns the lines that tell the data, the network, the loss, the augmentation and the learning rate of a plan."""
+    """Returns the lines that tell the data, the network, the loss and the augmentation of a plan."""
     summary, counts = report.summary, Counter(finding.severity for finding in report.findings)
     found = ", ".join(num(counts[severity], severity) for severity in SEVERITIES if counts[severity])
     return [
@@ -75,7 +75,6 @@ def brief(config: Config, plan: Plan, report: Report, frequencies: ClassFrequenc
         *_loss(config, frequencies),
         f"augmentation: {_augmentation(config.augment)}",
         f"optimizer: {config.optim.name}, weight decay {config.optim.weight_decay:g}",
-        f"learning rate: {config.optim.schedule}: {_course(config.optim, plan.steps)}",
     ]
 
 
@@ -118,14 +117,15 @@ def _loss(config: Config, frequencies: ClassFrequencies | None) -> list[str]:
 def _augmentation(augment: Augment) -> str:
     assert augment.crop is not None, "make_plan leaves nothing open"
     height, width = augment.crop
-    return f"crops of {width}x{height}, {in_words(augment) or 'unchanged'}; segtool check --augment DIR draws it"
+    return f"crops of {width}x{height}, {in_words(augment) or 'unchanged'}; segtool check CONFIG --augment DIR draws it"
 
 
-def _course(optim: Optim, steps: int) -> str:
-    """Returns the course of the learning rate: where it begins, is highest, stands halfway and ends."""
+def course(optim: Optim, steps: int) -> str:
+    """Returns the line that tells the learning rate: where it begins, is highest, stands halfway and ends."""
     grid = {min(round(steps * part / 1000), steps - 1) for part in range(1001)}  # and the warm-up step by step
     rates = {step: learning_rate(optim, step, steps) for step in sorted(grid | set(range(min(steps, 2000))))}
     highest = max(rates, key=rates.__getitem__)
     told = {0: "in the first step", steps // 2: "halfway", highest: f"at its highest (step {highest + 1})"}
     told[steps - 1] = f"in the last of {steps} steps"
-    return ", ".join(f"{learning_rate(optim, step, steps):.3g} {where}" for step, where in sorted(told.items()))
+    rate = ", ".join(f"{learning_rate(optim, step, steps):.3g} {where}" for step, where in sorted(told.items()))
+    return f"learning rate: {optim.schedule}: {rate}"

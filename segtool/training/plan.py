@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segtool.config import Config, Train
+from segtool.config.yaml_io import flow
 from segtool.data.cache import choose_cache
 from segtool.data.loader import num_workers
 from segtool.data.pairs import Record
@@ -141,7 +142,7 @@ def make_plan(
     crop, choices = config.augment.crop, list[Choice]()
     if crop is None:
         crop = (max(first_size[0], model.stride), max(first_size[1], model.stride))
-        choices = [Choice("augment.crop", f"{crop[0]} x {crop[1]}", "size of the first training image")]
+        choices = [Choice("augment.crop", flow(crop), "height and width of the first training image")]
     _check_processes(train, images, device, world)
     check_crop(model, crop, smallest_part(train, world.size))
     steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
