@@ -172,8 +172,9 @@ def random_image(size: tuple[int, int], dtype: type = np.uint8, channels: int = 
 
 def facts_of_pixels(path: Path, pixels: np.ndarray) -> ImageFacts:
     """Returns the facts of an image H W C by which pictures are compared."""
-    (thumbnail,), (edges,) = picture_maps(small_picture(pixels)[None])
-    return ImageFacts(path, None, pixels.shape[:2], channels=pixels.shape[2], thumbnail=thumbnail, edges=edges)
+    (thumbnail,), (edges,), (tints,) = picture_maps(small_picture(pixels)[None])
+    known = {"channels": pixels.shape[2], "thumbnail": thumbnail, "edges": edges, "tints": tints}
+    return ImageFacts(path, None, pixels.shape[:2], **known)
 
 
 def facts_of_values(path: Path, values: np.ndarray) -> MaskFacts:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import check, config_of
+from conftest import check, config_of, facts_of_pixels
 from PIL import Image
 from scenes import (
     Pair,
@@ -26,9 +26,9 @@ from scenes import (
     street,
 )
 
-from segtool.check.exchange import Regions, _judge, misread_masks, regions_of, turned_instead
+from segtool.check.exchange import Regions, _judge, maps_of, misread_masks, regions_of, turned_instead
 from segtool.check.fit import TURNS
-from segtool.data.outline import SIDE, picture_maps, sample_maps, small_picture
+from segtool.data.outline import SIDE, TINTS, PictureMaps, sample_maps
 
 SIZE = (72, 96)
 RED = (205, 70, 50)
@@ -51,6 +51,15 @@ def close_up(rng: Rng, size: Size) -> Pair:
     return small(rng, size, radius=(0.8, 1.2))
 
 
+def berries(rng: Rng, size: Size) -> Pair:
+    """Objects of two colours that are equal in grey, anywhere."""
+    image, mask = ground(rng, size, (120, 120, 120), rough=8), np.zeros(size, np.uint8)
+    for value, color in ((1, (160, 70, 70)), (2, (70, 107, 110))):
+        mask[ellipse(rng, size, (0.15, 0.3)) & (mask == 0)] = value
+        paint(image, mask, value, np.array(color, float), rng)
+    return finish(image), mask
+
+
 def read(pairs: list[Pair], meant: Sequence[int], *places: int) -> list[Pair]:
     """Returns the pairs with ids that stand for others in some masks: class k is stored as `meant[k]`."""
     return [(image, np.array(meant)[mask] if place in places else mask) for place, (image, mask) in enumerate(pairs)]
@@ -58,12 +67,19 @@ def read(pairs: list[Pair], meant: Sequence[int], *places: int) -> list[Pair]:
 
 def seen(pairs: list[Pair], num_classes: int, how: str = "") -> Regions:
     samples = sample_maps(np.stack([mask for _, mask in pairs]))
-    maps = picture_maps(np.stack([small_picture(image) for image, _ in pairs]))
-    return regions_of(TURNS[how](samples) if how else samples, *maps, num_classes)
+    pictures = maps_of([facts_of_pixels(Path(), image) for image, _ in pairs])
+    return regions_of(TURNS[how](samples) if how else samples, pictures, num_classes)
 
 
 def told(pairs: list[Pair], num_classes: int) -> list[tuple[list[int], dict[int, int]]]:
     return [(reading.masks.tolist(), reading.meant) for reading in misread_masks(seen(pairs, num_classes))]
+
+
+def test_classes_that_differ_in_colour_alone_are_told_when_they_are_exchanged() -> None:
+    pairs = read(drawn(berries), [0, 2, 1], 7)
+    assert told(pairs, 3) == [([7], {1: 2, 2: 1})]
+    grey = [(image.mean(2, keepdims=True).astype(np.uint8), mask) for image, mask in pairs]
+    assert told(grey, 3) == []
 
 
 @pytest.mark.parametrize("draw", BINARY)
@@ -169,12 +185,14 @@ def test_what_is_seen_of_a_class_is_what_a_slow_loop_sees() -> None:
     classes = rng.integers(0, 3, (2, SIDE, SIDE))
     classes[1] = np.where(classes[1] == 1, 0, classes[1])  # holds 0 and 2; 2 counts nowhere
     bright, steep = rng.integers(0, 256, (2, 2, SIDE, SIDE))
-    regions = regions_of(classes, bright, steep, 2)
+    tints = rng.integers(0, 256, (2, TINTS, TINTS, 2))
+    red, blue = (np.kron(tints[..., band], np.ones((2, 2), int)) for band in (0, 1))
+    regions = regions_of(classes, PictureMaps(bright, steep, tints), 2)
     assert [*zip(regions.masks.tolist(), regions.labels.tolist(), strict=True)] == [(0, 0), (1, 0), (0, 1)]
     for row, (mask, label) in enumerate([(0, 0), (1, 0), (0, 1)]):
         pixels = [(y, x) for y in range(SIDE) for x in range(SIDE) if classes[mask, y, x] == label]
         share = len(pixels) / (classes[mask] < 2).sum()
-        for column, values in enumerate((bright[mask], steep[mask])):
+        for column, values in enumerate((bright[mask], steep[mask], red[mask], blue[mask])):
             mean = np.mean([values[pixel] for pixel in pixels])
             contrast = (mean - values.mean()) / values.std() / max(1 - share, 0.01)
             assert regions.looks[0][row, column] == pytest.approx(contrast, abs=1e-4)
@@ -232,7 +250,7 @@ def test_masks_without_the_first_class_are_not_one_too_high_where_others_have_th
     pairs = [(i, m + (n in (2, 9))) for n, (i, m) in enumerate(drawn(two_spots))]
     pairs[4][1][:3, :3] = 3
     stored(tmp_path, pairs)
-    assert "SEG311" not in findings_of(tmp_path, "ground", "one", "two", "more")
+    assert "too high" not in findings_of(tmp_path, "ground", "one", "two", "more")["SEG311"].message  # by their looks
 
 
 def test_a_mask_that_lies_upside_down_is_told_to_be_turned_and_not_exchanged(tmp_path: Path) -> None:
@@ -276,9 +294,10 @@ def test_what_is_seen_of_many_masks_in_parts_is_what_is_seen_of_all_at_once(monk
     rng = np.random.default_rng(0)
     classes, thumbnails, edges = rng.integers(0, (3, 256, 256), (11, SIDE, SIDE, 3)).transpose(3, 0, 1, 2)
     classes[4] = 1
-    at_once = regions_of(classes, thumbnails, edges, 2)
+    pictures = PictureMaps(thumbnails, edges, rng.integers(0, 256, (11, TINTS, TINTS, 2)))
+    at_once = regions_of(classes, pictures, 2)
     monkeypatch.setattr("segtool.check.exchange.TOGETHER", 3)
-    in_parts = regions_of(classes, thumbnails, edges, 2)
+    in_parts = regions_of(classes, pictures, 2)
     assert at_once.masks.tolist() == [*(place for place in range(11) if place != 4), *range(11)]
     for one, other in ((at_once.masks, in_parts.masks), (at_once.labels, in_parts.labels)):
         assert np.array_equal(one, other)

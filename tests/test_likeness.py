@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from segtool.check.likeness import looks_of, near_duplicates
 from segtool.data.facts import ImageFacts
-from segtool.data.outline import small_picture
+from segtool.data.outline import picture_maps, small_picture
 
 SIZE = (96, 128)
 
@@ -146,3 +146,23 @@ def test_the_maps_of_a_decoded_picture_are_those_of_its_pixels(shape: tuple[int,
     pixels = np.random.default_rng(3).integers(0, 256, (*shape, len(mode)), np.uint8)
     picture = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
     assert np.array_equal(small_picture(pixels, picture), small_picture(pixels))
+
+
+def test_maps_of_pictures_are_the_means_that_slow_loops_find() -> None:
+    small = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    small[1, :8] = (255, 0, 0)
+    maps = picture_maps(small)
+
+    def mean(values: np.ndarray) -> int:
+        return int(values.mean() + 0.5)
+
+    for pixels, thumbnail, tints in zip(small, maps.thumbnails, maps.tints, strict=True):
+        grey = np.asarray(Image.fromarray(pixels).convert("L"))
+        for row, column in np.ndindex(32, 32):
+            assert thumbnail[row, column] == mean(grey[2 * row : 2 * row + 2, 2 * column : 2 * column + 2])
+        for row, column in np.ndindex(16, 16):
+            cell = pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            red, green, blue = (mean(cell[..., band]) for band in range(3))
+            more = [red - green, blue - (red + green) // 2]
+            assert tints[row, column].tolist() == [min(value, 127) + 128 for value in more]
+    assert picture_maps(small[..., :1]).tints.shape == (2, 0, 0, 2)

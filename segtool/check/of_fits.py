@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtool.check.exchange import MIN_MASKS, misread_masks, regions_of, turned_instead
+from segtool.check.exchange import MIN_MASKS, maps_of, misread_masks, regions_of, turned_instead
 from segtool.check.findings import Finding, a_check, counted, few_names, num
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
@@ -178,14 +178,11 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
     if len(pairs) < MIN_MASKS:
         return
     classes = np.stack([sample for sample in samples if sample is not None])
-    thumbnails, edges = (np.stack([getattr(image, name) for image, _ in pairs]) for name in ("thumbnail", "edges"))
-    regions = regions_of(classes, thumbnails, edges, num_classes)
+    pictures = maps_of([image for image, _ in pairs])
+    regions = regions_of(classes, pictures, num_classes)
     for reading in misread_masks(regions):
         some = reading.masks
-        ways = {
-            how: regions_of(TURNS[how](classes[some]), thumbnails[some], edges[some], num_classes)
-            for how in UPSIDE_DOWN
-        }
+        ways = {how: regions_of(TURNS[how](classes[some]), pictures.some(some), num_classes) for how in UPSIDE_DOWN}
         lying = turned_instead(regions, reading, ways)
         exchanged, turned = [], []
         for place in some.tolist():

@@ -71,6 +71,9 @@ class ImageFacts:
     """The upright picture in grey, 32 32 uint8 whatever its shape."""
     edges: np.ndarray = field(default_factory=_no_map)
     """Where the upright picture has edges, 32 32 uint8, the square root of the mean slope in each cell."""
+    tints: np.ndarray = field(default_factory=_no_map)
+    """How much more red than green the upright picture is, and more blue than either, 16 16 2 uint8, 128 as much; of a
+    grey one 0 0 2."""
     deep: bool = False
     """Has 16 bits a sample, so that it is read as float32."""
 
@@ -199,9 +202,9 @@ def facts_of_images(paths: Iterable[Path], *, max_pixels: int) -> Iterator[Image
         if not pictures.size:
             yield from (ImageFacts(**known) for known in files)
             continue
-        for known, thumbnail, edges in zip(files, *picture_maps(pictures), strict=True):
+        for known, thumbnail, edges, tints in zip(files, *picture_maps(pictures), strict=True):
             known["digest"] += _checksum(thumbnail)
-            yield ImageFacts(**known, thumbnail=thumbnail, edges=edges)
+            yield ImageFacts(**known, thumbnail=thumbnail, edges=edges, tints=tints)
 
 
 def facts_of_masks(paths: Iterable[Path], *, max_pixels: int) -> Iterator[MaskFacts]:

@@ -1,19 +1,39 @@
-"""Small pictures of images and masks, by which they are compared: a thumbnail, and where the edges are.
+"""Small pictures of images and masks, by which they are compared: a thumbnail, where the edges are, and the colours.
 
-All are squares of `SIDE` x `SIDE`, whatever the shape of the picture, so that those of two files can be laid over each
-other.
+All are squares of `SIDE` x `SIDE`, colours of half of it, whatever the shape of the picture, so that those of two files
+can be laid over each other.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 SIDE = 32
+TINTS = SIDE // 2
+NO_TINT = 128
 _FINE, _COARSE = 4 * SIDE, 2 * SIDE  # sides of what slopes are taken of; of pictures below the first, the second
 _LUMINANCE = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # of ITU-R 601, in parts of 65536
 _ROOTS = np.sqrt(np.arange(256) * 255).astype(np.uint8)
 _ENOUGH = 160  # rows and columns that are looked at, of larger pictures
+
+
+class PictureMaps(NamedTuple):
+    """Of N pictures, uint8."""
+
+    thumbnails: np.ndarray
+    """In grey, N SIDE SIDE."""
+    edges: np.ndarray
+    """As of `ImageFacts`, N SIDE SIDE."""
+    tints: np.ndarray
+    """How much more red than green there is, and more blue than either; NO_TINT: as much. N TINTS TINTS 2; of grey
+    pictures N 0 0 2."""
+
+    def some(self, which: slice | np.ndarray) -> PictureMaps:
+        """Returns those of some of the pictures."""
+        return PictureMaps(*(maps[which] for maps in self))
 
 
 def small_picture(pixels: np.ndarray, picture: Image.Image | None = None) -> np.ndarray:
@@ -33,14 +53,23 @@ def is_plain(pixels: np.ndarray) -> bool:
     return pixels[0, 0].tolist() == pixels[-1, -1].tolist() and bool((pixels == pixels[0, 0]).all())
 
 
-def picture_maps(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns thumbnails and edge maps of N of `small_picture`, N SIDE SIDE uint8 each."""
+def picture_maps(small: np.ndarray) -> PictureMaps:
+    """Returns the maps of N of `small_picture`."""
     bands = np.ascontiguousarray(np.moveaxis(small, -1, 1))
     maps = np.empty((2, len(bands), *bands.shape[2:]), np.uint16)
     maps[0] = _grey(bands)
     np.minimum(2 * _slopes(bands).max(axis=1), 255, out=maps[1])  # of the channels: red on blue may be equal in grey
     thumbnails, pooled = _reduced(maps)
-    return thumbnails, _ROOTS[pooled]
+    return PictureMaps(thumbnails, _ROOTS[pooled], _tints(bands))
+
+
+def _tints(bands: np.ndarray) -> np.ndarray:
+    """Returns the tints of N C S S uint8, as of `PictureMaps`."""
+    if bands.shape[1] == 1:
+        return np.empty((len(bands), 0, 0, 2), np.uint8)
+    red, green, blue = _reduced(bands, TINTS).astype(np.int16).swapaxes(0, 1)
+    tints = np.stack([red - green, blue - (red + green) // 2], -1)
+    return (tints.clip(-NO_TINT, NO_TINT - 1) + NO_TINT).astype(np.uint8)
 
 
 def _every(picture: Image.Image, step: int) -> Image.Image:
@@ -69,11 +98,11 @@ def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.maximum(one, other) - np.minimum(one, other)
 
 
-def _reduced(maps: np.ndarray) -> np.ndarray:
-    """Returns the rounded means of ... S S in cells, ... SIDE SIDE uint8; S is SIDE doubled some times."""
+def _reduced(maps: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Returns the rounded means of ... S S in cells, ... H H uint8 of this side H; S is H doubled some times."""
     cell = 1
-    while maps.shape[-1] > SIDE:
-        rows = maps[..., ::2, :] + maps[..., 1::2, :]
+    while maps.shape[-1] > side:
+        rows = np.add(maps[..., ::2, :], maps[..., 1::2, :], dtype=np.uint16)
         maps, cell = rows[..., ::2] + rows[..., 1::2], 4 * cell
     return ((maps + cell // 2) // cell).astype(np.uint8)
 

@@ -20,7 +20,7 @@ import PIL
 
 import segtool
 
-VERSION = 10
+VERSION = 11
 """Of what the facts are and how they are worked out: another one begins afresh."""
 UNUSED_DAYS = 90
 LARGEST_DOCUMENT = 1 << 20  # bytes
