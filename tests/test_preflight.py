@@ -351,7 +351,7 @@ def test_learning_rates_that_move_no_weight_are_a_doubt(make_config, optim, step
 
 def test_a_loss_that_hardly_falls_or_leaves_the_numbers_is_a_doubt(make_config):
     trial = tried(make_config())
-    slow = rehearsal.Rehearsal((1.0, 0.99, 0.98), (), (), 4)
+    slow = rehearsal.Rehearsal((1.0, *[0.98] * 10), (), (), 4)
     lost = rehearsal.Rehearsal((1.0, math.nan), (), (), 4)
     for learnt, words in ((slow, "hardly anything"), (lost, "nan")):
         found = rehearsal.learns(trial, learnt)
@@ -360,13 +360,30 @@ def test_a_loss_that_hardly_falls_or_leaves_the_numbers_is_a_doubt(make_config):
 
 
 def test_a_batch_is_learnt_until_the_loss_has_halved_or_where_that_takes_long_has_fallen(make_config, monkeypatch):
+    monkeypatch.setattr(rehearsal.time, "monotonic", lambda: 0.0)
     patient = rehearsal.rehearse(tried(make_config())).losses
     assert patient[-1] <= 0.5 * patient[0] < min(patient[:-1])
-    clock = itertools.count(step=100.0)
+    trial = tried(make_config())
+    clock = itertools.chain([0.0], itertools.repeat(1.1 * rehearsal.LONG))
     monkeypatch.setattr(rehearsal.time, "monotonic", lambda: next(clock))
-    hasty = rehearsal.rehearse(tried(make_config())).losses
+    hasty = rehearsal.rehearse(trial).losses
     assert hasty == patient[: len(hasty)]
     assert hasty[-1] <= 0.95 * hasty[0] < min(hasty[:-1])
+
+
+def test_a_network_that_learns_nothing_takes_no_longer_and_of_few_steps_nothing_is_judged(make_config, monkeypatch):
+    trial = tried(make_config(model=MODEL))
+    trial.training.model.encoder.levels[2].register_forward_hook(lambda *words: 0 * words[2])
+    clock = itertools.count(step=3.0)
+    monkeypatch.setattr(rehearsal.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(rehearsal, "RATE", 1e-5)
+    seen = rehearsal.rehearse(trial)
+    assert len(seen.losses) == 5
+    assert seen.still
+    assert grades(rehearsal.learns(trial, seen), rehearsal.gradients_arrive(trial, seen)) == {
+        "one batch by heart": "passed",
+        "gradients": "passed",
+    }
 
 
 # ------------------------------------------------------------------------------------------------- image and mask

@@ -18,6 +18,7 @@ NEAR = 0.25  # how far from ln K the first cross-entropy may be, as a share of i
 RATE, MOST_STEPS = 3e-3, 60  # of AdamW on one small batch
 LEARNT, SLOW = 0.5, 0.95  # what the loss falls to, as a share of the first: is learnt by heart; is hardly learnt
 LONG = 6.0  # seconds after which it is enough that something is learnt: of wide networks, or where cores are shared
+MOST_SECONDS, ENOUGH = 12.0, 10  # after which it ends whatever was seen; steps without which nothing is judged slow
 UNMOVED = 1e-6  # share by which a loss that learns nothing changes all the same
 ALIKE = 0.02  # by how much of their deviation logits may differ with the batch: algorithms and TF32 round otherwise
 TOLD = 5  # names in a message
@@ -121,8 +122,9 @@ def rehearse(trial: Trial) -> Rehearsal:
                 if parameter.grad.any():
                     still.pop(name, None)
                     flat = False
-        learnt = losses[-1] <= _fallen(losses[0], SLOW if time.monotonic() - began > LONG else LEARNT)
-        if flat or not math.isfinite(losses[-1]) or (learnt and not still):
+        took = time.monotonic() - began
+        learnt = losses[-1] <= _fallen(losses[0], SLOW if took > LONG else LEARNT)
+        if flat or not math.isfinite(losses[-1]) or (learnt and not still) or took > MOST_SECONDS:
             break
         optimizer.step()
     unmoved = tuple(name for name in still if name not in silent)
@@ -156,6 +158,8 @@ def learns(trial: Trial, rehearsal: Rehearsal) -> Verdict:
             "is broken, or its weights are held",
             "fault",
         )
+    if len(losses) <= ENOUGH:
+        return Verdict(what, told)
     if lowest > _fallen(losses[0], LEARNT) and trial.uniform:
         return Verdict(what, f"{told} on {BLANK}, which tell nothing of their classes; see segtool check", "doubt")
     if lowest > _fallen(losses[0], SLOW):
@@ -183,7 +187,7 @@ def gradients_arrive(trial: Trial, rehearsal: Rehearsal) -> Verdict:
     if not silent and held and _is_never_learnt(trial):
         alone = "in all of the run's epochs, and begin at random: the encoder would never learn; set"
         return Verdict(what, f"reach all {trained} weights and biases{aside} {alone} model.encoder.freeze=0", "doubt")
-    if not silent and not rehearsal.still:
+    if not silent and (not rehearsal.still or len(rehearsal.losses) <= ENOUGH):
         return Verdict(what, f"reach all {trained} weights and biases{aside}")
     if not silent and trial.uniform:
         return Verdict(what, f"reach all {trained} weights and biases{aside}; not judged further on {BLANK}")
