@@ -223,7 +223,7 @@ def test_what_chance_and_defaults_decide_is_told_with_its_reason(
         config[section].pop(key, None)
     Path("c.yaml").write_text(yaml.safe_dump(config))
     told = segtool("train", "c.yaml", "--dry-run", "--no-preflight", "--device", "auto").err
-    assert "data.val: 2 of 8 pairs (neither a folder nor data.split is given, so 0.2 of them by seed 0)" in told
+    assert "data.val: 2 of 8 pairs (neither a folder nor data.split is given, so a share of 0.2 by seed 0)" in told
     assert re.search(r"data\.mean and std: \[.*\] and \[.*\] \(measured on the training images\)", told)
     assert "train.epochs: 100 (neither epochs nor steps is given)" in told
 

@@ -148,7 +148,7 @@ def _held_out(data: Data, records: Records) -> list[Choice]:
         Choice(
             "data.val",
             f"{len(records['val'])} of {total} pairs",
-            f"neither a folder nor data.split is given, so {data.split.val:g} of them by seed {data.split.seed}",
+            f"neither a folder nor data.split is given, so a share of {data.split.val:g} by seed {data.split.seed}",
         )
     ]
 

@@ -91,11 +91,13 @@ def _split(name: str, part: SplitSummary, classes: Sequence[str]) -> str:
 def _network(config: Config, plan: Plan) -> str:
     model = verify(config.model, len(config.data.classes), config.data.channels).train()
     found = describe(model, *plan.crop)
+    adds = found.multiply_adds
+    told = f"{adds / 1e9:.3g} billion" if adds >= 1e8 else f"{adds / 1e6:.3g} million"
     field = "the whole image" if found.receptive_field is None else f"{found.receptive_field} pixels"
     return (
         f"network: {config.model.encoder.name} and {config.model.decoder.name}, {found.parameters:,} parameters, "
-        f"stride {found.stride}, a receptive field of {field}, {found.multiply_adds / 1e9:.3g} "
-        "billion multiply-adds a crop; segtool inspect shows its layers"
+        f"stride {found.stride}, a receptive field of {field}, {told} "
+        "multiply-adds a crop; segtool inspect shows its layers"
     )
 
 

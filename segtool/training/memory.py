@@ -72,7 +72,7 @@ def memory_lines(memory: Memory, summary: Summary, config: Config) -> list[str]:
     }
     head = (
         f"memory of a training step: about {amount(memory.total)} in float32, without the allocator's reserve and "
-        "temporary buffers, on a CPU about 0.6 of activations and loss; bf16 halves most activations, and compilation "
+        "temporary buffers (on a CPU 0.6 of activations and loss more); bf16 halves most activations, and compilation "
         "keeps fewer"
     )
     return [head, *(f"  {key:<11} {amount(getattr(memory, key)):>9}  {text}" for key, text in meanings.items())]
