@@ -40,7 +40,7 @@ from segtool.system.devices import free_bytes
 from segtool.system.disk import free_disk
 from segtool.system.distributed import ALONE
 from segtool.system.memory import keep_freed_memory
-from segtool.system.terminal import Mute, Reporter, amount, percent
+from segtool.system.terminal import Mute, Reporter, amount, counted, percent
 from segtool.training import train
 from segtool.training.forecast import most_checkpoints
 from segtool.training.memory import lighter, training_memory
@@ -113,8 +113,8 @@ def rates_suffice(work: Prepared) -> list[Verdict]:
     if steps * mean >= LEAST_WAY:
         return []
     told = (
-        f"the rates of all {steps} steps add up to {steps * mean:.2g}, about as far as a weight is moved, so nothing "
-        "would be learnt; raise optim.lr, or train for more steps"
+        f"the rates of {counted(steps, 'step')} add up to {steps * mean:.2g}, about as far as a weight is moved, so "
+        "nothing would be learnt; raise optim.lr, or train for more steps"
     )
     return [Verdict("learning rate", told, "doubt")]
 
