@@ -119,6 +119,26 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     assert (code, 'data.fold was "1/2"' in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.split.seed=4", "data.split.seed 0 -> 4"),
+        ("data.exclude=[val/images/val_000.png]", "data.exclude [] -> "),
+        ("data.classes.0.name=x", "data.classes.0.name was"),
+        ("model.encoder.channels=[4, 12]", "model.encoder.channels was"),
+    ],
+)
+def test_a_fold_to_come_that_would_not_fit_those_that_are_done_is_refused(
+    trained: tuple[Path, str], change: str, words: str
+) -> None:
+    directory = trained[0].parent / "half"
+    shutil.copytree(trained[0] / "fold-1", directory / "fold-1", dirs_exist_ok=True)
+    config = directory.parent / "config.yaml"
+    code, _, err = command("train", config, "--folds=2", "--run", directory, "--resume", *QUICK, f"--set={change}")
+    assert (code, words in err) == (2, True), err
+    assert not (directory / "fold-2").exists()
+
+
 def test_a_fold_that_was_begun_goes_on_to_the_length_that_it_was_begun_with(config, trained):
     session = crossvalidate._of_fold(Session(config), trained[0], 1, 2, None)
     assert session.resume

@@ -130,14 +130,14 @@ def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Confi
     """Returns the config that a run goes on with. Raises ConfigError for changes of what its weights were made for."""
     if session.run is not None and session.config != session.run:
         given, base = load_any(session.config, session.overrides)
-        config = _resolved_like(relocate(given, base, directory), resumed.config)
+        config = resolved_like(relocate(given, base, directory), resumed.config)
     else:
         config = load_config(directory / CONFIG, session.overrides)
     refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
     return config
 
 
-def _resolved_like(given: Config, before: Config) -> Config:
+def resolved_like(given: Config, before: Config) -> Config:
     """Returns a config as the user gives it with what the run had resolved: format of masks, mean, deviation."""
     resolved = {key: getattr(given.data, key) or getattr(before.data, key) for key in RESOLVED}
     return replace(given, data=replace(given.data, **resolved))

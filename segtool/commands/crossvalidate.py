@@ -15,14 +15,25 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from segtool.commands.continuation import resolved_like
+from segtool.commands.provenance import differences, refuse_changes
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
 from segtool.commands.use import evaluate_session
 from segtool.config import load_config
 from segtool.config.yaml_io import flow
-from segtool.errors import CheckpointError, DiskError, Interrupted, LostError, SegtoolError
+from segtool.errors import CheckpointError, ConfigError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.runs import history
-from segtool.runs.run_directory import CONFIG, argument, fold_runs, holds_run, next_free, require_writable, typed
+from segtool.runs.run_directory import (
+    CONFIG,
+    argument,
+    fold_runs,
+    holds_run,
+    next_free,
+    relocate,
+    require_writable,
+    typed,
+)
 from segtool.scoring.folds import FoldScore, definition, fold_tables, to_json
 from segtool.system.disk import require_plain, write_atomically
 from segtool.system.distributed import world_of
@@ -30,6 +41,8 @@ from segtool.system.signals import end_where_asked
 from segtool.system.terminal import Reporter, duration, percent
 
 SCORES = "folds.json"
+# What says which pairs there are and how they are dealt.
+DEALT = tuple(f"data.{key}" for key in ("format", "train", "val", "test", "split", "unpaired", "pairing", "exclude"))
 
 
 def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tuple[Path, list[FoldScore]]:
@@ -49,6 +62,8 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     reporter = Reporter(quiet=session.quiet)
     directory = _directory(session, count)
     left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
+    if left:
+        _require_parts_of_one_whole(session, directory)
     if dry_run:
         _dry_run(session, directory, count, left, reporter)
         return directory, []
@@ -114,6 +129,23 @@ def _directory(session: Session, count: int) -> Path:
         if trained != f"{run.name.removeprefix('fold-')}/{count}":
             raise SegtoolError(f"--folds {count}: {run} is fold {trained}; give the same number, or another --run")
     return directory
+
+
+def _require_parts_of_one_whole(session: Session, directory: Path) -> None:
+    """Raises ConfigError where the folds to come would deal other pairs, or train other networks, than those begun."""
+    if not (begun := fold_runs(directory)):
+        return
+    given, base = load_any(session.config, session.overrides)
+    for run in begun:
+        before = load_config(run / CONFIG)
+        now = resolved_like(relocate(given, base, run), before)
+        now = replace(now, data=replace(now.data, fold=before.data.fold))
+        refuse_changes(before, now, run)
+        if changed := [change for change in differences(before, now) if change.startswith(DEALT)]:
+            raise ConfigError(
+                f"{run}: its parts were dealt before {', '.join(changed)}, so a later fold would validate images that "
+                "this one does too, or miss some; set it back, or begin all folds anew in another --run"
+            )
 
 
 def _alone(count: int) -> None:
