@@ -525,6 +525,25 @@ def test_images_that_a_training_has_seen_are_warned_of_where_a_split_is_changed(
     assert "warning" not in unchanged.err
 
 
+def test_a_share_that_is_dealt_anew_since_files_came_is_warned_of_as_one_that_may_have_been_seen(
+    segtool: Command, tiny_ds: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_ds, tmp_path / "data")
+    config = config_of(tmp_path / "data", data={"val": None, "split": {"val": 0.25}}, train={"steps": 1})
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert segtool("train", tmp_path / "config.yaml", "--run", tmp_path / "run", "--no-preflight").code == 0
+    evaluate = ("eval", tmp_path / "run", "--split")
+    assert "warning" not in segtool(*evaluate, "val").err
+    for folder in ("images", "masks"):
+        place = tmp_path / "data" / "train" / folder
+        shutil.copy(min(place.iterdir()), place / "a_new_one.png")
+    told = segtool(*evaluate, "val").err
+    assert "was 6 train, 2 val, 2 test and is 7 train, 2 val, 2 test now" in told
+    assert "it may have been trained on images of this split" in told
+    assert "warning" not in segtool(*evaluate, "test").err, "it has files of its own"
+    assert "warning" not in segtool(*evaluate, "train").err
+
+
 def test_a_training_points_to_the_test_split_only_where_there_is_one(
     segtool: Command, run_directory: Path, tmp_path: Path
 ) -> None:

@@ -218,7 +218,11 @@ def test_facts_come_back_as_they_were_written(run):
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b"\xff\xff", b"[" * 100_000, b'{"host": 1}', b'{"resumed": 1}', b'{"resumed": [1]}']
+    "content",
+    [
+        *(b"{", b"[]", b"\xff\xff", b"[" * 100_000),
+        *(b'{"host": 1}', b'{"splits": [1]}', b'{"resumed": 1}', b'{"resumed": [1]}'),
+    ],
 )
 def test_facts_of_another_shape_are_a_checkpoint_error(run, content):
     (run.directory / "run.json").write_bytes(content)

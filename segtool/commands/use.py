@@ -21,7 +21,7 @@ from segtool.prediction.predicted_files import Job, list_jobs, masks_among, unre
 from segtool.prediction.unlike import Unlike
 from segtool.runs.checkpoint import Checkpoint
 from segtool.runs.members import find_checkpoints, part_members
-from segtool.runs.run_directory import CONFIG
+from segtool.runs.run_directory import CONFIG, RunDirectory
 from segtool.scoring.evaluate import evaluate
 from segtool.scoring.metrics import Scores
 from segtool.system.devices import choose_device, place
@@ -61,6 +61,8 @@ def evaluate_session(
             # The first one was trained on none of its own val and test, and on all of its train, as the scores tell.
             asked = 1 if name == "train" or not _changes_splits(overrides) else 0
             _warn_of_seen(records[name], checkpoints[asked:], configs[asked:], reporter)
+            if name != "train" and config.data == first.config.data:
+                _warn_of_others(records, first, reporter)
             predictor = build_ensemble(checkpoints, where, flip=flip)
         require_alike(world, [[record.stem for record in records[name]], [str(c.progress) for c in checkpoints]])
         dataset = EvaluationSet(records[name], replace(Reader.of(config), channels=predictor.channels))
@@ -150,6 +152,19 @@ def _warn_of_seen(
                 f"{checkpoint.path}: was trained on {seen} of the {len(records)} images of the split, so the score "
                 "flatters"
             )
+
+
+def _warn_of_others(records: Mapping[str, Sequence[Record]], checkpoint: Checkpoint, reporter: Reporter) -> None:
+    """Warns where the splits that are shares of one whole have other sizes than in the run, as files came or went."""
+    data, run = checkpoint.config.data, RunDirectory(checkpoint.path.parent.parent)
+    whole = ["train", *(name for name in records if getattr(data, name) is None or (name == "val" and data.fold))]
+    before, now = run.read_facts().get("splits"), {name: len(found) for name, found in records.items()}
+    if before and len(now) > 1 and any(before.get(name) != now[name] for name in whole):
+        sizes = [", ".join(f"{count} {name}" for name, count in each.items()) for each in (before, now)]
+        reporter.warn(
+            f"{run.directory}: its data was {sizes[0]} and is {sizes[1]} now, and with other files other images are "
+            "held out: it may have been trained on images of this split, and the score flatters"
+        )
 
 
 def predict_session(

@@ -256,7 +256,7 @@ def writable(path: Path) -> str:
 
 def _are_facts(value: Any) -> bool:
     """Whether a value has the shape of what `run.json` tells of a start, or of a resume within it."""
-    kinds = {"host": dict, "versions": dict, "resumed": list}
+    kinds = {"host": dict, "versions": dict, "splits": dict, "resumed": list}
     shaped = isinstance(value, dict) and all(isinstance(value.get(key, kind()), kind) for key, kind in kinds.items())
     return shaped and all(map(_are_facts, value.get("resumed", [])))
 
