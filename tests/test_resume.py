@@ -752,7 +752,18 @@ def test_a_changed_list_of_images_is_warned_of(tmp_path, bench, segtool):
     said = segtool("train", run, "--resume", "--set=train.steps=7", *swapped)
     assert said.code == 0, said.err
     assert "changed: data.train.images train/images -> val/images" in said.err
-    assert "the data is not what the run began with" in said.err
+    assert "the data is not what the run began with: its splits hold other pairs" in said.err
+
+
+def test_a_file_of_another_size_is_warned_of_as_no_more_than_that(tmp_path, tiny_ds, bench, segtool):
+    run, data = copy_of(bench.whole, tmp_path), shutil.copytree(tiny_ds, tmp_path / "other")
+    mask = min((data / "train" / "masks").iterdir())
+    mask.write_bytes(mask.read_bytes() + b"0")
+    resumed = ("train", run, "--resume", "--dry-run", "--set=train.steps=7")
+    said = segtool(*resumed, f"--set=data.root={data}")
+    assert "the data is not what the run began with: its files have other names or sizes" in said.err
+    said = segtool(*resumed, "--set=data.val=null")
+    assert "the data is not what the run began with: its splits hold other pairs" in said.err
 
 
 def test_the_fingerprint_of_the_data_tells_names_splits_sizes_and_numbers_of_files_and_no_more(tmp_path):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from segtool.commands.execution import execute, working_in
 from segtool.commands.preparation import planned, prepared, require_shares, verify_components
 from segtool.commands.provenance import (
+    DEALT,
     continued_facts,
     differences,
     fingerprint,
@@ -20,6 +22,7 @@ from segtool.commands.provenance import (
 from segtool.commands.sources import Session, is_data, load_any
 from segtool.config import Config, load_config, located
 from segtool.data.formats import split_records
+from segtool.data.pairs import Record
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 from segtool.models.segmenter import outline
 from segtool.runs import checkpoint, history
@@ -65,7 +68,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
         changes = differences(load_config(directory / CONFIG), config)
         facts = run.read_facts()
         if facts.get("data") not in (None, fingerprint(records)):
-            reporter.warn("the data is not what the run began with: its files have other names or sizes")
+            reporter.warn(f"the data is not what the run began with: {_what_is_other(facts, records, changes)}")
         if _is_over(run, resumed, config, plan, changes, reporter):
             if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
                 history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
@@ -135,6 +138,17 @@ def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Confi
         config = load_config(directory / CONFIG, session.overrides)
     refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
     return config
+
+
+def _what_is_other(facts: Mapping[str, Any], records: Mapping[str, Sequence[Record]], changes: Sequence[str]) -> str:
+    """Returns what is other in data that has another fingerprint than when the run began."""
+    dealt_anew = facts.get("splits") != {name: len(found) for name, found in records.items()}
+    if dealt_anew or any(change.startswith(DEALT) for change in changes):
+        return (
+            "its splits hold other pairs, so some that validate it now may have trained it, and its best score may be "
+            "of others"
+        )
+    return "its files have other names or sizes"
 
 
 def resolved_like(given: Config, before: Config) -> Config:

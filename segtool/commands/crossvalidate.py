@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from segtool.commands.continuation import resolved_like
-from segtool.commands.provenance import differences, refuse_changes
+from segtool.commands.provenance import DEALT, differences, refuse_changes
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
 from segtool.commands.use import evaluate_session
@@ -41,8 +41,6 @@ from segtool.system.signals import end_where_asked
 from segtool.system.terminal import Reporter, duration, percent
 
 SCORES = "folds.json"
-# What says which pairs there are and how they are dealt.
-DEALT = tuple(f"data.{key}" for key in ("format", "train", "val", "test", "split", "unpaired", "pairing", "exclude"))
 
 
 def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tuple[Path, list[FoldScore]]:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # What a run's weights were made for: a resume that changes one of these is a new run.
 OF_DATA = ("classes", "encoding", "channels", "ignore", "mean", "std", "fold")
 FIXED = ("model", "optim.name", *(f"data.{key}" for key in OF_DATA))
+# What says which pairs there are and into which splits they are dealt.
+DEALT = tuple(f"data.{key}" for key in ("format", "train", "val", "test", "split", "unpaired", "pairing", "exclude"))
 SHOWN_IN = re.compile(r"data\.classes\.\d+\.color")  # a colour of pictures, which no weight depends on
 
 
