@@ -354,6 +354,7 @@ def names_of(kind: str) -> list[str]:
         "folders": [f"TCGA_{p}/TCGA_{p}_{s}" for p in (4941, 4942, 5393, 6186) for s in range(1, 8)],
         "videos": [f"{name}/{name}_{1 + 5 * f:05}" for name in ("creek", "park", "trail", "village") for f in range(6)],
         "species": [f"{name}/{name}_{i:03}" for name in ("rose", "tulip", "lily", "iris") for i in range(10)],
+        "fish": [f"{name}/{i:05}" for name in ("Red Mullet", "Sea Bass", "Shrimp", "Trout") for i in range(1, 11)],
         "copies": [f"IMG_{i}_jpg.rf.{i * 7 + c:032x}" for i in range(12) for c in range(3)],
         "photographs": [f"IMG_20190801_{120000 + 37 * i + i * i % 11}" for i in range(40)],
         "numbers": [f"{i:04}" for i in range(40)],
@@ -396,7 +397,7 @@ def stem_group(stem: str, pattern: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "species", "lesions", "fruits"])
+@pytest.mark.parametrize("kind", ["photographs", "numbers", "years", "classes", "species", "fish", "lesions", "fruits"])
 @pytest.mark.parametrize("seen", [True, False])
 def test_names_that_only_number_images_give_no_group(kind: str, seen: bool) -> None:
     stems = names_of(kind)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segtool.check.findings import num
 from segtool.check.likeness import Looks, looks_of, near_duplicates
 from segtool.config import Split
 from segtool.data.facts import ImageFacts, MaskFacts
@@ -127,13 +128,13 @@ def choose_split(
         records: The training pairs.
         given: Splits that the data set has itself.
     """
-    num = len(records)
+    count = len(records)
     if "val" in given:
-        return SplitChoice(num)
-    if num == 1:
+        return SplitChoice(count)
+    if count == 1:
         return SplitChoice(1, {"val": 0.0}, "One pair only: nothing can be held out, so nothing is measured.")
     shares = {"val": 0.2}
-    if num >= MANY_PAIRS and "test" not in given:
+    if count >= MANY_PAIRS and "test" not in given:
         shares = {"val": 0.15, "test": 0.15}
     seen = [_blank_if_broken(images[record.image]) for record in records]
     stems = [record.stem for record in records]
@@ -220,9 +221,9 @@ def _reason(pool: _Pool, best: _Division) -> str:
     if len(best.leaks):
         one, other = best.leaks[0]
         told.append(
-            f"LOOK: {len(best.leaks)} pairs of nearly equal pictures are in two parts, such as "
+            f"LOOK: {num(best.leaks, 'pair')} of nearly equal pictures in two parts, such as "
             f"{shown(stems[one])} and {shown(stems[other])}; give such images names that `group` can hold together."
         )
     elif len(pool.twins) and not best.sequences:
-        told.append(f"{len(pool.twins)} pairs of nearly equal pictures are in one part each.")
+        told.append(f"{num(pool.twins, 'pair')} of nearly equal pictures: each is in one part.")
     return " ".join(told)

@@ -121,8 +121,7 @@ def _evidence(
     coded = sum(bool(code.search(name)) and not re.fullmatch(r"(19|20)\d\d", name) for name in groups)
     if kind == "folder" and words > len(groups) / 2:
         return "one scene or subject to a folder"
-    frames = kind == "folder" and all(re.search(r"(?:^|\D)\d{4,}$", stem) for stem in stems)
-    if (coded > len(groups) / 2 or frames) and len(stems) >= 3 * len(groups) and _begins_again(groups, stems):
+    if coded > len(groups) / 2 and len(stems) >= 3 * len(groups) and _begins_again(groups, stems):
         return f"images numbered anew {'in each folder' if kind == 'folder' else 'behind each name'}"
     if (coded > len(groups) / 2 or kind == "folder") and _go_in_steps(list(groups.values()), stems):
         return "numbered in equal steps, as frames of a recording and tiles of a picture are"

@@ -138,7 +138,7 @@ def gta5(root: Path) -> None:
         save(root / f"{part}_labels" / "labels" / f"{index:05d}.png", with_palette(mask, VOC_COLORS))
 
 
-@published(24, "rgb", ["#0000ff", "#00ff00", "#ff0000"], images="_images/", masks="_masks/", apart=r"^([a-z]+)/")
+@published(24, "rgb", ["#0000ff", "#00ff00", "#ff0000"], images="_images/", masks="_masks/")
 def kits(root: Path) -> None:
     """A set that a team keeps by product: `kit/kit_images` and `kit/kit_masks`, the same names in each."""
     for number, kit in enumerate(("aconag", "flowflex", "sdbio")):
