@@ -242,3 +242,13 @@ def test_a_dry_run_of_a_config_tells_its_comments(segtool: Command, tiny_ds: Pat
     single = segtool("train", "c.yaml", "--set=train.steps=1").err
     assert "As the neighbours do" not in single
     assert "validation at the end, crop" in single
+
+
+@pytest.mark.parametrize(("patience", "words"), [("null", ", crop"), ("3", " (nor any end by train.patience), crop")])
+def test_a_run_that_holds_nothing_out_tells_of_no_validation(
+    segtool: Command, tiny_ds: Path, away: Path, patience: str, words: str
+) -> None:
+    Path("c.yaml").write_text(dump_config(config_of(tiny_ds, data={"val": None, "split": {"val": 0}})))
+    told = segtool("train", "c.yaml", "--dry-run", "--no-preflight", f"--set=train.patience={patience}").err
+    assert f"no validation, as no pairs are held out{words}" in told
+    assert "validation every" not in told

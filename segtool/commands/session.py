@@ -213,7 +213,10 @@ def _say_plan(work: Prepared, session: Session, reporter: Reporter) -> None:
     if session.budget is not None:
         steps = f"as many steps of {plan.batch_size} images as go into the budget"
     at_end = session.budget is None and plan.eval_steps >= plan.steps
-    validation = "at the end" if at_end else f"every {counted(plan.eval_steps, 'step')}"
-    reporter.say(f"length: {steps}, validation {validation}, crop {flow(plan.crop)}")
+    validation = "validation " + ("at the end" if at_end else f"every {counted(plan.eval_steps, 'step')}")
+    if not work.records.get("val"):
+        patience = work.config.train.patience is not None
+        validation = "no validation, as no pairs are held out" + (" (nor any end by train.patience)" * patience)
+    reporter.say(f"length: {steps}, {validation}, crop {flow(plan.crop)}")
     for choice in plan.choices:
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
