@@ -247,6 +247,16 @@ def test_a_loss_without_a_name_is_missed(streets: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("key", ["loss", "model.encoder", "data.classes"])
+def test_a_name_that_stands_as_a_key_is_told_as_what_it_is(streets: Path, key: str) -> None:
+    value = "{x: {smooth: 1}}" if key == "model.encoder" else "[{x: 1}]"
+    place = key if key == "model.encoder" else f"{key}.0"
+    expected = f"--set {key}: {place}.name: missing, and it has no default; "
+    expected += "if x is the name, write {name: x, …} in place of {x: …}"
+    assert problems(streets, f"{key}={value}")[0] == expected
+    assert problems(streets, "loss=[{weight: 0.5}]")[0].endswith("; add it")
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "hint"),
     [

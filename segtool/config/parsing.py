@@ -93,7 +93,7 @@ def _faults(annotation: Any, data: Any, path: str, items: Sequence[Any]) -> list
         kind = item["type"]
         if kind == "missing" and isinstance(item["loc"][-1], str):
             key = item["loc"][-1]
-            fault = _fault(path, [*keys, key], "missing, and it has no default; add it")
+            fault = _fault(path, [*keys, key], f"missing, and it has no default; {_addition(key, value)}")
         elif kind == "unexpected_keyword_argument":
             fault = _unknown(annotation, path, keys)
         else:
@@ -105,6 +105,15 @@ def _faults(annotation: Any, data: Any, path: str, items: Sequence[Any]) -> list
 def _fault(path: str, keys: Sequence[Any], message: str) -> Fault:
     at = functools.reduce(join, map(str, keys), path)
     return Fault(Problem(at, message), at)
+
+
+def _addition(key: str, found: Any) -> str:
+    """Returns how a missing key is added to what was found in its place, such as `{dice: {smooth: 1}}`."""
+    if key == "name" and isinstance(found, dict) and len(found) == 1:
+        [(word, value)] = found.items()
+        if word != "weight" and not isinstance(value, str):
+            return f"if {word} is the name, write {{name: {word}, …}} in place of {{{word}: …}}"
+    return "add it"
 
 
 def _unknown(annotation: Any, path: str, keys: Sequence[Any]) -> Fault:
