@@ -373,10 +373,11 @@ HUGE = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup": 0, "sched
 
 def test_weights_that_a_finite_step_made_infinite_are_not_saved(trainer, make_config, monkeypatch):
     """The gradient is finite; the learning rate times it is not."""
-    text = message(
-        trainer, make_config(optim=HUGE, loss=[{"name": "cross_entropy", "weight": 1e3}], train={"steps": 1})
-    )
+    loss = [{"name": "cross_entropy", "weight": 1e3}]
+    text = message(trainer, make_config(optim=HUGE, loss=loss, train={"steps": 1}))
     assert "step 1: loss and gradient were finite, but what it made of" in text
+    alone = message(trainer, make_config(optim=HUGE, loss=loss, train={"steps": 1, "ema": None}), name="alone")
+    assert re.findall(r"of \d+ tensors", text) == re.findall(r"of \d+ tensors", alone), "averaged ones count once"
     assert "step-00000000, is intact" in text
     saved = history.last(trainer.directory / "run" / "checkpoints")
     assert saved is not None

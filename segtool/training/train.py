@@ -230,7 +230,8 @@ def validation_shortage(run: RunDirectory, image: Path, size: tuple[int, int]) -
 def require_finite(training: Training, step: int) -> None:
     """Raises DivergedError where a step, itself finite, left weights or statistics that are not."""
     networks = dict.fromkeys([training.model, training.scored])
-    spoiled = not_finite(chain(*(chain(x.named_parameters(), x.named_buffers()) for x in networks)))
+    tensors = chain(*(chain(x.named_parameters(), x.named_buffers()) for x in networks))
+    spoiled = list(dict.fromkeys(not_finite(tensors)))  # what was averaged bears the same name
     if spoiled:
         raise DivergedError(
             f"step {step}: loss and gradient were finite, but what it made of {', '.join(spoiled[:3])} is not (of "
