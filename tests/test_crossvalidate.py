@@ -123,9 +123,10 @@ def test_a_directory_of_folds_is_not_trained_into_again_but_goes_on_with_resume(
     ("change", "words"),
     [
         ("data.split.seed=4", "data.split.seed 0 -> 4"),
-        ("data.exclude=[val/images/val_000.png]", "data.exclude [] -> "),
+        ("data.exclude=[val/images/0000.png]", "data.exclude [] -> "),
         ("data.classes.0.name=x", "data.classes.0.name was"),
         ("model.encoder.channels=[4, 12]", "model.encoder.channels was"),
+        ("data.root=more", "files came or went"),
     ],
 )
 def test_a_fold_to_come_that_would_not_fit_those_that_are_done_is_refused(
@@ -134,9 +135,14 @@ def test_a_fold_to_come_that_would_not_fit_those_that_are_done_is_refused(
     directory = trained[0].parent / "half"
     shutil.copytree(trained[0] / "fold-1", directory / "fold-1", dirs_exist_ok=True)
     config = directory.parent / "config.yaml"
+    more = shutil.copytree(directory.parent / "data", directory.parent / "more", dirs_exist_ok=True)
+    for folder in ("images", "masks"):
+        shutil.copy(min((more / "train" / folder).iterdir()), more / "train" / folder / "a_new_one.png")
     code, _, err = command("train", config, "--folds=2", "--run", directory, "--resume", *QUICK, f"--set={change}")
     assert (code, words in err) == (2, True), err
     assert not (directory / "fold-2").exists()
+    same = ("--set=data.root=more", "--set=data.exclude=[train/images/a_new_one.png]", "--dry-run")
+    assert command("train", config, "--folds=2", "--run", directory, "--resume", *QUICK, *same).code == 0
 
 
 def test_a_fold_that_was_begun_goes_on_to_the_length_that_it_was_begun_with(config, trained):

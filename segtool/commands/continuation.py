@@ -68,7 +68,13 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
         changes = differences(load_config(directory / CONFIG), config)
         facts = run.read_facts()
         if facts.get("data") not in (None, fingerprint(records)):
-            reporter.warn(f"the data is not what the run began with: {_what_is_other(facts, records, changes)}")
+            other = "its files have other names or sizes"
+            if is_dealt_anew(facts, records, changes):
+                other = (
+                    "its splits hold other pairs, so some that validate it now may have trained it, and its best "
+                    "score may be of others"
+                )
+            reporter.warn(f"the data is not what the run began with: {other}")
         if _is_over(run, resumed, config, plan, changes, reporter):
             if "end" not in facts and not dry_run:  # the process ended between its last checkpoint and this
                 history.remove_old(run.checkpoints, keep=config.train.keep, warn=reporter.warn)
@@ -140,15 +146,14 @@ def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Confi
     return config
 
 
-def _what_is_other(facts: Mapping[str, Any], records: Mapping[str, Sequence[Record]], changes: Sequence[str]) -> str:
-    """Returns what is other in data that has another fingerprint than when the run began."""
-    dealt_anew = facts.get("splits") != {name: len(found) for name, found in records.items()}
-    if dealt_anew or any(change.startswith(DEALT) for change in changes):
-        return (
-            "its splits hold other pairs, so some that validate it now may have trained it, and its best score may be "
-            "of others"
-        )
-    return "its files have other names or sizes"
+def is_dealt_anew(facts: Mapping[str, Any], records: Mapping[str, Sequence[Record]], changes: Sequence[str]) -> bool:
+    """Whether data that has another fingerprint than when a run began has other pairs in its splits, as far as known.
+
+    Args:
+        changes: Of the config since then, as of `differences`.
+    """
+    sizes = {name: len(found) for name, found in records.items()}
+    return facts.get("splits") != sizes or any(change.startswith(DEALT) for change in changes)
 
 
 def resolved_like(given: Config, before: Config) -> Config:

@@ -15,17 +15,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from segtool.commands.continuation import resolved_like
-from segtool.commands.provenance import DEALT, differences, refuse_changes
+from segtool.commands.continuation import is_dealt_anew, resolved_like
+from segtool.commands.provenance import DEALT, differences, fingerprint, refuse_changes
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
 from segtool.commands.use import evaluate_session
-from segtool.config import load_config
+from segtool.config import load_config, located
 from segtool.config.yaml_io import flow
+from segtool.data.formats import split_records
 from segtool.errors import CheckpointError, ConfigError, DiskError, Interrupted, LostError, SegtoolError
 from segtool.runs import history
 from segtool.runs.run_directory import (
     CONFIG,
+    RunDirectory,
     argument,
     fold_runs,
     holds_run,
@@ -139,10 +141,14 @@ def _require_parts_of_one_whole(session: Session, directory: Path) -> None:
         now = resolved_like(relocate(given, base, run), before)
         now = replace(now, data=replace(now.data, fold=before.data.fold))
         refuse_changes(before, now, run)
-        if changed := [change for change in differences(before, now) if change.startswith(DEALT)]:
+        with located(now):
+            records = split_records(now, run)
+        facts, changes = RunDirectory(run).read_facts(), differences(before, now)
+        if facts.get("data") not in (None, fingerprint(records)) and is_dealt_anew(facts, records, changes):
+            why = ", ".join(change for change in changes if change.startswith(DEALT)) or "files came or went"
             raise ConfigError(
-                f"{run}: its parts were dealt before {', '.join(changed)}, so a later fold would validate images that "
-                "this one does too, or miss some; set it back, or begin all folds anew in another --run"
+                f"{run}: its parts were dealt of other pairs ({why}), so a later fold would validate images that this "
+                "one does too, or miss some; set it back, or begin all folds anew in another --run"
             )
 
 
