@@ -542,6 +542,8 @@ def test_a_share_that_is_dealt_anew_since_files_came_is_warned_of_as_one_that_ma
     assert "it may have been trained on images of this split" in told
     assert "warning" not in segtool(*evaluate, "test").err, "it has files of its own"
     assert "warning" not in segtool(*evaluate, "train").err
+    (tmp_path / "run" / "run.json").write_text("{")
+    assert segtool(*evaluate, "val").code == 0, "a score needs no more than the checkpoint"
 
 
 def test_a_training_points_to_the_test_split_only_where_there_is_one(

@@ -15,7 +15,7 @@ from segtool.data.formats import data_root, records_to_score, split_records
 from segtool.data.loader import num_workers
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
-from segtool.errors import DataError, DiskError, few
+from segtool.errors import CheckpointError, DataError, DiskError, few
 from segtool.prediction.predict import build_ensemble, predict
 from segtool.prediction.predicted_files import Job, list_jobs, masks_among, unread_pictures
 from segtool.prediction.unlike import Unlike
@@ -158,7 +158,11 @@ def _warn_of_others(records: Mapping[str, Sequence[Record]], checkpoint: Checkpo
     """Warns where the splits that are shares of one whole have other sizes than in the run, as files came or went."""
     data, run = checkpoint.config.data, RunDirectory(checkpoint.path.parent.parent)
     whole = ["train", *(name for name in records if getattr(data, name) is None or (name == "val" and data.fold))]
-    before, now = run.read_facts().get("splits"), {name: len(found) for name, found in records.items()}
+    try:
+        before = run.read_facts().get("splits")
+    except CheckpointError:  # a damaged record costs no score, for which the checkpoint is enough
+        return
+    now = {name: len(found) for name, found in records.items()}
     if before and len(now) > 1 and any(before.get(name) != now[name] for name in whole):
         sizes = [", ".join(f"{count} {name}" for name, count in each.items()) for each in (before, now)]
         reporter.warn(
