@@ -467,7 +467,7 @@ def facts_of(run: Path) -> dict[str, Any]:
 def test_the_facts_of_a_run_tell_what_it_was_made_from_and_computed_with(bench):
     facts = facts_of(bench.whole)
     choices, data, start, end = (facts.pop(key) for key in ("choices", "data", "start", "end"))
-    assert set(choices) == {"train.precision", "train.compile", "train.workers", "train.cache"}
+    assert set(choices) == {"data.mean and std", "train.precision", "train.compile", "train.workers", "train.cache"}
     assert re.fullmatch("[0-9a-f]{64}", data)
     assert start <= end
     assert facts == {
