@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,6 +63,11 @@ def few_names(survey: Survey, paths: Iterable[Path]) -> tuple[str, ...]:
 def counted(survey: Survey, paths: Collection[Path]) -> tuple[int, tuple[str, ...]]:
     """Returns the number of some files, and the names of the first, as a finding has them."""
     return len(paths), few_names(survey, paths)
+
+
+def first_of(words: Sequence[str], most: int) -> str:
+    """Returns the first of some words, and an ellipsis for the others, whose number the message tells."""
+    return ", ".join(words[:most]) + (", …" if len(words) > most else "")
 
 
 def share_text(share: float) -> str:

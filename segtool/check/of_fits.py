@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segtool.check.exchange import MIN_MASKS, maps_of, misread_masks, regions_of, turned_instead
-from segtool.check.findings import Finding, a_check, counted, few_names, num
+from segtool.check.findings import Finding, a_check, counted, few_names, first_of, num
 from segtool.check.fit import KEEPING_SHAPE, TURNS, choose_grid, contrary, own_fits, votes_for_upright
 from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface, way_of
@@ -231,12 +231,11 @@ def _one_too_high(survey: Survey, raised: list[Path]) -> Finding:
 def _exchange(survey: Survey, found: list[Pair], among: int, meant: dict[int, int]) -> Finding:
     names = {label: shown(survey.labels.names[label]) for both in meant.items() for label in both}
     (own, other), *_ = meant.items()
-    listed = [f"{names[label]} for {names[real]}" for label, real in list(meant.items())[:MOST_NAMED]]
-    more = ", …" if len(meant) > len(listed) else ""
+    listed = [f"{names[label]} for {names[real]}" for label, real in meant.items()]
     return Finding(
         "SEG311",
         "warning",
-        f"{num(found, 'mask')} of {among} in which classes look exchanged: {', '.join(listed)}{more}",
+        f"{num(found, 'mask')} of {among} in which classes look exchanged: {first_of(listed, MOST_NAMED)}",
         *counted(survey, [mask.path for _, mask in found]),
         f"{survey.name(found[0][1].path)}: {names[own]} lies and looks like what the others have as {names[other]}",
         "look at these images and masks together, and give the values the meaning that they have in the other masks",

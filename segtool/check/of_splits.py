@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from segtool.check.findings import NAMED, Finding, Severity, a_check, counted, few_names, num, share_text, size_text
+from segtool.check.findings import (
+    NAMED,
+    Finding,
+    Severity,
+    a_check,
+    counted,
+    few_names,
+    first_of,
+    num,
+    share_text,
+    size_text,
+)
 from segtool.check.survey import Survey
 from segtool.data.labels import resolve
 from segtool.data.specks import SLIP_MASKS
@@ -16,6 +27,7 @@ from segtool.errors import ConfigError, shown
 
 FEW_PAIRS = 5
 RARE_SHARE = 1e-3
+MOST_NAMED = 8  # classes of a finding
 NUMBERED = 3  # names that differ in their digits alone, from which on they are numbers
 AGAIN = 0.5  # share of a split's numbers that another has too where numbering starts again
 SCARCE = 3  # images with a class, below which no split by chance can be blamed
@@ -63,14 +75,10 @@ def _absent(
         names = [shown(survey.labels.names[index]) for index in absent]
         what = num(absent, "class", "classes")
         verb = "occurs" if len(absent) == 1 else "occur"
-        message = f"{what} never {verb} in the {split} masks: {_few(names)}"
+        message = f"{what} never {verb} in the {split} masks: {first_of(names, MOST_NAMED)}"
         files, alone = _holders(survey, absent)
         example = f"{names[0]}: 0 pixels in {split}{alone}"
         yield Finding(code, severity, message, len(absent), files, example, remedy)
-
-
-def _few(words: Sequence[str]) -> str:
-    return ", ".join(words[:8]) + (", …" if len(words) > 8 else "")
 
 
 def _holders(survey: Survey, classes: list[int]) -> tuple[tuple[str, ...], str]:
@@ -93,7 +101,7 @@ def classes_not_rare(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "SEG403",
             "note",
-            f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {_few(parts)}",
+            f"{num(rare, 'class', 'classes')} under 0.1 % of the training pixels: {first_of(parts, MOST_NAMED)}",
             len(rare),
             files,
             f"{shown(survey.labels.names[rare[0]])}: {num(int(train[rare[0]]), 'pixel')}{alone}",

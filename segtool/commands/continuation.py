@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from segtool.commands.execution import execute, working_in
 from segtool.commands.preparation import planned, prepared, require_shares, verify_components
 from segtool.commands.provenance import (
-    DEALT,
     continued_facts,
     differences,
     fingerprint,
+    is_dealt_anew,
     is_of_this_job,
     refuse_changes,
+    resolved_like,
     timestamp,
 )
 from segtool.commands.sources import Session, is_data, load_any
 from segtool.config import Config, load_config, located
 from segtool.data.formats import split_records
-from segtool.data.pairs import Record
 from segtool.errors import CheckpointError, ConfigError, SegtoolError
 from segtool.models.segmenter import outline
 from segtool.runs import checkpoint, history
@@ -36,8 +35,6 @@ from segtool.training.budget import Budget
 from segtool.training.forecast import seconds_per_validation
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Plan
-
-RESOLVED = ("mean", "std", "mask_mode", "palette")  # keys of `data` that a training fills in from its data
 
 
 def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run: bool) -> None:
@@ -144,22 +141,6 @@ def _config_now(session: Session, directory: Path, resumed: Checkpoint) -> Confi
         config = load_config(directory / CONFIG, session.overrides)
     refuse_changes(relocate(resumed.config, resumed.path, directory), config, directory)
     return config
-
-
-def is_dealt_anew(facts: Mapping[str, Any], records: Mapping[str, Sequence[Record]], changes: Sequence[str]) -> bool:
-    """Whether data that has another fingerprint than when a run began has other pairs in its splits, as far as known.
-
-    Args:
-        changes: Of the config since then, as of `differences`.
-    """
-    sizes = {name: len(found) for name, found in records.items()}
-    return facts.get("splits") != sizes or any(change.startswith(DEALT) for change in changes)
-
-
-def resolved_like(given: Config, before: Config) -> Config:
-    """Returns a config as the user gives it with what the run had resolved: format of masks, mean, deviation."""
-    resolved = {key: getattr(given.data, key) or getattr(before.data, key) for key in RESOLVED}
-    return replace(given, data=replace(given.data, **resolved))
 
 
 def _is_over(

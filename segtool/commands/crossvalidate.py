@@ -15,8 +15,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from segtool.commands.continuation import is_dealt_anew, resolved_like
-from segtool.commands.provenance import DEALT, differences, fingerprint, refuse_changes
+from segtool.commands.provenance import (
+    DEALT,
+    differences,
+    fingerprint,
+    is_dealt_anew,
+    refuse_changes,
+    resolved_like,
+)
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
 from segtool.commands.use import evaluate_session

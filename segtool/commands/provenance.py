@@ -38,7 +38,14 @@ OF_DATA = ("classes", "encoding", "channels", "ignore", "mean", "std", "fold")
 FIXED = ("model", "optim.name", *(f"data.{key}" for key in OF_DATA))
 # What says which pairs there are and into which splits they are dealt.
 DEALT = tuple(f"data.{key}" for key in ("format", "train", "val", "test", "split", "unpaired", "pairing", "exclude"))
+RESOLVED = ("mean", "std", "mask_mode", "palette")  # keys of `data` that a training fills in from its data
 SHOWN_IN = re.compile(r"data\.classes\.\d+\.color")  # a colour of pictures, which no weight depends on
+
+
+def resolved_like(given: Config, before: Config) -> Config:
+    """Returns a config as the user gives it with what the run had resolved: format of masks, mean, deviation."""
+    resolved = {key: getattr(given.data, key) or getattr(before.data, key) for key in RESOLVED}
+    return replace(given, data=replace(given.data, **resolved))
 
 
 def refuse_changes(before: Config, after: Config, where: Path) -> None:
@@ -151,6 +158,16 @@ def require_alike(world: World, facts: Any) -> None:
                 f"process {world.rank} of {world.size}, on {platform.node()}, finds other files than process 0: give "
                 "all hosts the same files at the same place"
             )
+
+
+def is_dealt_anew(facts: Mapping[str, Any], records: Mapping[str, Sequence[Record]], changes: Sequence[str]) -> bool:
+    """Whether data that has another fingerprint than when a run began has other pairs in its splits, as far as known.
+
+    Args:
+        changes: Of the config since then, as of `differences`.
+    """
+    sizes = {name: len(found) for name, found in records.items()}
+    return facts.get("splits") != sizes or any(change.startswith(DEALT) for change in changes)
 
 
 def fingerprint(records: Mapping[str, Sequence[Record]]) -> str:

@@ -215,8 +215,9 @@ def _say_plan(work: Prepared, session: Session, reporter: Reporter) -> None:
     at_end = session.budget is None and plan.eval_steps >= plan.steps
     validation = "validation " + ("at the end" if at_end else f"every {counted(plan.eval_steps, 'step')}")
     if not work.records.get("val"):
-        patience = work.config.train.patience is not None
-        validation = "no validation, as no pairs are held out" + (" (nor any end by train.patience)" * patience)
+        validation = "no validation, as no pairs are held out"
+        if work.config.train.patience is not None:
+            validation += " (nor any end by train.patience)"
     reporter.say(f"length: {steps}, {validation}, crop {flow(plan.crop)}")
     for choice in plan.choices:
         reporter.say(f"{choice.what}: {choice.value} ({choice.reason})")
