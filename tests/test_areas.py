@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segtool.check.areas import SIDE, areas_of
+from segtool.check.areas import MOST_EXPLAINED, SIDE, areas_of, fits_of_areas
 from segtool.check.shift import slopes_of
+from segtool.data.outline import SIDE as MAP_SIDE
+from segtool.data.outline import TINTS, PictureMaps
 
 COUNT = 12
 Pair = tuple[np.ndarray, np.ndarray]
@@ -81,3 +83,30 @@ def test_masks_of_other_sizes_are_laid_over_as_they_are(right: dict[int, Pair]) 
     areas = areas_of(larger)
     assert areas is not None
     assert areas.own == set(right)
+
+
+@pytest.mark.parametrize("tinted", [True, False])
+def test_fits_of_areas_are_those_of_a_slow_loop(*, tinted: bool) -> None:
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 5, (6, TINTS, TINTS))
+    classes = coarse.repeat(2, 1).repeat(2, 2)  # 3 of them, and what is none
+    classes[2] = 4
+    thumbnails, edges = rng.integers(0, 256, (2, 6, MAP_SIDE, MAP_SIDE), np.uint8)
+    edges[4] = 9
+    tints = rng.integers(0, 256, (6, TINTS, TINTS, 2), np.uint8)
+    tints[5, :, :, 0] = 40 * coarse[0]  # which mask 0 explains in full but for what is none
+    pictures = PictureMaps(thumbnails, edges, tints if tinted else tints[:, :0, :0])
+    fits = fits_of_areas(classes, pictures, 3)
+    for j in range(6):
+        maps = [one[j].reshape(TINTS, 2, TINTS, 2).mean((1, 3)) for one in (thumbnails, edges)]
+        maps += [tints[j, ..., band].astype(float) for band in (0, 1)] if tinted else []
+        for i in range(6):
+            told = 0.0
+            for values in maps:
+                off = values - values.mean()
+                between = sum(
+                    (coarse[i] == k).sum() * off[coarse[i] == k].mean() ** 2 for k in range(3) if k in coarse[i]
+                )
+                told -= np.log1p(-min(between / max((off**2).sum(), 1e-9), MOST_EXPLAINED))
+            assert fits[i, j] == pytest.approx(0 if i == 2 else told**0.5, abs=2e-3)
+    assert fits_of_areas(classes, pictures, 3, own=True) == pytest.approx(np.diag(fits), abs=1e-5)

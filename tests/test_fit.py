@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from conftest import check, config_of, facts_of_pixels, facts_of_values, write_p
 
 from segtool.check import fit, of_fits
 from segtool.check.fit import TURNS, choose_grid, contrary, fits_of_turns, turned_masks, votes_for_upright
-from segtool.check.matches import match, strangers
+from segtool.check.matches import Matches, match, strangers
 from segtool.check.shift import common_shift, shift_surface, slopes_of
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import apply_orientation
+from segtool.data.outline import SIDE
 
 SIZE = (64, 64)
 COUNT = 16
@@ -40,8 +42,21 @@ def pairs(count: int = COUNT) -> tuple[list[ImageFacts], list[MaskFacts]]:
     )
 
 
+def samples_of(masks: Sequence[MaskFacts]) -> tuple[np.ndarray, int]:
+    """Returns their classes on small maps; those drawn here hold no others."""
+    return np.stack([mask.sample if mask.sample.size else np.full((SIDE, SIDE), 2, np.uint8) for mask in masks]), 2
+
+
+def matched(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
+    return match(images, masks, *samples_of(masks))
+
+
+def lying_of(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[tuple[int, str]]:
+    return turned_masks(images, masks, *samples_of(masks))
+
+
 def strangers_of(images: list[ImageFacts], masks: list[MaskFacts]) -> list[int]:
-    return strangers(match(images, masks).own, masks)
+    return strangers(matched(images, masks).own, masks)
 
 
 def moved(masks: list[MaskFacts], places: list[int]) -> list[MaskFacts]:
@@ -54,22 +69,22 @@ def moved(masks: list[MaskFacts], places: list[int]) -> list[MaskFacts]:
 
 def test_masks_that_fit_their_images_are_no_finding() -> None:
     images, masks = pairs(40)
-    assert match(images, masks).wrong == []
+    assert matched(images, masks).wrong == []
     for start in range(0, 32, 4):
-        assert match(images[start : start + 9], masks[start : start + 9]).wrong == []
+        assert matched(images[start : start + 9], masks[start : start + 9]).wrong == []
 
 
 @pytest.mark.parametrize("places", [[3, 11], [1, 4, 9], [0, 2, 5, 8, 13, 15]])
 def test_masks_exchanged_in_pairs_and_rings_are_found_with_the_images_that_they_fit(places: list[int]) -> None:
     images, masks = pairs()
-    wrong = match(images, moved(masks, places)).wrong
+    wrong = matched(images, moved(masks, places)).wrong
     assert wrong == list(zip(places, [*places[1:], places[0]], strict=True))
 
 
 @pytest.mark.parametrize("shift", [1, -1, 2])
 def test_all_masks_moved_on_are_found(shift: int) -> None:
     images, masks = pairs()
-    wrong = match(images, [masks[(place + shift) % COUNT] for place in range(COUNT)]).wrong
+    wrong = matched(images, [masks[(place + shift) % COUNT] for place in range(COUNT)]).wrong
     assert len(wrong) >= COUNT - abs(shift)
     assert all((j - i) == shift for i, j in wrong)
 
@@ -77,18 +92,18 @@ def test_all_masks_moved_on_are_found(shift: int) -> None:
 def test_masks_in_any_order_are_found_with_their_images_and_those_of_another_set_are_not() -> None:
     images, masks = pairs()
     order = np.random.default_rng(2).permutation(COUNT)
-    wrong = match(images, [masks[place] for place in order]).wrong
+    wrong = matched(images, [masks[place] for place in order]).wrong
     assert len(wrong) >= 0.8 * COUNT
     assert all(order[i] == j for i, j in wrong)
     others = [facts_of_values(Path(f"{n}.png"), drawn(100 + n)[1]) for n in range(COUNT)]
-    assert match(images, others).wrong == []
+    assert matched(images, others).wrong == []
 
 
 def test_masks_of_one_folder_moved_on_are_found_without_those_that_lie_right() -> None:
     images, masks = pairs(30)
     moved_on = [*masks[1:20], masks[0], *masks[20:]]
     found = [replace(mask, path=Path("train" if n < 20 else "val", f"{n}.png")) for n, mask in enumerate(moved_on)]
-    wrong = match(images, found).wrong
+    wrong = matched(images, found).wrong
     assert len(wrong) >= 18
     assert all(i < 20 and j == (i + 1) % 20 for i, j in wrong)
 
@@ -97,16 +112,16 @@ def test_nothing_is_told_where_masks_follow_no_edges_or_are_few() -> None:
     images, masks = pairs()
     rng = np.random.default_rng(1)
     noise = [facts_of_pixels(Path("x.png"), rng.integers(0, 256, (*SIZE, 3), np.uint8)) for _ in images]
-    assert match(noise, masks).wrong == []
-    assert match(images[:7], moved(masks[:7], [1, 4])).wrong == []
+    assert matched(noise, masks).wrong == []
+    assert matched(images[:7], moved(masks[:7], [1, 4])).wrong == []
     blank = [facts_of_values(Path("x.png"), np.zeros(SIZE, np.uint8)) for _ in masks]
-    assert match(images, blank).wrong == []
+    assert matched(images, blank).wrong == []
 
 
 def test_a_mask_of_another_size_is_not_told_to_fit_there() -> None:
     images, masks = pairs()
     other = [replace(image, size=(128, 128)) if n == 11 else image for n, image in enumerate(images)]
-    assert match(other, moved(masks, [3, 11])).wrong == []
+    assert matched(other, moved(masks, [3, 11])).wrong == []
 
 
 def test_exchanged_masks_are_found_where_busy_and_quiet_parts_of_pictures_hide_their_edges() -> None:
@@ -116,11 +131,11 @@ def test_exchanged_masks_are_found_where_busy_and_quiet_parts_of_pictures_hide_t
         labelled, busy = rng.normal(0, 40, (2, 4, 4)).repeat(8, 1).repeat(8, 2)
         lines = (labelled > 0) & (rng.random((32, 32)) < 0.2)
         edges = (110 + busy + rng.normal(0, 15, (32, 32)) + 30 * lines).clip(0, 255).astype(np.uint8)
-        images.append(ImageFacts(Path("x.png"), size=SIZE, edges=edges))
+        images.append(ImageFacts(Path("x.png"), size=SIZE, edges=edges, thumbnail=np.full((SIDE, SIDE), 110, np.uint8)))
         masks.append(MaskFacts(Path("x.png"), size=SIZE, outline=np.uint8(60) * lines))
-    assert match(images, masks).wrong == []
-    assert match(images, moved(masks, [3, 11])).wrong == [(3, 11), (11, 3)]
-    wrong = match(images, moved(masks, [3, 11])).own
+    assert matched(images, masks).wrong == []
+    assert matched(images, moved(masks, [3, 11])).wrong == [(3, 11), (11, 3)]
+    wrong = matched(images, moved(masks, [3, 11])).own
     assert sorted(sorted(wrong, key=lambda place: wrong[place])[:2]) == [3, 11]
 
 
@@ -176,10 +191,10 @@ def test_a_mask_of_a_picture_that_is_not_there_is_told_where_all_others_fit() ->
         ([1.7], [5.0] * 20, 0),
         ([1.9], [8.0] * 20, 1),  # a quarter of what is usual
         ([2.1], [8.0] * 20, 0),
-        ([1.6], [2.7, *[5.0] * 20], 1),
-        ([1.6], [2.5, *[5.0] * 20], 0),  # the next one is near
-        ([1.9], [3.6, *[8.0] * 20], 1),
-        ([1.9], [3.4, *[8.0] * 20], 0),
+        ([1.6], [2.9, *[5.0] * 20], 1),
+        ([1.6], [2.8, *[5.0] * 20], 0),  # the next one is near
+        ([1.9], [4.0, *[8.0] * 20], 1),
+        ([1.9], [3.8, *[8.0] * 20], 0),
         ([1.6] * 2, [5.0] * 18, 2),
         ([1.6] * 3, [5.0] * 17, 0),  # more than a tenth
         ([1.6], [5.0] * 18, 0),  # too few others
@@ -219,30 +234,85 @@ def road(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_turned_mask_is_found_where_the_others_fit_and_only_there() -> None:
     images, masks = pairs()
-    assert match(images, masks).turned == {}
+    assert matched(images, masks).turned == {}
     _, mask = drawn(7)
     mirrored = facts_of_values(Path("7.png"), mask[::-1].copy())
-    assert match(images, [*masks[:7], mirrored, *masks[8:]]).turned == {7: "mirrored top to bottom"}
+    assert matched(images, [*masks[:7], mirrored, *masks[8:]]).turned == {7: "mirrored top to bottom"}
     fitting_nothing = [*masks[5:], *masks[:5]]
     fitting_nothing[7] = mirrored
-    assert match(images, fitting_nothing).turned == {}
+    assert matched(images, fitting_nothing).turned == {}
     turned = facts_of_values(Path("7.png"), np.rot90(mask).copy())
-    assert match(images, [*masks[:7], turned, *masks[8:]]).turned == {7: "turned to the left"}
+    assert matched(images, [*masks[:7], turned, *masks[8:]]).turned == {7: "turned to the left"}
     wide = [replace(image, size=(64, 128)) for image in images]
-    assert match(wide, [replace(one, size=(64, 128)) for one in [*masks[:7], turned, *masks[8:]]]).turned == {}
+    assert matched(wide, [replace(one, size=(64, 128)) for one in [*masks[:7], turned, *masks[8:]]]).turned == {}
 
 
 def test_masks_that_all_lie_otherwise_are_told_with_how_those_of_square_pictures_may_be_turned() -> None:
     images, masks = pairs()
-    assert turned_masks(images, masks) == []
+    assert lying_of(images, masks) == []
     lying = [facts_of_values(mask.path, np.rot90(drawn(n)[1]).copy()) for n, mask in enumerate(masks)]
-    assert turned_masks(images, lying) == [(place, "turned to the left") for place in range(COUNT)]
-    assert turned_masks(images[:7], lying[:7]) == []
+    assert lying_of(images, lying) == [(place, "turned to the left") for place in range(COUNT)]
+    assert lying_of(images[:7], lying[:7]) == []
     wide = [replace(image, size=(64, 128)) for image in images[:8]] + images[8:]
-    assert turned_masks(wide, lying) == [(place, "turned to the left") for place in range(8, COUNT)]
-    assert turned_masks(wide[:15], lying[:15]) == []
+    assert lying_of(wide, lying) == [(place, "turned to the left") for place in range(8, COUNT)]
+    assert lying_of(wide[:15], lying[:15]) == []
     below = [facts_of_values(mask.path, drawn(n)[1][::-1].copy()) for n, mask in enumerate(masks)]
-    assert turned_masks(wide, below) == [(place, "mirrored top to bottom") for place in range(COUNT)]
+    assert lying_of(wide, below) == [(place, "mirrored top to bottom") for place in range(COUNT)]
+
+
+def spot(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns skin with hairs, which have all the edges, and a spot on it that darkens softly; its mask."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    (y, x), (a, b) = rng.integers(16, 48, 2), rng.uniform(7, 14, 2)
+    far = np.hypot((rows - y) / a, (columns - x) / b)
+    image = rng.normal(150, 4, (*SIZE, 3)) - 50 / (1 + np.exp(4 * (far[..., None] - 1)))
+    for _ in range(6):
+        at, by = rng.integers(0, 64), rng.integers(-20, 21)
+        image[np.arange(64), np.linspace(at, at + by, 64).astype(int) % 64] -= 90
+    return image.clip(0, 255).astype(np.uint8), (far < rng.uniform(0.9, 1.2)).astype(np.uint8)
+
+
+def spots() -> tuple[list[ImageFacts], list[MaskFacts]]:
+    both = [spot(seed) for seed in range(40)]
+    return (
+        [facts_of_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)],
+        [facts_of_values(Path(f"{n}.png"), mask) for n, (_, mask) in enumerate(both)],
+    )
+
+
+def test_masks_of_soft_spots_are_found_by_what_they_explain_where_edges_are_those_of_hairs() -> None:
+    images, masks = spots()
+    assert matched(images, masks).wrong == []
+    found = [matched(images, moved(masks, [place, place + 1])).wrong for place in range(0, 40, 2)]
+    right = [[(place, place + 1), (place + 1, place)] for place in range(0, 40, 2)]
+    assert all(one in ([], both) for one, both in zip(found, right, strict=True))
+    assert sum(map(bool, found)) >= 12
+    moved_on = matched(images, masks[1:] + masks[:1]).wrong
+    assert moved_on == [(place, place + 1) for place in range(39)]
+    by_edges = [replace(mask, sample=np.full((SIDE, SIDE), 2, np.uint8)) for mask in masks[1:] + masks[:1]]
+    assert matched(images, by_edges).wrong == []  # edges alone tell nothing
+
+
+@pytest.mark.parametrize("how", ["mirrored left to right", "mirrored top to bottom", "upside down", "transposed"])
+def test_masks_of_soft_spots_that_all_lie_otherwise_are_told(how: str) -> None:
+    images, masks = spots()
+    assert lying_of(images, masks) == []
+    lying = [facts_of_values(mask.path, TURNS[how](spot(n)[1]).copy()) for n, mask in enumerate(masks)]
+    assert lying_of(images, lying) == [(place, how) for place in range(40)]
+    assert lying_of(images[:20], lying[20:]) == []  # of other images
+
+
+def test_masks_are_not_said_to_lie_otherwise_by_their_edges_where_their_areas_lie_right() -> None:
+    images, masks = spots()
+    turned = [replace(mask, outline=mask.outline[:, ::-1]) for mask in masks]
+    outlined = [
+        replace(image, edges=np.sqrt(mask.outline * 255.0).astype(np.uint8))
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    assert lying_of(outlined, turned) == []
+    foreign = [replace(mask, sample=masks[place - 5].sample) for place, mask in enumerate(turned)]
+    assert lying_of(outlined, foreign) == [(place, "mirrored left to right") for place in range(40)]
 
 
 @pytest.mark.parametrize("together", [4, 100])
@@ -262,7 +332,7 @@ def test_fits_of_turned_masks_are_those_of_a_slow_loop(together: int, monkeypatc
 def test_roads_below_where_pictures_have_few_edges_are_not_taken_for_mirrored_ones() -> None:
     both = [road(seed) for seed in range(30)]
     images = [facts_of_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)]
-    assert turned_masks(images, [facts_of_values(Path("m.png"), mask) for _, mask in both]) == []
+    assert lying_of(images, [facts_of_values(Path("m.png"), mask) for _, mask in both]) == []
 
 
 def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_at(tmp_path: Path) -> None:

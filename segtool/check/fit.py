@@ -11,9 +11,12 @@ from typing import Literal
 
 import numpy as np
 
+from segtool.check.areas import fits_of_areas
+from segtool.check.exchange import maps_of
 from segtool.check.likeness import normed
 from segtool.data.facts import ImageFacts, MaskFacts
 from segtool.data.images import INVERSE_ORIENTATION, apply_orientation
+from segtool.data.outline import PictureMaps
 
 MIN_PAIRS = 8  # below which nothing stands out
 
@@ -37,40 +40,78 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 KEEPING_SHAPE = 3  # of these
 TOGETHER = 256  # pairs that are looked at in all ways at a time
 TURN_SURE = 4.0  # standard errors by which masks of a whole set must fit better when they are turned
+AREAS_SURE = 6.0  # the same where areas alone tell
+AREAS_CLEAR = 1.0  # deviations by which turned masks must then explain more of their images than others do, in the mean
 
 
 # ------------------------------------------------------------------------------------------------- turns
 
 
-def turned_masks(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> list[tuple[int, str]]:
+def turned_masks(
+    images: Sequence[ImageFacts], masks: Sequence[MaskFacts], classes: np.ndarray, num_classes: int
+) -> list[tuple[int, str]]:
     """Returns the places of masks and how they lie, as in `TURNS`, where the set as a whole lies so; else none.
 
     All masks must fit better when they are turned, by more than the turned masks of other images do: all roads lie at
-    the bottom, where pictures have fewer edges than at the top.
+    the bottom, where pictures have fewer edges than at the top. Their edges tell, or else the areas of their classes,
+    which turn all in one way; neither may clearly speak against the other.
+
+    Args:
+        classes: Of each mask on small maps, as of `fits_of_areas`.
     """
     usable = telling(images, masks)
     if len(usable) < MIN_PAIRS:
         return []
     images, masks = [images[place] for place in usable], [masks[place] for place in usable]
     outlines, edges = outlines_of(masks), np.stack([image.edges for image in images])
+    classes = classes[usable]
     square = [place for place, image in enumerate(images) if image.size[0] == image.size[1]]
-    ways = [("upright", lambda maps: maps), *TURNS.items()]
-    fits: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for among, some in ((range(len(usable)), ways[: KEEPING_SHAPE + 1]), (square, ways[KEEPING_SHAPE + 1 :])):
-        if len(among) >= MIN_PAIRS:
-            places = np.array(among)
-            found = fits_of_turns(outlines, edges, places, [turn for _, turn in some])
-            fits |= {how: (places, own, others) for (how, _), (own, others) in zip(some, found, strict=True)}
-    _, own, others = fits.pop("upright")
-    own_alone = own - others
-    lying: dict[int, tuple[float, str]] = {}
-    for how, (places, turned, others) in fits.items():
-        alone = turned - others - own_alone[places]
-        error = max(GRID_SPREAD, float(alone.std())) / len(alone) ** 0.5
-        if alone.mean() >= TURN_SURE * error:
-            for place, gain in zip(places.tolist(), (turned - own[places]).tolist(), strict=True):
-                lying[place] = max(lying.get(place, (-np.inf, "")), (gain, how))
-    return [(usable[place], lying[place][1]) for place in sorted(lying)]
+    ways = list(TURNS)
+    by_edges: dict[int, tuple[float, str]] = {}
+    by_areas: tuple[float, str, Sequence[int]] = (0.0, "", ())
+    for among, some in ((range(len(usable)), ways[:KEEPING_SHAPE]), (square, ways[KEEPING_SHAPE:])):
+        if len(among) < MIN_PAIRS:
+            continue
+        places = np.array(among)
+        turns = [lambda maps: maps, *(TURNS[how] for how in some)]
+        fits, others = fits_of_turns(outlines, edges, places, turns).swapaxes(0, 1)
+        few = places[:: -(-len(places) // TOGETHER)]
+        areas = _areas_of_turns(classes[few], maps_of([images[place] for place in few]), num_classes, turns)
+        for row, how in enumerate(some, 1):
+            gains, gains_of_areas = fits[row] - fits[0], areas[row] - areas[0]
+            sure = _sureness(gains - (others[row] - others[0]), GRID_SPREAD)
+            sure_of_areas, clear = _sureness(gains_of_areas), float(areas[row].mean() / max(areas[row].std(), 1e-6))
+            if sure >= TURN_SURE and sure_of_areas > -TURN_SURE:
+                for place, gain in zip(among, gains.tolist(), strict=True):
+                    by_edges[place] = max(by_edges.get(place, (-np.inf, "")), (gain, how))
+            elif sure > -TURN_SURE and sure_of_areas >= AREAS_SURE and clear >= AREAS_CLEAR:
+                by_areas = max(by_areas, (clear, how, among), key=lambda told: told[0])
+    _, how, lying = by_areas
+    found = {place: how for place, (_, how) in by_edges.items()} or dict.fromkeys(lying, how)
+    return [(usable[place], found[place]) for place in sorted(found)]
+
+
+def _sureness(gains: np.ndarray, least: float = 1e-6) -> float:
+    """Returns the standard errors by which the mean of gains lies above zero, for such a deviation at least."""
+    return float(gains.mean()) * len(gains) ** 0.5 / max(least, float(gains.std()))
+
+
+def _areas_of_turns(
+    classes: np.ndarray,
+    pictures: PictureMaps,
+    num_classes: int,
+    ways: Sequence[Callable[[np.ndarray], np.ndarray]],
+) -> np.ndarray:
+    """Returns how much more N masks, turned in W ways, explain of their images than three others do so, W N."""
+    places, count = np.arange(len(classes)), len(classes)
+    alone = []
+    for turn in ways:
+        own, *others = (
+            fits_of_areas(turn(classes[places - shift]), pictures, num_classes, own=True)
+            for shift in (0, count // 4, count // 2, 3 * count // 4)
+        )
+        alone.append(own - np.mean(others, axis=0))
+    return np.array(alone)
 
 
 def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Which masks fit which images of a set, by where the edges of both lie on small maps.
+"""Which masks fit which images of a set, by small maps: where the edges of both lie, and what the classes explain.
 
 Told is what stands out among the fits of all masks to all images. Measured on CamVid, an EM stack and photographs of
-cracks, own fits lie 4 to 7 standard deviations above those to other images.
+cracks, own fits by edges lie 4 to 7 standard deviations above those to other images. Where edges are soft, as of spots
+on skin, and in print, what the classes explain of the pictures lies 5 above them, and edges tell nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segtool.check.areas import fits_of_areas
+from segtool.check.exchange import maps_of
 from segtool.check.fit import KEEPING_SHAPE, MIN_PAIRS, TURNS, outlines_of, telling
 from segtool.check.likeness import standing_out
 from segtool.data.facts import ImageFacts, MaskFacts
@@ -21,6 +24,7 @@ from segtool.system.pools import in_threads
 
 BLOCK = 500  # most pairs, in the order of their names, that are compared with each other
 TELLING = 2.0  # deviations that the median own fit must lie above the others for fits to tell anything
+LEAST_WEIGHT = 0.5  # of what does not tell, where what does weighs as many as its fits lie above the others
 SWAP_GAIN = 4.5  # deviations that two masks win together by an exchange; right pairs of CamVid reach 0.4
 CHAIN_GAIN = 2.5  # mean gain of the masks of a chain, each of which fits the next one's image best
 LINK_GAIN = 1.0  # least gain of one of them
@@ -29,7 +33,7 @@ LOW, LOW_SHARE = 1.65, 0.25  # deviations, and share of the usual fit, up to whi
 TURN_GAIN, TURN_SURE = 0.2, 1.5  # of a mask that is turned, also in deviations; right ones gain 0.14 at most
 STRANGE_AMONG = 20  # pairs, below which one low fit among others is a chance
 STRANGE_MOST = 0.1  # of the masks
-STRANGE_GAP, GAP_SHARE = 1.0, 0.2  # deviations, and share of the usual fit, from a stranger to the least of all others
+STRANGE_GAP, GAP_SHARE = 1.0, 0.25  # deviations, and share of the usual fit, from a stranger to the least of all others
 STRANGE_EDGES = 0.5  # of the usual length of edges, below which a low fit says little
 SHIFTS = (1, -1, 2, -2, 3, -3)  # places by which all masks of a set, or of one of its folders, may be off
 CLEAR = 3.5  # deviations that a mask fits one image better than others, where no others of both fit as well
@@ -42,20 +46,26 @@ class Matches(NamedTuple):
     wrong: list[tuple[int, int]]
     """Places (i, j) of masks i that fit image j, and not image i that they are paired with."""
     own: dict[int, float]
-    """Deviations by which masks fit their own images better than others, where both have edges; none where few have."""
+    """Deviations by which masks fit their own images better than others, by edges alone where that is more; of those
+    where both have edges, and none where few have."""
     turned: dict[int, str]
     """Masks that fit their own image only when they are turned, among others that lie right, and how, as in `TURNS`."""
 
 
-def match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
+def match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], classes: np.ndarray, num_classes: int) -> Matches:
     """Returns which masks fit which images.
 
     Args:
         images: Readable, sorted by name; `masks[i]` is the mask of `images[i]`.
+        classes: Of each mask at SIDE x SIDE pixels, N SIDE SIDE; from `num_classes` on none.
     """
     ends = np.linspace(0, len(images), -(-len(images) // BLOCK) + 1).astype(int).tolist()
     blocks = [slice(*block) for block in pairwise(ends)]
-    found = list(zip(blocks, in_threads(lambda block: _match(images[block], masks[block]), blocks), strict=True))
+
+    def look(block: slice) -> Matches:
+        return _match(images[block], masks[block], classes[block], num_classes)
+
+    found = list(zip(blocks, in_threads(look, blocks), strict=True))
     return Matches(
         [(block.start + i, block.start + j) for block, matches in found for i, j in matches.wrong],
         {block.start + i: fit for block, matches in found for i, fit in matches.own.items()},
@@ -103,42 +113,75 @@ def gain_of_turn(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], place
     return float((turned - outline) @ edge)
 
 
-def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> Matches:
+def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], classes: np.ndarray, num_classes: int) -> Matches:
     places = telling(images, masks)
     if len(places) < MIN_PAIRS:
         return Matches([], {}, {})
     images, masks = [images[place] for place in places], [masks[place] for place in places]
     outlines, edges = _apart(outlines_of(masks)), _apart(np.stack([image.edges for image in images]))
-    fits = outlines @ edges.T  # of mask i to image j
-    own = np.diag(fits).copy()
-    np.fill_diagonal(fits, 0)
-    num_others = fits.size - len(fits)
-    mean = fits.sum(dtype=np.float64) / num_others
-    deviation = max((np.square(fits).sum(dtype=np.float64) / num_others - mean**2) ** 0.5, 1e-6)
-    fits -= mean
-    fits /= deviation
-    own = (own - mean) / deviation
+    by_edges, deviation = _in_deviations(outlines @ edges.T)  # of mask i to image j
+    of_areas = fits_of_areas(classes[places], maps_of(images), num_classes)
+    by_areas, _ = _in_deviations(_centered(of_areas))
+    both = _together(by_edges, by_areas)
     sizes = {size: number for number, size in enumerate({file.size for file in (*images, *masks)})}
     of_image, of_mask = (np.array([sizes[file.size] for file in files]) for files in (images, masks))
-    fits[of_mask[:, None] != of_image] = -np.inf
-    np.fill_diagonal(fits, -np.inf)
-    turned: dict[int, str] = {}
     folders = defaultdict(list)
     for place, mask in enumerate(masks):
         folders[mask.path.parent].append(place)
-    pairs = _shifts(fits, own, [np.array(among) for among in (*folders.values(), [*range(len(own))])])
-    if np.median(own) >= TELLING:
+    groups = [np.array(among) for among in (*folders.values(), [*range(len(masks))])]
+    possible = (of_mask[:, None] == of_image) | np.eye(len(masks), dtype=bool)
+    pairs: set[tuple[int, int]] = set()
+    for fits in (by_edges, both):  # what areas explain of the next frame of a video differs less than its edges do
+        pairs |= _without(pairs, _links(np.where(possible, fits, -np.inf), groups))
+    turned: dict[int, str] = {}
+    if np.median(np.diag(by_edges)) >= TELLING:
         square = np.array([image.size[0] == image.size[1] for image in images])
         turned = _turned(outlines, edges, square, least=max(TURN_GAIN, TURN_SURE * deviation))
-        pairs |= _without(pairs, _chains(fits, own))
-        pairs |= _without(pairs, _swaps(fits, own))
-    else:
-        pairs |= _without(pairs, _in_disorder(fits, own))
     return Matches(
         sorted((places[i], places[j]) for i, j in pairs),
-        dict(zip(places, own.tolist(), strict=True)),
+        dict(zip(places, np.maximum(np.diag(by_edges), np.diag(both)).tolist(), strict=True)),
         {places[i]: how for i, how in turned.items()},
     )
+
+
+def _in_deviations(fits: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns fits N N in deviations of those of masks to the images of others, and what one is."""
+    others = fits[~np.eye(len(fits), dtype=bool)]
+    deviation = max(float(others.std(dtype=np.float64)), 1e-6)
+    return (fits - others.mean(dtype=np.float64)) / deviation, deviation
+
+
+def _centered(fits: np.ndarray) -> np.ndarray:
+    """Returns fits N N without what is of the mask or of the image alone: some fit well anywhere, some have all fit."""
+    others = np.where(np.eye(len(fits), dtype=bool), np.nan, fits)
+    of_masks, of_images = np.nanmean(others, 1, keepdims=True), np.nanmean(others, 0, keepdims=True)
+    return fits - of_masks - of_images
+
+
+def _together(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns fits N N of two kinds as one, in deviations; each weighs as much as it tells of this set."""
+    both = max(LEAST_WEIGHT, _standing(one)) * one + max(LEAST_WEIGHT, _standing(other)) * other
+    return _in_deviations(both)[0]
+
+
+def _standing(fits: np.ndarray) -> float:
+    """Returns how far fits N N of masks to their images stand out, all of which may be off by some places."""
+    shifts = [shift for shift in (0, *SHIFTS) if len(fits) - abs(shift) >= MIN_PAIRS]
+    return max(float(np.median(np.diagonal(fits, shift))) for shift in shifts)
+
+
+def _links(fits: np.ndarray, groups: Sequence[np.ndarray]) -> set[tuple[int, int]]:
+    """Returns the masks that belong to other images, as `Matches.wrong`, by fits N N in deviations.
+
+    Args:
+        groups: Places of masks that may all be off by some places.
+    """
+    own, others = np.diag(fits), np.where(np.eye(len(fits), dtype=bool), -np.inf, fits)
+    pairs = _shifts(others, own, groups)
+    if np.median(own) < TELLING:
+        return pairs | _without(pairs, _in_disorder(fits))
+    pairs |= _without(pairs, _chains(others, own))
+    return pairs | _without(pairs, _swaps(others, own))
 
 
 def _turned(outlines: np.ndarray, edges: np.ndarray, square: np.ndarray, *, least: float) -> dict[int, str]:
@@ -228,11 +271,10 @@ def _shifts(fits: np.ndarray, own: np.ndarray, groups: Sequence[np.ndarray]) -> 
     return found
 
 
-def _in_disorder(fits: np.ndarray, own: np.ndarray) -> set[tuple[int, int]]:
+def _in_disorder(fits: np.ndarray) -> set[tuple[int, int]]:
     """Returns the masks that belong to other images, where of those that fit others best many clearly belong there."""
-    every = np.arange(len(own))
-    fits = fits.copy()
-    fits[every, every] = own
+    every = np.arange(len(fits))
+    fits, own = fits.copy(), np.diag(fits)
     best, claimed = fits.argmax(axis=1), fits.argmax(axis=0)
     top = fits[every, best]
     fits[every, best] = -np.inf

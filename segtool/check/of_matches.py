@@ -13,6 +13,9 @@ from segtool.check.matches import gain_of_turn, highest_low, match, strangers, t
 from segtool.check.seats import Laid, Seats, lay_over, look_closely, prefers_own
 from segtool.check.shift import way_of
 from segtool.check.survey import Pair, Survey, read_pair
+from segtool.data.facts import MaskFacts
+from segtool.data.outline import SIDE
+from segtool.data.uses import Decoder
 from segtool.system.pools import in_threads
 
 MOST_PIXELS = 40_000_000  # that are looked at closely, where an eighth of all is less
@@ -23,21 +26,20 @@ USUAL = 10  # that they are compared with
 
 @a_check
 def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
-    """SEG109, SEG111, SEG209: masks that follow the edges of another image, of none, or of theirs when it is turned.
+    """SEG109, SEG111, SEG209: masks that fit what another image shows, what none does, or theirs when it is turned.
 
     Small maps of all masks and images suspect some; these, and the masks that fit least, are then looked at closely.
     """
     upright = survey.data.exif == "apply"
     pairs = [(image, mask) for image, mask in survey.fitting_pairs if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    matches = match(images, masks)
+    classes, num_classes = _classes_of(survey, masks)
+    matches = match(images, masks, classes, num_classes)
     wrong, strange, aside = dict(matches.wrong), [], {}
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
     turned = {place: how for place, how in matches.turned.items() if images[place].orientation == 1}
-    turned |= {
-        plain[place]: how
-        for place, how in turned_masks([images[place] for place in plain], [masks[place] for place in plain])
-    }
+    as_stored = [images[place] for place in plain], [masks[place] for place in plain], classes[plain], num_classes
+    turned |= {plain[place]: how for place, how in turned_masks(*as_stored)}
     order = sorted(matches.own, key=lambda place: matches.own[place])
     if order and len(wrong) + len(turned) <= len(pairs) / 2:
         foreign = strangers(matches.own, masks)
@@ -62,6 +64,16 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
         if found:
             among = len(plain) if code == "SEG209" else len(pairs)
             yield _finding(survey, pairs, code, dict(sorted(found.items())), among)
+
+
+def _classes_of(survey: Survey, masks: Sequence[MaskFacts]) -> tuple[np.ndarray, int]:
+    """Returns the classes of masks on small maps, N SIDE SIDE, and how many there are, which stands for none."""
+    num_classes, decoder = survey.labels.num_classes, Decoder(survey.labels)
+    classes = np.full((len(masks), SIDE, SIDE), num_classes, np.int16)
+    for place, mask in enumerate(masks):
+        if (sample := decoder.sample(mask)) is not None:
+            classes[place] = sample
+    return classes, num_classes
 
 
 def _look_closely(
@@ -117,15 +129,15 @@ def _finding(survey: Survey, pairs: Sequence[Pair], code: str, found: dict[int, 
     match code:
         case "SEG109":
             told = f"{fit} another image better than {their} own: is the pairing right?"
-            example = f"{mask} follows the edges of {survey.name(pairs[how][0].path)}, not those of {image}"
+            example = f"{mask} fits {survey.name(pairs[how][0].path)}, not {image}"
             remedy = f"{look} give each mask the name of the image that it was drawn on"
         case "SEG111":
-            told = f"{fit} no edges of {their} image, as others do: of another picture?"
-            example = f"{mask} follows the edges of {image} no better than masks of other images do"
+            told = f"{fit} nothing in {their} image, as others do: of another picture?"
+            example = f"{mask} fits {image} no better than masks of other images do"
             remedy = f"{look} put the masks there that were drawn on these images"
         case "SEG209":
             told = f"{fit} {their} image only when turned: another origin?"
-            example = f"{mask}: {how}, by the edges of {image}"
+            example = f"{mask}: {how}, by what {image} shows"
             remedy = f"{look} mirror or turn the masks back"
         case _:
             told = f"{lie} beside what others outline"
