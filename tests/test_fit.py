@@ -153,6 +153,21 @@ def test_the_grid_of_the_masks_of_turned_photographs_is_found(orientation: int) 
     assert {12, 13} <= set(contrary(votes_for_upright(turned, mixed))) <= {12, 13, 14, 15}
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_the_grid_of_the_masks_of_turned_photographs_of_soft_spots_is_found_by_what_they_explain(
+    orientation: int,
+) -> None:
+    images, upright = spots(depth=100)
+    turned = [replace(image, orientation=orientation) for image in images[:20]]
+    back = {6: 8}.get(orientation, orientation)
+    stored = [facts_of_values(Path("m.png"), apply_orientation(spot(n)[1], back).copy()) for n in range(20)]
+    assert choose_grid(votes_for_upright(turned, upright[:20])) == "apply"
+    assert choose_grid(votes_for_upright(turned, stored)) == "ignore"
+    assert choose_grid(votes_for_upright(turned, upright[20:])) is None
+    many = [replace(mask, sample=np.arange(SIDE**2, dtype=np.uint16).reshape(SIDE, SIDE)) for mask in stored]
+    assert choose_grid(votes_for_upright(turned, many)) is None  # edges alone
+
+
 def test_votes_that_say_nothing_choose_no_grid() -> None:
     rng = np.random.default_rng(0)
     votes = rng.normal(0, 0.1, 1000)
@@ -260,21 +275,21 @@ def test_masks_that_all_lie_otherwise_are_told_with_how_those_of_square_pictures
     assert lying_of(wide, below) == [(place, "mirrored top to bottom") for place in range(COUNT)]
 
 
-def spot(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns skin with hairs, which have all the edges, and a spot on it that darkens softly; its mask."""
+def spot(seed: int, depth: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """Returns skin with hairs, which have all the edges, and a spot on it that darkens softly by so much; its mask."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     (y, x), (a, b) = rng.integers(16, 48, 2), rng.uniform(7, 14, 2)
     far = np.hypot((rows - y) / a, (columns - x) / b)
-    image = rng.normal(150, 4, (*SIZE, 3)) - 50 / (1 + np.exp(4 * (far[..., None] - 1)))
+    image = rng.normal(150, 4, (*SIZE, 3)) - depth / (1 + np.exp(4 * (far[..., None] - 1)))
     for _ in range(6):
         at, by = rng.integers(0, 64), rng.integers(-20, 21)
         image[np.arange(64), np.linspace(at, at + by, 64).astype(int) % 64] -= 90
     return image.clip(0, 255).astype(np.uint8), (far < rng.uniform(0.9, 1.2)).astype(np.uint8)
 
 
-def spots() -> tuple[list[ImageFacts], list[MaskFacts]]:
-    both = [spot(seed) for seed in range(40)]
+def spots(depth: int = 50) -> tuple[list[ImageFacts], list[MaskFacts]]:
+    both = [spot(seed, depth) for seed in range(40)]
     return (
         [facts_of_pixels(Path(f"{n}.png"), image) for n, (image, _) in enumerate(both)],
         [facts_of_values(Path(f"{n}.png"), mask) for n, (_, mask) in enumerate(both)],

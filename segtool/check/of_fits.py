@@ -65,7 +65,7 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
             f"{num(wrong, 'mask')} of {num(turned, 'photograph')} with an EXIF orientation "
             f"{'fits' if len(wrong) == 1 else 'fit'} the {other} picture, but data.exif is {survey.data.exif}",
             *counted(survey, [image.path for image, _ in wrong]),
-            f"{survey.name(mask.path)} follows the edges of {survey.name(image.path)} as it is "
+            f"{survey.name(mask.path)} fits {survey.name(image.path)} as it is "
             f"{'stored' if applied else 'shown by viewers'} (EXIF orientation {image.orientation})",
             f"set data.exif to {setting}"
             if all_wrong

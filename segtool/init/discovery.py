@@ -339,7 +339,7 @@ def _is_dummy(pairs: dict[str, Pairs], masks: dict[Path, MaskFacts]) -> bool:
 def _why_stored_grid(records: Sequence[Record], images: dict[Path, ImageFacts], masks: dict[Path, MaskFacts]) -> str:
     """Returns why masks were drawn on photographs as stored, not as EXIF turns them; nothing where they were not.
 
-    The sizes of those that lie on their side tell; where there are none, the edges of masks and images do.
+    The sizes of those that lie on their side tell; where there are none, what masks and images show does.
     """
     turned = [
         (images[record.image], masks[record.mask])
@@ -354,7 +354,4 @@ def _why_stored_grid(records: Sequence[Record], images: dict[Path, ImageFacts], 
     votes = votes_for_upright([image for image, _ in fitting], [mask for _, mask in fitting]) if fitting else ()
     if len(votes) == 0 or choose_grid(votes) != "ignore":
         return ""
-    return (
-        f"The outlines of the masks of {len(votes)} photographs that EXIF would turn follow the edges of what is "
-        "stored, and not of what viewers show."
-    )
+    return f"The masks of {len(votes)} photographs that EXIF would turn fit what is stored, and not what viewers show."
