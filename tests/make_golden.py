@@ -19,7 +19,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +28,7 @@ import torch
 from PIL import Image
 
 from segtool import cli
+from segtool.commands import preparation
 from segtool.config.yaml_io import dump
 from segtool.prediction import predict
 from segtool.runs import checkpoint, checkpoint_files, history
@@ -114,15 +114,11 @@ def make(directory: Path) -> None:
 @contextlib.contextmanager
 def same_arithmetic() -> Generator[None]:
     """Predicts in float32 and trains on one thread, and lets a CPU do the fp16 that a plan leaves to CUDA."""
-    arithmetic = plan.arithmetic
-
-    def allowed(settings: Any, machine: plan.Machine, operations: float, *, waits: bool) -> Any:
-        return arithmetic(settings, replace(machine, kind="cuda"), operations, waits=waits)
-
     with contextlib.ExitStack() as stack:
         for module in (predict, train):
             stack.enter_context(mock.patch.object(module, "fast_dtype", return_value=torch.float32))
-        stack.enter_context(mock.patch.object(plan, "arithmetic", allowed))
+        for module in (plan, preparation):
+            stack.enter_context(mock.patch.object(module, "check_machine"))
         yield
 
 

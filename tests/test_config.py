@@ -666,6 +666,8 @@ def test_a_resolved_config_takes_an_override_of_the_other_length(streets: Path, 
 def test_an_override_that_cannot_be_applied_says_why(override: str, said: str, streets: Path) -> None:
     (found,) = problems(streets, override)
     assert said in found
+    both = problems(streets, override, "optim.lr=0")
+    assert sorted(both) == sorted([found, "--set optim.lr: expected above 0, found 0.0"])
 
 
 def test_overrides_that_cannot_be_applied_are_told_at_once(streets: Path) -> None:
@@ -858,7 +860,7 @@ def test_the_schema_refuses_what_does_not_load(path: str, tmp_path: Path) -> Non
 
     data = load_file(written(tmp_path, EVERYTHING)).data
     for text in misfits(FIELDS[path]):
-        changed, _ = apply(data, {}, [f"{path}={text}"], defaults={})
+        changed, *_ = apply(data, {}, [f"{path}={text}"], defaults={})
         assert not accepts(schema(), changed), load(text, where=str).data
 
 
@@ -866,7 +868,7 @@ def test_the_schema_refuses_what_does_not_load(path: str, tmp_path: Path) -> Non
 def test_the_schema_has_the_ends_of_the_numbers_that_load_and_the_page_tells_them(path: str, tmp_path: Path) -> None:
     data = load_file(written(tmp_path, STREETS)).data
     for value in (-1, 0, 1, 181, 10**13):
-        changed, _ = apply(data, {}, [f"{path}={value}"], defaults={})
+        changed, *_ = apply(data, {}, [f"{path}={value}"], defaults={})
         said = ""
         try:
             parse_text(STREETS, "c.yaml", [f"{path}={value}"])

@@ -13,7 +13,7 @@ from conftest import config_of
 from segtool.config import ClassSpec, Config, Data, Train
 from segtool.errors import ConfigError
 from segtool.training import plan
-from segtool.training.plan import Machine, arithmetic, make_plan
+from segtool.training.plan import Machine, arithmetic, check_machine, make_plan
 
 PLAIN = Machine("cpu", fast_bf16=False, fast_fp16=False, threads=2, compiler="g++")
 SERVER = replace(PLAIN, fast_bf16=True)
@@ -112,13 +112,15 @@ def test_what_the_config_gives_is_kept(precision, compiled):
         assert chosen(machine, SHORT, precision=precision, compile=compiled) == (precision, compiled)
 
 
-@pytest.mark.parametrize("machine", [SERVER, APPLE])
-def test_float16_without_cuda_is_refused_with_what_to_write_instead(machine):
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_what_machine_and_processes_do_not_allow_is_refused_at_once_with_what_to_write_instead(kind):
     with pytest.raises(ConfigError) as error:
-        arithmetic(Train(precision="fp16"), machine, SHORT)
-    (problem,) = error.value.details
-    assert problem.path == "train.precision"  # type: ignore[union-attr]
-    assert f"this run is on {machine.kind}; expected auto, bf16 or fp32" in problem.message  # type: ignore[union-attr]
+        check_machine(Train(precision="fp16", batch_size=1, sync_batch_norm=True), torch.device(kind), 2)
+    assert error.value.problems == (
+        "train.batch_size: 1 image for 2 processes; expected at least one for each",
+        f"train.precision: fp16 is for CUDA, and this run is on {kind}; expected auto, bf16 or fp32",
+        "train.sync_batch_norm: needs CUDA, and these processes compute on the CPU; expected false",
+    )
 
 
 def test_float16_on_cuda_is_kept():

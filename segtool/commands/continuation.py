@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtool.commands.execution import execute, working_in
-from segtool.commands.preparation import planned, prepared, require_shares, verify_components
+from segtool.commands.preparation import planned, prepared, verify_components
 from segtool.commands.provenance import (
     continued_facts,
     differences,
@@ -56,8 +56,7 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
             run.write_config(relocate(resumed.config, resumed.path, directory))
             reporter.warn(f"{directory / CONFIG}: was gone; it is written anew from {resumed.path.name}")
         config = _config_now(session, directory, resumed)
-        require_shares(config, world.size)
-        verify_components(config)
+        verify_components(config, device, world.size)
         resumed.require_fit(outline(config.model, len(config.data.classes), config.data.channels))
         with located(config):
             records = split_records(config, directory)

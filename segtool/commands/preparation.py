@@ -25,7 +25,7 @@ from segtool.system.terminal import Reporter, counted
 from segtool.training.budget import LEFT_OVER, MOST, Budget
 from segtool.training.forecast import Times
 from segtool.training.losses import Criterion, needs_frequencies
-from segtool.training.plan import Choice, Plan, Prepared, check_share, make_plan, of_length, smallest_part
+from segtool.training.plan import Choice, Plan, Prepared, check_machine, make_plan, of_length, smallest_part
 
 Records = dict[str, list[Record]]
 # Once all is compiled, a second start takes this share of the first: 1.6 s after 161 were measured, with a U-Net on two
@@ -36,16 +36,13 @@ SOME_STEPS = 300
 NAMED = 5  # files of a finding
 
 
-def require_shares(config: Config, processes: int) -> None:
-    """Raises ConfigError where a batch has no image for each process."""
-    with located(config):
-        check_share(config.train, processes)
-
-
-def verify_components(config: Config, base: Path | None = None) -> Pretrained | None:
+def verify_components(
+    config: Config, device: torch.device, processes: int, base: Path | None = None
+) -> Pretrained | None:
     """Builds network and losses on no device, so that what does not fit is told before any data is read.
 
     Args:
+        device: That the training shall be on.
         base: Folder of the config, where training begins: the pretrained weights are looked at too, and returned.
 
     Raises:
@@ -66,6 +63,10 @@ def verify_components(config: Config, base: Path | None = None) -> Pretrained | 
     try:
         with torch.device("meta"):
             Criterion(config.loss, num_classes)
+    except ConfigError as error:
+        problems += error.details
+    try:
+        check_machine(config.train, device, processes)
     except ConfigError as error:
         problems += error.details
     if problems:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segtool.commands.continuation import continue_run, restarted
 from segtool.commands.execution import execute, follow, working_in
-from segtool.commands.preparation import budgeted, checked_records, planned, prepared, require_shares, verify_components
+from segtool.commands.preparation import budgeted, checked_records, planned, prepared, verify_components
 from segtool.commands.provenance import first_facts
 from segtool.commands.sources import (
     Session,
@@ -24,7 +24,7 @@ from segtool.commands.sources import (
     run_name,
     scaffolded,
 )
-from segtool.config import Config
+from segtool.config import Config, located
 from segtool.config.yaml_io import flow
 from segtool.errors import DivergedError, Interrupted, LostError, SegtoolError
 from segtool.runs.run_directory import Run, next_free, relocate
@@ -37,7 +37,7 @@ from segtool.system.terminal import Reporter, counted
 from segtool.training import preflight
 from segtool.training.briefing import brief, course, reasons
 from segtool.training.forecast import Forecast, describe, measure
-from segtool.training.plan import Prepared
+from segtool.training.plan import Prepared, check_machine
 
 
 def train_session(session: Session, *, dry_run: bool = False) -> float | None:
@@ -83,14 +83,16 @@ def _launch(session: Session, *, dry_run: bool) -> None:
     if (world := world_of(os.environ)).size > 1:
         problem = f"--gpus {session.gpus}: torchrun has started {world.size} processes already; leave it out"
         raise SegtoolError(problem) if world.is_main else LostError(problem)
-    if choose_device(session.device).type == "cuda":
+    device = choose_device(session.device)
+    if device.type == "cuda":
         check_gpus(session.gpus)
     there = session.config if session.resume else next_free(Path("runs"), run_name(session.config))
     directory = session.run or there
     timeout = Config().train.timeout
     if session.resume or not is_data(session.config):
         config, _ = load_any(directory if session.resume else session.config, session.overrides)
-        require_shares(config, session.gpus)
+        with located(config):
+            check_machine(config.train, device, session.gpus)
         timeout = config.train.timeout
     is_claimed = not (session.run or session.resume or dry_run)
     if is_claimed:
@@ -134,9 +136,8 @@ def _begin(session: Session, world: World, reporter: Reporter, *, dry_run: bool)
         config, base = load_text(text, session.config, session.overrides), directory
     else:
         config, base = load_any(session.config, session.overrides)
-    require_shares(config, world.size)
     relocate(config, base, directory)  # for its errors, before the data is read
-    pretrained = verify_components(config, base)
+    pretrained = verify_components(config, device, world.size, base)
     _say_reasons(session.config, text, config, reporter, dry_run=dry_run)
     records, report = checked_records(config, base, reporter)
     config, plan = planned(config, records, device, world, pretrained, budget=session.budget)

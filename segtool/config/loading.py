@@ -51,11 +51,12 @@ def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
     return _overridden(load(text, where=lambda line: f"{name}:{line}"), name, overrides)
 
 
-def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Config:
+def parse_config(raw: Mapping[str, Any], origins: Origins | None = None, known: Sequence[str] = ()) -> Config:
     """Returns the config of plain data, as `load_config` does.
 
     Raises:
-        ConfigError: with every problem of structure and between values; `origins` tells their places.
+        ConfigError: with every problem of structure and between values, whose places `origins` tells, and those that
+            are `known` before.
     """
     origins = origins or Origins()
     sections, faults = examine(Sections, raw)
@@ -66,8 +67,9 @@ def parse_config(raw: Mapping[str, Any], origins: Origins | None = None) -> Conf
     config = None if sections is None else Config(**vars(sections), origins=origins)
     if config is not None:
         found += problems(config, unread=[fault.key for fault in faults])
-    if config is None or found:
-        raise ConfigError(*(origins.locate(problem) for problem in origins.in_order(dict.fromkeys(found))))
+    if config is None or found or known:
+        ordered = origins.in_order(dict.fromkeys(found))
+        raise ConfigError(*(origins.locate(problem) for problem in ordered), *known)
     return _with_length(config)
 
 
@@ -95,8 +97,8 @@ def show(config: Config) -> list[tuple[str, Any, str]]:
 
 def _overridden(document: Document, name: str, overrides: Sequence[str]) -> Config:
     places = {at: f"{name}:{line}" for at, line in document.lines.items()}
-    data, places = apply(document.data, places, overrides, defaults=plain(Config()))
-    return parse_config(data, Origins(name, places))
+    data, places, problems = apply(document.data, places, overrides, defaults=plain(Config()))
+    return parse_config(data, Origins(name, places), problems)
 
 
 def _with_length(config: Config) -> Config:

@@ -51,8 +51,8 @@ class Origins:
 
 def apply(
     data: Mapping[str, Any], places: Mapping[str, str], overrides: Iterable[str], *, defaults: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns `data` and `places` with the overrides applied, in their order.
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Returns `data` and `places` with the overrides applied, in their order, and what is wrong with the others.
 
     A section or list that the data do not have is made; where a component or a list stands there by default, its
     default is what is changed. `train.epochs` and `train.steps` exclude each other: one that is set here takes away the
@@ -62,9 +62,6 @@ def apply(
         data: What the file says. Not changed.
         overrides: `KEY=VALUE`, where KEY is dotted with list positions as numbers, and VALUE is YAML.
         defaults: A config of defaults, as plain data.
-
-    Raises:
-        ConfigError: all overrides that cannot be applied.
     """
     settings = _Settings(copy.deepcopy(dict(data)), dict(places), defaults)
     problems: list[str] = []
@@ -73,10 +70,8 @@ def apply(
             settings.put(*_split(override))
         except ConfigError as error:
             problems += error.problems
-    if problems:
-        raise ConfigError(*problems)
     settings.exclude()
-    return settings.data, settings.places
+    return settings.data, settings.places, problems
 
 
 class _Settings:

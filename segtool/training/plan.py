@@ -22,7 +22,7 @@ from segtool.errors import ConfigError, Problem, SegtoolError
 from segtool.models.segmenter import Segmenter, check_crop, verify
 from segtool.prediction.inference import fast_dtype
 from segtool.system.distributed import ALONE, World
-from segtool.system.terminal import duration
+from segtool.system.terminal import counted, duration
 
 COMPILE_SECONDS = 60.0  # measured on two cores: 20 to 60 for a U-Net; on a GPU taken to be as long
 # What a training does in a second without compilation, as floating-point operations, a multiply-add being two. On a CPU
@@ -135,7 +135,7 @@ def make_plan(
         budget: Seconds that the training takes, whatever its steps; None: as long as its steps do.
 
     Raises:
-        ConfigError: crop or batch do not suit the network, or the precision not the device.
+        ConfigError: crop or batch do not suit the network, or the config not the device.
     """
     train = config.train
     model = verify(config.model, len(config.data.classes), config.data.channels)
@@ -143,7 +143,10 @@ def make_plan(
     if crop is None:
         crop = (max(first_size[0], model.stride), max(first_size[1], model.stride))
         choices = [Choice("augment.crop", flow(crop), "height and width of the first training image")]
-    _check_processes(train, images, device, world)
+    check_machine(train, device, world.size)
+    if images < world.size:
+        told = f"{counted(images, 'training image')} for {world.size} processes"
+        raise SegtoolError(f"{told}; start at most one for each image")
     check_crop(model, crop, smallest_part(train, world.size))
     steps = train.steps or steps_of(train.epochs or 0, images, train.batch_size)
     eval_steps = max(1, round(train.eval_every * images / train.batch_size))
@@ -199,20 +202,20 @@ def _shares(train: Train, processes: int) -> set[int]:
     return {train.batch_size // processes, -(-train.batch_size // processes)}
 
 
-def check_share(train: Train, processes: int) -> None:
-    """Raises ConfigError where not every process has an image of a batch."""
+def check_machine(train: Train, device: torch.device, processes: int) -> None:
+    """Raises ConfigError where not every process has an image of a batch, or the device lacks what they ask for."""
+    problems = []
     if train.batch_size < processes:
-        message = f"{train.batch_size} images for {processes} processes; expected at least one for each"
-        raise ConfigError(Problem("train.batch_size", message))
-
-
-def _check_processes(train: Train, images: int, device: torch.device, world: World) -> None:
-    check_share(train, world.size)
-    if images < world.size:
-        raise SegtoolError(f"{images} training images for {world.size} processes; start at most one for each image")
-    if train.sync_batch_norm and world.size > 1 and device.type != "cuda":
+        message = f"{counted(train.batch_size, 'image')} for {processes} processes; expected at least one for each"
+        problems.append(Problem("train.batch_size", message))
+    if train.precision == "fp16" and device.type != "cuda":
+        message = f"fp16 is for CUDA, and this run is on {device.type}; expected auto, bf16 or fp32"
+        problems.append(Problem("train.precision", message))
+    if train.sync_batch_norm and processes > 1 and device.type != "cuda":
         message = "needs CUDA, and these processes compute on the CPU; expected false"
-        raise ConfigError(Problem("train.sync_batch_norm", message))
+        problems.append(Problem("train.sync_batch_norm", message))
+    if problems:
+        raise ConfigError(*problems)
 
 
 def arithmetic(
@@ -223,13 +226,7 @@ def arithmetic(
     Args:
         operations: Floating-point operations of the whole training, a multiply-add being two.
         waits: Whether a GPU does a step sooner than a processor starts its layers.
-
-    Raises:
-        ConfigError: the device has no such arithmetic.
     """
-    if train.precision == "fp16" and machine.kind != "cuda":
-        message = f"fp16 is for CUDA, and this run is on {machine.kind}; expected auto, bf16 or fp32"
-        raise ConfigError(Problem("train.precision", message))
     compiled, why_compiled = _compile(train, machine, operations, waits=waits)
     precision, why = _precision(train.precision, machine, compiled=compiled)
     return (
