@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segtool.commands.endings import explain
 from segtool.commands.listing import COMPONENTS, entries
 from segtool.config import (
     Augment,
@@ -1052,6 +1053,18 @@ class TestRegistry:
     def test_what_a_component_says_of_its_options_is_a_problem_of_the_config(self) -> None:
         with pytest.raises(ConfigError, match=r"^m: expected a kernel of at least 1, found 0$"):
             build("dummy", Component("plain", {"kernel": 0}), 1, path="m")
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: …")])
+    def test_memory_that_runs_out_is_no_problem_of_the_config(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(_self: Plain) -> None:
+            raise error
+
+        monkeypatch.setattr(Plain, "__init__", fails)
+        with pytest.raises(type(error)) as caught:
+            build("dummy", Component("plain"), path="m")
+        assert explain(caught.value) == 4
 
     def test_numbers_that_are_not_finite_are_no_options(self) -> None:
         with pytest.raises(ConfigError, match=r"m\.scale: expected a number or null"):
