@@ -709,6 +709,37 @@ def test_a_resume_with_harmless_changes_goes_on_and_says_each(bench, segtool):
     assert "would continue" in said.err
 
 
+@pytest.mark.parametrize(
+    ("key", "before", "after", "told"),
+    [
+        (
+            "loss",
+            ["dice"],
+            ["dice", {"name": "dice", "weight": 0.5}],
+            "loss [dice] -> [dice, {name: dice, weight: 0.5}]",
+        ),
+        (
+            "loss",
+            ["dice", {"name": "dice", "weight": 0.5}],
+            ["dice"],
+            "loss [dice, {name: dice, weight: 0.5}] -> [dice]",
+        ),
+        ("loss", [{"name": "dice", "weight": 0.5}], [{"name": "dice", "weight": 0.25}], "loss.0.weight 0.5 -> 0.25"),
+        ("optim", {"lr": 0.1}, {"lr": 0.1, "clip": 1}, "optim.clip null -> 1"),
+    ],
+)
+def test_what_has_changed_is_told_in_the_form_that_a_config_has(make_config, key, before, after, told):
+    assert provenance.differences(make_config(**{key: before}), make_config(**{key: after})) == [told]
+
+
+def test_a_resume_with_another_batch_tells_what_becomes_of_the_epochs_and_a_dry_run_of_its_budget(bench, segtool):
+    said = segtool(
+        "train", bench.whole, "--resume", "--dry-run", "--budget=9m", "--set=train.steps=90", "--set=train.batch_size=1"
+    )
+    assert "step 6 was epoch 2.2 and counts as 0.8, as if all batches had been of 1 image;" in said.err
+    assert "from step 6 of 90, for 9 min 00 s at most; dry run" in said.err
+
+
 @pytest.mark.parametrize("key", FIXED)
 def test_a_resume_with_a_change_that_its_weights_were_not_made_for_is_refused(bench, segtool, key):
     settings = ["--set=train.steps=90", f"--set={key}={FIXED[key]}"]

@@ -30,7 +30,7 @@ from segtool.runs.checkpoint_files import MANIFEST
 from segtool.runs.run_directory import CONFIG, Run, RunDirectory, fold_runs, holds_run, relocate, resume_command, typed
 from segtool.system.devices import choose_device, place
 from segtool.system.distributed import World
-from segtool.system.terminal import Reporter
+from segtool.system.terminal import Reporter, counted, duration
 from segtool.training.budget import Budget
 from segtool.training.forecast import seconds_per_validation
 from segtool.training.optim import learning_rate
@@ -78,10 +78,13 @@ def continue_run(session: Session, world: World, reporter: Reporter, *, dry_run:
             return
         for change in changes:
             reporter.say(f"changed: {change}")
+        _say_batch(resumed, plan, reporter)
         _say_rate(resumed, config, plan, reporter)
         step = resumed.progress.step
         if dry_run:
-            reporter.say(f"would continue {directory} from step {step} of {plan.steps}; dry run: nothing was written")
+            ends = "" if session.budget is None else f", for {duration(session.budget)} at most"
+            going_on = f"would continue {directory} from step {step} of {plan.steps}{ends}"
+            reporter.say(f"{going_on}; dry run: nothing was written")
             return
         reporter.say(f"continuing {directory} from step {step} of {plan.steps}")
         work = prepared(config, plan, records, device, world)
@@ -171,6 +174,17 @@ def _is_over(
 
 def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
     """Says how the learning rate goes on, where the config or the length that changed has changed it."""
+def _say_batch(resumed: Checkpoint, plan: Plan, reporter: Reporter) -> None:
+    """Says what a changed batch makes of the epochs, as step s takes the images of the stream from s batches on."""
+    step, before = resumed.progress.step, resumed.config.train.batch_size
+    if plan.batch_size != before:
+        was, now = (step * size / plan.images for size in (before, plan.batch_size))
+        reporter.say(
+            f"epochs: step {step} was epoch {was:.1f} and counts as {now:.1f}, as if all batches had been of "
+            f"{counted(plan.batch_size, 'image')}; the order of the images goes on from there"
+        )
+
+
     step, before = resumed.progress.step, resumed.progress.steps
     looked_at = (step, (step + plan.steps) // 2, plan.steps - 1)
     first, *later = rates = [learning_rate(config.optim, at, plan.steps) for at in looked_at]

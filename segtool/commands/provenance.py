@@ -10,8 +10,9 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ import numpy
 import torch
 
 from segtool import __version__
-from segtool.config import Config, show
+from segtool.config import Config, plain
 from segtool.config.registry import filled
-from segtool.config.yaml_io import flow
+from segtool.config.yaml_io import flow, join
 from segtool.data.pairs import Record
 from segtool.errors import ConfigError, DataError, shown
 from segtool.prediction.inference import fast_dtype
@@ -74,8 +75,19 @@ def differences(before: Config, after: Config) -> list[str]:
 
 def _changed(before: Config, after: Config) -> list[tuple[str, Any, Any]]:
     """Returns each key whose value differs, with both values; null where one config lacks it."""
-    old, new = ({path: value for path, value, _ in show(config)} for config in (before, after))
-    return [(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    return list(_differing("", plain(before), plain(after)))
+
+
+def _differing(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields what differs of two plain values, as deep as both are mappings, or lists of mappings."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*was, *now]):
+            yield from _differing(join(key, name), was.get(name), now.get(name))
+    elif isinstance(was, list) and isinstance(now, list) and all(isinstance(item, dict) for item in was + now):
+        for place, (one, other) in enumerate(zip_longest(was, now)):
+            yield from _differing(join(key, str(place)), one, other)
+    elif was != now:
+        yield key, was, now
 
 
 def first_facts(work: Prepared) -> dict[str, Any]:
