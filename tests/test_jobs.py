@@ -234,7 +234,7 @@ def test_any_number_of_images_ends_and_fewer_than_processes_are_refused(config, 
     path = config(root=draw_dataset(tmp_path / "data", train=images, val=3, test=1), steps=3, batch_size=3)
     job = start(*train_with(path, tmp_path / "run"))
     assert job.end() == (0 if images > 1 else 2)
-    assert images > 1 or "1 training images for 2 processes" in job.last_line
+    assert images > 1 or "1 training image for 2 processes" in job.last_line
 
 
 def test_under_torchrun_the_error_of_the_process_that_fails_is_the_last_thing_printed(config, start, tmp_path):

@@ -111,7 +111,9 @@ def _require_run(directory: Path, device: str) -> None:
     """Raises SegtoolError where a directory is not a run that has saved something."""
     if folds := len(fold_runs(directory)):
         command = f"segtool train CONFIG --folds N --run {typed(directory)} --resume"
-        raise SegtoolError(f"{directory}: holds {folds} folds and is no run of its own; continue them with: {command}")
+        raise SegtoolError(
+            f"{directory}: holds {counted(folds, 'fold')} and is no run of its own; continue them with: {command}"
+        )
     if (directory / MANIFEST).is_file():
         run = Path(os.path.normpath(directory.absolute().parent.parent))
         raise CheckpointError(
@@ -155,8 +157,8 @@ def _is_over(
         before, now = ((train.epochs, train.steps) for train in (resumed.config.train, config.train))
         if not progress.finished or (progress.step > plan.steps and before != now):
             raise ConfigError(
-                f"{run.directory}: stands at step {progress.step}, and the length given is {plan.steps} steps; give a "
-                "longer one"
+                f"{run.directory}: stands at step {progress.step}, and the length given is "
+                f"{counted(plan.steps, 'step')}; give a longer one"
             )
         reporter.say(
             f"{run.directory}: is done at step {progress.step}; extend it with --set train.epochs=… or train.steps=…"
@@ -172,8 +174,6 @@ def _is_over(
     return False
 
 
-def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
-    """Says how the learning rate goes on, where the config or the length that changed has changed it."""
 def _say_batch(resumed: Checkpoint, plan: Plan, reporter: Reporter) -> None:
     """Says what a changed batch makes of the epochs, as step s takes the images of the stream from s batches on."""
     step, before = resumed.progress.step, resumed.config.train.batch_size
@@ -185,6 +185,8 @@ def _say_batch(resumed: Checkpoint, plan: Plan, reporter: Reporter) -> None:
         )
 
 
+def _say_rate(resumed: Checkpoint, config: Config, plan: Plan, reporter: Reporter) -> None:
+    """Says how the learning rate goes on, where the config or the length that changed has changed it."""
     step, before = resumed.progress.step, resumed.progress.steps
     looked_at = (step, (step + plan.steps) // 2, plan.steps - 1)
     first, *later = rates = [learning_rate(config.optim, at, plan.steps) for at in looked_at]
@@ -192,5 +194,5 @@ def _say_batch(resumed: Checkpoint, plan: Plan, reporter: Reporter) -> None:
         last = f" after {learning_rate(resumed.config.optim, step - 1, before):.3g} in step {step}" if step else ""
         reporter.say(
             f"learning rate: goes on at {first:.3g}{last} and ends at {later[-1]:.3g}, as if the run had been of "
-            f"{plan.steps} steps from the beginning"
+            f"{counted(plan.steps, 'step')} from the beginning"
         )

@@ -46,7 +46,7 @@ from segtool.scoring.folds import FoldScore, definition, fold_tables, to_json
 from segtool.system.disk import require_plain, write_atomically
 from segtool.system.distributed import world_of
 from segtool.system.signals import end_where_asked
-from segtool.system.terminal import Reporter, duration, percent
+from segtool.system.terminal import Reporter, counted, duration, percent
 
 SCORES = "folds.json"
 
@@ -114,9 +114,9 @@ def _directory(session: Session, count: int) -> Path:
     """Returns the directory of all folds, after checking it and the config."""
     if begun := fold_runs(session.config):
         raise SegtoolError(
-            f"{session.config}: holds {len(begun)} folds and is no config; name the one that they were begun with: "
-            f"segtool train CONFIG --folds {count} --run {typed(session.config)} --resume ({begun[0] / 'run.json'} "
-            "tells the command)"
+            f"{session.config}: holds {counted(len(begun), 'fold')} and is no config; name the one that they were "
+            f"begun with: segtool train CONFIG --folds {count} --run {typed(session.config)} --resume "
+            f"({begun[0] / 'run.json'} tells the command)"
         )
     fold = None if is_data(session.config) else load_any(session.config, session.overrides)[0].data.fold
     if fold is not None or any(override.startswith("data.fold=") for override in session.overrides):
@@ -192,8 +192,8 @@ def _share(session: Session, *, folds: int, scoring: float) -> float | None:
         return None
     if left / folds <= scoring:
         raise SegtoolError(
-            f"--budget: {left:.0f} s are left for {folds} folds, and scoring one takes {scoring:.0f} s; continue with "
-            "--resume and more time"
+            f"--budget: {left:.0f} s are left for {counted(folds, 'fold')}, and scoring one takes {scoring:.0f} s; "
+            "continue with --resume and more time"
         )
     return left / folds - scoring
 

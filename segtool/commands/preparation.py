@@ -181,8 +181,8 @@ def budgeted(work: Prepared, times: Times, seconds: float, began: float, reporte
             + (", or do not compile: --set train.compile=false" if work.config.train.compile else "")
         )
     reporter.say(
-        f"budget: {steps} steps ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s each, "
-        f"validations of {times.validation:.1f} s included; decided again by the steps of the training itself"
+        f"budget: {counted(steps, 'step')} ({steps * plan.batch_size / plan.images:.1f} epochs) at {times.step:.2f} s "
+        f"each, validations of {times.validation:.1f} s included; decided again by the steps of the training itself"
     )
     if steps < FEW_STEPS:
         minutes = math.ceil((seconds + (SOME_STEPS - steps) * times.step) / 60)

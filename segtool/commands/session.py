@@ -210,9 +210,9 @@ def _say_plan(work: Prepared, session: Session, reporter: Reporter) -> None:
     pairs = "pair" if sum(map(len, work.records.values())) == 1 else "pairs"
     why = " (no GPU is found)" if session.device == "auto" and work.device.type == "cpu" else ""
     reporter.say(f"data: {counts} {pairs}; {classes} classes; device: {work.device}{why}{together}")
-    steps = f"{plan.steps} steps of {plan.batch_size} images ({plan.epochs:.1f} epochs)"
+    steps = f"{counted(plan.steps, 'step')} of {counted(plan.batch_size, 'image')} ({plan.epochs:.1f} epochs)"
     if session.budget is not None:
-        steps = f"as many steps of {plan.batch_size} images as go into the budget"
+        steps = f"as many steps of {counted(plan.batch_size, 'image')} as go into the budget"
     at_end = session.budget is None and plan.eval_steps >= plan.steps
     validation = "validation " + ("at the end" if at_end else f"every {counted(plan.eval_steps, 'step')}")
     if not work.records.get("val"):

@@ -20,6 +20,7 @@ from segtool.runs.run_directory import (
     resume_command,
     typed,
 )
+from segtool.system.terminal import counted
 
 if TYPE_CHECKING:
     from segtool.data.facts import Progress
@@ -63,7 +64,7 @@ def load_any(path: Path, overrides: Sequence[str] = (), *, progress: Progress | 
         return load_config(path / CONFIG, overrides), path
     if folds := fold_runs(path):
         raise ConfigError(
-            f"{path}: holds {len(folds)} folds, each with a config of its own; name one: {typed(folds[0])}"
+            f"{path}: holds {counted(len(folds), 'fold')}, each with a config of its own; name one: {typed(folds[0])}"
         )
     if path.is_dir() and not is_data(path):
         raise ConfigError(

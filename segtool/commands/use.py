@@ -28,7 +28,7 @@ from segtool.system.devices import choose_device, place
 from segtool.system.distributed import World, join_world
 from segtool.system.memory import keep_freed_memory
 from segtool.system.pools import end_imports
-from segtool.system.terminal import Mute, Reporter
+from segtool.system.terminal import Mute, Reporter, counted
 
 
 def evaluate_session(
@@ -215,7 +215,7 @@ def predict_session(
         results = predict(predictor, config, mine, tile=tile, resume=resume, look=unlike.look)
         failures = sorted(world.gather_json(_predict_all(results, mine, out, world, reporter)))
         unlike.tell(world, reporter)
-        reporter.say(f"{len(jobs) - len(failures)} of {len(jobs)} masks in {out}")
+        reporter.say(f"{len(jobs) - len(failures)} of {counted(len(jobs), 'mask')} in {out}")
         if failures and world.is_main:
             raise DataError(*(problem for _, problems in failures for problem in problems))
 
@@ -236,11 +236,13 @@ def _predict_all(
             else:
                 done += 1
     except SystemExit:  # at a signal
-        reporter.say(f"{done} of {len(mine)} masks or more are in {out}, whole; --resume makes the others")
+        reporter.say(f"{done} of {counted(len(mine), 'mask')} or more are in {out}, whole; --resume makes the others")
         raise
     except DiskError as error:
         problems = [problem for _, found in failures for problem in found]
-        left = f"{done} of {len(mine)} masks are in {out}, whole; --resume makes the others when that is mended"
+        left = (
+            f"{done} of {counted(len(mine), 'mask')} are in {out}, whole; --resume makes the others when that is mended"
+        )
         raise DiskError(*problems, *error.problems, left) from error
     return failures
 

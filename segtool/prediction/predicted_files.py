@@ -20,6 +20,7 @@ from segtool.data.pairs import tell_apart
 from segtool.data.predictions import MADE_BY, OVERLAYS, is_prediction
 from segtool.errors import CheckpointError, DataError, SegtoolError, shown
 from segtool.system.disk import make_folder, remove_abandoned, write_atomically
+from segtool.system.terminal import counted
 
 MOST_COLLISIONS = 20  # that are told: a folder of images and masks of the same names may have thousands
 
@@ -195,7 +196,7 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
         for images in list(shared)[:MOST_COLLISIONS]
     ]
     if len(shared) > MOST_COLLISIONS:
-        problems.append(f"and so would the images of {len(shared) - MOST_COLLISIONS} more files")
+        problems.append(f"and so would the images of {counted(len(shared) - MOST_COLLISIONS, 'more file')}")
     sources = {os.path.realpath(job.image) for job in jobs}
     problems += [
         f"{path}: the output would replace an input image; choose another --out"

@@ -29,6 +29,7 @@ from segtool.config import Config, dump_config, load_config
 from segtool.errors import CheckpointError, ConfigError, DiskError
 from segtool.runs.checkpoint_files import FORMAT, OTHER, dump_json, json_object, verified, verified_file, with_manifest
 from segtool.system import disk
+from segtool.system.terminal import counted
 
 STEP = re.compile(r"step-([0-9]{8,18})")
 MOMENTS, COUNT = {"momentum_buffer", "exp_avg", "exp_avg_sq"}, "step"  # in an optimizer's state, by torch's names
@@ -98,7 +99,7 @@ class Checkpoint:
             if spoiled := sorted(key for key, tensor in weights.items() if not tensor.isfinite().all()):
                 raise CheckpointError(
                     f"{self.path}: {name}.safetensors has values of {spoiled[0]!r} that are not finite (of "
-                    f"{len(spoiled)} tensors in all), which segtool saves of no training; {OTHER}"
+                    f"{counted(len(spoiled), 'tensor')} in all), which segtool saves of no training; {OTHER}"
                 )
 
     def restore(self, state: TrainState) -> None:

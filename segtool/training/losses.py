@@ -22,6 +22,7 @@ from segtool.config.registry import build, register
 from segtool.data.codes import IGNORE
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import ConfigError, Problem
+from segtool.system.terminal import counted
 
 ClassWeights = Literal["median_frequency", "enet"] | tuple[float, ...] | None
 MAX_WEIGHT = 1e12  # of a class; far above any use, and sums over the pixels of a batch stay finite
@@ -264,7 +265,9 @@ def class_weight_values(
         return None
     if not isinstance(rule, str):
         if len(rule) != num_classes:
-            raise ValueError(f"class_weights has {len(rule)} numbers for {num_classes} classes; expected one per class")
+            raise ValueError(
+                f"class_weights has {counted(len(rule), 'number')} for {num_classes} classes; expected one per class"
+            )
         if min(rule) < 0 or not any(rule):
             raise ValueError(f"class_weights has {min(rule):g}; expected none below 0, and not all 0")
         return list(rule)

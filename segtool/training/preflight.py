@@ -186,7 +186,7 @@ def draw_first_batch(trial: Trial, directory: Path) -> Path:
     for image, target in list(zip(trial.crops.image, trial.crops.target, strict=True))[: num_shown(trial.plan)]:
         indices = target.numpy()
         picture = draw.panel(image.permute(1, 2, 0).numpy(), indices, labels.colors, scale=scale)
-        cells.append((f"{len(np.unique(indices[indices != IGNORE]))} classes", picture))
+        cells.append((f"classes: {len(np.unique(indices[indices != IGNORE]))}", picture))
     entries = draw.entries(trial.crops.target.numpy(), labels.colors, labels.names)
     rows = [cells[start : start + WINDOWS] for start in range(0, len(cells), WINDOWS)]
     sheet = draw.gallery("the first batch", "as training sees it, and below it with its mask", rows, classes=entries)

@@ -27,7 +27,7 @@ from segtool.system.distributed import World
 from segtool.system.memory import keep_freed_memory
 from segtool.system.shortage import shortage_told
 from segtool.system.signals import catch_signals, raised_at_signals
-from segtool.system.terminal import Reporter
+from segtool.system.terminal import Reporter, counted
 from segtool.training import training_step
 from segtool.training.budget import Budget
 from segtool.training.divergence import not_finite
@@ -235,7 +235,7 @@ def require_finite(training: Training, step: int) -> None:
     if spoiled:
         raise DivergedError(
             f"step {step}: loss and gradient were finite, but what it made of {', '.join(spoiled[:3])} is not (of "
-            f"{len(spoiled)} tensors in all); nothing of it is saved."
+            f"{counted(len(spoiled), 'tensor')} in all); nothing of it is saved."
         )
 
 
