@@ -80,3 +80,34 @@ def test_what_images_take_in_memory_is_told_by_the_bits_of_their_values(
     _, plan = planned(config, {"train": [record]}, torch.device("cpu"), ALONE)
     told = next(choice.reason for choice in plan.choices if choice.what == "train.cache")
     assert f"1 images and masks take {taken}" in told
+
+
+@pytest.mark.parametrize(
+    ("seen", "anew", "told"),
+    [
+        ([0.2, 0.3], False, "those of a run on other images; --set data.mean=null --set data.std=null decides anew"),
+        ([0.2, 0.3], True, "measured on the training images"),
+        (None, False, ""),
+        ([0.04706, 0.04706], False, ""),
+    ],
+)
+def test_mean_and_deviation_that_were_resolved_on_other_images_are_told(
+    tmp_path: Path, seen: list[float] | None, anew: bool, told: str
+) -> None:
+    write_pair(tmp_path, "train", "a", np.full((32, 32), 12, np.uint8), np.zeros((32, 32), np.uint8))
+    record = Record(tmp_path / "train/images/a.png", tmp_path / "train/masks/a.png", "a")
+    data: dict[str, Any] = {"channels": 1} if anew else {"channels": 1, "mean": [0.5], "std": [0.5]}
+    if seen is not None:
+        data["seen"] = {"mean": [seen], "std": [[0, 0]], "size": [[32, 32], [32, 32]]}
+    _, plan = planned(config_of(tmp_path, data=data), {"train": [record]}, torch.device("cpu"), ALONE)
+    assert [choice.reason for choice in plan.choices if choice.what == "data.mean and std"] == [told] * bool(told)
+
+
+@pytest.mark.parametrize(("channels", "told"), [(1, "data.channels gives 1 channel"), (3, ""), (4, "")])
+def test_a_hue_that_turns_nothing_is_told(tmp_path: Path, channels: int, told: str) -> None:
+    write_pair(tmp_path, "train", "a", np.full((32, 32, 3), 12, np.uint8), np.zeros((32, 32), np.uint8))
+    record = Record(tmp_path / "train/images/a.png", tmp_path / "train/masks/a.png", "a")
+    config = config_of(tmp_path, data={"channels": channels}, augment={"hue": 20})
+    _, plan = planned(config, {"train": [record]}, torch.device("cpu"), ALONE)
+    reasons = [choice.reason for choice in plan.choices if choice.what == "augment.hue"]
+    assert [told in reason for reason in reasons] == [True] * bool(told)

@@ -125,8 +125,11 @@ def planned(
         if pretrained is not None:
             config = replace(config, data=replace(config.data, mean=pretrained.mean, std=pretrained.std))
             reason = f"what {pretrained.name} was trained with"
+    recorded = config.data.seen
     with located(config):
         config = resolve_data(config, records["train"])
+        if recorded not in (None, config.data.seen) and (pretrained is None or config.data.mean != pretrained.mean):
+            reason = reason or "those of a run on other images; --set data.mean=null --set data.std=null decides anew"
         if reason:
             value = f"{flow(config.data.mean)} and {flow(config.data.std)}"
             choices.append(Choice("data.mean and std", value, reason))
@@ -134,6 +137,10 @@ def planned(
         config, plan = make_plan(
             config, images=images, first_size=size, value_bytes=deep, device=device, world=world, budget=budget
         )
+    if config.augment.hue and config.data.channels not in (3, 4):
+        channels = counted(config.data.channels, "channel")
+        reason = f"does nothing: it turns the colours of RGB, and data.channels gives {channels}"
+        choices.append(Choice("augment.hue", f"{config.augment.hue:g}", reason))
     given = {config.origins.of(f"train.{key}") for key in ("epochs", "steps")}
     if given == {"default"} and config.train.epochs and budget is None:
         choices.append(Choice("train.epochs", f"{config.train.epochs:g}", "neither epochs nor steps is given"))
