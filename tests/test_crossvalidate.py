@@ -145,6 +145,27 @@ def test_a_fold_to_come_that_would_not_fit_those_that_are_done_is_refused(
     assert command("train", config, "--folds=2", "--run", directory, "--resume", *QUICK, *same).code == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("optim.lr=0.5", "(optim.lr 0.001 -> 0.5)"),
+        ("train.steps=4", "(train.steps 3 -> 4)"),
+        ("loss=[dice]", " -> [dice])"),
+        ("train.workers=1", ""),
+        ("augment.crop=null", ""),
+    ],
+)
+def test_a_fold_to_come_that_would_be_trained_in_another_way_is_warned_of(
+    trained: tuple[Path, str], tmp_path: Path, change: str, told: str
+) -> None:
+    shutil.copytree(trained[0] / "fold-1", tmp_path / "fold-1")
+    asked = ("--folds=2", "--run", tmp_path, "--resume", "--dry-run", "--no-preflight", *QUICK, f"--set={change}")
+    code, _, err = command("train", trained[0].parent / "config.yaml", *asked)
+    assert (code, "fold-1: begun with another training than the folds to come" in err) == (0, bool(told)), err
+    assert told in err
+    assert "\n1 fold: about " in err
+
+
 def test_a_fold_that_was_begun_goes_on_to_the_length_that_it_was_begun_with(config, trained):
     session = crossvalidate._of_fold(Session(config), trained[0], 1, 2, None)
     assert session.resume

@@ -26,10 +26,10 @@ from segtool.commands.provenance import (
 from segtool.commands.session import train_session
 from segtool.commands.sources import Session, is_data, load_any, run_name
 from segtool.commands.use import evaluate_session
-from segtool.config import load_config, located
+from segtool.config import Config, load_config, located
 from segtool.config.yaml_io import flow
 from segtool.data.formats import split_records
-from segtool.errors import CheckpointError, ConfigError, DiskError, Interrupted, LostError, SegtoolError
+from segtool.errors import CheckpointError, ConfigError, DiskError, Interrupted, LostError, SegtoolError, few
 from segtool.runs import history
 from segtool.runs.run_directory import (
     CONFIG,
@@ -69,7 +69,7 @@ def cross_validate(session: Session, count: int, *, dry_run: bool = False) -> tu
     directory = _directory(session, count)
     left = [number for number in range(1, count + 1) if not _is_done(directory / f"fold-{number}")]
     if left:
-        _require_parts_of_one_whole(session, directory)
+        _require_parts_of_one_whole(session, directory, reporter)
     if dry_run:
         _dry_run(session, directory, count, left, reporter)
         return directory, []
@@ -137,11 +137,15 @@ def _directory(session: Session, count: int) -> Path:
     return directory
 
 
-def _require_parts_of_one_whole(session: Session, directory: Path) -> None:
-    """Raises ConfigError where the folds to come would deal other pairs, or train other networks, than those begun."""
+def _require_parts_of_one_whole(session: Session, directory: Path, reporter: Reporter) -> None:
+    """Raises ConfigError where the folds to come would deal other pairs, or train other networks, than those begun.
+
+    Warns where they would be trained in another way.
+    """
     if not (begun := fold_runs(directory)):
         return
     given, base = load_any(session.config, session.overrides)
+    trained: dict[str, list[str]] = {}  # the folds, by what has changed since
     for run in begun:
         before = load_config(run / CONFIG)
         now = resolved_like(relocate(given, base, run), before)
@@ -156,6 +160,24 @@ def _require_parts_of_one_whole(session: Session, directory: Path) -> None:
                 f"{run}: its parts were dealt of other pairs ({why}), so a later fold would validate images that this "
                 "one does too, or miss some; set it back, or begin all folds anew in another --run"
             )
+        if other := ", ".join(_other_training(before, now, budgeted=session.budget is not None)):
+            trained.setdefault(other, []).append(run.name)
+    for other, names in trained.items():
+        reporter.warn(
+            f"{few(names)}: begun with another training than the folds to come ({other}), so mean, deviation and "
+            "pooled scores will be of both; set it back, or begin all folds anew in another --run"
+        )
+
+
+def _other_training(before: Config, now: Config, *, budgeted: bool) -> list[str]:
+    """Returns what makes the training of the next fold another than that of one before, as of `differences`."""
+    free = {f"train.{key}" for key in ("workers", "cache", "timeout", "keep", "samples")}
+    # Decided by the data and the machine where the config leaves them open, and a budget makes steps of epochs.
+    free |= {f"train.{key}" for key in ("precision", "compile") if getattr(now.train, key) == "auto"}
+    free |= {"augment.crop"} if now.augment.crop is None else set()
+    free |= {"train.epochs", "train.steps"} if budgeted else set()
+    changes = differences(before, replace(now, data=before.data, limits=before.limits))
+    return [change for change in changes if change.partition(" ")[0] not in free]
 
 
 def _alone(count: int) -> None:
@@ -217,7 +239,7 @@ def _dry_run(session: Session, directory: Path, count: int, left: Sequence[int],
     share = _share(session, folds=len(left), scoring=0.0)
     seconds = train_session(_of_fold(session, directory, left[0], count, share), dry_run=True)
     if seconds is not None:
-        reporter.say(f"{len(left)} folds: about {duration(len(left) * seconds)} in all")
+        reporter.say(f"{counted(len(left), 'fold')}: about {duration(len(left) * seconds)} in all")
 
 
 @contextmanager
