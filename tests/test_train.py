@@ -982,8 +982,8 @@ class _Fixed(Scores):
     [
         ([0.5, 0.7, 0.8], 0.8, 0, 3),
         ([None, 0.5, 0.4], 0.5, 1, 2),
-        ([0.5, None, 0.5], 0.5, 2, 1),
-        ([None, None, None], None, 3, 3),
+        ([0.5, None, 0.5], 0.5, 1, 1),
+        ([None, None, None], None, 0, 3),
         ([0.0, 0.0, 0.0], 0.0, 2, 1),
     ],
 )
@@ -1014,6 +1014,12 @@ def test_patience_ends_a_run_after_so_many_validations_without_a_better_one(trai
     assert run.progress.step == 4
     assert run.final.progress.finished
     assert any("no better mean IoU in 2 validations" in line for line in run.said)
+
+
+def test_a_validation_without_a_score_takes_nobodys_patience(trainer, make_config, fake_scores):
+    fake_scores([0.5, None, 0.4, None, None, 0.4, 0.9])
+    run = trainer("run", make_config(train={"steps": 7, "eval_every": 0.375, "patience": 2}))
+    assert run.progress.step == 6
 
 
 def test_patience_counts_over_a_resume(trainer, make_config, fake_scores):

@@ -281,7 +281,7 @@ def validate(
         progress,
         score=score,
         best=score if better else progress.best,
-        stale=0 if better else progress.stale + 1,
+        stale=0 if better else progress.stale + (score is not None),
     )
     logs.validation(progress, scores, time.monotonic() - began, better=better)
     return progress
