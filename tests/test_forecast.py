@@ -95,6 +95,9 @@ def test_what_was_measured_is_of_the_size_of_what_is_saved_and_leaves_no_file(
     run = Trainer(tmp_path, monkeypatch)("run", config)
     on_disk = sum(path.stat().st_size for path in run.final.path.iterdir())
     assert found.checkpoint == pytest.approx(on_disk, rel=0.02)
+    drawn = [path.stat().st_size for path in (run.directory / "samples").iterdir()]
+    assert len(drawn) == 2
+    assert sum(drawn) <= forecast.sample_bytes(prepared(config)) == 2 * 9 * 32 * 32
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -142,7 +145,7 @@ def test_the_lines_tell_the_whole_time_from_the_start_of_the_command(make_config
     assert "70 s to begin with" in lines[0]
     assert f"about {round(60 + TIMES.total(made()))} s in all" in lines[0]
     assert "about 3.22 GB" in lines[1]
-    assert "5.2 MB a checkpoint, at most 4 at a time" in lines[2]
+    assert "5.2 MB a checkpoint, at most 4 at a time, and up to 0.0 kB of samples; " in lines[2]
 
 
 @pytest.mark.parametrize(("steps", "most"), [(1, 2), (100, 4)])
@@ -151,7 +154,7 @@ def test_preflight_and_dry_run_tell_one_number_of_checkpoints(make_config, tmp_p
     work = replace(prepared(make_config()), plan=made(steps=steps, eval_steps=100))
     told = describe(Forecast(TIMES, None, 10**6), work, prepared=0.0, directory=tmp_path)[2]
     assert f"at most {most} at a time" in told
-    assert f"at most {most} at a time" in preflight._disk(10**6, work.plan, work.config, tmp_path).found
+    assert f"at most {most} at a time" in preflight._disk(10**6, work, tmp_path).found
 
 
 def test_the_memory_that_a_dry_run_calls_free_is_that_of_the_device(make_config, tmp_path: Path, monkeypatch):

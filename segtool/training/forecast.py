@@ -14,6 +14,7 @@ import torch
 
 from segtool.config import Config
 from segtool.data.dataset import EvaluationSet, TrainingSet
+from segtool.data.images import image_size
 from segtool.data.loader import num_workers, training_batches
 from segtool.data.pairs import Record
 from segtool.data.reader import Reader
@@ -93,12 +94,12 @@ def describe(forecast: Forecast, work: Prepared, *, prepared: float, directory: 
     memory = "unknown" if forecast.memory is None else f"about {amount(forecast.memory)}"
     free = free_bytes(work.device)
     left = "how much is free is unknown" if free is None else f"{amount(free)} are free"
-    most = most_checkpoints(work.config, plan)
+    most, pictures = most_checkpoints(work.config, plan), amount(sample_bytes(work))
     return [
         f"time: {duration(prepared + times.starting)} to begin with, {times.step:.3g} s a step, {validations}"
         f"{times.saving:.2g} s a checkpoint: about {duration(prepared + times.total(plan))} in all",
         f"memory: {memory}, the most that these steps and images took, and the cache; {left}",
-        f"disk: {amount(forecast.checkpoint)} a checkpoint, at most {most} at a time; "
+        f"disk: {amount(forecast.checkpoint)} a checkpoint, at most {most} at a time, and up to {pictures} of samples; "
         f"{amount(free_disk(directory))} are free",
     ]
 
@@ -111,6 +112,14 @@ def num_validations(plan: Plan) -> int:
 def most_checkpoints(config: Config, plan: Plan) -> int:
     """Returns how many checkpoints a run holds at most: those kept, the best one, and the one that is being written."""
     return min(config.train.keep + 2, plan.steps + 1)
+
+
+def sample_bytes(work: Prepared) -> int:
+    """Returns the most that the samples of a run take, image, truth and prediction as if nothing were compressed."""
+    data, records = work.config.data, work.records.get("val", [])
+    chosen = [records[index].image for index in evenly(len(records), work.config.train.samples)]
+    sizes = [image_size(path, exif=data.exif, max_pixels=work.config.limits.max_pixels) for path in chosen]
+    return sum(3 * 3 * height * width for height, width in sizes)
 
 
 def measure(work: Prepared, reporter: Reporter, *, within: float | None = None) -> Forecast:

@@ -42,10 +42,10 @@ from segtool.system.distributed import ALONE
 from segtool.system.memory import keep_freed_memory
 from segtool.system.terminal import Mute, Reporter, amount, counted, percent
 from segtool.training import train
-from segtool.training.forecast import most_checkpoints
+from segtool.training.forecast import most_checkpoints, sample_bytes
 from segtool.training.memory import lighter, training_memory
 from segtool.training.optim import learning_rate
-from segtool.training.plan import Plan, Prepared, largest_part
+from segtool.training.plan import Prepared, largest_part
 from segtool.training.rehearsal import gradients_arrive, learns, losses_hold, rehearse, stands_alone, starts_unsure
 from segtool.training.trial import SHOWN, WINDOWS, Trial, Verdict, make_trial, num_shown
 
@@ -221,7 +221,7 @@ def validates(trial: Trial, records: Sequence[Record]) -> Verdict:
 
 
 def suffice(work: Prepared, directory: Path) -> list[Verdict]:
-    """Whether memory holds what a training step takes, and the run's disk its checkpoints; counted, not measured."""
+    """Whether memory holds what a training step takes, and the disk what the run saves; counted, not measured."""
     config, plan, world, device = work.config, work.plan, work.world, work.device
     part = largest_part(config.train, world.size)
     model = verify(config.model, len(config.data.classes), config.data.channels).train()
@@ -239,7 +239,7 @@ def suffice(work: Prepared, directory: Path) -> list[Verdict]:
         found = lighter(config, model, plan.crop, room * part) if room > 0 else None
         return f"try --set {found[0]}: {found[1]}" if found else "take a network of fewer channels"
 
-    return [_memory((grows + stays + besides) * processes, device, advice), _disk(each, plan, config, directory)]
+    return [_memory((grows + stays + besides) * processes, device, advice), _disk(each, work, directory)]
 
 
 def _memory(needed: int, device: torch.device, advice: Callable[[int], str]) -> Verdict:
@@ -254,17 +254,19 @@ def _memory(needed: int, device: torch.device, advice: Callable[[int], str]) -> 
     return Verdict("memory", f"{told}: {advice(free)}", grade, ShortageError)
 
 
-def _disk(each: int, plan: Plan, config: Config, directory: Path) -> Verdict:
-    most = most_checkpoints(config, plan)
-    free = free_disk(directory)
-    told = f"{amount(each)} a checkpoint, at most {most} at a time; {amount(free)} are free"
-    if free >= most * each:
+def _disk(each: int, work: Prepared, directory: Path) -> Verdict:
+    config, pictures = work.config, sample_bytes(work)
+    most = most_checkpoints(config, work.plan)
+    free, needed = free_disk(directory), most * each + pictures
+    told = f"{amount(each)} a checkpoint, at most {most} at a time, and up to {amount(pictures)} of samples"
+    told += f"; {amount(free)} are free"
+    if free >= needed:
         return Verdict("disk", told)
     if free < each:
         remedy = "not one can be saved; free some, or choose a --run on another disk"
         return Verdict("disk", f"{told}: {remedy}", "fault", DiskError)
     fewer = ", or set train.keep=1" if config.train.keep > 1 else ""
-    return Verdict("disk", f"{told}: free {amount(most * each - free)} more{fewer}", "doubt")
+    return Verdict("disk", f"{told}: free {amount(needed - free)} more{fewer}", "doubt")
 
 
 def checkpoint_holds(trial: Trial, run: RunDirectory) -> Verdict:
