@@ -246,6 +246,10 @@ def test_a_clip_that_is_set_is_not_set_again_and_fp16_is_told_how_to_do_without(
         log.flushed_where_it_diverges(config),
     ):
         raise DivergedError("")
+    config = make_config(optim={"lr": 0.01, "weight_decay": 300})
+    decay = r"less weight decay, of which a step now takes 3 of each weight: .* --set optim\.weight_decay=0\.01$"
+    with pytest.raises(DivergedError, match=decay), log.flushed_where_it_diverges(config):
+        raise DivergedError("")
 
 
 # --- the step is not made, and nothing of it saved

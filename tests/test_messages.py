@@ -35,7 +35,7 @@ READ = {
     "--resume makes the others when that is mended": "follows the disk's own message",
     "loss and gradient were finite, but what it made of": "the learning rate to try is added where it is told",
     "the step was not made": "as above",
-    "meets the same batches again; with another learning rate: ": "a command to run",
+    "meets the same batches again; with ": "a command to run",
     "problems, of which these are the first": "the heading of problems",
     "out of memory ": "explained by who was at work",
 }

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from segtool.config import Config
+from segtool.config import Config, Optim
 from segtool.data.dataset import Sample
 from segtool.data.statistics import ClassFrequencies
 from segtool.errors import DivergedError
@@ -108,12 +108,9 @@ class Logs:
             self.flush()
             saved = checkpoint.committed(self.run.checkpoints)[-1]
             resume = self.run.resume_command
-            clip = " --set optim.clip=1" if config.optim.clip is None else ""
-            rate = min(config.optim.lr / 2, HIGH_RATE)
-            fp32 = " --set train.precision=fp32" if config.train.precision == "fp16" else ""
             raise DivergedError(
                 f"{error}\nThe last checkpoint, {saved.name}, is intact. {resume} meets the same batches again; with "
-                f"another learning rate: {resume} --set optim.lr={rate:g}{clip}{fp32}"
+                f"{_remedy(config, resume)}"
             ) from error
 
     def _note(self, progress: Progress, loss: float, norm: float, rate: float) -> None:
@@ -190,6 +187,19 @@ class Logs:
         if step == first:
             return ""
         return f"  {duration((time.monotonic() - since) / (step - first) * (self.plan.steps - step))} left"
+
+
+def _remedy(config: Config, resume: str) -> str:
+    """Returns what to change after a divergence, and the command that goes on with it."""
+    optim = config.optim
+    if optim.weight_decay > 1 and optim.lr * optim.weight_decay >= 1:  # a step turns the signs of weights
+        return (
+            f"less weight decay, of which a step now takes {optim.lr * optim.weight_decay:g} of each weight: {resume} "
+            f"--set optim.weight_decay={Optim().weight_decay:g}"
+        )
+    clip = " --set optim.clip=1" if optim.clip is None else ""
+    fp32 = " --set train.precision=fp32" if config.train.precision == "fp16" else ""
+    return f"another learning rate: {resume} --set optim.lr={min(optim.lr / 2, HIGH_RATE):g}{clip}{fp32}"
 
 
 def _number(value: float) -> float | None:
