@@ -130,13 +130,15 @@ def _match(images: Sequence[ImageFacts], masks: Sequence[MaskFacts], classes: np
         folders[mask.path.parent].append(place)
     groups = [np.array(among) for among in (*folders.values(), [*range(len(masks))])]
     possible = (of_mask[:, None] == of_image) | np.eye(len(masks), dtype=bool)
-    pairs: set[tuple[int, int]] = set()
-    for fits in (by_edges, both):  # what areas explain of the next frame of a video differs less than its edges do
-        pairs |= _without(pairs, _links(np.where(possible, fits, -np.inf), groups))
+    by_edges, both = (np.where(possible, fits, -np.inf) for fits in (by_edges, both))
+    pairs = _links(by_edges, groups)  # first: edges differ more from those of the next frame of a video than areas do
+    pairs |= _without(pairs, _links(both, groups))
     turned: dict[int, str] = {}
     if np.median(np.diag(by_edges)) >= TELLING:
         square = np.array([image.size[0] == image.size[1] for image in images])
         turned = _turned(outlines, edges, square, least=max(TURN_GAIN, TURN_SURE * deviation))
+    else:
+        pairs |= _without(pairs, _in_disorder(by_edges))
     return Matches(
         sorted((places[i], places[j]) for i, j in pairs),
         dict(zip(places, np.maximum(np.diag(by_edges), np.diag(both)).tolist(), strict=True)),
@@ -171,17 +173,17 @@ def _standing(fits: np.ndarray) -> float:
 
 
 def _links(fits: np.ndarray, groups: Sequence[np.ndarray]) -> set[tuple[int, int]]:
-    """Returns the masks that belong to other images, as `Matches.wrong`, by fits N N in deviations.
+    """Returns the masks that are exchanged or moved on, as `Matches.wrong`, by fits N N in deviations.
 
     Args:
         groups: Places of masks that may all be off by some places.
     """
     own, others = np.diag(fits), np.where(np.eye(len(fits), dtype=bool), -np.inf, fits)
     pairs = _shifts(others, own, groups)
-    if np.median(own) < TELLING:
-        return pairs | _without(pairs, _in_disorder(fits))
-    pairs |= _without(pairs, _chains(others, own))
-    return pairs | _without(pairs, _swaps(others, own))
+    if np.median(own) >= TELLING:
+        pairs |= _without(pairs, _chains(others, own))
+        pairs |= _without(pairs, _swaps(others, own))
+    return pairs
 
 
 def _turned(outlines: np.ndarray, edges: np.ndarray, square: np.ndarray, *, least: float) -> dict[int, str]:
