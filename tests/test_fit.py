@@ -361,6 +361,22 @@ def test_shifted_masks_are_found_beside_an_image_that_is_too_small_to_be_looked_
     }
 
 
+def test_the_border_of_what_is_ignored_is_no_edge_of_a_mask_that_holds_one_class(tmp_path: Path) -> None:
+    for number in range(24):
+        image, mask = drawn(number)
+        if number in {4, 9, 17}:
+            mask = np.where(np.arange(SIZE[0])[:, None] < 30, 255, 0).repeat(SIZE[1], 1).astype(np.uint8)
+        write_pair(tmp_path, "train", f"p{number:02}", image, mask)
+    config = config_of(tmp_path, data={"val": None, "test": None, "ignore": [255]})
+    assert not {finding.code for finding in check(config, tmp_path)} & {
+        "SEG109",
+        "SEG111",
+        "SEG209",
+        "SEG210",
+        "SEG309",
+    }
+
+
 @pytest.mark.parametrize("grown", [3, -3], ids=["around", "within"])
 def test_masks_drawn_loosely_around_or_within_what_they_outline_are_not_shifted(grown: int) -> None:
     every = range(-abs(grown), abs(grown) + 1)

@@ -88,7 +88,11 @@ def orientation_right(survey: Survey) -> Iterator[Finding]:
 def masks_not_shifted(survey: Survey) -> Iterator[Finding]:
     """SEG210: masks that all lie some pixels beside what they outline, as some pairs read again tell."""
     chosen, pixels = [], 0
-    pairs = [(image, mask) for image, mask in survey.fitting_pairs if mask.outline.any() and image.channels in (1, 3)]
+    pairs = [
+        (image, mask)
+        for image, mask in survey.fitting_pairs
+        if mask.outline.any() and image.channels in (1, 3) and not survey.holds_one_class(mask.path)
+    ]
     for image, mask in pairs[:: max(1, len(pairs) // LAID_OVER)][:LAID_OVER]:
         if min(image.size) < 4 * REACH:
             continue
@@ -125,7 +129,7 @@ def masks_not_copied(survey: Survey) -> Iterator[Finding]:
     pairs = survey.fitting_pairs
     known: dict[str, dict[str, int]] = defaultdict(dict)
     for place, (image, mask) in enumerate(pairs):
-        if mask.outline.any() and not image.plain:
+        if mask.outline.any() and not image.plain and not survey.holds_one_class(mask.path):
             known[mask.digest].setdefault(image.digest, place)
     shared = [list(places.values()) for places in known.values() if len(places) > 1]
     if not shared:

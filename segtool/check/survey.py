@@ -111,6 +111,11 @@ class Survey:
         """Those of one size."""
         return [(image, mask) for image, mask in self.readable_pairs if image.size == mask.size]
 
+    def holds_one_class(self, mask: Path) -> bool:
+        """Whether a mask holds nothing but one class and what is ignored: its edges are no edges of what it shows."""
+        use = self.uses[mask]
+        return not use.error and not use.unknown and int(np.count_nonzero(use.pixels)) < 2
+
     def uses_of(self, split: str) -> Iterator[Use]:
         """Yields what each mask of a split means, of those that can be read."""
         for record in self.records.get(split, ()):
