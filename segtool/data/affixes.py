@@ -15,7 +15,7 @@ from segtool.config import Pairing
 from segtool.data.files import stem_of
 from segtool.data.flatness import are_flat
 from segtool.data.pairs import image_key, mask_key, strip, tell_apart
-from segtool.data.words import FIRST, mask_rank, roles_in
+from segtool.data.words import FIRST, INFRARED, mask_rank, roles_in, words_of
 
 NEARLY = 0.9
 """What pairs this share of what the best does is as good, and the words decide."""
@@ -138,20 +138,27 @@ def _count_sample(images: Sequence[str], masks: set[str], pairing: Pairing) -> i
     return count
 
 
-def _best(candidates: Iterable[Pairing], counts: Mapping[Pairing, int]) -> tuple[Pairing, int]:
+def _best(candidates: Collection[Pairing], counts: Mapping[Pairing, int]) -> tuple[Pairing, int]:
     """Returns the pairing that makes the most pairs; of those that make nearly as many, the one whose words fit."""
 
     def rank(pairing: Pairing) -> tuple[object, ...]:
         values = [[-ord(letter) for letter in affix] for affix in _affixes_of(pairing)]  # the first of two by name
-        shown = mask_rank(f"{pairing.image_prefix} {pairing.image_suffix}") < 0  # `_color` beside `_label` and images
+        affix = _of_image(pairing)
+        shown = "vis" not in words_of(affix) if by_light else mask_rank(affix) < 0  # `_color` beside `_label`
         rank = mask_rank(f"{pairing.mask_prefix} {pairing.mask_suffix}")
         kind = -1 if rank < 0 else int(rank == FIRST)  # second observers and colours last, train ids before ids
         return kind, _words_fit(pairing), not shown, counts[pairing], -length_of(pairing), values
 
-    known = list(candidates)
-    most = max(counts[pairing] for pairing in known)
-    best = max((pairing for pairing in known if counts[pairing] >= NEARLY * most), key=rank)
+    most = max(counts[pairing] for pairing in candidates)
+    known = [pairing for pairing in candidates if counts[pairing] >= NEARLY * most]
+    words = {word for pairing in known for word in words_of(_of_image(pairing))}
+    by_light = "vis" in words and not words.isdisjoint(INFRARED)  # `_vis` beside `_nir` is the photograph
+    best = max(known, key=rank)
     return best, counts[best]
+
+
+def _of_image(pairing: Pairing) -> str:
+    return f"{pairing.image_prefix} {pairing.image_suffix}"
 
 
 def _words_fit(pairing: Pairing) -> int:

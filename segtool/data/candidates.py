@@ -14,12 +14,9 @@ from segtool.data.facts import MaskFacts, look_at_images
 from segtool.data.files import JPEG_SUFFIXES
 from segtool.data.flatness import hold_areas, sample_of
 from segtool.data.folders import Place, Tree, parent_of, share, within
-from segtool.data.words import is_for_people, says_observer
+from segtool.data.words import INFRARED, is_for_people, says_observer
 
 MOST_CLASSES = 32  # values above are grey levels, or numbers of objects
-
-INFRARED = ("ir", "infrared", "thermal")
-"""Folders beside which `vis` holds visible light; elsewhere it holds what is for people."""
 
 
 class Candidates:

@@ -31,6 +31,8 @@ _OTHERS = {
     "instanceids panoptic confidence object objects human edge edges boundary boundaries contour contours eroded "
     "second nd depth fov tra track tracks inv save",
 }
+INFRARED = ("ir", "nir", "infrared", "thermal")
+"""Words beside which `vis` tells visible light; elsewhere it tells what is for people."""
 CAMERA = ("color", "colour")
 """Words for masks in colours that beside depth and masks tell the pictures."""
 _ALONE = ("alpha", "pha")  # and single letters: beside other words they name something else

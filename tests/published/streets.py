@@ -206,6 +206,20 @@ def idd_lite(root: Path) -> None:
                 save(path, rim(mask, 255))
 
 
+@published({"train": 12, "val": 5}, "index", range(6), images="_vis", masks="_labelids")
+def goose(root: Path) -> None:
+    """GOOSE: `_windshield_vis` beside `_windshield_nir`, and three kinds of masks beside each other."""
+    for part, num in (("train", 12), ("val", 5)):
+        for index, (image, mask) in enumerate(pairs(street, num, seed=961 + num)):
+            drive = f"2022-0{7 + index % 2}-{num}_flight"
+            frame = f"{part}/{drive}/{drive}__{index:04d}_{1658494234334310308 + 997 * index}"
+            save(root / f"images/{frame}_windshield_vis.png", image)
+            save(root / f"images/{frame}_windshield_nir.png", image[..., 0])
+            save(root / f"labels/{frame}_labelids.png", mask)
+            save(root / f"labels/{frame}_instanceids.png", (mask == 3) * mask)
+            save(root / f"labels/{frame}_color.png", colored(mask, VOC_COLORS))
+
+
 @published({"train": 16, "val": 6}, "index", range(4), ignore=[255], masks="SegmentationClassAug/")
 def voc_augmented(root: Path) -> None:
     """VOC with SBD's masks: `train_aug.txt` names pairs by paths that begin at /, fewer masks and lists beside."""
