@@ -51,8 +51,15 @@ def disc(radius: int, size: tuple[int, int] = (64, 64)) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- instances
 
 
+def grids() -> list[np.ndarray]:
+    """Returns 6 masks of numbers 1 to 40 that stand apart, in each of another size."""
+    cells = [np.pad(np.ones((4 + i, 8), np.int64), ((2, 6 - i), (2, 2))) for i in range(6)]
+    return [np.kron(np.arange(1, 41).reshape(5, 8), cell) for cell in cells]
+
+
 @pytest.mark.parametrize(
-    "kind", ["lone ids", "many ids", "counted from 1", "with a border of 255", "with a border of 255 in 16 bits"]
+    "kind",
+    ["lone ids", "many ids", "counted from 1", "with a border of 255", "with a border of 255 in 16 bits", "hidden ids"],
 )
 def test_instance_ids_become_background_and_object_with_a_loud_comment(tmp_path: Path, kind: str) -> None:
     masks = [regions(i, list(range(12 + i)), (64, 96)) for i in range(6)]
@@ -60,6 +67,8 @@ def test_instance_ids_become_background_and_object_with_a_loud_comment(tmp_path:
         masks = [np.kron(np.arange(100).reshape(10, 10) * 7, np.ones((4, 4), np.int64)) for _ in range(2)]
     if kind == "counted from 1":  # of many masks with few objects each
         masks = [regions(i, list(range(1 + (5 * i + 3) % 8))) for i in range(24)]
+    if kind == "hidden ids":  # behind others that were numbered later, in most masks
+        masks = [np.where((grid <= 12 + 4 * i) & (grid != 4 + i), grid, 0) for i, grid in enumerate(grids())]
     if kind.startswith("with a border of 255"):
         for mask in masks:
             mask[40:44, 50:60] = 255
@@ -74,6 +83,11 @@ def test_instance_ids_become_background_and_object_with_a_loud_comment(tmp_path:
     expected = np.where(masks[1] == 255, 255, masks[1] > 0)
     assert np.array_equal(labels.read(root / "masks/p1.png", max_pixels=10**8), expected)
     assert set(np.unique(np.asarray(labels.encode(np.array([[0, 1]], np.uint8)))).tolist()) == {0, 1}
+
+
+def test_numbered_teeth_some_of_which_are_lost_are_classes(tmp_path: Path) -> None:
+    masks = [np.where((grid <= 32 - i) & (grid != 4 + i), grid, 0) for i, grid in enumerate(grids())]
+    assert len(init(make_set(tmp_path / "set", masks)).data.classes) == 33
 
 
 def test_classes_that_leave_gaps_in_some_masks_are_no_instance_ids(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ FEWEST = 16  # numbers; as many may be classes
 SAMPLE = 40
 SINGLE = 0.5  # share of the numbers in each mask that are one region without bays; of classes hardly any
 WIDE_SINGLE = 0.2  # the same in 16 bits, which are mostly used for ids
+COUNTED = 0.9  # share of 1, 2, 3, … up to the highest number of each mask that it holds, where objects were counted
 ALIKE = 0.8  # share of the numbers that have one size wherever they are whole
 _ONE_CLASS = "every number above 0 counts as the one class `object`, and objects that touch become one area"
 
@@ -107,11 +108,14 @@ def _evidence(masks: Sequence[MaskFacts], void: Sequence[int], unit: int = 1) ->
     if num > MAX_CLASSES and wide:
         return what
     others = [0, *void]
-    if _counts_up([[value for value in mask.values.tolist() if value not in others] for mask in masks]):
+    held = [[value for value in mask.values.tolist() if value not in others] for mask in masks]
+    if _counts_up(held):
         return f"{what}; each mask holds 1, 2, 3, … without a gap, up to another number"
     if num <= FEWEST or np.median(totals.solidity[counted]) < SOFT:  # the values of soft edges form no areas
         return None
     single, alike = _shape_of_numbers(masks, others, unit)
+    if single >= SINGLE and _nearly_counts_up(held):
+        return f"{what}; each mask holds most of 1, 2, 3, … up to another number, and most are one region of it"
     if num > MANY_VALUES and wide and single >= WIDE_SINGLE:
         return what
     if single >= SINGLE and alike >= ALIKE:
@@ -167,3 +171,13 @@ def _counts_up(held: Sequence[list[int]]) -> bool:
         return tops[0] > MANY_VALUES
     distinct = len(set(tops))
     return (max(tops) >= 10 and distinct >= len(tops) / 2) or (len(tops) >= 6 and max(tops) >= 6 and distinct >= 4)
+
+
+def _nearly_counts_up(held: Sequence[list[int]]) -> bool:
+    """Whether masks hold nearly all of 1..n, n differing much: of the objects counted some are hidden by others.
+
+    Numbered teeth are mostly there too, but always up to about the same number.
+    """
+    tops = [max(ids) for ids in held if ids]
+    differ = len(set(tops)) >= len(tops) / 2 and max(tops) >= 2 * min(tops)
+    return differ and sum(map(len, held)) >= COUNTED * sum(tops)
