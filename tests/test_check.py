@@ -505,7 +505,7 @@ def test_classes_that_never_occur_are_told_for_each_split(tmp_path: Path) -> Non
     assert {findings["SEG401"].severity, findings["SEG402"].severity} == {"warning"}
 
 
-def test_a_class_that_one_mask_alone_has_is_told_with_the_file(tmp_path: Path) -> None:
+def test_a_class_that_few_masks_alone_have_is_told_with_their_files(tmp_path: Path) -> None:
     config = make(tmp_path / "set")
     config = replace(config, data=replace(config.data, classes=(*CLASSES, ClassSpec("slip", (3,)))))
     edit(tmp_path / "set/train/masks/train_4.png", lambda mask: mask[:1, :3].fill(3))
@@ -514,6 +514,13 @@ def test_a_class_that_one_mask_alone_has_is_told_with_the_file(tmp_path: Path) -
     for finding in findings:
         assert finding.files == ("train/masks/train_4.png",)
         assert "all that there are in train/masks/train_4.png" in finding.example
+    many = make(tmp_path / "many", train=18)
+    many = replace(many, data=replace(many.data, classes=config.data.classes))
+    for stem in ("train_4", "train_7"):
+        edit(tmp_path / f"many/train/masks/{stem}.png", lambda mask: mask[:1, :3].fill(3))
+    told = next(finding for finding in check(many, tmp_path) if finding.code == "SEG402")
+    assert told.files == ("train/masks/train_4.png", "train/masks/train_7.png")
+    assert "all that there are in train/masks/train_4.png and 1 other" in told.example
     few = make(tmp_path / "few", train=3, val=1, test=0)
     few = replace(few, data=replace(few.data, test=None, classes=config.data.classes))
     edit(tmp_path / "few/train/masks/train_1.png", lambda mask: mask[:1, :3].fill(3))

@@ -30,6 +30,7 @@ RARE_SHARE = 1e-3
 MOST_NAMED = 8  # classes of a finding
 NUMBERED = 3  # names that differ in their digits alone, from which on they are numbers
 AGAIN = 0.5  # share of a split's numbers that another has too where numbering starts again
+HELD_BY_FEW = 0.1  # share of the masks that alone hold a class, which may be a slip there
 SCARCE = 3  # images with a class, below which no split by chance can be blamed
 APART = 0.75  # greatest distance of two cumulative distributions (Kolmogorov, Smirnov)
 APART_SURE = 1.8  # of it, times the root of n m / (n + m): one in a thousand by chance
@@ -82,11 +83,15 @@ def _absent(
 
 
 def _holders(survey: Survey, classes: list[int]) -> tuple[tuple[str, ...], str]:
-    """Returns the masks that alone hold one of these classes, which may be a slip, and a clause of the first class."""
+    """Returns the few masks that alone hold one of these classes, as slips do, and a clause of the first class."""
+    most = max(1, round(len(survey.uses) * HELD_BY_FEW)) if len(survey.uses) >= SLIP_MASKS else 0
     holders = {index: [path for path, use in survey.uses.items() if use.pixels[index]] for index in classes}
-    single = {index: paths[0] for index, paths in holders.items() if len(paths) == 1 and len(survey.uses) >= SLIP_MASKS}
-    alone = f", and all that there are in {survey.name(single[classes[0]])}" if classes[0] in single else ""
-    return few_names(survey, list(dict.fromkeys(single.values()))), alone
+    few = {index: paths for index, paths in holders.items() if len(paths) <= most}
+    alone = ""
+    if paths := few.get(classes[0]):
+        others = f" and {num(paths[1:], 'other')}" if paths[1:] else ""
+        alone = f", and all that there are in {survey.name(paths[0])}{others}"
+    return few_names(survey, list(dict.fromkeys(path for paths in few.values() for path in paths))), alone
 
 
 @a_check
