@@ -406,7 +406,7 @@ def test_names_by_colour_reach_rgb_and_palette_masks(tmp_path: Path) -> None:
         assert [names[key] for key in keys] == ["background", "cat", "dog"]
 
 
-@pytest.mark.parametrize("void", ["Void", "_ignore_", "no-data", "outside_roi"])
+@pytest.mark.parametrize("void", ["Void", "_ignore_", "no-data", "outside_roi", "unknown"])
 def test_a_class_named_void_is_ignored(tmp_path: Path, void: str) -> None:
     root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
     (root / "codes.txt").write_text(f"Sky\nRoad\n{void}\n")
@@ -414,6 +414,14 @@ def test_a_class_named_void_is_ignored(tmp_path: Path, void: str) -> None:
     assert [spec.name for spec in config.data.classes] == ["Sky", "Road"]
     assert config.data.ignore == (2,)
     assert problems(config, root) == []
+
+
+def test_a_class_named_void_that_is_most_of_the_pixels_may_be_a_background(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [regions(i, [0, 1, 2]) for i in range(8)])
+    (root / "codes.txt").write_text("void\ncat\ndog\n")
+    assert init(root).data.ignore == (0,)
+    told = " ".join(line.strip(" #") for line in (tmp_path / "config.yaml").read_text().splitlines())
+    assert "LOOK: it is most of the pixels; where it is what lies behind the objects, make it a class" in told
 
 
 def test_names_that_yaml_would_misread_come_through(tmp_path: Path) -> None:

@@ -198,6 +198,8 @@ def _named(guess: Guess, names: dict[int, str], file: NamesFile) -> Meaning:
     absent = len(file.by_order or file.by_color or file.by_value) - len(names)
     more = f" {absent} more names in it occur in no mask and are left out." if absent > 0 else ""
     why = f"{', '.join(names[code] for code in void)}: a class of that name is what nobody labelled" if void else ""
+    if guess.totals.share(void) >= MOSTLY_VOID:
+        why += ". LOOK: it is most of the pixels; where it is what lies behind the objects, make it a class"
     strays = [code for code in _strays(guess) if code not in names]
     if strays:
         texts = ", ".join(str(guess.text(code)) for code in strays)

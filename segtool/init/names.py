@@ -28,6 +28,7 @@ _TELLING = re.compile(
     r"[ck]las|label|name|categor|code|object|legend|colou?r|palette|meta|ontology|dataset|data\.ya?ml"
 )
 _VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "dontcare", "nodata", "outsideroi"}
+_VOID_NAMES |= {"unknown", "undefined", "unclassified"}
 _NAME_KEYS = ("name", "title", "label", "classTitle", "class", "class_name", "category", "readable")
 _COLOR_KEYS = ("color", "colour", "color_rgb", "rgb", "hex", "hexcolor")
 _OTHER_KEYS = ("channel_names", "modality")
