@@ -48,6 +48,15 @@ def test_lists_beside_or_below_divide_the_folders(tmp_path: Path, folder: str, l
     assert numbers(config, root) == {"train": 7, "val": 3, "test": 2}
 
 
+def test_pairs_that_no_list_names_are_told_of(tmp_path: Path) -> None:
+    root = simple_set(tmp_path / "set")
+    (root / "train.txt").write_text("".join(f"p{i}\n" for i in range(7)))
+    (root / "val.txt").write_text("p7\np8\n")
+    assert discover(root).notes == ("3 pairs that the lists do not name, such as p10, are not used",)
+    (root / "val.txt").write_text("".join(f"p{i}\n" for i in range(7, 12)))
+    assert discover(root).notes == ()
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("one_file", [False, True])
 def test_lists_in_json_divide_the_folders_and_name_no_classes(tmp_path: Path, pairs: bool, one_file: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from segtool.check.findings import num
 from segtool.check.fit import choose_grid, votes_for_upright
 from segtool.config import Data, Folders, Limits, Pairing
 from segtool.data.affixes import NEARLY
@@ -225,6 +226,8 @@ def _of_folders(root: Path, layout: Layout) -> _Way:
         data = _divided(data, found)
         if not found and "test" not in parts:
             notes = (*notes, *_undivided(train))
+        if data.train.list:
+            notes = (*notes, *_in_no_list(root, data, train))
     return _Way(data, notes, masks)
 
 
@@ -235,6 +238,16 @@ def _pooled(train: Pairs) -> list[str]:
     if not 1 < few <= FEW_SETS:
         return []
     return [f"{', '.join(tops)} are taken as one data set: for one of them alone, give its folder to init"]
+
+
+def _in_no_list(root: Path, data: Data, train: Pairs) -> list[str]:
+    """Returns a note on pairs that the lists leave out, as those of a second set beside the one they divide."""
+    listed = _partners(root, data).keys()
+    left = [record for record in train.records if record.image not in listed]
+    if not left:
+        return []
+    verb = "is" if len(left) == 1 else "are"
+    return [f"{num(left, 'pair')} that the lists do not name, such as {left[0].stem}, {verb} not used"]
 
 
 def _undivided(train: Pairs) -> list[str]:
