@@ -574,7 +574,7 @@ def test_masks_of_a_silent_name_beside_the_chosen_ones_are_told(tmp_path: Path) 
 
 
 def test_of_masks_by_several_people_those_of_the_first_are_taken(tmp_path: Path) -> None:
-    for part, i in ((part, i) for part in ("Train", "Test") for i in range(6)):
+    for part, i in ((part, i) for part in ("Train", "Validation", "Test") for i in range(6)):
         seed = 10 * len(part) + i
         write_image(tmp_path / f"set/{part}/Images/{part}{i}.png", seed)
         for expert in "AB":
@@ -582,7 +582,17 @@ def test_of_masks_by_several_people_those_of_the_first_are_taken(tmp_path: Path)
             write_mask(tmp_path / f"set/{part}/Annotations/Expert_{expert}/{part}{i}.png", drawn)
     found = discover(tmp_path / "set")
     assert {record.truth.parent.name for part in found.pairs.values() for record in part.records} == {"Expert_A"}
-    assert "Test/Annotations/Expert_B, Train/Annotations/Expert_B: look like masks too, but are not used" in found.notes
+    assert "*/Annotations/Expert_B: look like masks too, but are not used" in found.notes
+
+
+def test_folders_of_single_masks_are_not_told_as_unused_where_words_tell_masks(tmp_path: Path) -> None:
+    for i in range(6):
+        write_image(tmp_path / f"set/frames/street{i}.png", i)
+        for kind in ("semantic", "semantic_color"):  # each picture has a folder of masks
+            write_mask(tmp_path / f"set/frames/street{i}.labels/labels_{kind}.png", regions(i, [0, 1]))
+    found = discover(tmp_path / "set")
+    assert len(found.pairs["train"].records) == 6
+    assert not [note for note in found.notes if "look" in note]
 
 
 def test_an_end_of_the_images_and_a_beginning_of_the_masks_are_taken_off(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from segtool.data.affixes import NEARLY, count_pairs, guess_apart, guess_by_name
 from segtool.data.candidates import Candidates, are_apart, is_one_of_several
 from segtool.data.files import MASK_SUFFIXES, list_files, stem_of
 from segtool.data.folders import Place, Tree, holds, is_camera, parent_of, share, within
-from segtool.data.leftovers import meet, unlabelled_images, unused_by_words, unused_masks
+from segtool.data.leftovers import listed_folders, meet, unlabelled_images, unused_by_words, unused_masks
 from segtool.data.pairs import tell_apart
 from segtool.data.predictions import without_predictions
 from segtool.data.wording import further_kinds, guess_words
@@ -337,9 +337,10 @@ class _Finder:
         if only.split and only.split != "train":
             notes.append(f"{only.shown}: the only labelled part, so it is the training set")
         used = [place for match in found.values() for place in (match.images, match.masks)]
-        unused = tuple(unused_masks(self.tree, used))
-        if pairing.mask_words:
-            unused = (*unused, *unused_by_words(self.tree, found["train"].masks, pairing))
+        by_words = found["train"].masks if pairing.mask_words else None
+        unused = tuple(unused_masks(self.tree, used, apart_from=by_words.path if by_words else None))
+        if by_words:
+            unused = (*unused, *unused_by_words(self.tree, by_words, pairing))
         by_files = [
             match.masks
             for match in found.values()
@@ -354,7 +355,7 @@ class _Finder:
         flat = self._flat_places(used, [] if by_files else parts)
         if unused := tuple(dict.fromkeys((*unused, *flat))):
             they_look = "look like masks too, but are" if unused[1:] else "looks like masks too, but is"
-            notes.append(f"{', '.join(unused)}: {they_look} not used")
+            notes.append(f"{listed_folders(unused)}: {they_look} not used")
         notes += unlabelled_images(self.tree, parts, without=unused)
         if pairing.image_words and (kinds := further_kinds(self.tree.stems(only), pairing)):
             notes.append(f"files with {', '.join(kinds)} in their paths: further ones of the images, not used")

@@ -17,13 +17,32 @@ MOST = 200  # files of a folder that are looked at
 SEVERAL = 3  # folders beside each other that are told as one
 
 
-def unused_masks(tree: Tree, used: Sequence[Place]) -> Iterator[str]:
-    """Yields the folders with pictures whose own name has a word for masks and that no split uses."""
+def listed_folders(folders: Sequence[str]) -> str:
+    """Returns folders as a note lists them, several of one name and depth as one: `*/*/infection masks`."""
+    alike: dict[tuple[int, str], list[list[str]]] = {}
+    for folder in folders:
+        parts = folder.split("/")
+        alike.setdefault((len(parts), parts[-1]), []).append(parts)
+    told = []
+    for paths in alike.values():
+        columns = [set(column) for column in zip(*paths, strict=True)]
+        whole = "/".join("*" if len(column) > 1 else min(column) for column in columns)
+        told += [whole] if len(paths) >= SEVERAL else ["/".join(path) for path in paths]
+    return ", ".join(told)
+
+
+def unused_masks(tree: Tree, used: Sequence[Place], *, apart_from: str | None = None) -> Iterator[str]:
+    """Yields the folders with pictures whose own name has a word for masks and that no split uses.
+
+    Args:
+        apart_from: A folder all of whose paths are masks if they have the words that tell masks.
+    """
     masks = sorted((place for place in tree.places if place.role == "masks"), key=lambda place: -len(place.path))
     told: set[str] = set()
     for folder in sorted(tree.files):
         place = next((place for place in masks if holds(place, folder)), None)
-        if place and not any(holds(other, folder) or within(other.path, place.path) for other in used):
+        by_words = apart_from is not None and within(folder, apart_from)
+        if place and not by_words and not any(holds(p, folder) or within(p.path, place.path) for p in used):
             told.add(place.shown)
     yield from sorted(told)
 
@@ -35,9 +54,9 @@ def unused_by_words(tree: Tree, masks: Place, pairing: Pairing) -> Iterator[str]
     for folder in sorted(folder for folder in tree.files if within(folder, masks.path)):
         parts = folder.split("/")
         first = next((place for place, part in enumerate(parts) if meaning_of(part).role == "masks"), len(parts))
-        stem = stem_of(tree.files[folder][0], tree.root / masks.path)
-        is_image = bool(pairing.image_words) and words_left(stem, pairing.image_words) is not None
-        if first < len(parts) and words_left(stem, pairing.mask_words) is None and not is_image:
+        stems = [stem_of(file, tree.root / masks.path) for file in tree.files[folder][:MOST]]
+        used = [words for words in (pairing.image_words, pairing.mask_words) if words]
+        if first < len(parts) and all(words_left(stem, words) is None for stem in stems for words in used):
             told.setdefault("/".join(parts[first:]), []).append(folder)
     yield from (folders[0] if len(folders) == 1 else f"*/{tail}" for tail, folders in told.items())
 
@@ -89,7 +108,7 @@ def unlabelled_images(
         else:
             notes.append(f"{place.shown}: {count} images without masks, left out")
     if copies:
-        notes.insert(0, f"{', '.join(copies)}: the same files again, left out")
+        notes.insert(0, f"{listed_folders(copies)}: the same files again, left out")
     if again:
         notes.append(
             f"{', '.join(again)}: files of the images' names, not used. Where they are further channels, up to 4 can "
