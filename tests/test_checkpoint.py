@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from segtool.errors import CheckpointError
 from segtool.runs import checkpoint, checkpoint_files, history, run_directory
 from segtool.runs.checkpoint import Progress, TrainState, committed, load, save
 from segtool.runs.history import best, last, remove_old
-from segtool.runs.members import find_checkpoint
+from segtool.runs.members import find_checkpoint, find_checkpoints
 from segtool.system.terminal import Reporter
 from segtool.training.optim import Ema, build_optimizer
 
@@ -133,6 +134,34 @@ def test_a_moment_in_another_layout_than_its_parameter_makes_the_fused_step_wron
 def test_a_checkpoint_loads_the_config_it_was_saved_with(tmp_path):
     config = make_config(lr=0.3)
     assert load(save(tmp_path, make_state(), config, Progress(step=3))).config == config
+
+
+def test_the_bytes_of_a_file_are_gone_when_those_of_the_next_become_tensors(tmp_path, monkeypatch):
+    path = save(tmp_path, make_state(), make_config(), Progress(step=1))
+    whole, left = checkpoint_files.verified(path), []
+    sizes = [len(content) for name, content in whole.items() if name.endswith(".safetensors")]
+
+    def noted(content: bytes) -> Any:
+        left.append(sum(len(one) for name, one in whole.items() if name.endswith(".safetensors")))
+        return read_tensors(content)
+
+    monkeypatch.setattr(checkpoint, "verified", lambda _: whole)
+    monkeypatch.setattr(checkpoint, "load_tensors", noted)
+    checkpoint.load(path)
+    assert left == [sum(sizes[number:]) for number in (1, 2, 3)]
+
+
+def test_what_predicts_and_scores_holds_no_optimizer(tmp_path):
+    path = checkpoint.save(tmp_path, make_state(), make_config(), Progress(step=1))
+    (found,) = find_checkpoints([path], Reporter(quiet=True))
+    assert set(found.tensors) == {"model", "ema"}
+
+
+def test_memory_that_runs_out_is_no_damage_of_a_checkpoint(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, make_state(), make_config(), Progress(step=1))
+    monkeypatch.setattr(checkpoint, "load_tensors", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        checkpoint.load(path)
 
 
 def test_predictions_are_made_with_the_averaged_weights_where_there_are_such(tmp_path):

@@ -169,11 +169,9 @@ def load(path: Path) -> Checkpoint:
     contents = verified(path)
     state = json_object(path, "state.json", contents["state.json"])
     progress, scaler = _progress(path, state), _scaler(path, state)
-    tensors = {
-        Path(name).stem: _tensors(path / name, content)
-        for name, content in contents.items()
-        if name.endswith(".safetensors")
-    }
+    names = [name for name in contents if name.endswith(".safetensors")]
+    # The bytes of each go before those of the next become tensors: an optimizer's are twice those of its network.
+    tensors = {Path(name).stem: _tensors(path / name, contents.pop(name)) for name in names}
     try:
         config = load_config(path / "config.yaml", content=contents["config.yaml"])
     except ConfigError as error:
@@ -281,5 +279,7 @@ def _is_number(value: Any) -> bool:
 def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load_tensors(content)
+    except MemoryError:
+        raise
     except Exception as error:  # the file is anyone's: whatever its reader stumbles over, the file is at fault
         raise CheckpointError(f"{path}: not a safetensors file ({error}); {OTHER}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segtool.config import Config
@@ -48,11 +49,16 @@ def find_checkpoints(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoi
     found: list[Checkpoint] = []
     for path in paths:
         runs = [] if (path / "checkpoints").is_dir() else fold_runs(path)
-        members = [find_checkpoint(run, reporter) for run in runs or [path]]
+        members = [_to_use(find_checkpoint(run, reporter)) for run in runs or [path]]
         if runs:
             _warn_of_folds(path, members, reporter)
         found += members
     return found
+
+
+def _to_use(found: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint without the optimizer's state, which may be twice as large as all else."""
+    return replace(found, tensors={name: tensors for name, tensors in found.tensors.items() if name != "optimizer"})
 
 
 def find_checkpoint(path: Path, reporter: Reporter) -> Checkpoint:
