@@ -145,10 +145,10 @@ def test_a_near_copy_of_a_picture_that_stands_twice_in_each_split_is_told_once(t
 
 
 def masks_with_specks(*specks: tuple[int, ...], edges: float) -> list[MaskFacts]:
-    """Returns masks of 100x100 pixels with so many specks of each class, and so many pixels at edges."""
-    outline = np.full((1, 1), 255 * edges / 10_000)
+    """Returns masks of 200x200 pixels with so many specks of each class, and so many pixels at edges."""
+    outline = np.full((1, 1), 255 * edges / 40_000)
     return [
-        MaskFacts(Path(f"{n}.png"), size=(100, 100), specks=np.array(s), outline=outline) for n, s in enumerate(specks)
+        MaskFacts(Path(f"{n}.png"), size=(200, 200), specks=np.array(s), outline=outline) for n, s in enumerate(specks)
     ]
 
 
@@ -190,6 +190,23 @@ def test_specks_that_lie_alone_are_noise_where_a_fifth_of_the_masks_has_them() -
     often = masks((6, 30, 6), (30, 6, 0), *[(30, 5, 5)] * 8)
     assert of_masks._noisy(often) == often[:2]
     assert of_masks._noisy(masks((6, 30, 6), *[(30, 5, 5)] * 8)) == []
+
+
+@pytest.mark.parametrize(("side", "stripe", "told"), [(64, 0, True), (63, 0, False), (64, 3, False)])
+def test_masks_that_are_noise_everywhere_are_told_unless_they_are_small(
+    side: int, stripe: int, told: bool, tmp_path: Path
+) -> None:
+    config = make(tmp_path / "set", train=12, val=0, test=0)
+    rng = np.random.default_rng(0)
+    for index, path in enumerate(sorted((tmp_path / "set/train/masks").iterdir())):
+        picture(index, (side, 90)).save(tmp_path / "set/train/images" / path.name)
+        mask = rng.random((side, 90)) < 0.5 if stripe == 0 else np.indices((side, 90))[1] // stripe % 2
+        Image.fromarray(mask.astype(np.uint8)).save(path)
+    findings = found(replace(config, data=replace(config.data, val=None, test=None)), tmp_path)
+    assert ("SEG308" in findings) == told
+    if told:
+        assert findings["SEG308"].count == 12
+        assert findings["SEG308"].example.endswith("75 % of its pixels differ from one beside them")
 
 
 def test_specks_of_one_class_in_few_masks_are_noise_and_in_many_small_objects(tmp_path: Path) -> None:

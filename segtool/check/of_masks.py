@@ -29,6 +29,10 @@ NOISE_TIMES = 10  # the specks of nine in ten masks that noise is more than; of 
 NOISE_EDGE = 0.1  # specks for each pixel at an edge; in CamVid, with poles of one pixel, up to 0.06
 NOISE_USUAL = 4  # times as many as usual, as masks made smaller have more: in those of CamVid 3.4 at most
 NOISE_SURE = 0.2  # enough of them whatever is usual
+NOISE_EVERYWHERE = (
+    0.4  # share of the pixels that differ from one beside them, of a mask that is noise; dithered grey has 0.3 to 0.75
+)
+NOISE_SIDE = 64  # pixels of the shorter side, below which fine detail looks so
 FAR = 32  # grey levels, or as far in colour, from which on a value is not that of a class in a lossy or soft mask
 IN_AREAS = 0.25  # 2x2 blocks per pixel, from which on values form areas
 PICTURE = 0.5  # share of the pixels that are as far in a photograph; of soft masks a twentieth
@@ -235,10 +239,16 @@ def masks_without_specks(survey: Survey) -> Iterator[Finding]:
             "warning",
             f"{num(noisy, 'mask')} of {len(survey.uses)} strewn with tiny regions, as of label noise",
             *counted(survey, [mask.path for mask in noisy]),
-            f"{survey.name(mask.path)}: {int(mask.specks.sum())} regions of up to {SPECK_PIXELS} pixels, of "
-            f"{num(int((mask.specks > 0).sum()), 'value')}",
+            f"{survey.name(mask.path)}: {_noise_of(mask)}",
             "look at these masks; a median filter or an export without scaling may mend them",
         )
+
+
+def _noise_of(mask: MaskFacts) -> str:
+    if mask.specks.any():
+        values = num(int((mask.specks > 0).sum()), "value")
+        return f"{int(mask.specks.sum())} regions of up to {SPECK_PIXELS} pixels, of {values}"
+    return f"{mask.outline.mean() / 255:.0%} of its pixels differ from one beside them".replace("%", " %")
 
 
 def _understood(survey: Survey) -> list[MaskFacts]:
@@ -249,7 +259,7 @@ def _understood(survey: Survey) -> list[MaskFacts]:
 def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     """Returns the masks with many specks for the length of their edges: of two classes, or of any where hardly any
     other mask has one. And those of two classes where none has, or that lie alone in many masks, or far more than in
-    nine of ten masks."""
+    nine of ten masks. And those that are noise everywhere, of which no specks are counted."""
     if not masks:
         return []
     specks = np.array([int(mask.specks.sum()) for mask in masks])
@@ -265,6 +275,8 @@ def _noisy(masks: Sequence[MaskFacts]) -> list[MaskFacts]:
     if alone.mean() >= NOISE_OFTEN:
         noisy |= alone
     noisy |= specks >= max(NOISE_MANY, NOISE_TIMES * float(np.quantile(specks, 1 - NOISE_FEW)))
+    pixels = np.array([mask.size[0] * mask.size[1] * (min(mask.size) >= NOISE_SIDE) for mask in masks])
+    noisy |= (pixels > 0) & (edges >= NOISE_EVERYWHERE * pixels)
     return [mask for mask, is_noisy in zip(masks, noisy.tolist(), strict=True) if is_noisy]
 
 
