@@ -431,7 +431,7 @@ def test_what_is_left_out_is_called_what_it_is(tmp_path: Path) -> None:
         write_image(root / f"other/images/train{i}.png", i + 80)
         write_mask(root / f"other/masks/train{i}.png", regions(i + 2, [0, 1]))
     assert sorted(discover(root).notes) == [
-        "other/images: 8 images with masks of their own in other/masks are left out: another set",
+        "other/images: 8 images with masks in other/masks, left out: another set",
         "other/masks: looks like masks too, but is not used",
         "test/images: 8 images without masks, left out",
     ]
@@ -546,7 +546,7 @@ def test_what_lies_there_again_and_sets_beside_the_chosen_one_are_called_so(tmp_
         number = "" if i < 8 else "2"
         write_image(tmp_path / f"beside/imgs{number}/q{i}.png", i)
         write_mask(tmp_path / f"beside/masks{number}/q{i}.png", regions(i, [0, 1]))
-    told = "imgs2: 4 images with masks of their own in masks2 are left out: another set"
+    told = "imgs2: 4 images with masks in masks2, left out: another set"
     assert told in discover(tmp_path / "beside").notes
 
 

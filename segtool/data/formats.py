@@ -22,6 +22,7 @@ from segtool.data.lists import read_list
 from segtool.data.pairs import Pairs, Record, find_pairs, name_twins
 from segtool.data.splits import class_presence, divide
 from segtool.errors import ConfigError, DataError, Problem, few, shown
+from segtool.system.terminal import counted
 
 MOST_UNKNOWN = 5  # names of a list that are no images, each of which is told
 MOST_AMBIGUOUS = 5  # names that several files share, likewise: predictions among the images make thousands
@@ -280,7 +281,7 @@ def pairing_hint(pairs: Pairs, images: Path, masks: Path, pairing: Pairing) -> s
         return ""
     keys = {key: value for key, value in vars(better).items() if value}
     what = f"data.pairing: {shown(flow(keys))}" if keys else "leaving out data.pairing"
-    return f"{what} would make {count} pairs"
+    return f"{what} would make {counted(count, 'pair')}"
 
 
 # --- words

@@ -12,6 +12,7 @@ from segtool.data.files import stem_of
 from segtool.data.folders import Place, Tree, are_same, holds, looks_like_masks, parent_of, stamp, within
 from segtool.data.pairs import image_key, mask_key, words_and_numbers, words_left
 from segtool.data.words import meaning_of
+from segtool.system.terminal import counted
 
 MOST = 200  # files of a folder that are looked at
 SEVERAL = 3  # folders beside each other that are told as one
@@ -102,11 +103,11 @@ def unlabelled_images(
                 "folder of images: to train on them too, put all images into one"
             )
         elif own:
-            notes.append(f"{place.shown}: {count} images with masks of their own in {own} are left out: another set")
+            notes.append(f"{place.shown}: {counted(count, 'image')} with masks in {own}, left out: another set")
         elif any(_shows_again(tree, place, *part) for part in used):
             again.append(place.shown)
         else:
-            notes.append(f"{place.shown}: {count} images without masks, left out")
+            notes.append(f"{place.shown}: {counted(count, 'image')} without masks, left out")
     if copies:
         notes.insert(0, f"{listed_folders(copies)}: the same files again, left out")
     if again:

@@ -87,8 +87,8 @@ def _place_rows(found: Found, config_dir: Path) -> list[Row]:
     if found.skips_unpaired:
         images, masks = found.alone
         why = (
-            f"{images} images without a mask and {masks} masks without an image are left out: so many that the set is "
-            "taken as labelled in part."
+            f"{num(images, 'image')} without a mask and {num(masks, 'mask')} without an image are left out: so many "
+            "that the set is taken as labelled in part."
         )
         if found.shares_files:
             why = "Each split has the files that find a partner in its folders; the others are left out of it."
