@@ -86,7 +86,8 @@ def fits_of_areas(classes: np.ndarray, pictures: PictureMaps, num_classes: int, 
     maps = [_quarters(pictures.thumbnails), _quarters(pictures.edges), *np.moveaxis(pictures.tints, -1, 0)]
     values = [_normed(one.reshape(len(one), -1)) for one in maps if one.size]  # of each map N P
     left = np.ones((len(classes),) if own else (len(classes), len(classes)), np.float32)
-    members = [_shares_of_pixels(classes == label) for label in range(num_classes)]
+    present = np.flatnonzero(np.bincount(classes.ravel())[:num_classes])
+    members = [_shares_of_pixels(classes == label) for label in present.tolist()]
     for some in values:
         shares = np.zeros_like(left)
         for held, pixels in members:
