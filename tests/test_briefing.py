@@ -18,6 +18,7 @@ from segtool.config import Optim, dump_config, parse_text
 from segtool.data.statistics import ClassFrequencies
 from segtool.init.scaffold import scaffold
 from segtool.models.segmenter import verify
+from segtool.system.terminal import counted
 from segtool.training import briefing
 from segtool.training.briefing import brief, reasons
 from segtool.training.losses import class_weight_values
@@ -124,7 +125,7 @@ def test_the_course_of_the_learning_rate_is_that_of_its_function(make_config, sc
     optim: Optim = config.optim
     line = briefing.course(optim, steps)
     course = dict(reversed(part.split(" ", 1)) for part in line.split(": ")[2].split(", "))
-    assert course[f"in the last of {steps} steps"] == f"{learning_rate(optim, steps - 1, steps):.3g}"
+    assert course[f"in the last of {counted(steps, 'step')}"] == f"{learning_rate(optim, steps - 1, steps):.3g}"
     if steps > 2:
         assert course["halfway"] == f"{learning_rate(optim, steps // 2, steps):.3g}" or schedule == "one_cycle"
         (at,) = [where for where in course if "highest" in where] or [""]
@@ -210,7 +211,7 @@ def test_a_budget_tells_its_own_length_and_no_other(segtool: Command, tiny_ds: P
     assert result.code == 0, result.err
     lengths = re.findall(r"length: (.*?),", result.err)
     assert lengths == ["as many steps of 2 images as go into the budget"]
-    (steps,) = re.findall(r"budget: (\d+) steps", result.err)
+    (steps,) = re.findall(r"budget: ([\d,]+) steps", result.err)
     assert f"in the last of {steps} steps" in result.err
 
 

@@ -18,6 +18,7 @@ from segtool.data.statistics import ClassFrequencies
 from segtool.errors import few, shown
 from segtool.models.layers import describe
 from segtool.models.segmenter import verify
+from segtool.system.terminal import counted
 from segtool.training.losses import ClassWeighted, Criterion
 from segtool.training.optim import learning_rate
 from segtool.training.plan import Choice, Plan
@@ -128,6 +129,6 @@ def course(optim: Optim, steps: int) -> str:
     rates = {step: learning_rate(optim, step, steps) for step in sorted(grid | set(range(min(steps, 2000))))}
     highest = max(rates, key=rates.__getitem__)
     told = {0: "in the first step", steps // 2: "halfway", highest: f"at its highest (step {highest + 1})"}
-    told[steps - 1] = f"in the last of {steps} steps"
+    told[steps - 1] = f"in the last of {counted(steps, 'step')}"
     rate = ", ".join(f"{learning_rate(optim, step, steps):.3g} {where}" for step, where in sorted(told.items()))
     return f"learning rate: {optim.schedule}: {rate}"
