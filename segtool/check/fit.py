@@ -79,7 +79,8 @@ def turned_masks(
         turns = [lambda maps: maps, *(TURNS[how] for how in some)]
         fits, others = fits_of_turns(outlines, edges, places, turns).swapaxes(0, 1)
         few = places[:: -(-len(places) // TOGETHER)]
-        areas = _areas_of_turns(classes[few], maps_of([images[place] for place in few]), num_classes, turns)
+        pictures = maps_of([images[place] for place in few])
+        areas = [_areas_alone(turn(classes[few]), pictures, num_classes) for turn in turns]
         for row, how in enumerate(some, 1):
             gains, gains_of_areas = fits[row] - fits[0], areas[row] - areas[0]
             sure = _sureness(gains - (others[row] - others[0]), GRID_SPREAD)
@@ -99,22 +100,14 @@ def _sureness(gains: np.ndarray, least: float = 1e-6) -> float:
     return float(gains.mean()) * len(gains) ** 0.5 / max(least, float(gains.std()))
 
 
-def _areas_of_turns(
-    classes: np.ndarray,
-    pictures: PictureMaps,
-    num_classes: int,
-    ways: Sequence[Callable[[np.ndarray], np.ndarray]],
-) -> np.ndarray:
-    """Returns how much more N masks, turned in W ways, explain of their images than three others do so, W N."""
+def _areas_alone(classes: np.ndarray, pictures: PictureMaps, num_classes: int) -> np.ndarray:
+    """Returns how much more N masks explain of their images than three others do, N."""
     places, count = np.arange(len(classes)), len(classes)
-    alone = []
-    for turn in ways:
-        own, *others = (
-            fits_of_areas(turn(classes[places - shift]), pictures, num_classes, own=True)
-            for shift in (0, count // 4, count // 2, 3 * count // 4)
-        )
-        alone.append(own - np.mean(others, axis=0))
-    return np.array(alone)
+    own, *others = (
+        fits_of_areas(classes[places - shift], pictures, num_classes, own=True)
+        for shift in (0, count // 4, count // 2, 3 * count // 4)
+    )
+    return own - np.mean(others, axis=0)
 
 
 def own_fits(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) -> np.ndarray:
@@ -187,7 +180,7 @@ def votes_for_upright(images: Sequence[ImageFacts], masks: Sequence[MaskFacts]) 
     outlines, values, count = outlines_of(masks), *_ranks_of(masks)
 
     def fits(pictures: PictureMaps) -> np.ndarray:
-        (areas,) = _areas_of_turns(values, pictures, count, [lambda maps: maps])
+        areas = _areas_alone(values, pictures, count)
         return _overlap(outlines, _normed(pictures.edges)) + AREAS_PART * areas
 
     return fits(upright) - fits(stored)

@@ -19,7 +19,6 @@ from segtool.check.likeness import standing_out
 from segtool.check.shift import MIN_PAIRS, REACH, common_shift, shift_surface, way_of
 from segtool.check.survey import Pair, Survey, read_pair
 from segtool.data.facts import ImageFacts, MaskFacts
-from segtool.data.uses import Decoder
 from segtool.errors import shown
 from segtool.system.pools import in_threads
 
@@ -172,16 +171,15 @@ def classes_not_exchanged(survey: Survey) -> Iterator[Finding]:
     """SEG311: masks in which ids stand for other classes than in the others; SEG212: that lie upside down instead."""
     if raised := _raised_masks(survey):
         yield _one_too_high(survey, raised)
-    num_classes, decoder = survey.labels.num_classes, Decoder(survey.labels)
+    num_classes = survey.labels.num_classes
     upright = survey.data.exif == "apply"
     pairs = [pair for pair in survey.fitting_pairs if upright or pair[0].orientation == 1]
     pairs = [pair for pair in pairs if pair[1].path not in raised]
     pairs = pairs[:: 1 + len(pairs) * num_classes**2 // MOST_COMPARED]
-    samples = [decoder.sample(mask) for _, mask in pairs]
-    pairs = [pair for pair, sample in zip(pairs, samples, strict=True) if sample is not None]
+    pairs = [pair for pair in pairs if pair[1].path in survey.samples]
     if len(pairs) < MIN_MASKS:
         return
-    classes = np.stack([sample for sample in samples if sample is not None])
+    classes = np.stack([survey.samples[mask.path] for _, mask in pairs])
     pictures = maps_of([image for image, _ in pairs])
     regions = regions_of(classes, pictures, num_classes)
     for reading in misread_masks(regions):

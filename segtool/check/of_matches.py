@@ -14,9 +14,7 @@ from segtool.check.matches import gain_of_turn, highest_low, match, strangers, t
 from segtool.check.seats import Laid, Seats, lay_over, look_closely, prefers_own
 from segtool.check.shift import way_of
 from segtool.check.survey import Pair, Survey, read_pair
-from segtool.data.facts import MaskFacts
 from segtool.data.outline import SIDE
-from segtool.data.uses import Decoder
 from segtool.system.pools import in_threads
 
 MOST_PIXELS = 40_000_000  # that are looked at closely, where an eighth of all is less
@@ -35,7 +33,10 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
     pairs = [(image, mask) for image, mask in survey.fitting_pairs if upright or image.orientation == 1]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
     masks = [replace(mask, outline=0 * mask.outline) if survey.holds_one_class(mask.path) else mask for mask in masks]
-    classes, num_classes = _classes_of(survey, masks)
+    num_classes = survey.labels.num_classes
+    classes = np.full((len(masks), SIDE, SIDE), num_classes, np.int16)  # of none where a mask has no sample
+    for place, mask in enumerate(masks):
+        classes[place] = survey.samples.get(mask.path, num_classes)
     matches = match(images, masks, classes, num_classes)
     wrong, strange, aside = dict(matches.wrong), [], {}
     plain = [place for place, image in enumerate(images) if image.orientation == 1]
@@ -66,16 +67,6 @@ def masks_fit_their_images(survey: Survey) -> Iterator[Finding]:
         if found:
             among = len(plain) if code == "SEG209" else len(pairs)
             yield _finding(survey, pairs, code, dict(sorted(found.items())), among)
-
-
-def _classes_of(survey: Survey, masks: Sequence[MaskFacts]) -> tuple[np.ndarray, int]:
-    """Returns the classes of masks on small maps, N SIDE SIDE, and how many there are, which stands for none."""
-    num_classes, decoder = survey.labels.num_classes, Decoder(survey.labels)
-    classes = np.full((len(masks), SIDE, SIDE), num_classes, np.int16)
-    for place, mask in enumerate(masks):
-        if (sample := decoder.sample(mask)) is not None:
-            classes[place] = sample
-    return classes, num_classes
 
 
 def _look_closely(

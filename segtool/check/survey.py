@@ -111,6 +111,13 @@ class Survey:
         """Those of one size."""
         return [(image, mask) for image, mask in self.readable_pairs if image.size == mask.size]
 
+    @cached_property
+    def samples(self) -> dict[Path, np.ndarray]:
+        """The classes of each mask on a small map, as of `Decoder.sample`; of those that have one."""
+        decoder = Decoder(self.labels)
+        found = ((path, decoder.sample(self.masks[path])) for path in self.uses)
+        return {path: sample for path, sample in found if sample is not None}
+
     def holds_one_class(self, mask: Path) -> bool:
         """Whether a mask holds nothing but one class and what is ignored: its edges are no edges of what it shows."""
         use = self.uses[mask]

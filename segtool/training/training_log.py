@@ -67,7 +67,7 @@ class Logs:
     def resize(self, plan: Plan) -> None:
         """Says that the run is of another length from now on."""
         self.reporter.say(
-            f"budget: {counted(plan.steps, 'step')} in place of {self.plan.steps}, by the time of those up to here"
+            f"budget: {counted(plan.steps, 'step')} in place of {self.plan.steps:,}, by the time of those up to here"
         )
         self.plan, self.validations.steps = plan, plan.steps
 
